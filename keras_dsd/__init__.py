@@ -1,0 +1,38 @@
+"""Dense-Sparse-Dense training for Keras (Han et al., ICLR 2017, arXiv:1607.04381).
+
+Importing this package imports no framework: public names are loaded when they are first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_dsd.api import apply, report, strip, weights
+    from keras_dsd.schedule import DSDSchedule
+    from keras_dsd.timeline import DensePhase, SparsePhase
+
+__version__ = "0.1.0"
+
+__all__ = ["DSDSchedule", "DensePhase", "SparsePhase", "apply", "report", "strip", "weights"]
+
+_HOMES = {
+    "DSDSchedule": "keras_dsd.schedule",
+    "DensePhase": "keras_dsd.timeline",
+    "SparsePhase": "keras_dsd.timeline",
+    "apply": "keras_dsd.api",
+    "report": "keras_dsd.api",
+    "strip": "keras_dsd.api",
+    "weights": "keras_dsd.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

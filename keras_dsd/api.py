@@ -1,0 +1,107 @@
+"""apply, strip, weights and report: what a user does to a model outside of `fit`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras_dsd import doors
+from keras_dsd.sparsity_report import SparsityReport, make_report
+from keras_dsd.seam import PrunableWeight
+from keras_dsd.selection import Selection, Sparsity, check_layout
+
+
+def apply(
+    model: Any,
+    sparsity: Sparsity = 0.3,
+    *,
+    exclude: Sequence[str] = (),
+    pattern: None = None,
+    scope: str = "layer",
+) -> Any:
+    """Chooses the weights that DSD prunes and returns the model to compile and fit.
+
+    The model that comes back shares its weights with `model`; its prunable layers are wrapped.
+    Nothing is pruned yet: `DSDSchedule` does that when the sparse phase begins. A model that
+    was compiled stays compiled, with its optimizer and the optimizer's state. Layers of unknown
+    type are left as they are; `report` lists them.
+
+    Args:
+        model: A Sequential or functional tf_keras model, with others nested in it or not. Or a
+            single layer, for use inside a subclassed model.
+        sparsity: Share of each weight tensor to prune, a fraction in [0, 1). Or a dict
+            `{regular expression on the weight's path: fraction}`, where the first that
+            `re.search` finds in the path counts, 0 leaves the weight dense and so does a path
+            that none matches. Or a callable from a `PrunableWeight` to a fraction.
+            Defaults to `0.3`.
+        exclude: Regular expressions on paths; weights whose path one matches stay dense.
+        pattern: `None`: single weights are pruned.
+        scope: `"layer"`: each tensor is pruned to its own sparsity.
+
+    Returns:
+        The model, or the layer, to train.
+
+    Raises:
+        TypeError: `model` is not a tf_keras model or layer, or another argument is of the
+            wrong type.
+        ValueError: A fraction is outside [0, 1), a pattern matches no weight, nothing is left
+            to prune, `pattern` or `scope` is unknown, `model` is subclassed, holds layers of
+            another Keras, or has been through `apply` before. `model` is as it was then.
+
+    Example:
+        >>> model = apply(model, {"conv": 0.3, "dense": 0.5}, exclude=["predictions/"])
+
+    Reference:
+        Han et al., 2017, arXiv:1607.04381.
+    """
+    door = doors.door_of(model)
+    check_layout(pattern, scope)
+    return door.apply(model, Selection(sparsity, exclude))
+
+
+def strip(model: Any) -> Any:
+    """Returns the model without DSD: layers, names, weights and config as before `apply`.
+
+    The weights are shared with `model`, and a compiled model stays compiled. Strip after
+    training; weights that are pruned at that moment stay zero.
+
+    Args:
+        model: A model, or a layer, that `apply` returned, or one loaded from its file.
+
+    Returns:
+        A plain model or layer.
+
+    Raises:
+        TypeError: `model` is not a tf_keras model or layer.
+        ValueError: `model` holds nothing that `apply` returned.
+    """
+    return doors.door_of(model).strip(model)
+
+
+def weights(model: Any) -> list[PrunableWeight]:
+    """Returns the weights of `model` that DSD prunes, in the model's order.
+
+    Args:
+        model: A model, or a layer, that `apply` returned; a subclassed one with such layers.
+
+    Returns:
+        A list of `PrunableWeight`: `.path`, `.shape`, `.sparsity` (asked for), `.mask` (boolean
+        array, or None in dense phases) and `.numpy()`.
+
+    Raises:
+        TypeError: `model` is not a tf_keras model or layer.
+        ValueError: `model` holds nothing that `apply` returned.
+    """
+    return doors.door_of(model).weights(model)
+
+
+def report(model: Any) -> SparsityReport:
+    """Measures how sparse each weight is now, and says what is never pruned and why.
+
+    Args:
+        model: A model, or a layer, that `apply` returned; a subclassed one with such layers.
+
+    Raises:
+        TypeError: `model` is not a tf_keras model or layer.
+        ValueError: `model` holds nothing that `apply` returned.
+    """
+    door = doors.door_of(model)
+    return make_report(door.weights(model), door.skipped(model))

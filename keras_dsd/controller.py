@@ -1,0 +1,141 @@
+"""The only state of a run: which phase it is in. Enters and leaves phases across the seam."""
+
+import time
+import warnings
+
+import numpy as np
+from absl import logging
+
+from keras_dsd import masks
+from keras_dsd.seam import PrunableWeight, Trainer
+from keras_dsd.timeline import SparsePhase, Timeline
+
+
+class Controller:
+    """Takes one model through a timeline.
+
+    What is pruned is read back off the weights and their masks, never kept here: so a run may
+    begin at any epoch, from any checkpoint.
+
+    Args:
+        timeline: The phases.
+        trainer: The model's training side.
+    """
+
+    def __init__(self, timeline: Timeline, trainer: Trainer) -> None:
+        self._timeline = timeline
+        self._trainer = trainer
+        self._index: int | None = None
+
+    def start(self, epochs: int | None) -> None:
+        """Checks that the run can be made, and begins it.
+
+        Args:
+            epochs: The epoch that training is to end at, as given to `fit`; None if unknown.
+
+        Raises:
+            ValueError: The timeline does not fit, or the model can't be trained by DSD.
+        """
+        if epochs is not None and epochs < self._timeline.epochs:
+            raise ValueError(
+                f"Expected the phases to fit in the epochs of `fit`: they take "
+                f"{self._timeline.epochs} ({self._timeline}). Received: epochs={epochs}. Call fit "
+                f"with epochs={self._timeline.epochs} or more, or shorten the phases."
+            )
+        self._trainer.check()
+        self._trainer.open()
+        self._index = None
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Enters the phase that `epoch` is in.
+
+        Args:
+            epoch: Counted from 0.
+
+        Raises:
+            ValueError: A weight to be pruned holds NaN or infinity.
+        """
+        index = self._timeline.index_at(epoch)
+        phase = self._timeline.phases[index]
+        if index != self._index:
+            sparse = isinstance(phase, SparsePhase)
+            changed = self._prune(phase) if sparse else self._return()
+            self._index = index
+            logging.info(
+                "DSD phase %d of %d begins at epoch %d: %s; %s",
+                index + 1, len(self._timeline.phases), epoch + 1, phase, changed,
+            )  # fmt: skip
+        masked = isinstance(phase, SparsePhase)
+        self._trainer.use_step(masked=masked, lr=phase.lr)
+
+    def end_epoch(self) -> dict[str, float]:
+        """Returns what the epoch's logs are to carry.
+
+        Returns:
+            `dsd_phase`, the index of the phase, and `dsd_sparsity`, the share of zeros among
+            the selected weights, measured.
+        """
+        self._trainer.end_epoch()
+        return {"dsd_phase": self._index, "dsd_sparsity": measured_sparsity(self._trainer.weights)}
+
+    def stop(self) -> None:
+        """Ends the run, wherever it is."""
+        index, self._index = self._index, None
+        self._trainer.close()
+        if any(weight.mask is not None for weight in self._trainer.weights):
+            warnings.warn(
+                "Training ended with pruned weights: the sparse phase was the last one reached "
+                "(or its weights were restored). Go on with `initial_epoch` to train them dense "
+                "again, or use the model as it is, sparse.",
+                stacklevel=3,
+            )
+        elif index is not None and index + 1 < len(self._timeline.phases):
+            logging.warning(
+                "Training ended in DSD phase %d of %d; the phases after it did not run.",
+                index + 1, len(self._timeline.phases),
+            )  # fmt: skip
+
+    def _prune(self, phase: SparsePhase) -> str:
+        began = time.perf_counter()
+        weights = self._trainer.weights
+        for weight in weights:
+            masks.check_finite(weight.numpy(), weight.path)
+        num_pruned = 0
+        for weight in weights:
+            sparsity = weight.sparsity if phase.sparsity is None else phase.sparsity
+            num_pruned += _hold_smallest(weight, sparsity)
+        size = sum(int(np.prod(weight.shape)) for weight in weights)
+        return (
+            f"pruned {num_pruned} of {size} weights in {len(weights)} tensors, "
+            f"masks took {time.perf_counter() - began:.3f} s"
+        )
+
+    def _return(self) -> str:
+        num_returned = 0
+        for weight in self._trainer.weights:
+            mask = weight.mask
+            if mask is not None:
+                weight.clear_slots(~mask)
+                weight.release()
+                num_returned += mask.size - np.count_nonzero(mask)
+        return f"{num_returned} weights return from zero"
+
+
+def measured_sparsity(weights: "list[PrunableWeight] | tuple[PrunableWeight, ...]") -> float:
+    """Returns the share of zeros among all values of `weights`, a fraction in [0, 1]."""
+    values = [weight.numpy() for weight in weights]
+    size = sum(value.size for value in values)
+    return 1.0 - sum(np.count_nonzero(value) for value in values) / max(size, 1)
+
+
+def _hold_smallest(weight: PrunableWeight, sparsity: float) -> int:
+    values, mask = weight.numpy(), weight.mask
+    num_pruned = masks.num_pruned(values.size, sparsity)
+    held = mask is not None and mask.size - np.count_nonzero(mask) == num_pruned
+    if not held or values[~mask].any():
+        previous, mask = mask, masks.magnitude_mask(values, sparsity)
+        weight.assign(np.where(mask, values, np.zeros((), values.dtype)))
+        weight.hold(mask)
+        touched = ~mask if previous is None else ~mask | ~previous
+        weight.clear_slots(touched)
+    return num_pruned

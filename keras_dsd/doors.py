@@ -1,0 +1,28 @@
+"""Finds the one package that knows the Keras an object comes from, and imports only that."""
+
+import importlib
+from typing import Any
+
+_DOORS = {"tf_keras": "keras_dsd.tfmot"}
+
+
+def door_of(model: Any, argument: str = "model") -> Any:
+    """Returns the package that serves `model`.
+
+    Args:
+        model: A model or a layer.
+        argument: What the caller calls it; it stands in the message.
+
+    Raises:
+        TypeError: `model` is no model or layer of a Keras that is supported.
+    """
+    roots = [base.__module__.partition(".")[0] for base in type(model).__mro__]
+    for root in roots:
+        if root in _DOORS:
+            return importlib.import_module(_DOORS[root])
+    whose = "a Keras 3 object" if "keras" in roots else "not a Keras object"
+    raise TypeError(
+        f"Expected `{argument}` to be a tf_keras model or layer. "
+        f"Received: {argument}={model!r} of type {type(model).__module__}.{type(model).__name__} "
+        f"({whose}). Build it with tf_keras."
+    )

@@ -1,0 +1,107 @@
+"""DSDSchedule, the callback: a thin layer of Keras's hooks over the controller."""
+
+from typing import Any
+
+from keras_dsd import checks, doors
+from keras_dsd.controller import Controller
+from keras_dsd.hooks import Hooks
+from keras_dsd.timeline import DensePhase, Phase, SparsePhase, Timeline
+
+
+class DSDSchedule(Hooks):
+    """Takes a model through Dense, Sparse and re-Dense training inside one `fit`.
+
+    Give `fit` at least as many epochs as the phases take; further ones extend the last phase.
+    The phase of an epoch follows from its number alone, so `initial_epoch` goes on where an
+    earlier run stopped. Every epoch's logs get `dsd_phase` (index) and `dsd_sparsity` (share of
+    zeros among the selected weights, measured); put this callback before those that read logs.
+
+    Args:
+        dense: Epochs of the first phase, ordinary training; `0` starts from a trained model.
+        sparse: Epochs of the second phase, under a fixed mask. At least 1.
+        redense: Epochs of the third phase, in which pruned weights return from zero. At least 1.
+        redense_lr: What the learning rate is multiplied by in the third phase. Defaults to `0.1`.
+        phases: The phases as a list, in place of the arguments above.
+
+    Raises:
+        TypeError: Epochs are not integers, `redense_lr` is not a number, or arguments are
+            missing or given both ways.
+        ValueError: Epochs are too few, `redense_lr` is not above 0, or `phases` is empty.
+
+    Example:
+        >>> print(DSDSchedule(dense=10, sparse=5, redense=10).timeline)
+        dense for 10 epochs, then sparse for 5 epochs, then dense for 10 epochs at 0.1 times the \
+learning rate
+
+    Reference:
+        Han et al., 2017, arXiv:1607.04381, Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        dense: int | None = None,
+        sparse: int | None = None,
+        redense: int | None = None,
+        *,
+        redense_lr: float = 0.1,
+        phases: "list[Phase] | None" = None,
+    ) -> None:
+        lengths = {"dense": dense, "sparse": sparse, "redense": redense}
+        if phases is None:
+            phases = _three_phases(lengths, redense_lr)
+        elif any(epochs is not None for epochs in lengths.values()):
+            raise TypeError(
+                f"Expected either `phases` or `dense`, `sparse` and `redense`. "
+                f"Received: phases={phases!r} and {lengths}. Give one of the two."
+            )
+        super().__init__()
+        self.timeline = Timeline(phases)
+        self._controller: Controller | None = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Checks model and epochs, before the first batch.
+
+        Raises:
+            ValueError: The phases do not fit in the epochs of `fit`, or the model was not
+                passed through `apply`.
+        """
+        self._controller = Controller(self.timeline, doors.door_of(self.model).trainer(self.model))
+        self._controller.start(self.params.get("epochs"))
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Enters the phase of `epoch`."""
+        self._running().begin_epoch(epoch)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds `dsd_phase` and `dsd_sparsity` to the logs."""
+        measured = self._running().end_epoch()
+        if logs is not None:
+            logs.update(measured)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Leaves the model training as it did before; warns where weights are still pruned."""
+        self._running().stop()
+        self._controller = None
+
+    def _running(self) -> Controller:
+        if self._controller is None:
+            raise ValueError(
+                "Expected on_train_begin() before the other hooks of DSDSchedule. "
+                f"Received: model={self.model!r}. Call set_model(model) and on_train_begin()."
+            )
+        return self._controller
+
+
+def _three_phases(lengths: dict[str, int | None], redense_lr: float) -> list[Phase]:
+    missing = [name for name, epochs in lengths.items() if epochs is None]
+    if missing:
+        raise TypeError(
+            f"Expected `dense`, `sparse` and `redense`, in epochs. Received: {missing[0]}=None. "
+            f"Write DSDSchedule(dense=10, sparse=10, redense=10) or DSDSchedule(phases=[...])."
+        )
+    dense = checks.whole_number("dense", lengths["dense"], least=0)
+    sparse = checks.whole_number("sparse", lengths["sparse"], least=1)
+    redense = checks.whole_number("redense", lengths["redense"], least=1)
+    factor = checks.positive("redense_lr", redense_lr)
+    first: list[Phase] = [DensePhase(dense)] if dense else []
+    return [*first, SparsePhase(sparse), DensePhase(redense, lr=factor)]

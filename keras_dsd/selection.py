@@ -1,0 +1,181 @@
+"""Which weights are pruned, how sparse, and why the others are not. Knows no framework."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from keras_dsd import checks
+
+UNKNOWN_LAYER = "layer type is unknown: give it a get_prunable_weights() method"
+NOT_A_KERNEL = "not a kernel: biases, normalisation and depthwise weights stay dense"
+FROZEN = "not trainable: name it in a `sparsity` dict to prune it all the same"
+EXCLUDED = "excluded"
+NO_MATCH = "no pattern of `sparsity` matches"
+ZERO_SPARSITY = "asked to stay dense: sparsity 0"
+SHARED = "belongs to another layer too, and is listed there"
+ONE_LAYER = "outside the layer that was wrapped"
+
+Sparsity = float | Mapping[str, float] | Callable[[Any], float]
+
+
+class Selection:
+    """What the user asked for: a sparsity for each weight, by path.
+
+    Args:
+        sparsity: Fraction in [0, 1) for every weight; or a mapping from regular expressions
+            on paths to fractions, where the first that `re.search` finds in the path wins; or
+            a callable that takes a `PrunableWeight` and returns a fraction. 0 leaves a weight
+            dense, and so does a path that no expression matches.
+        exclude: Regular expressions; a path that one of them matches stays dense.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A fraction is outside [0, 1), or a regular expression can't be compiled.
+    """
+
+    def __init__(self, sparsity: Sparsity = 0.3, exclude: Sequence[str] = ()) -> None:
+        self.sparsity = _check_sparsity(sparsity)
+        self.exclude = _check_exclude(exclude)
+        self._unmatched = set(self.patterns)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Every regular expression given, in order."""
+        named = tuple(self.sparsity) if isinstance(self.sparsity, Mapping) else ()
+        return named + self.exclude
+
+    @property
+    def unmatched(self) -> tuple[str, ...]:
+        """The regular expressions that no path seen so far matched."""
+        return tuple(pattern for pattern in self.patterns if pattern in self._unmatched)
+
+    def see(self, paths: Iterable[str]) -> None:
+        """Notes which regular expressions match one of `paths`."""
+        for path in paths:
+            self._unmatched = {p for p in self._unmatched if not re.search(p, path)}
+
+    def choose(self, weight: Any, *, trainable: bool = True) -> tuple[float, str | None]:
+        """Returns the sparsity of one weight, and the reason where it stays dense.
+
+        Args:
+            weight: A `PrunableWeight`.
+            trainable: Whether the weight is trained now.
+
+        Returns:
+            A fraction in [0, 1), and None; or 0.0 and the reason.
+
+        Raises:
+            TypeError: The callable given as `sparsity` returned no number.
+            ValueError: The callable given as `sparsity` returned a number outside [0, 1).
+        """
+        path = weight.path
+        self.see([path])
+        if any(re.search(pattern, path) for pattern in self.exclude):
+            return 0.0, EXCLUDED
+        if isinstance(self.sparsity, Mapping):
+            matches = (s for pattern, s in self.sparsity.items() if re.search(pattern, path))
+            sparsity = next(matches, None)
+            if sparsity is None:
+                return 0.0, NO_MATCH
+        elif not trainable:
+            return 0.0, FROZEN
+        elif callable(self.sparsity):
+            sparsity = checks.fraction(f"sparsity({path})", self.sparsity(weight))
+        else:
+            sparsity = self.sparsity
+        return (sparsity, None) if sparsity else (0.0, ZERO_SPARSITY)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments as plain values; a callable can't be written and gives None."""
+        sparsity = self.sparsity
+        if isinstance(sparsity, Mapping):
+            sparsity = dict(sparsity)
+        elif callable(sparsity):
+            sparsity = None
+        return {"sparsity": sparsity, "exclude": list(self.exclude)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Selection":
+        """Returns the selection that `get_config` described.
+
+        Where that was made with a callable, nothing more is selected by the new one.
+        """
+        sparsity = config["sparsity"]
+        return cls({} if sparsity is None else sparsity, config["exclude"])
+
+
+def check_layout(pattern: object, scope: object) -> None:
+    """Checks how `apply` is to lay out its masks.
+
+    Raises:
+        ValueError: `pattern` is not None or `scope` is not `"layer"`.
+    """
+    if pattern is not None:
+        raise ValueError(
+            f"Expected `pattern` to be None: single weights are pruned. "
+            f"Received: pattern={pattern!r}. Leave `pattern` out."
+        )
+    if scope != "layer":
+        raise ValueError(
+            f"Expected `scope` to be 'layer': each tensor is pruned to its own sparsity. "
+            f"Received: scope={scope!r}. Leave `scope` out."
+        )
+
+
+def refuse_unmatched(selection: Selection, paths: Sequence[str]) -> None:
+    """Refuses regular expressions that select nothing, which are most often misspelt.
+
+    Args:
+        selection: What was asked for.
+        paths: All paths there are, for the message.
+
+    Raises:
+        ValueError: A regular expression matches no path.
+    """
+    selection.see(paths)
+    if selection.unmatched:
+        pattern = selection.unmatched[0]
+        argument = "exclude" if pattern in selection.exclude else "sparsity"
+        raise ValueError(
+            f"Expected every pattern of `{argument}` to match the path of a weight. "
+            f"Received: {argument} with pattern={pattern!r}, which matches none of {list(paths)}."
+            f" Correct the pattern or leave it out."
+        )
+
+
+def _check_sparsity(sparsity: Any) -> Sparsity:
+    if isinstance(sparsity, Mapping):
+        for pattern, share in sparsity.items():
+            _check_pattern("sparsity", pattern)
+            checks.fraction(f"sparsity[{pattern!r}]", share)
+        return {pattern: float(share) for pattern, share in sparsity.items()}
+    if callable(sparsity):
+        return sparsity
+    return checks.fraction("sparsity", sparsity)
+
+
+def _check_exclude(exclude: Any) -> tuple[str, ...]:
+    if isinstance(exclude, str | bytes) or not isinstance(exclude, Sequence):
+        raise TypeError(
+            f"Expected `exclude` to be a list of regular expressions on paths. "
+            f"Received: exclude={exclude!r} of type {type(exclude).__name__}. "
+            f"Put a single expression in a list: exclude=['dense_1/']."
+        )
+    for pattern in exclude:
+        _check_pattern("exclude", pattern)
+    return tuple(exclude)
+
+
+def _check_pattern(argument: str, pattern: object) -> None:
+    if not isinstance(pattern, str):
+        raise TypeError(
+            f"Expected the patterns of `{argument}` to be regular expressions (str). "
+            f"Received: pattern={pattern!r} of type {type(pattern).__name__}. Give a str."
+        )
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"Expected the patterns of `{argument}` to be regular expressions. "
+            f"Received: pattern={pattern!r} ({error}). Correct or escape it: re.escape(path)."
+        ) from error

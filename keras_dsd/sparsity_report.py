@@ -1,0 +1,153 @@
+"""How sparse each weight is, and what stays dense and why: data first, then text."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from keras_dsd.seam import PrunableWeight
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSparsity:
+    """One weight that DSD prunes.
+
+    Attributes:
+        path: Where it is in the model.
+        shape: Its shape.
+        asked: The sparsity asked for, a fraction.
+        measured: The share of its values that are zero now, a fraction.
+        masked: Whether a mask holds it now.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    asked: float
+    measured: float
+    masked: bool
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return int(np.prod(self.shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class SkippedWeight:
+    """One weight that DSD leaves dense.
+
+    Attributes:
+        path: Where it is in the model.
+        shape: Its shape.
+        reason: Why it stays dense, in words.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    reason: str
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return int(np.prod(self.shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class SparsityReport:
+    """What `report` found.
+
+    Attributes:
+        weights: The weights that DSD prunes.
+        skipped: The trainable weights that it leaves dense, and frozen ones of layers it knows.
+    """
+
+    weights: tuple[WeightSparsity, ...]
+    skipped: tuple[SkippedWeight, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of values in the weights that DSD prunes."""
+        return sum(weight.size for weight in self.weights)
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros among them, a fraction, measured."""
+        return sum(w.measured * w.size for w in self.weights) / max(self.size, 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values: lists, dicts, numbers and text."""
+        return {
+            "weights": [_row(weight) for weight in self.weights],
+            "skipped": [_row(weight) for weight in self.skipped],
+            "size": self.size,
+            "sparsity": self.sparsity,
+        }
+
+    def render(self) -> str:
+        """Returns a table in plain text."""
+        rows = [("weight", "shape", "size", "asked", "measured", "mask")]
+        for w in self.weights:
+            held = "held" if w.masked else "-"
+            rows.append((w.path, _text(w.shape), f"{w.size:,}", f"{w.asked:.2%}",
+                         f"{w.measured:.2%}", held))  # fmt: skip
+        rows.append(("total", "", f"{self.size:,}", "", f"{self.sparsity:.2%}", ""))
+        lines = _columns(rows)
+        lines += [f"left dense: {_text_of(reason, group)}" for reason, group in self._by_reason()]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.render()
+
+    def _by_reason(self) -> Iterable[tuple[str, list[SkippedWeight]]]:
+        groups: dict[str, list[SkippedWeight]] = {}
+        for weight in self.skipped:
+            groups.setdefault(weight.reason, []).append(weight)
+        return groups.items()
+
+
+def make_report(
+    weights: Iterable[PrunableWeight], skipped: Iterable[SkippedWeight]
+) -> SparsityReport:
+    """Measures `weights`, one after another.
+
+    Args:
+        weights: What DSD prunes.
+        skipped: What it leaves dense.
+    """
+    return SparsityReport(tuple(_measure(weight) for weight in weights), tuple(skipped))
+
+
+def _measure(weight: PrunableWeight) -> WeightSparsity:
+    values = weight.numpy()
+    return WeightSparsity(
+        path=weight.path,
+        shape=tuple(weight.shape),
+        asked=weight.sparsity,
+        measured=1.0 - np.count_nonzero(values) / max(values.size, 1),
+        masked=weight.mask is not None,
+    )
+
+
+def _row(weight: WeightSparsity | SkippedWeight) -> dict[str, Any]:
+    return {**dataclasses.asdict(weight), "shape": list(weight.shape), "size": weight.size}
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "scalar"
+
+
+def _text_of(reason: str, group: list[SkippedWeight]) -> str:
+    return f"{', '.join(weight.path for weight in group)} ({reason})"
+
+
+def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = [
+        [cell.ljust(width) if i in (0, 1, 5) else cell.rjust(width)
+         for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        for row in rows
+    ]  # fmt: skip
+    lines = ["  ".join(cells).rstrip() for cells in aligned]
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return [lines[0], rule, *lines[1:-1], rule, lines[-1]]

@@ -1,0 +1,183 @@
+"""The one door to tf_keras and TF-MOT. Importing it registers the wrapper for loading files."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import tf_keras
+from tensorflow_model_optimization.python.core.sparsity.keras import pruning_wrapper
+
+from keras_dsd import selection as reasons
+from keras_dsd.selection import Selection, refuse_unmatched
+from keras_dsd.sparsity_report import SkippedWeight
+from keras_dsd.tfmot import registry, surgery
+from keras_dsd.tfmot.training import Trainer
+from keras_dsd.tfmot.weight import Candidate, Weight, path_of
+from keras_dsd.tfmot.wrapper import DSDWrapper
+
+__all__ = ["DSDWrapper", "Trainer", "Weight", "apply", "skipped", "strip", "trainer", "weights"]
+
+
+def apply(model: Any, selection: Selection) -> Any:
+    """Returns `model` with its prunable layers wrapped.
+
+    Args:
+        model: A tf_keras model or layer.
+        selection: What to prune.
+
+    Raises:
+        TypeError: `model` is something else of tf_keras, or holds layers of another Keras.
+        ValueError: `model` is subclassed or already wrapped, or nothing in it is selected.
+    """
+    _check_model(model)
+    chosen, paths = {}, []
+    num_unbuilt = 0
+    for layer, prefix in surgery.leaves(model):
+        kernels = registry.kernels_of(layer) if registry.is_known(layer) else []
+        candidates = [Candidate(kernel, prefix) for kernel in kernels]
+        paths += [candidate.path for candidate in candidates]
+        if not kernels and registry.is_unbuilt(layer):
+            num_unbuilt += 1
+            chosen[id(layer)] = (prefix, None)
+        sparsities = [selection.choose(c, trainable=layer.trainable)[0] for c in candidates]
+        if any(sparsities):
+            chosen[id(layer)] = (prefix, sparsities)
+    if not num_unbuilt:
+        selection.see(path_of(variable) for variable in model.weights)
+        refuse_unmatched(selection, paths)
+    if not chosen:
+        raise ValueError(
+            f"Expected a model with weights to prune. Received: model={model.name!r} with "
+            f"sparsity={selection.sparsity!r} and exclude={selection.exclude!r}, which select "
+            f"none of {paths}. Select at least one, or give the layers that hold them a "
+            f"get_prunable_weights() method."
+        )
+    return surgery.wrap(model, selection, chosen)
+
+
+def strip(model: Any) -> Any:
+    """Returns `model` without wrappers.
+
+    Raises:
+        TypeError: `model` is something else of tf_keras.
+        ValueError: `model` holds no wrapper, or is subclassed.
+    """
+    _wrappers(model)
+    if isinstance(model, tf_keras.Model) and not surgery.is_rebuildable(model):
+        raise ValueError(
+            f"Expected a Sequential or functional model, or a layer. Received: "
+            f"model={model.name!r}, of the subclass {type(model).__name__}. Strip the layers one "
+            f"by one: self.hidden = strip(self.hidden)."
+        )
+    return surgery.unwrap(model)
+
+
+def weights(model: Any) -> list[Weight]:
+    """Returns what DSD prunes in `model`.
+
+    Raises:
+        TypeError: `model` is something else of tf_keras.
+        ValueError: `model` holds no wrapper.
+    """
+    found: dict[int, Weight] = {}
+    for wrapper in _wrappers(model):
+        sparsities = [sparsity for sparsity in wrapper.sparsities or () if sparsity]
+        for (kernel, mask, threshold), sparsity in zip(
+            wrapper.pruning_vars, sparsities, strict=bool(wrapper.pruning_vars)
+        ):
+            weight = Weight(kernel, wrapper.prefix, sparsity, mask, threshold, model)
+            found.setdefault(id(kernel), weight)
+    return list(found.values())
+
+
+def skipped(model: Any) -> list[SkippedWeight]:
+    """Returns the weights of `model` that are never pruned, with reasons.
+
+    Raises:
+        TypeError: `model` is something else of tf_keras.
+        ValueError: `model` holds no wrapper.
+    """
+    selection = _wrappers(model)[0].selection
+    taken = {id(weight.variable) for weight in weights(model)}
+    found = []
+    for leaf, prefix in surgery.leaves(model):
+        layer = leaf.layer if isinstance(leaf, DSDWrapper) else leaf
+        for variable, reason in _reasons(layer, prefix, selection):
+            if id(variable) not in taken:
+                taken.add(id(variable))
+                found.append(SkippedWeight(path_of(variable, prefix), tuple(variable.shape), reason))
+    return found
+
+
+def trainer(model: Any) -> Trainer:
+    """Returns the training side of `model`.
+
+    Raises:
+        TypeError: `model` is something else of tf_keras.
+        ValueError: `model` holds no wrapper.
+    """
+    return Trainer(model, _wrappers(model), weights)
+
+
+def _reasons(layer: Any, prefix: str, selection: Selection) -> Iterator[tuple[Any, str]]:
+    known = registry.is_known(layer)
+    kernels = registry.kernels_of(layer) if known else []
+    for kernel in kernels:
+        candidate = Candidate(kernel, prefix)
+        _, reason = selection.choose(candidate, trainable=layer.trainable)
+        yield kernel, reason or reasons.ONE_LAYER
+    for variable in layer.trainable_weights:
+        is_matrix = len(variable.shape) > 1
+        yield variable, reasons.UNKNOWN_LAYER if is_matrix and not known else reasons.NOT_A_KERNEL
+
+
+def _wrappers(model: Any) -> list[DSDWrapper]:
+    if not isinstance(model, tf_keras.layers.Layer):
+        raise TypeError(_not_a_model(model))
+    found = {id(part): part for part in model._flatten_layers() if isinstance(part, DSDWrapper)}
+    if not found:
+        raise ValueError(
+            f"Expected a model that went through apply(). Received: model={model.name!r} with no "
+            f"wrapped layer. Call model = keras_dsd.apply(model, sparsity=0.3) first."
+        )
+    return list(found.values())
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, tf_keras.layers.Layer):
+        raise TypeError(_not_a_model(model))
+    parts = list(model._flatten_layers())
+    if any(isinstance(part, pruning_wrapper.PruneLowMagnitude) for part in parts):
+        raise ValueError(
+            f"Expected a model whose layers are not wrapped yet. Received: model={model.name!r}, "
+            f"which went through apply() or prune_low_magnitude(). Call strip() first, or "
+            f"tfmot.sparsity.keras.strip_pruning()."
+        )
+    if isinstance(model, tf_keras.Model) and not surgery.is_rebuildable(model):
+        raise ValueError(
+            f"Expected a Sequential or functional model, or a layer. Received: "
+            f"model={model.name!r}, of the subclass {type(model).__name__}, whose layers can't be "
+            f"replaced from outside. Wrap them where it makes them, in its constructor: "
+            f"self.hidden = keras_dsd.apply(tf_keras.layers.Dense(64))."
+        )
+    for part in parts:
+        for name, value in vars(part).items():
+            if _is_keras3_layer(value):
+                raise TypeError(
+                    f"Expected layers of tf_keras only. Received: model={model.name!r}, in which "
+                    f"{part.name}.{name} is a Keras 3 layer ({type(value).__module__}."
+                    f"{type(value).__name__}). Build it with tf_keras."
+                )
+
+
+def _is_keras3_layer(value: Any) -> bool:
+    return any(
+        base.__name__ == "Layer" and base.__module__.startswith("keras.")
+        for base in type(value).__mro__
+    )
+
+
+def _not_a_model(model: Any) -> str:
+    return (
+        f"Expected `model` to be a tf_keras model or layer. Received: model={model!r} of type "
+        f"{type(model).__name__}. Give the model that you would call fit on."
+    )

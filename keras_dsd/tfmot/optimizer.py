@@ -1,0 +1,136 @@
+"""What DSD needs of tf_keras optimizers, old and new: learning rate, slots, averages."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+_Schedule = tf_keras.optimizers.schedules.LearningRateSchedule
+_New = tf_keras.optimizers.Optimizer
+_Legacy = tf_keras.optimizers.legacy.Optimizer
+
+
+def optimizers_of(model: Any) -> list[Any]:
+    """Returns the optimizers of a model: the compiled one and any held as an attribute.
+
+    Loss scaling is taken off: what comes back is the optimizer inside.
+    """
+    held = [value for value in vars(model).values() if isinstance(value, _New | _Legacy)]
+    inner = [getattr(each, "inner_optimizer", each) for each in [model.optimizer, *held]]
+    return list({id(each): each for each in inner if each is not None}.values())
+
+
+def is_scheduled(optimizer: Any) -> bool:
+    """Returns whether the learning rate is computed from the step, and so can't be set."""
+    rate = _hyper(optimizer)
+    return isinstance(rate, _Schedule) or (callable(rate) and not hasattr(rate, "assign"))
+
+
+def get_learning_rate(optimizer: Any) -> np.floating:
+    """Returns the learning rate as it stands, in the dtype it is kept in."""
+    return np.asarray(tf_keras.backend.get_value(optimizer.learning_rate), np.float32)[()]
+
+
+def set_learning_rate(optimizer: Any, value: np.floating) -> None:
+    """Sets the learning rate."""
+    optimizer.learning_rate = float(value)
+
+
+@contextlib.contextmanager
+def scaled_schedule(optimizer: Any, factor: float) -> Iterator[None]:
+    """Multiplies a learning rate that is computed from the step, within the block only."""
+    if factor == 1.0 or not is_scheduled(optimizer):
+        yield
+        return
+    place, name = _home(optimizer)
+    original = place[name]
+    place[name] = _Scaled(original, factor)
+    try:
+        yield
+    finally:
+        place[name] = original
+
+
+def slots_of(optimizer: Any, variable: Any) -> dict[str, Any]:
+    """Returns the slots of `variable` that have a value for each of its positions, by name."""
+    if isinstance(optimizer, _Legacy):
+        slots = {name: _legacy_slot(optimizer, variable, name) for name in optimizer.get_slot_names()}
+    elif getattr(optimizer, "_index_dict", None):
+        index = optimizer._index_dict.get(optimizer._var_key(variable))
+        lists = {
+            name: value
+            for name, value in vars(optimizer).items()
+            if index is not None and isinstance(value, list) and len(value) > index
+            and name != "_variables"
+        }  # fmt: skip
+        slots = {name: value[index] for name, value in lists.items()}
+    else:
+        slots = {}
+    return {
+        name: slot for name, slot in slots.items()
+        if hasattr(slot, "assign") and slot.shape == variable.shape
+    }  # fmt: skip
+
+
+def clear_slots(optimizer: Any, variable: Any, positions: np.ndarray) -> None:
+    """Sets the slots of `variable` to what they began with, where `positions` is True.
+
+    That is zero, but for the accumulators of Adagrad and Ftrl. The moving average that `use_ema`
+    keeps of a pruned weight is zero as well. Adafactor's factored statistics belong to whole
+    rows and columns, and stay.
+    """
+    for name, slot in slots_of(optimizer, variable).items():
+        value = slot.numpy()
+        cleared = np.where(positions, value.dtype.type(_initial(optimizer, name)), value)
+        slot.assign(cleared)
+
+
+def average_of(optimizer: Any, variable: Any) -> Any:
+    """Returns the moving average that `use_ema` keeps of `variable`, or None."""
+    return slots_of(optimizer, variable).get("_model_variables_moving_average")
+
+
+def _initial(optimizer: Any, slot_name: str) -> float:
+    if slot_name.strip("_").rstrip("s") != "accumulator":
+        return 0.0
+    held = vars(optimizer)
+    names = ("initial_accumulator_value", "_initial_accumulator_value")
+    return float(next((held[name] for name in names if name in held), 0.0))
+
+
+def _legacy_slot(optimizer: Any, variable: Any, name: str) -> Any:
+    try:
+        return optimizer.get_slot(variable, name)
+    except KeyError:  # not updated yet
+        return None
+
+
+def _home(optimizer: Any) -> tuple[dict[str, Any], str]:
+    if isinstance(optimizer, _Legacy):
+        return optimizer._hyper, "learning_rate"
+    return vars(optimizer), "_learning_rate"
+
+
+def _hyper(optimizer: Any) -> Any:
+    place, name = _home(optimizer)
+    return place.get(name)
+
+
+class _Scaled(_Schedule):
+    """A learning-rate schedule, multiplied. Lives only while a step is traced or run."""
+
+    def __init__(self, original: Any, factor: float) -> None:
+        self.original = original
+        self.factor = factor
+
+    def __call__(self, step: Any) -> Any:
+        takes_step = isinstance(self.original, _Schedule)
+        rate = self.original(step) if takes_step else self.original()
+        return tf.convert_to_tensor(rate) * self.factor
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments."""
+        return {"original": self.original, "factor": self.factor}

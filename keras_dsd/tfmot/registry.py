@@ -1,0 +1,83 @@
+"""Which variables of a tf_keras layer are kernels: TF-MOT's registry, and what it lacks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tf_keras
+from tensorflow_model_optimization.python.core.sparsity.keras import prune_registry
+
+layers = tf_keras.layers
+
+_EINSUM = ("kernel",)
+_ATTENTION = ("_query_dense.kernel", "_key_dense.kernel", "_value_dense.kernel",
+              "_output_dense.kernel")  # fmt: skip
+_SEPARABLE = ("pointwise_kernel",)
+_KERNELS = {
+    layers.EinsumDense: _EINSUM,
+    layers.MultiHeadAttention: _ATTENTION,
+    layers.SeparableConv1D: _SEPARABLE,
+    layers.SeparableConv2D: _SEPARABLE,
+}
+_CELL_KERNELS = ("kernel", "recurrent_kernel")
+_HOLDERS = (layers.Bidirectional, layers.TimeDistributed, layers.RNN, layers.StackedRNNCells)
+
+
+def is_known(layer: Any) -> bool:
+    """Returns whether DSD knows the kernels of `layer`; some known layers have none."""
+    if hasattr(layer, "get_prunable_weights") or _attributes_of(layer) is not None:
+        return True
+    if isinstance(layer, _HOLDERS):
+        return all(is_known(part) for part in _parts_of(layer))
+    return _is_cell(layer)
+
+
+def is_unbuilt(layer: Any) -> bool:
+    """Returns whether a known layer is of a type that has kernels, but has not made them yet."""
+    if not is_known(layer) or layer.built and layer.weights:
+        return False
+    attributes = _attributes_of(layer)
+    return attributes is None or bool(attributes)
+
+
+def kernels_of(layer: Any) -> list[Any]:
+    """Returns the variables of a known layer that may be pruned, in an order that stays.
+
+    A layer that has not been built yet may have none.
+    """
+    if hasattr(layer, "get_prunable_weights"):
+        return list(layer.get_prunable_weights()) if layer.built else []
+    attributes = _attributes_of(layer)
+    if attributes is None and isinstance(layer, _HOLDERS):
+        return [kernel for part in _parts_of(layer) for kernel in kernels_of(part)]
+    if attributes is None and _is_cell(layer):
+        attributes = _CELL_KERNELS
+    found = (_attribute(layer, name) for name in attributes or ())
+    return [kernel for kernel in found if kernel is not None]
+
+
+def _attributes_of(layer: Any) -> Sequence[str] | None:
+    table = {**prune_registry.PruneRegistry._LAYERS_WEIGHTS_MAP, **_KERNELS}
+    return next((table[base] for base in type(layer).__mro__ if base in table), None)
+
+
+def _parts_of(layer: Any) -> list[Any]:
+    if isinstance(layer, layers.Bidirectional):
+        return [layer.forward_layer, layer.backward_layer]
+    if isinstance(layer, layers.TimeDistributed):
+        return layer.layer.layers if isinstance(layer.layer, tf_keras.Model) else [layer.layer]
+    return list(layer.cells) if isinstance(layer, layers.StackedRNNCells) else [layer.cell]
+
+
+def _is_cell(layer: Any) -> bool:
+    """RNN cells are known by name: TF-MOT looks them up in whichever Keras was loaded first."""
+    names = {"LSTMCell", "GRUCell", "SimpleRNNCell", "ConvLSTMCell"}
+    return any(
+        base.__name__ in names and base.__module__.startswith("tf_keras.")
+        for base in type(layer).__mro__
+    )
+
+
+def _attribute(layer: Any, name: str) -> Any:
+    for part in name.split("."):
+        layer = getattr(layer, part, None)
+    return layer

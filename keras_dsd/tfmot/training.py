@@ -1,0 +1,239 @@
+"""A compiled step for each kind of phase, and the learning rate, of one tf_keras model."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from keras_dsd.selection import refuse_unmatched
+from keras_dsd.tfmot import optimizer
+from keras_dsd.tfmot.weight import Weight, path_of
+
+
+class Trainer:
+    """The training side of one model, while a `fit` lasts.
+
+    Keras reads `model.train_function` afresh at every step and calls `model.train_step` when it
+    traces. So each kind of phase has its own compiled step, and a dense one holds no pruning
+    operation. Everything put on the model is an attribute of the object that hides a method of
+    its class; `close` takes them away.
+
+    Args:
+        model: The model that trains.
+        wrappers: The wrapped layers in it.
+        weights_of: Finds what DSD prunes in a model.
+    """
+
+    def __init__(
+        self, model: Any, wrappers: list[Any], weights_of: Callable[[Any], list[Weight]]
+    ) -> None:
+        self.model = model
+        self._wrappers = wrappers
+        self._weights_of = weights_of
+        self._weights: list[Weight] = []
+        self._history: Any = None
+        self._steps: dict[tuple[bool, float], Callable[[Any], Any]] = {}
+        self._scaled: dict[int, tuple[np.floating, np.floating]] = {}
+        self._factor = 1.0
+        self._lr = 1.0
+        self._between_epochs = True
+        self._resumed = False
+
+    @property
+    def weights(self) -> list[Weight]:
+        """What DSD prunes; empty as long as the model has not made its weights."""
+        if not self._weights and all(wrapper.has_masks for wrapper in self._wrappers):
+            self._weights = self._weights_of(self.model)
+            for wrapper in self._wrappers:
+                if wrapper.was_unbuilt:
+                    wrapper.selection.see(path_of(variable) for variable in self.model.weights)
+                    refuse_unmatched(wrapper.selection, [weight.path for weight in self._weights])
+        return self._weights
+
+    def check(self) -> None:
+        """Raises ValueError where the optimizer has no learning rate to scale."""
+        for each in optimizer.optimizers_of(self.model):
+            if not hasattr(each, "learning_rate"):
+                raise ValueError(
+                    f"Expected an optimizer with a learning_rate. Received: optimizer={each!r}. "
+                    f"Compile the model with an optimizer from tf_keras.optimizers."
+                )
+
+    def open(self) -> None:
+        """Begins to stand between Keras and the model."""
+        earlier = vars(self.model).get("make_train_function")
+        if earlier is not None:
+            earlier.abandon()
+        self._history = getattr(self.model, "history", None)
+        self._put("reset_metrics", self._reset_metrics)
+        self._put("make_train_function", _Remake(self))
+
+    def close(self) -> None:
+        """Gives the model its own methods and its unscaled learning rate back."""
+        for name in ("reset_metrics", "make_train_function", "train_step"):
+            vars(self.model).pop(name, None)
+        self.model.train_function = None
+        self._steps.clear()
+        self._unscale()
+
+    def use_step(self, *, masked: bool, lr: float) -> None:
+        """Puts the compiled step of a phase in place; it is traced when it first runs.
+
+        Args:
+            masked: Whether each update ends in `weight * mask`.
+            lr: What the learning rate is multiplied by.
+        """
+        self._unscale_between_epochs()
+        self._lr = lr
+        optimizers = optimizer.optimizers_of(self.model)
+        traced_lr = lr if any(map(optimizer.is_scheduled, optimizers)) else 1.0
+        step = self._step(masked, traced_lr)
+        scaled = lr != 1.0 and not all(map(optimizer.is_scheduled, optimizers))
+        self.model.train_function = self._scale_first(step) if scaled else step
+
+    def end_epoch(self) -> None:
+        """Notes that an epoch is over; its learning rate stands until the next one begins."""
+        self._between_epochs = True
+
+    def _step(self, masked: bool, traced_lr: float) -> Callable[[Any], Any]:
+        vars(self.model).pop("train_step", None)
+        if masked or traced_lr != 1.0:
+            self._put("train_step", self._phase_step(self.model.train_step, masked, traced_lr))
+        key = (masked, traced_lr)
+        if key not in self._steps:
+            type(self.model).make_train_function(self.model, force=True)
+            self._steps[key] = self.model.train_function
+        return self._steps[key]
+
+    def _phase_step(self, train_step: Callable[[Any], Any], masked: bool, lr: float) -> Any:
+        def step(data: Any) -> Any:
+            optimizers = optimizer.optimizers_of(self.model)
+            with contextlib.ExitStack() as in_force:
+                for each in optimizers:
+                    in_force.enter_context(optimizer.scaled_schedule(each, lr))
+                for weight in self.weights if masked else ():
+                    in_force.enter_context(_held(weight))
+                logs = train_step(data)
+                for weight in self.weights if masked else ():
+                    _mask_averages(weight, optimizers)
+                return logs
+
+        return step
+
+    def _scale_first(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Returns `step`, with the learning rate scaled before it runs for the first time.
+
+        By then every callback has begun the epoch, and those that drive the learning rate have
+        read and set it unscaled.
+        """
+
+        def first(iterator: Any) -> Any:
+            self._scale()
+            self.model.train_function = step
+            return step(iterator)
+
+        return first
+
+    def _scale(self) -> None:
+        self._factor = self._lr
+        for each in self._settable():
+            rate = optimizer.get_learning_rate(each)
+            scaled = np.float32(rate * self._factor)
+            self._scaled[id(each)] = (rate, scaled)
+            optimizer.set_learning_rate(each, scaled)
+        self._note_factor()
+
+    def _unscale_between_epochs(self) -> None:
+        if not self._resumed:  # a checkpoint may have been taken at a scaled learning rate
+            self._resumed = True
+            self._factor = float(self._scales()[0].numpy()) if self._scales() else 1.0
+        self._unscale()
+        self._between_epochs = False
+
+    def _unscale(self) -> None:
+        if self._factor != 1.0:
+            for each in self._settable():
+                rate = optimizer.get_learning_rate(each)
+                unscaled, scaled = self._scaled.get(id(each), (rate, None))
+                untouched = scaled == rate
+                unscaled = unscaled if untouched else _divide(rate, self._factor)
+                optimizer.set_learning_rate(each, unscaled)
+            self._scaled.clear()
+            self._factor = 1.0
+            self._note_factor()
+
+    def _settable(self) -> list[Any]:
+        optimizers = optimizer.optimizers_of(self.model)
+        return [each for each in optimizers if not optimizer.is_scheduled(each)]
+
+    def _note_factor(self) -> None:
+        for scale in self._scales():
+            scale.assign(self._factor)
+
+    def _scales(self) -> list[Any]:
+        return [each.learning_rate_scale for each in self._wrappers if each.has_masks]
+
+    def _reset_metrics(self) -> None:
+        """Unscales the learning rate between epochs: Keras calls this before any callback."""
+        if self._between_epochs:
+            self._unscale_between_epochs()
+        type(self.model).reset_metrics(self.model)
+
+    def _put(self, name: str, value: Any) -> None:
+        vars(self.model)[name] = value
+
+
+class _Remake:
+    """Stands in for `model.make_train_function`, which Keras calls when training starts."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def __call__(self, force: bool = False) -> Any:
+        model = self._trainer.model
+        if getattr(model, "history", None) is not self._trainer._history:
+            self.abandon()
+        return type(model).make_train_function(model, force=force)
+
+    def abandon(self) -> None:
+        """Ends a run that an exception stopped before it could end itself."""
+        self._trainer.close()
+
+
+@contextlib.contextmanager
+def _held(weight: Weight) -> Iterator[None]:
+    """Makes the optimizer end each update of `weight` in `weight * mask`, after the user's own."""
+    variable = _stored(weight.variable)
+    original = variable._constraint
+    mask = weight.mask_variable
+
+    def constraint(value: Any) -> Any:
+        return (value if original is None else original(value)) * mask
+
+    variable._constraint = constraint
+    try:
+        yield
+    finally:
+        variable._constraint = original
+
+
+def _mask_averages(weight: Weight, optimizers: list[Any]) -> None:
+    """Keras updates the averages of `use_ema` before constraints, so they are masked here."""
+    for each in optimizers:
+        average = optimizer.average_of(each, weight.variable)
+        if average is not None:
+            average.assign(average * weight.mask_variable)
+
+
+def _stored(variable: Any) -> Any:
+    """Returns the variable that keeps the constraint, below mixed precision and replicas."""
+    variable = getattr(variable, "_variable", variable)
+    return getattr(variable, "_primary", variable)
+
+
+def _divide(rate: np.floating, factor: float) -> np.floating:
+    """Returns the float32 that, multiplied by `factor`, gives `rate` again where there is one."""
+    near = np.float32(rate / factor)
+    candidates = [near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf))]
+    return next((c for c in candidates if np.float32(c * factor) == rate), near)

@@ -1,0 +1,87 @@
+"""PrunableWeight over a tf_keras variable and the mask variable that TF-MOT's wrapper keeps."""
+
+from typing import Any
+
+import numpy as np
+
+from keras_dsd.tfmot import optimizer
+
+
+def path_of(variable: Any, prefix: str = "") -> str:
+    """Returns the path of a variable: the models around it, then its own name."""
+    return prefix + variable.name.rpartition(":")[0]
+
+
+class Candidate:
+    """A weight that may be selected; what a callable given as `sparsity` gets to see.
+
+    Args:
+        variable: The kernel.
+        prefix: What its path starts with.
+    """
+
+    def __init__(self, variable: Any, prefix: str) -> None:
+        self.variable = variable
+        self.path = path_of(variable, prefix)
+        self.shape = tuple(variable.shape)
+
+    def numpy(self) -> np.ndarray:
+        """Returns a copy of the values, in the dtype the optimizer updates."""
+        return np.array(self.variable.numpy())
+
+
+class Weight(Candidate):
+    """A weight that DSD prunes.
+
+    Args:
+        variable: The kernel.
+        prefix: What its path starts with.
+        sparsity: The share of it that `apply` was asked to prune.
+        mask: The mask variable, of the kernel's shape; 1 where kept.
+        threshold: The scalar variable that TF-MOT's tools read beside it.
+        model: The model in training, whose optimizers hold slots; None outside of training.
+    """
+
+    def __init__(
+        self,
+        variable: Any,
+        prefix: str,
+        sparsity: float,
+        mask: Any,
+        threshold: Any,
+        model: Any = None,
+    ) -> None:
+        super().__init__(variable, prefix)
+        self.sparsity = sparsity
+        self.mask_variable = mask
+        self._threshold = threshold
+        self._model = model
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """The mask in force, boolean, True where kept; None in dense phases."""
+        mask = self.mask_variable.numpy() != 0
+        return None if mask.all() else mask
+
+    def assign(self, value: np.ndarray) -> None:
+        """Sets the values."""
+        self.variable.assign(value)
+
+    def hold(self, mask: np.ndarray) -> None:
+        """Puts `mask` in force, in the variables that TF-MOT's tools read too."""
+        kept = np.abs(self.numpy()[mask])
+        self.mask_variable.assign(mask.astype(self.mask_variable.dtype.as_numpy_dtype))
+        self._threshold.assign(kept.min() if kept.size else 0)
+
+    def release(self) -> None:
+        """Takes the mask out of force."""
+        self.hold(np.ones(self.shape, bool))
+        self._threshold.assign(0)
+
+    def clear_slots(self, positions: np.ndarray) -> None:
+        """Sets the slots of the model's optimizers to their initial value at `positions`."""
+        for each in optimizer.optimizers_of(self._model):
+            optimizer.clear_slots(each, self.variable, positions)
+
+    def __repr__(self) -> str:
+        return f"<Weight {self.path} shape={self.shape} sparsity={self.sparsity:g}>"
