@@ -1,0 +1,53 @@
+# Every recipe makes what it needs, in environments inside the checkout.
+# Another Python: make test PYTHON=python3.12 VENV=.venv-3.12
+
+SUPPORTED := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
+PYTHON_OLDEST ?= python3.11
+VENV ?= .venv
+
+# TensorFlow's C++ side logs dozens of lines as it is imported.
+export TF_CPP_MIN_LOG_LEVEL := 3
+
+.PHONY: demo test test-slow test-oldest lint typecheck build-check wheel-check clean
+
+demo: $(VENV)/.has-examples
+	$(VENV)/bin/python examples/quickstart.py
+
+test: $(VENV)/.has-test
+	$(VENV)/bin/python -m pytest tests -m "not slow"
+
+test-slow: $(VENV)/.has-test
+	$(VENV)/bin/python -m pytest tests -m slow
+
+test-oldest:
+	@$(MAKE) --no-print-directory test PYTHON=$(PYTHON_OLDEST) VENV=.venv-oldest PINS=requirements/oldest.txt
+
+lint: $(VENV)/.has-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+typecheck: $(VENV)/.has-dev
+	$(VENV)/bin/mypy keras_dsd
+
+build-check:
+	bazel query //...
+	bazel build //...
+
+wheel-check: $(VENV)/.has-dev
+	tools/check_wheel.sh $(VENV)/bin/python
+
+clean:
+	rm -rf .venv* build dist *.egg-info .*_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamp is why a second run installs nothing.
+$(VENV)/.has-%: setup.cfg pyproject.toml $(PINS) | $(VENV)/bin/pip
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(PINS:%=--constraint %) --editable '.[$*]'
+	@touch $@
+
+$(VENV)/bin/pip:
+	@'$(PYTHON)' -c '$(SUPPORTED)' 2>/dev/null || { echo "make: needs a Python 3.11, 3.12 or 3.13 that can make an environment" \
+		"(on Debian: apt-get install python3-venv); or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	'$(PYTHON)' -m venv $(VENV)

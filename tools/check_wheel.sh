@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Builds the wheel as a release would and uses it as a user would: away from the checkout, where
+# nothing that the wheel forgot can be found. Usage: check_wheel.sh PYTHON_WITH_BUILD
+set -euo pipefail
+
+checkout=$(cd "$(dirname "$0")/.." && pwd)
+python=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# By way of the source distribution, which then is known to be whole too.
+"$python" -m build --outdir "$work/dist" "$checkout"
+wheel=$(echo "$work"/dist/*.whl)
+
+"$python" -m zipfile --list "$wheel" | tee "$work/names"
+grep --quiet keras_dsd/py.typed "$work/names" || { echo "The wheel lacks py.typed." >&2; exit 1; }
+if grep --invert-match --extended-regexp '^(File Name|keras_dsd/|keras_dsd-)' "$work/names"; then
+    echo "The wheel has files, above, outside of keras_dsd." >&2
+    exit 1
+fi
+
+"$python" -m venv "$work/venv"
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check "$wheel[examples]"
+cd "$work"
+"$work/venv/bin/python" "$checkout/tools/run_readme.py" "$checkout/README.md"
+echo "The wheel is whole: $(basename "$wheel")"

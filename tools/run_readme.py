@@ -1,0 +1,30 @@
+"""Runs the first Python block of a README on a small model, in the folder where it is started."""
+
+import pathlib
+import re
+import sys
+
+import tf_keras
+from sklearn.datasets import load_digits
+
+
+def first_block(readme: str) -> str:
+    """Returns the code of the first ```python block."""
+    found = re.search(r"^```python\n(.*?)^```", readme, flags=re.DOTALL | re.MULTILINE)
+    if found is None:
+        raise ValueError("The README has no ```python block.")
+    return found[1]
+
+
+if __name__ == "__main__":
+    code = first_block(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8"))
+    x, y = load_digits(return_X_y=True)
+    model = tf_keras.Sequential(
+        [tf_keras.layers.Dense(32, "relu", input_shape=(64,)), tf_keras.layers.Dense(10, "softmax")]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    given = {"model": model, "x": x / 16, "y": y}
+    exec(compile(code, sys.argv[1], "exec"), given)
+    checkout = pathlib.Path(__file__).resolve().parents[1]
+    if checkout in pathlib.Path(given["dsd"].__file__).resolve().parents:
+        raise RuntimeError("This ran the checkout's keras_dsd, not an installed one.")
