@@ -98,6 +98,12 @@ class Controller:
     def _prune(self, phase: SparsePhase) -> str:
         began = time.perf_counter()
         weights = self._trainer.weights
+        if not weights:
+            raise ValueError(
+                "Expected the model to have its weights when a sparse phase begins. Received: a "
+                "model that has not been built. Call model.build(input_shape), or the model on "
+                "one batch, before fit."
+            )
         for weight in weights:
             masks.check_finite(weight.numpy(), weight.path)
         num_pruned = 0

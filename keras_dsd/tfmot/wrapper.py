@@ -52,9 +52,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
     def build(self, input_shape: Any) -> None:
         """Builds the layer where it has not been, then the mask of each kernel chosen."""
         if not self.layer.built:
-            # The names of the weights are those they would have without the wrapper.
-            parent = tf.get_current_name_scope().rpartition("/")[0]
-            with tf.name_scope(f"{parent}/{self.layer.name}/".lstrip("/")):
+            with _outer_name_scope(), tf.name_scope(self.layer.name):
                 self.layer.build(input_shape)
             self.layer.built = True
         self._build_masks(input_shape)
@@ -88,10 +86,12 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         kwargs.pop("training", None)  # the layer takes it from the call context, as without us
         if not self.layer._expects_mask_arg:
             kwargs.pop("mask", None)
-        outputs = self.layer(inputs, *args, **kwargs)
-        if not self.has_masks:
-            with tf.init_scope():
-                self._build_masks(None)
+        if self.has_masks:
+            return self.layer(inputs, *args, **kwargs)
+        with _outer_name_scope():
+            outputs = self.layer(inputs, *args, **kwargs)
+        with tf.init_scope():
+            self._build_masks(None)
         return outputs
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
@@ -135,6 +135,12 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         layer = tf_keras.layers.deserialize(config.pop("layer"))
         selection = Selection.from_config(config.pop("selection"))
         return cls(layer, selection, **config)
+
+
+def _outer_name_scope() -> Any:
+    """Leaves the wrapper's name scope: weights are named as they would be without the wrapper."""
+    outer = tf.get_current_name_scope().rpartition("/")[0]
+    return tf.name_scope(f"{outer}/" if outer else "")
 
 
 @contextlib.contextmanager

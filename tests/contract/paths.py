@@ -1,0 +1,88 @@
+"""What the contract suite needs of one path. Each path runs in a process of its own."""
+
+import importlib
+import os
+
+import numpy as np
+
+PATH = os.environ.get("KERAS_DSD_PATH", "tf_keras")
+
+if PATH != "tf_keras":
+    raise ValueError(f"Expected KERAS_DSD_PATH to be tf_keras. Received: {PATH!r}.")
+
+keras = importlib.import_module(PATH)
+
+
+def slots(model, weight):
+    """Returns the optimizer's slots of `weight`, as arrays by name, found by shape and name."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    variables = optimizer.variables() if callable(optimizer.variables) else optimizer.variables
+    return {
+        variable.name: variable.numpy()
+        for variable in variables
+        if tuple(variable.shape) == tuple(weight.shape)
+        and f"/{weight.path}:0" in f"/{variable.name}"
+    }
+
+
+def seed(value):
+    """Seeds Python, NumPy and the backend."""
+    keras.utils.set_random_seed(value)
+
+
+def classifier(kind="mlp"):
+    """Returns an uncompiled model of 8 x 8 digits."""
+    layers = keras.layers
+    if kind == "mlp":
+        body = [layers.Flatten(), layers.Dense(16, activation="relu")]
+    else:
+        body = [
+            layers.Conv2D(6, 3, activation="relu"),
+            layers.BatchNormalization(),
+            layers.Flatten(),
+            layers.Dropout(0.2),
+            layers.Dense(16, activation="relu", kernel_regularizer="l2"),
+        ]
+    return keras.Sequential([layers.Input((8, 8, 1)), *body, layers.Dense(10)])
+
+
+def compiled(model, optimizer="adam", **options):
+    """Compiles `model` for digits and returns it."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"], **options)
+    return model
+
+
+OPTIMIZERS = {
+    "sgd": lambda: keras.optimizers.SGD(0.05),
+    "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+    "adam": lambda: keras.optimizers.Adam(1e-3),
+    "adamw": lambda: keras.optimizers.AdamW(1e-3, weight_decay=0.01),
+}
+
+
+class Watch(keras.callbacks.Callback):
+    """Records, at every batch end, what `look` returns."""
+
+    def __init__(self, look):
+        super().__init__()
+        self.look = look
+        self.seen = []
+        self.epochs = []
+        self.epoch = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(self.look(self.model))
+        self.epochs.append(self.epoch)
+
+    def of_epoch(self, epoch):
+        """Returns what was seen in one epoch, by batch."""
+        return [seen for seen, e in zip(self.seen, self.epochs, strict=True) if e == epoch]
+
+
+def arrays(model):
+    """Returns the model's weights as arrays, by order."""
+    return [np.array(value) for value in model.get_weights()]

@@ -1,0 +1,134 @@
+"""All three phases against a transcription of Algorithm 1 (Han et al., 2017) in NumPy."""
+
+import numpy as np
+import pytest
+from paths import keras, seed
+
+import keras_dsd as dsd
+
+EPOCHS, SPARSITY = 3, 0.3
+LR = float(np.float32(0.02))  # the optimizer keeps it in float32
+
+
+def softmax(logits):
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def gradients(weights, x, y):
+    w1, b1, w2, b2 = weights
+    hidden = np.tanh(x @ w1 + b1)
+    error = softmax(hidden @ w2 + b2)
+    error[np.arange(len(y)), y] -= 1
+    error /= len(y)
+    back = (error @ w2.T) * (1 - hidden**2)
+    return [x.T @ back, back.sum(axis=0), hidden.T @ error, error.sum(axis=0)]
+
+
+class SGD:
+    """W <- W - lr V, V <- mu V + g."""
+
+    def __init__(self, momentum):
+        self.momentum = momentum
+        self.velocity = None
+
+    def step(self, weights, grads, lr):
+        self.velocity = self.velocity or [np.zeros_like(w) for w in weights]
+        self.velocity = [self.momentum * v - lr * g
+                         for v, g in zip(self.velocity, grads, strict=True)]  # fmt: skip
+        return [w + v for w, v in zip(weights, self.velocity, strict=True)]
+
+    def forget(self, index, pruned):
+        if self.velocity:
+            self.velocity[index][pruned] = 0
+
+
+class Adam:
+    def __init__(self, decay=0.0):
+        self.decay = decay
+        self.m = self.v = None
+        self.t = 0
+
+    def step(self, weights, grads, lr):
+        self.m = self.m or [np.zeros_like(w) for w in weights]
+        self.v = self.v or [np.zeros_like(w) for w in weights]
+        self.t += 1
+        self.m = [0.9 * m + 0.1 * g for m, g in zip(self.m, grads, strict=True)]
+        self.v = [0.999 * v + 0.001 * g * g for v, g in zip(self.v, grads, strict=True)]
+        alpha = lr * np.sqrt(1 - 0.999**self.t) / (1 - 0.9**self.t)
+        return [
+            w - lr * self.decay * w - alpha * m / (np.sqrt(v) + 1e-7)
+            for w, m, v in zip(weights, self.m, self.v, strict=True)
+        ]
+
+    def forget(self, index, pruned):
+        self.m[index][pruned] = 0
+        self.v[index][pruned] = 0
+
+
+CASES = {
+    "sgd": (lambda: SGD(0.0), lambda: keras.optimizers.SGD(LR)),
+    "momentum": (lambda: SGD(0.9), lambda: keras.optimizers.SGD(LR, momentum=0.9)),
+    "adam": (Adam, lambda: keras.optimizers.Adam(LR)),
+    "adamw": (lambda: Adam(0.02), lambda: keras.optimizers.AdamW(LR, weight_decay=0.02)),
+}
+
+
+def algorithm_1(weights, optimizer, x, y, batch):
+    """Dense, then sparse under a fixed mask, then dense again from zero at a tenth of the rate."""
+    weights = [w.astype(np.float64) for w in weights]
+
+    def epochs(lr, masks=None):
+        nonlocal weights
+        for _ in range(EPOCHS):
+            for at in range(0, len(x), batch):
+                grads = gradients(weights, x[at : at + batch], y[at : at + batch])
+                weights = optimizer.step(weights, grads, lr)
+                for index, mask in (masks or {}).items():
+                    weights[index] = weights[index] * mask
+        return [w.copy() for w in weights]
+
+    after = [epochs(LR)]
+    masks = {}
+    for index in (0, 2):
+        magnitudes = np.sort(np.abs(weights[index]), axis=None)[::-1]
+        kept = magnitudes.size - round(magnitudes.size * SPARSITY)
+        masks[index] = np.abs(weights[index]) >= magnitudes[kept - 1]
+        weights[index] = weights[index] * masks[index]
+        optimizer.forget(index, ~masks[index])
+    after.append(epochs(LR, masks))
+    for index, mask in masks.items():
+        optimizer.forget(index, ~mask)
+    after.append(epochs(LR / 10))
+    return after
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_phase_matches_algorithm_1(digits, case):
+    make_reference, make_optimizer = CASES[case]
+    x, y = digits[0].reshape(len(digits[0]), 64).astype("float64"), digits[1]
+    seed(11)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            layers.Input((64,), dtype="float64"),
+            layers.Dense(12, activation="tanh", dtype="float64"),
+            layers.Dense(10, dtype="float64"),
+        ]
+    )
+    expected = algorithm_1(model.get_weights(), make_reference(), x, y, batch=64)
+    model = dsd.apply(model, SPARSITY)
+    model.compile(make_optimizer(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    class AtPhaseEnds(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if (epoch + 1) % EPOCHS == 0:
+                self.seen.append([w.numpy() for w in self.model.trainable_weights])
+
+    ends = AtPhaseEnds()
+    ends.seen = []
+    model.fit(x, y, batch_size=64, shuffle=False, epochs=3 * EPOCHS, verbose=0,
+              callbacks=[dsd.DSDSchedule(EPOCHS, EPOCHS, EPOCHS), ends])  # fmt: skip
+    for ours, reference in zip(ends.seen, expected, strict=True):
+        for a, b in zip(ours, reference, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
