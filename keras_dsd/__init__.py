@@ -6,6 +6,8 @@ Importing this package imports no framework: public names are loaded when they a
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from keras_dsd.loading import register_with_tf_keras
+
 if TYPE_CHECKING:
     from keras_dsd.api import apply, report, strip, weights
     from keras_dsd.schedule import DSDSchedule
@@ -24,6 +26,9 @@ _HOMES = {
     "strip": "keras_dsd.api",
     "weights": "keras_dsd.api",
 }
+
+
+register_with_tf_keras()
 
 
 def __getattr__(name: str) -> Any:

@@ -8,9 +8,13 @@ import tensorflow as tf
 import tf_keras
 from tensorflow_model_optimization.python.core.sparsity.keras import pruning_wrapper
 
+from keras_dsd.loading import WRAPPER
 from keras_dsd.selection import Selection
 from keras_dsd.tfmot import registry
 from keras_dsd.tfmot.weight import Candidate
+
+
+tf_keras.saving.get_custom_objects().pop(WRAPPER, None)  # what stood in for it so far
 
 
 @tf_keras.saving.register_keras_serializable(package="keras_dsd")
