@@ -10,7 +10,7 @@ from keras_dsd import selection as reasons
 from keras_dsd.selection import Selection, refuse_unmatched
 from keras_dsd.sparsity_report import SkippedWeight
 from keras_dsd.tfmot import registry, surgery
-from keras_dsd.tfmot.training import Trainer
+from keras_dsd.tfmot.training import Trainer, tracked_factor
 from keras_dsd.tfmot.weight import Candidate, Weight, path_of
 from keras_dsd.tfmot.wrapper import DSDWrapper
 
@@ -51,7 +51,10 @@ def apply(model: Any, selection: Selection) -> Any:
             f"none of {paths}. Select at least one, or give the layers that hold them a "
             f"get_prunable_weights() method."
         )
-    return surgery.wrap(model, selection, chosen)
+    wrapped = surgery.wrap(model, selection, chosen)
+    if isinstance(model, tf_keras.Model):
+        tracked_factor(wrapped)
+    return wrapped
 
 
 def strip(model: Any) -> Any:

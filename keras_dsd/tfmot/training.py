@@ -5,10 +5,32 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from keras_dsd.selection import refuse_unmatched
 from keras_dsd.tfmot import optimizer
 from keras_dsd.tfmot.weight import Weight, path_of
+
+_TRACKED = "dsd_learning_rate_factor"
+
+
+def tracked_factor(model: Any, initial: float = 1.0) -> Any:
+    """Returns the variable that tells a restored checkpoint's learning rate from a plain one.
+
+    It holds what the rate is multiplied by at the moment. The model tracks it beside its
+    optimizer, whose rate it belongs to, and not among its weights: setting those does not set
+    the rate.
+
+    Args:
+        model: The model in training.
+        initial: What the variable begins with where the model has none yet.
+    """
+    factor = model._lookup_dependency(_TRACKED)
+    if factor is None:
+        with model.distribute_strategy.scope():
+            factor = tf.Variable(initial, dtype=tf.float64, trainable=False)
+        model._track_trackable(factor, _TRACKED)
+    return factor
 
 
 class Trainer:
@@ -33,7 +55,7 @@ class Trainer:
         self._weights_of = weights_of
         self._weights: list[Weight] = []
         self._history: Any = None
-        self._steps: dict[tuple[bool, float], Callable[[Any], Any]] = {}
+        self._steps: dict[tuple[bool, float], tuple[Any, Any]] = {}
         self._scaled: dict[int, tuple[np.floating, np.floating]] = {}
         self._factor = 1.0
         self._lr = 1.0
@@ -103,8 +125,10 @@ class Trainer:
         key = (masked, traced_lr)
         if key not in self._steps:
             type(self.model).make_train_function(self.model, force=True)
-            self._steps[key] = self.model.train_function
-        return self._steps[key]
+            graph = getattr(self.model, "train_tf_function", None)
+            self._steps[key] = (self.model.train_function, graph)
+        step, self.model.train_tf_function = self._steps[key]
+        return step
 
     def _phase_step(self, train_step: Callable[[Any], Any], masked: bool, lr: float) -> Any:
         def step(data: Any) -> Any:
@@ -147,7 +171,7 @@ class Trainer:
     def _unscale_between_epochs(self) -> None:
         if not self._resumed:  # a checkpoint may have been taken at a scaled learning rate
             self._resumed = True
-            self._factor = float(self._scales()[0].numpy()) if self._scales() else 1.0
+            self._factor = float(tracked_factor(self.model, self._wrappers[0].lr).numpy())
         self._unscale()
         self._between_epochs = False
 
@@ -168,11 +192,9 @@ class Trainer:
         return [each for each in optimizers if not optimizer.is_scheduled(each)]
 
     def _note_factor(self) -> None:
-        for scale in self._scales():
-            scale.assign(self._factor)
-
-    def _scales(self) -> list[Any]:
-        return [each.learning_rate_scale for each in self._wrappers if each.has_masks]
+        tracked_factor(self.model).assign(self._factor)
+        for wrapper in self._wrappers:
+            wrapper.lr = self._factor
 
     def _reset_metrics(self) -> None:
         """Unscales the learning rate between epochs: Keras calls this before any callback."""

@@ -30,6 +30,8 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         sparsities: The sparsity of each kernel in the registry's order, where it is known
             already. Defaults to `None`: `selection` decides when the layer is built.
         prefix: What paths start with: the names of the models that the layer's model is in.
+        lr: What the learning rate is multiplied by at the moment; a file that is saved in a
+            scaled phase has the scaled rate in its optimizer. Defaults to `1.0`.
         **kwargs: As for a Keras layer.
     """
 
@@ -39,6 +41,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         selection: Selection,
         sparsities: list[float] | None = None,
         prefix: str = "",
+        lr: float = 1.0,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("dtype", getattr(layer, "_dtype_policy", None))
@@ -48,6 +51,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         self.selection = selection
         self.sparsities = sparsities
         self.prefix = prefix
+        self.lr = lr
         self.supports_masking = layer.supports_masking
         self.was_unbuilt = sparsities is None
         self.has_masks = False
@@ -72,9 +76,6 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         chosen = [k for k, sparsity in zip(kernels, self.sparsities, strict=True) if sparsity]
         with _shows_kernels(self.layer, lambda: chosen):
             super().build(input_shape)
-        self.learning_rate_scale = self.add_weight(
-            "learning_rate_scale", shape=[], initializer="ones", dtype="float32", trainable=False
-        )
 
     def _sparsity_of(self, kernel: Any) -> float:
         candidate = Candidate(kernel, self.prefix)
@@ -130,6 +131,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
             "selection": self.selection.get_config(),
             "sparsities": self.sparsities,
             "prefix": self.prefix,
+            "lr": self.lr,
         }
 
     @classmethod
