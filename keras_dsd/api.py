@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_dsd import doors
-from keras_dsd.sparsity_report import SparsityReport, make_report
 from keras_dsd.seam import PrunableWeight
 from keras_dsd.selection import Selection, Sparsity, check_layout
+from keras_dsd.sparsity_report import SparsityReport, make_report
 
 
 def apply(

@@ -2,6 +2,8 @@
 
 import time
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -58,8 +60,7 @@ class Controller:
         index = self._timeline.index_at(epoch)
         phase = self._timeline.phases[index]
         if index != self._index:
-            sparse = isinstance(phase, SparsePhase)
-            changed = self._prune(phase) if sparse else self._return()
+            changed = self._prune(phase) if isinstance(phase, SparsePhase) else self._return()
             self._index = index
             logging.info(
                 "DSD phase %d of %d begins at epoch %d: %s; %s",
@@ -68,7 +69,7 @@ class Controller:
         masked = isinstance(phase, SparsePhase)
         self._trainer.use_step(masked=masked, lr=phase.lr)
 
-    def end_epoch(self) -> dict[str, float]:
+    def end_epoch(self) -> dict[str, Any]:
         """Returns what the epoch's logs are to carry.
 
         Returns:
@@ -123,11 +124,11 @@ class Controller:
             if mask is not None:
                 weight.clear_slots(~mask)
                 weight.release()
-                num_returned += mask.size - np.count_nonzero(mask)
-        return f"{num_returned} weights return from zero"
+                num_returned += int(np.count_nonzero(~mask))
+        return f"{num_returned} weights return from zero" if num_returned else "all weights train"
 
 
-def measured_sparsity(weights: "list[PrunableWeight] | tuple[PrunableWeight, ...]") -> float:
+def measured_sparsity(weights: Sequence[PrunableWeight]) -> float:
     """Returns the share of zeros among all values of `weights`, a fraction in [0, 1]."""
     values = [weight.numpy() for weight in weights]
     size = sum(value.size for value in values)
@@ -137,11 +138,10 @@ def measured_sparsity(weights: "list[PrunableWeight] | tuple[PrunableWeight, ...
 def _hold_smallest(weight: PrunableWeight, sparsity: float) -> int:
     values, mask = weight.numpy(), weight.mask
     num_pruned = masks.num_pruned(values.size, sparsity)
-    held = mask is not None and mask.size - np.count_nonzero(mask) == num_pruned
-    if not held or values[~mask].any():
-        previous, mask = mask, masks.magnitude_mask(values, sparsity)
+    if mask is None or np.count_nonzero(~mask) != num_pruned or values[~mask].any():
+        returned = np.zeros(values.shape, bool) if mask is None else ~mask
+        mask = masks.magnitude_mask(values, sparsity)
         weight.assign(np.where(mask, values, np.zeros((), values.dtype)))
         weight.hold(mask)
-        touched = ~mask if previous is None else ~mask | ~previous
-        weight.clear_slots(touched)
+        weight.clear_slots(~mask | returned)
     return num_pruned

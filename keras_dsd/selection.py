@@ -87,7 +87,7 @@ class Selection:
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments as plain values; a callable can't be written and gives None."""
-        sparsity = self.sparsity
+        sparsity: Any = self.sparsity
         if isinstance(sparsity, Mapping):
             sparsity = dict(sparsity)
         elif callable(sparsity):

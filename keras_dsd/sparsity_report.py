@@ -86,7 +86,7 @@ class SparsityReport:
 
     def render(self) -> str:
         """Returns a table in plain text."""
-        rows = [("weight", "shape", "size", "asked", "measured", "mask")]
+        rows: list[tuple[str, ...]] = [("weight", "shape", "size", "asked", "measured", "mask")]
         for w in self.weights:
             held = "held" if w.masked else "-"
             rows.append((w.path, _text(w.shape), f"{w.size:,}", f"{w.asked:.2%}",

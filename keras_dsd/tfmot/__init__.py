@@ -29,7 +29,8 @@ def apply(model: Any, selection: Selection) -> Any:
         ValueError: `model` is subclassed or already wrapped, or nothing in it is selected.
     """
     _check_model(model)
-    chosen, paths = {}, []
+    chosen: dict[int, tuple[str, list[float] | None]] = {}
+    paths: list[str] = []
     num_unbuilt = 0
     for layer, prefix in surgery.leaves(model):
         kernels = registry.kernels_of(layer) if registry.is_known(layer) else []
@@ -107,7 +108,8 @@ def skipped(model: Any) -> list[SkippedWeight]:
         for variable, reason in _reasons(layer, prefix, selection):
             if id(variable) not in taken:
                 taken.add(id(variable))
-                found.append(SkippedWeight(path_of(variable, prefix), tuple(variable.shape), reason))
+                path, shape = path_of(variable, prefix), tuple(variable.shape)
+                found.append(SkippedWeight(path, shape, reason))
     return found
 
 

@@ -31,7 +31,7 @@ def is_scheduled(optimizer: Any) -> bool:
 
 def get_learning_rate(optimizer: Any) -> np.floating:
     """Returns the learning rate as it stands, in the dtype it is kept in."""
-    return np.asarray(tf_keras.backend.get_value(optimizer.learning_rate), np.float32)[()]
+    return np.float32(tf_keras.backend.get_value(optimizer.learning_rate))
 
 
 def set_learning_rate(optimizer: Any, value: np.floating) -> None:
@@ -57,16 +57,10 @@ def scaled_schedule(optimizer: Any, factor: float) -> Iterator[None]:
 def slots_of(optimizer: Any, variable: Any) -> dict[str, Any]:
     """Returns the slots of `variable` that have a value for each of its positions, by name."""
     if isinstance(optimizer, _Legacy):
-        slots = {name: _legacy_slot(optimizer, variable, name) for name in optimizer.get_slot_names()}
+        names = optimizer.get_slot_names()
+        slots = {name: _legacy_slot(optimizer, variable, name) for name in names}
     elif getattr(optimizer, "_index_dict", None):
-        index = optimizer._index_dict.get(optimizer._var_key(variable))
-        lists = {
-            name: value
-            for name, value in vars(optimizer).items()
-            if index is not None and isinstance(value, list) and len(value) > index
-            and name != "_variables"
-        }  # fmt: skip
-        slots = {name: value[index] for name, value in lists.items()}
+        slots = _new_slots(optimizer, optimizer._index_dict.get(optimizer._var_key(variable)))
     else:
         slots = {}
     return {
@@ -101,6 +95,16 @@ def _initial(optimizer: Any, slot_name: str) -> float:
     return float(next((held[name] for name in names if name in held), 0.0))
 
 
+def _new_slots(optimizer: Any, index: int | None) -> dict[str, Any]:
+    """Returns what stands at `index` in the lists of slots that an optimizer keeps."""
+    return {
+        name: value[index]
+        for name, value in vars(optimizer).items()
+        if index is not None and isinstance(value, list) and len(value) > index
+        and name != "_variables"
+    }  # fmt: skip
+
+
 def _legacy_slot(optimizer: Any, variable: Any, name: str) -> Any:
     try:
         return optimizer.get_slot(variable, name)
@@ -119,7 +123,7 @@ def _hyper(optimizer: Any) -> Any:
     return place.get(name)
 
 
-class _Scaled(_Schedule):
+class _Scaled(tf_keras.optimizers.schedules.LearningRateSchedule):
     """A learning-rate schedule, multiplied. Lives only while a step is traced or run."""
 
     def __init__(self, original: Any, factor: float) -> None:

@@ -33,7 +33,7 @@ def is_known(layer: Any) -> bool:
 
 def is_unbuilt(layer: Any) -> bool:
     """Returns whether a known layer is of a type that has kernels, but has not made them yet."""
-    if not is_known(layer) or layer.built and layer.weights:
+    if not is_known(layer) or (layer.built and layer.weights):
         return False
     attributes = _attributes_of(layer)
     return attributes is None or bool(attributes)

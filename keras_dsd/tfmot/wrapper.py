@@ -13,7 +13,6 @@ from keras_dsd.selection import Selection
 from keras_dsd.tfmot import registry
 from keras_dsd.tfmot.weight import Candidate
 
-
 tf_keras.saving.get_custom_objects().pop(WRAPPER, None)  # what stood in for it so far
 
 

@@ -59,7 +59,9 @@ def test_the_three_phases_batch_by_batch(digits, name, kind):
         for weight, pruned in zip(batch, masks, strict=True):
             assert not weight[pruned].any()
             assert np.count_nonzero(weight == 0) == round(weight.size * 0.3)
-    for before, after, pruned in zip(watch.of_epoch(3)[-1], watch.of_epoch(4)[0], masks, strict=True):
+    for before, after, pruned in zip(
+        watch.of_epoch(3)[-1], watch.of_epoch(4)[0], masks, strict=True
+    ):
         assert not before[pruned].any()
         assert after[pruned].any()
     returned = [w[p] != 0 for w, p in zip(watch.of_epoch(5)[-1], masks, strict=True)]
@@ -154,7 +156,9 @@ def test_strip_leaves_no_trace(digits, tmp_path):
     assert [w.name for w in plain.weights] == [w.name for w in stripped.weights]
     assert [w.shape for w in plain.weights] == [w.shape for w in stripped.weights]
     stripped.set_weights(plain.get_weights())
-    assert np.array_equal(plain.predict(digits[0], verbose=0), stripped.predict(digits[0], verbose=0))
+    assert np.array_equal(
+        plain.predict(digits[0], verbose=0), stripped.predict(digits[0], verbose=0)
+    )
 
 
 def test_strip_shares_weights_and_stays_compiled(digits):

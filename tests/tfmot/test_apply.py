@@ -25,7 +25,7 @@ BAD_APPLY = {
                   r"pattern='conv', which matches none of \['dense/kernel', 'dense_1/kernel'\]"),
     "callable text": ({"sparsity": lambda w: "x"}, TypeError, r"sparsity\(dense/kernel\)='x'"),
     "callable above": ({"sparsity": lambda w: 1.5}, ValueError, r"sparsity\(dense/kernel\)=1\.5"),
-    "exclude text": ({"exclude": "dense"}, TypeError, r"exclude='dense' of type str.*\['dense_1/'\]"),
+    "exclude text": ({"exclude": "dense"}, TypeError, r"exclude='dense' of type str.*\['dense_1"),
     "exclude number": ({"exclude": [1]}, TypeError, "pattern=1 of type int"),
     "exclude unmatched": ({"exclude": ["conv"]}, ValueError, "exclude with pattern='conv'"),
     "exclude all": ({"exclude": ["."]}, ValueError, r"exclude=\('\.',\), which select none"),
@@ -51,7 +51,9 @@ def test_apply_refuses_and_changes_nothing(case, compiled, mlp):
 
 
 @pytest.mark.parametrize("name", ["apply", "strip", "weights", "report"])
-@pytest.mark.parametrize("thing", [None, 3, "model", [], object(), tf_keras.optimizers.SGD()], ids=str)
+@pytest.mark.parametrize(
+    "thing", [None, 3, "model", [], object(), tf_keras.optimizers.SGD()], ids=str
+)
 def test_what_is_not_a_model_is_refused(name, thing):
     with pytest.raises(TypeError, match="Expected `model` to be a tf_keras model or layer"):
         getattr(dsd, name)(thing)
@@ -135,7 +137,9 @@ def test_what_apply_returns_shares_weights_and_predicts_the_same(digits, mlp):
     outputs = [layer.output for layer in plain.layers]
     model = dsd.apply(plain)
     assert np.array_equal(model.predict(digits[0]), plain.predict(digits[0]))
-    assert all(a is b for a, b in zip(model.trainable_weights, plain.trainable_weights, strict=True))
+    assert all(
+        a is b for a, b in zip(model.trainable_weights, plain.trainable_weights, strict=True)
+    )
     assert all(a is layer.output for a, layer in zip(outputs, plain.layers, strict=True))
     assert model.name == plain.name
 
@@ -161,7 +165,7 @@ def test_report_as_data_and_as_text(digits, compiled, mlp):
     }  # fmt: skip
     assert data["size"] == 1184 and data["sparsity"] == found.sparsity == 0.5
     lines = found.render().splitlines()
-    assert lines[2].split() == ["dense/kernel", "64", "x", "16", "1,024", "50.00%", "50.00%", "held"]
+    assert lines[2].split() == "dense/kernel 64 x 16 1,024 50.00% 50.00% held".split()
     assert lines[-1].startswith("left dense: dense/bias, dense_1/bias (not a kernel")
     assert str(found) == found.render()
 

@@ -1,4 +1,4 @@
-"""What happens around the phases: epochs, early stops, exceptions, second fits, hand-driven loops."""
+"""What happens around the phases: epochs, early stops, exceptions, second fits, loops by hand."""
 
 import collections
 import re
@@ -35,7 +35,9 @@ def rate(model):
 def test_phases_must_fit_in_the_epochs(digits, compiled, mlp):
     model = compiled(dsd.apply(mlp()))
     before = model.get_weights()
-    with pytest.raises(ValueError, match=r"they take 6 \(dense for 2 .*Received: epochs=5. Call fit"):
+    with pytest.raises(
+        ValueError, match=r"they take 6 \(dense for 2 .*Received: epochs=5. Call fit"
+    ):
         model.fit(*digits, epochs=5, verbose=0, callbacks=[dsd.DSDSchedule(2, 2, 2)])
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
     assert is_untouched(model)
@@ -54,7 +56,9 @@ def test_dense_zero_starts_from_a_trained_model_with_its_optimizer(digits, compi
     trained = [w.numpy() for w in plain.weights]
     model = dsd.apply(plain)
     assert model.optimizer is plain.optimizer
-    assert all(a is b for a, b in zip(model.trainable_weights, plain.trainable_weights, strict=True))
+    assert all(
+        a is b for a, b in zip(model.trainable_weights, plain.trainable_weights, strict=True)
+    )
     seen = []
     look = callbacks.LambdaCallback(on_batch_begin=lambda *_, **__: seen.append(zeros(model)))
     history = model.fit(*digits, epochs=2, verbose=0, callbacks=[dsd.DSDSchedule(0, 1, 1), look])
@@ -181,7 +185,9 @@ def test_best_weights_restored_from_the_sparse_phase_are_said_to_be_sparse(digit
 
     stop = callbacks.EarlyStopping("loss", patience=2, restore_best_weights=True)
     with pytest.warns(UserWarning, match="or its weights were restored"):
-        model.fit(*digits, epochs=5, verbose=0, callbacks=[Worsen(), stop, dsd.DSDSchedule(1, 1, 3)])
+        model.fit(
+            *digits, epochs=5, verbose=0, callbacks=[Worsen(), stop, dsd.DSDSchedule(1, 1, 3)]
+        )
     assert zeros(model) == PRUNED
 
 
@@ -218,7 +224,9 @@ class Fail(callbacks.Callback):
             raise self.error
 
 
-@pytest.mark.parametrize("error", [RuntimeError("disk"), KeyboardInterrupt()], ids=["error", "Ctrl-C"])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("disk"), KeyboardInterrupt()], ids=["error", "Ctrl-C"]
+)
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 def test_after_an_exception_a_plain_fit_is_plain(epoch, error, digits, compiled, mlp):
     model = compiled(dsd.apply(mlp()))
@@ -248,7 +256,9 @@ def test_after_an_exception_the_same_schedule_goes_on(epoch, digits, compiled, m
     model = compiled(dsd.apply(mlp()))
     schedule = dsd.DSDSchedule(1, 2, 1)
     with pytest.raises(RuntimeError, match="disk"):
-        model.fit(*digits, epochs=4, verbose=0, callbacks=[schedule, Fail(epoch, RuntimeError("disk"))])
+        model.fit(
+            *digits, epochs=4, verbose=0, callbacks=[schedule, Fail(epoch, RuntimeError("disk"))]
+        )
     masks = [w.mask for w in dsd.weights(model)]
     seen = []
     look = callbacks.LambdaCallback(

@@ -35,7 +35,8 @@ CASES = {
     "StackedRNNCells": (SEQUENCE, lambda: layers.RNN(layers.StackedRNNCells(LSTM_CELLS())), 4),
     "Bidirectional": (SEQUENCE, lambda: layers.Bidirectional(layers.LSTM(5)), 4),
     "TimeDistributed": (SEQUENCE, lambda: layers.TimeDistributed(layers.Dense(5)), 1),
-    "ConvLSTM1D": (CLIP[:-1] + (1,), lambda: layers.TimeDistributed(layers.Conv2D(3, 2)), 1),
+    "TimeDistributed Conv2D": (CLIP, lambda: layers.TimeDistributed(layers.Conv2D(3, 2)), 1),
+    "ConvLSTM1D": (IMAGE, lambda: layers.ConvLSTM1D(3, 2), 2),
     "ConvLSTM2D": (CLIP, lambda: layers.ConvLSTM2D(3, 2), 2),
     "MultiHeadAttention": (SEQUENCE, lambda: attention, 4),
 }

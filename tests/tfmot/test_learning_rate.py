@@ -118,7 +118,9 @@ def test_phases_have_their_own_rates(digits, compiled, mlp):
     assert rates.ends == pytest.approx([0.01, 0.005, 0.02], rel=1e-6)
 
 
-def test_an_unscaled_rate_is_recovered_to_the_bit_from_a_checkpoint(digits, compiled, mlp, tmp_path):
+def test_an_unscaled_rate_is_recovered_to_the_bit_from_a_checkpoint(
+    digits, compiled, mlp, tmp_path
+):
     """What a run that is restored in the third phase trains with is what it would have."""
     base = 0.0073
     model = compiled(dsd.apply(mlp()), optimizers.SGD(base))

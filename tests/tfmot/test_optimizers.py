@@ -150,7 +150,9 @@ class TwoOptimizers(tf_keras.Sequential):
 
 
 def test_optimizers_held_as_attributes(digits, compiled, mlp):
-    model = compiled(dsd.apply(TwoOptimizers([tf_keras.layers.Input((8, 8, 1)), *mlp().layers]), 0.4))
+    model = compiled(
+        dsd.apply(TwoOptimizers([tf_keras.layers.Input((8, 8, 1)), *mlp().layers]), 0.4)
+    )
     model.second = optimizers.SGD(0.05, momentum=0.9)
     head = dsd.weights(model)[1]
     seen = {}

@@ -188,7 +188,8 @@ def test_tfmots_own_callback_beside_ours_does_no_harm(digits, compiled, mlp):
 def test_masks_equal_those_of_tfmot_where_no_two_magnitudes_are_equal(digits, compiled, mlp):
     plain = mlp()
     pruned = tfmot.sparsity.keras.prune_low_magnitude(
-        tf_keras.models.clone_model(plain), tfmot.sparsity.keras.ConstantSparsity(0.3, 0, frequency=1)
+        tf_keras.models.clone_model(plain),
+        tfmot.sparsity.keras.ConstantSparsity(0.3, 0, frequency=1),
     )
     for theirs, ours in zip(pruned.layers, plain.layers, strict=True):
         theirs.set_weights(ours.get_weights())
@@ -222,6 +223,8 @@ def test_exported_operations_equal_those_of_an_untouched_model(digits, compiled,
         operations.append([(o.name, o.type) for o in graph.get_operations()])
         functions = graph.as_graph_def().library.function
         operations.append(sorted(node.op for f in functions for node in f.node_def))
-        np.testing.assert_allclose(loaded.serve(digits[0]), model.predict(digits[0], verbose=0), atol=1e-5)
+        np.testing.assert_allclose(
+            loaded.serve(digits[0]), model.predict(digits[0], verbose=0), atol=1e-5
+        )
     assert operations[0] == operations[2]
     assert operations[1] == operations[3]
