@@ -1,0 +1,87 @@
+"""Masks against the plainest rule there is, a stable sort, on anything hypothesis thinks of."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from keras_dsd import masks
+
+SPARSITIES = st.floats(0, 1, exclude_max=True)
+ARRAYS = hnp.arrays(
+    st.sampled_from([np.float16, np.float32, np.float64]),
+    hnp.array_shapes(min_dims=1, max_dims=4, max_side=6),
+    elements=st.one_of(st.sampled_from([0.0, -0.0, 0.5, -0.5, 1.0]), st.floats(-4, 4, width=16)),
+)
+
+
+def by_sorting(weights, sparsity):
+    order = np.argsort(np.abs(weights), axis=None, kind="stable")
+    mask = np.ones(weights.size, bool)
+    mask[order[: round(weights.size * sparsity)]] = False
+    return mask.reshape(weights.shape)
+
+
+@settings(max_examples=500, deadline=None)
+@given(ARRAYS, SPARSITIES)
+def test_mask_equals_a_stable_sort(weights, sparsity):
+    before = weights.copy()
+    mask = masks.magnitude_mask(weights, sparsity)
+    assert mask.dtype == bool and mask.shape == weights.shape
+    assert np.array_equal(mask, by_sorting(weights, sparsity))
+    assert np.array_equal(weights, before)
+
+
+@settings(max_examples=500, deadline=None)
+@given(ARRAYS, SPARSITIES)
+def test_the_mask_can_be_read_back_off_pruned_weights(weights, sparsity):
+    mask = masks.magnitude_mask(weights, sparsity)
+    assert np.array_equal(masks.magnitude_mask(weights * mask, sparsity), mask)
+
+
+@settings(max_examples=200, deadline=None)
+@given(ARRAYS, SPARSITIES)
+def test_memory_order_does_not_matter(weights, sparsity):
+    mask = masks.magnitude_mask(np.asfortranarray(weights), sparsity)
+    assert np.array_equal(mask, by_sorting(weights, sparsity))
+
+
+@pytest.mark.parametrize("shape", [(1,), (10,), (7, 3), (3, 3, 4, 5)], ids=str)
+@pytest.mark.parametrize("sparsity", [0, 0.3, 0.5, 0.999])
+@pytest.mark.parametrize("fill", [0.0, 0.25, -1.0])
+def test_equal_magnitudes_fall_by_flat_index(fill, sparsity, shape):
+    mask = masks.magnitude_mask(np.full(shape, fill, np.float32), sparsity).ravel()
+    num_pruned = round(mask.size * sparsity)
+    assert mask.tolist() == [False] * num_pruned + [True] * (mask.size - num_pruned)
+
+
+def test_signs_do_not_matter_and_ties_are_cut_in_order():
+    weights = np.array([[3.0, -1.0, 1.0], [-2.0, 1.0, 5.0]])
+    kept = masks.magnitude_mask(weights, 1 / 3)
+    assert kept.tolist() == [[True, False, False], [True, True, True]]
+
+
+@pytest.mark.parametrize(("size", "sparsity", "count"), [
+    (10, 0.3, 3), (10, 0.25, 2), (10, 0.35, 4), (1, 0.5, 0), (1, 0.51, 1), (1000, 0.999, 999),
+    (3, 0.5, 2), (5, 0.5, 2), (10, np.float32(0.3), 3),
+])  # fmt: skip
+def test_the_count_is_rounded_half_to_even(size, sparsity, count):
+    assert masks.num_pruned(size, sparsity) == count
+    values = np.arange(1, size + 1, dtype=np.float32)
+    assert np.count_nonzero(~masks.magnitude_mask(values, sparsity)) == count
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_refused(bad):
+    weights = np.ones((3, 4))
+    weights[1, 2] = bad
+    with pytest.raises(ValueError, match="1 of 12 values NaN or infinite"):
+        masks.magnitude_mask(weights, 0.5)
+
+
+def test_bfloat16_is_ranked_exactly():
+    weights = np.random.default_rng(0).normal(size=(8, 9)).astype(ml_dtypes.bfloat16)
+    mask = masks.magnitude_mask(weights, 0.3)
+    assert np.array_equal(mask, by_sorting(weights.astype(np.float32), 0.3))

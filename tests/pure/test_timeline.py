@@ -1,0 +1,112 @@
+"""Phases, timelines and the schedule's arguments."""
+
+import dataclasses
+
+import pytest
+
+import keras_dsd as dsd
+from keras_dsd.timeline import Timeline
+
+THREE = [dsd.DensePhase(2), dsd.SparsePhase(3), dsd.DensePhase(1, lr=0.1)]
+
+
+def test_intervals_are_half_open():
+    timeline = Timeline(THREE)
+    assert timeline.epochs == 6
+    assert [timeline.index_at(epoch) for epoch in range(8)] == [0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_a_timeline_reads_as_a_line():
+    assert str(Timeline([*THREE, dsd.SparsePhase(1, sparsity=0.25)])) == (
+        "dense for 2 epochs, then sparse for 3 epochs, then dense for 1 epoch at 0.1 times the "
+        "learning rate, then sparse for 1 epoch at sparsity 0.25"
+    )
+
+
+def test_the_three_numbers_are_three_phases():
+    assert dsd.DSDSchedule(2, 3, 1).timeline.phases == tuple(THREE)
+    assert dsd.DSDSchedule(0, 3, 1).timeline.phases == tuple(THREE[1:])
+    assert dsd.DSDSchedule(2, 3, 1, redense_lr=0.5).timeline.phases[2].lr == 0.5
+    assert dsd.DSDSchedule(phases=THREE).timeline.phases == tuple(THREE)
+
+
+def test_phases_are_values():
+    phase = dsd.DensePhase(2)
+    assert phase == dsd.DensePhase(2, lr=1.0) and hash(phase) == hash(dsd.DensePhase(2))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        phase.epochs = 3
+
+
+BAD_EPOCHS = [
+    (0, ValueError, "=0"), (-1, ValueError, "=-1"), (1.5, TypeError, r"=1\.5 of type float"),
+    (2.0, TypeError, r"=2\.0 of type float"), ("2", TypeError, "='2' of type str"),
+    (True, TypeError, "=True of type bool"), (float("nan"), TypeError, "=nan"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("epochs", "error", "shown"), BAD_EPOCHS)
+@pytest.mark.parametrize("phase", [dsd.DensePhase, dsd.SparsePhase])
+def test_epochs_of_a_phase(phase, epochs, error, shown):
+    with pytest.raises(error, match=f"`epochs`.*epochs{shown}"):
+        phase(epochs)
+    with pytest.raises(TypeError, match="`epochs`.*epochs=None"):
+        phase(None)
+
+
+@pytest.mark.parametrize(("epochs", "error", "shown"), BAD_EPOCHS)
+@pytest.mark.parametrize("name", ["sparse", "redense", "dense"])
+def test_epochs_of_the_schedule(name, epochs, error, shown):
+    arguments = {"dense": 1, "sparse": 1, "redense": 1, name: epochs}
+    if name == "dense" and epochs == 0 and not isinstance(epochs, bool):
+        assert len(dsd.DSDSchedule(**arguments).timeline.phases) == 2
+        return
+    with pytest.raises(error, match=f"`{name}`.*{name}{shown}"):
+        dsd.DSDSchedule(**arguments)
+
+
+@pytest.mark.parametrize(("lr", "error"), [
+    (0, ValueError), (-0.1, ValueError), (float("nan"), ValueError), (float("inf"), ValueError),
+    ("0.1", TypeError), (None, TypeError), (True, TypeError),
+])  # fmt: skip
+def test_learning_rate_factors(lr, error):
+    for make in (dsd.DensePhase, dsd.SparsePhase):
+        with pytest.raises(error, match=f"`lr`.*lr={lr!r}"):
+            make(1, lr=lr)
+    with pytest.raises(error, match=f"`redense_lr`.*redense_lr={lr!r}"):
+        dsd.DSDSchedule(1, 1, 1, redense_lr=lr)
+
+
+@pytest.mark.parametrize(("sparsity", "error"), [
+    (1, ValueError), (-0.1, ValueError), (float("nan"), ValueError), ("0.3", TypeError),
+    (True, TypeError),
+])  # fmt: skip
+def test_sparsity_of_a_phase(sparsity, error):
+    with pytest.raises(error, match=f"`sparsity`.*sparsity={sparsity!r}"):
+        dsd.SparsePhase(1, sparsity=sparsity)
+
+
+@pytest.mark.parametrize("phase", [dsd.DensePhase, dsd.SparsePhase])
+def test_until_is_not_taken(phase):
+    assert phase(1, until=None) == phase(1)
+    with pytest.raises(ValueError, match="until='loss'"):
+        phase(1, until="loss")
+
+
+def test_phase_lists():
+    with pytest.raises(ValueError, match=r"at least one phase. Received: phases=\[\]"):
+        dsd.DSDSchedule(phases=[])
+    with pytest.raises(TypeError, match=r"phases\[1\]=3 of type int"):
+        dsd.DSDSchedule(phases=[dsd.DensePhase(1), 3])
+    for phases in (3, "dense", dsd.DensePhase(1)):
+        with pytest.raises(TypeError, match="to be a list of DensePhase and SparsePhase"):
+            dsd.DSDSchedule(phases=phases)
+    with pytest.raises(TypeError, match="either `phases` or"):
+        dsd.DSDSchedule(1, 1, 1, phases=THREE)
+
+
+@pytest.mark.parametrize("missing", ["dense", "sparse", "redense"])
+def test_missing_numbers(missing):
+    arguments = {"dense": 1, "sparse": 1, "redense": 1}
+    del arguments[missing]
+    with pytest.raises(TypeError, match=f"Received: {missing}=None"):
+        dsd.DSDSchedule(**arguments)
