@@ -1,14 +1,14 @@
 """BUILD and the imports say the same.
 
-A module needs what it imports, wherever the import stands: in a function and under TYPE_CHECKING
-too, since a change there changes what the module does or how it is typed. A module of keras_dsd
-also needs what it loads by name: a string that is exactly another module's name, as in
-keras_dsd/__init__.py and doors.py. The one thing left out is a package that the module itself lies
-in: Python runs its __init__.py first, but that in turn imports the module, and Bazel knows no
-circles.
+A file needs what it imports, wherever the import stands: in a function and under TYPE_CHECKING
+too, since a change there changes what the file does or how it is typed. Two things differ, as Bazel
+knows no circles. A module does not list a package it lies in, though Python runs that first: the
+package imports the module in turn. And what a module of keras_dsd loads by name, with a string
+that is exactly another module's name, `:keras_dsd` lists in its stead: so that target is complete.
 """
 
 import ast
+import graphlib
 import pathlib
 
 import pytest
@@ -38,23 +38,32 @@ def is_test(path):
     return path.name.startswith("test_")
 
 
+def nodes_of(path):
+    return ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+
+
 def imported_by(path):
-    """Every dotted name that the file imports or, in keras_dsd, loads by name."""
-    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+    """Every dotted name that the file imports."""
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: write the import with its full name"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if path.parts[0] == "keras_dsd" and node.value in MODULES:
-                yield node.value
+
+
+def loaded_by_name():
+    """Every module of keras_dsd whose name stands in a string somewhere in keras_dsd."""
+    ours = {module for module in MODULES if module.split(".")[0] == "keras_dsd"}
+    for path in (path for path in FILES if path.parts[0] == "keras_dsd"):
+        strings = (node.value for node in nodes_of(path) if isinstance(node, ast.Constant))
+        yield from ours.intersection(text for text in strings if isinstance(text, str))
 
 
 def deps_of(path):
     """What the imports of the file ask for, as BUILD writes it."""
     label, needed = label_of(path), set()
-    for name in imported_by(path):
+    for name in [*imported_by(path), *(loaded_by_name() if label == "keras_dsd" else ())]:
         parts = name.split(".")
         on_the_way = {".".join(parts[: end + 1]) for end in range(len(parts))}
         needed |= {MODULES[module] for module in on_the_way & MODULES.keys()}
@@ -106,3 +115,11 @@ def test_build_has_the_file_and_the_deps_that_it_imports(path):
 
 def test_build_has_no_rule_without_a_file():
     assert sorted(rules().keys() - LABELS.keys()) == []
+
+
+def test_build_has_no_circle():
+    graph = {
+        name: [dep.removeprefix(":") for dep in given.get("deps", [])]
+        for name, (_, given) in rules().items()
+    }
+    graphlib.TopologicalSorter(graph).prepare()
