@@ -1,12 +1,12 @@
 """What DSD needs of tf_keras optimizers, old and new: learning rate, slots, averages."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
+
+from keras_dsd.tfmot.patches import Patch
 
 _Schedule = tf_keras.optimizers.schedules.LearningRateSchedule
 _New = tf_keras.optimizers.Optimizer
@@ -39,19 +39,12 @@ def set_learning_rate(optimizer: Any, value: np.floating) -> None:
     optimizer.learning_rate = float(value)
 
 
-@contextlib.contextmanager
-def scaled_schedule(optimizer: Any, factor: float) -> Iterator[None]:
-    """Multiplies a learning rate that is computed from the step, within the block only."""
+def scaled(optimizer: Any, factor: float) -> list[Patch]:
+    """Returns what multiplies a learning rate that is computed from the step."""
     if factor == 1.0 or not is_scheduled(optimizer):
-        yield
-        return
+        return []
     place, name = _home(optimizer)
-    original = place[name]
-    place[name] = _Scaled(original, factor)
-    try:
-        yield
-    finally:
-        place[name] = original
+    return [Patch(place, name, _Scaled(place[name], factor))]
 
 
 def slots_of(optimizer: Any, variable: Any) -> dict[str, Any]:

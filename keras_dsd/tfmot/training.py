@@ -1,7 +1,6 @@
 """A compiled step for each kind of phase, and the learning rate, of one tf_keras model."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,8 @@ import tensorflow as tf
 
 from keras_dsd.selection import refuse_unmatched
 from keras_dsd.tfmot import optimizer
+from keras_dsd.tfmot.holding import MaskedUpdates
+from keras_dsd.tfmot.patches import Patch, in_force
 from keras_dsd.tfmot.weight import Weight, path_of
 
 _TRACKED = "dsd_learning_rate_factor"
@@ -93,7 +94,7 @@ class Trainer:
 
     def close(self) -> None:
         """Gives the model its own methods and its unscaled learning rate back."""
-        for name in ("reset_metrics", "make_train_function", "train_step"):
+        for name in ("reset_metrics", "make_train_function"):
             vars(self.model).pop(name, None)
         self.model.train_function = None
         self._steps.clear()
@@ -119,31 +120,23 @@ class Trainer:
         self._between_epochs = True
 
     def _step(self, masked: bool, traced_lr: float) -> Callable[[Any], Any]:
-        vars(self.model).pop("train_step", None)
-        if masked or traced_lr != 1.0:
-            self._put("train_step", self._phase_step(self.model.train_step, masked, traced_lr))
         key = (masked, traced_lr)
         if key not in self._steps:
             type(self.model).make_train_function(self.model, force=True)
-            graph = getattr(self.model, "train_tf_function", None)
-            self._steps[key] = (self.model.train_function, graph)
+            patches = self._patches(masked, traced_lr)
+            step = _patched(self.model.train_function, patches)
+            self._steps[key] = (step, getattr(self.model, "train_tf_function", None))
         step, self.model.train_tf_function = self._steps[key]
         return step
 
-    def _phase_step(self, train_step: Callable[[Any], Any], masked: bool, lr: float) -> Any:
-        def step(data: Any) -> Any:
-            optimizers = optimizer.optimizers_of(self.model)
-            with contextlib.ExitStack() as in_force:
-                for each in optimizers:
-                    in_force.enter_context(optimizer.scaled_schedule(each, lr))
-                for weight in self.weights if masked else ():
-                    in_force.enter_context(_held(weight))
-                logs = train_step(data)
-                for weight in self.weights if masked else ():
-                    _mask_averages(weight, optimizers)
-                return logs
-
-        return step
+    def _patches(self, masked: bool, lr: float) -> list[Patch]:
+        optimizers = optimizer.optimizers_of(self.model)
+        patches = [patch for each in optimizers for patch in optimizer.scaled(each, lr)]
+        if masked:
+            updates = MaskedUpdates(self.weights, optimizers)
+            train_step = updates.around(self.model.train_step)
+            patches += [*updates.patches(), Patch(vars(self.model), "train_step", train_step)]
+        return patches
 
     def _scale_first(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Returns `step`, with the learning rate scaled before it runs for the first time.
@@ -223,35 +216,14 @@ class _Remake:
         self._trainer.close()
 
 
-@contextlib.contextmanager
-def _held(weight: Weight) -> Iterator[None]:
-    """Makes the optimizer end each update of `weight` in `weight * mask`, after the user's own."""
-    variable = _stored(weight.variable)
-    original = variable._constraint
-    mask = weight.mask_variable
+def _patched(step: Callable[[Any], Any], patches: list[Patch]) -> Callable[[Any], Any]:
+    """Returns `step`, in whose dynamic extent alone `patches` are in force."""
 
-    def constraint(value: Any) -> Any:
-        return (value if original is None else original(value)) * mask
+    def patched(iterator: Any) -> Any:
+        with in_force(patches):
+            return step(iterator)
 
-    variable._constraint = constraint
-    try:
-        yield
-    finally:
-        variable._constraint = original
-
-
-def _mask_averages(weight: Weight, optimizers: list[Any]) -> None:
-    """Keras updates the averages of `use_ema` before constraints, so they are masked here."""
-    for each in optimizers:
-        average = optimizer.average_of(each, weight.variable)
-        if average is not None:
-            average.assign(average * weight.mask_variable)
-
-
-def _stored(variable: Any) -> Any:
-    """Returns the variable that keeps the constraint, below mixed precision and replicas."""
-    variable = getattr(variable, "_variable", variable)
-    return getattr(variable, "_primary", variable)
+    return patched if patches else step
 
 
 def _divide(rate: np.floating, factor: float) -> np.floating:
