@@ -39,7 +39,7 @@ wheel-check: $(VENV)/.has-dev
 	tools/check_wheel.sh $(VENV)/bin/python
 
 clean:
-	rm -rf .venv* build dist *.egg-info .*_cache .hypothesis
+	rm -rf .venv* .build dist *.egg-info .*_cache .hypothesis saved_model
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp is why a second run installs nothing.
