@@ -20,7 +20,7 @@ if grep --invert-match --extended-regexp '^(File Name|keras_dsd/|keras_dsd-)' "$
 fi
 
 "$python" -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check "$wheel[examples]"
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check "${wheel}[examples]"
 cd "$work"
 "$work/venv/bin/python" "$checkout/tools/run_readme.py" "$checkout/README.md"
 echo "The wheel is whole: $(basename "$wheel")"
