@@ -132,7 +132,7 @@ def measured_sparsity(weights: Sequence[PrunableWeight]) -> float:
     """Returns the share of zeros among all values of `weights`, a fraction in [0, 1]."""
     values = [weight.numpy() for weight in weights]
     size = sum(value.size for value in values)
-    return 1.0 - sum(np.count_nonzero(value) for value in values) / max(size, 1)
+    return (size - sum(np.count_nonzero(value) for value in values)) / max(size, 1)
 
 
 def _hold_smallest(weight: PrunableWeight, sparsity: float) -> int:

@@ -8,7 +8,7 @@ from keras_dsd import checks
 
 UNKNOWN_LAYER = "layer type is unknown: give it a get_prunable_weights() method"
 NOT_A_KERNEL = "not a kernel: biases, normalisation and depthwise weights stay dense"
-FROZEN = "not trainable: name it in a `sparsity` dict to prune it all the same"
+FROZEN = "not trainable: give its whole path in a `sparsity` dict to prune it all the same"
 EXCLUDED = "excluded"
 NO_MATCH = "no pattern of `sparsity` matches"
 ZERO_SPARSITY = "asked to stay dense: sparsity 0"
@@ -59,7 +59,8 @@ class Selection:
 
         Args:
             weight: A `PrunableWeight`.
-            trainable: Whether the weight is trained now.
+            trainable: Whether the weight is trained now. One that is not could not return from
+                zero: it is selected by its whole path only.
 
         Returns:
             A fraction in [0, 1), and None; or 0.0 and the reason.
@@ -77,12 +78,13 @@ class Selection:
             sparsity = next(matches, None)
             if sparsity is None:
                 return 0.0, NO_MATCH
-        elif not trainable:
-            return 0.0, FROZEN
+            trainable = trainable or path in self.sparsity
         elif callable(self.sparsity):
             sparsity = checks.fraction(f"sparsity({path})", self.sparsity(weight))
         else:
             sparsity = self.sparsity
+        if not trainable:
+            return 0.0, FROZEN
         return (sparsity, None) if sparsity else (0.0, ZERO_SPARSITY)
 
     def get_config(self) -> dict[str, Any]:

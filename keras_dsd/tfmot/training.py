@@ -66,13 +66,16 @@ class Trainer:
     @property
     def weights(self) -> list[Weight]:
         """What DSD prunes; empty as long as the model has not made its weights."""
-        if not self._weights and all(wrapper.has_masks for wrapper in self._wrappers):
-            self._weights = self._weights_of(self.model)
+        if self._weights:
+            return self._weights
+        found = self._weights_of(self.model)
+        if all(wrapper.has_masks for wrapper in self._wrappers):
+            self._weights = found
             for wrapper in self._wrappers:
                 if wrapper.was_unbuilt:
                     wrapper.selection.see(path_of(variable) for variable in self.model.weights)
-                    refuse_unmatched(wrapper.selection, [weight.path for weight in self._weights])
-        return self._weights
+                    refuse_unmatched(wrapper.selection, [weight.path for weight in found])
+        return found
 
     def check(self) -> None:
         """Raises ValueError where the optimizer has no learning rate to scale."""

@@ -31,7 +31,9 @@ def test_frozen_weights_need_to_be_named():
     assert Selection(0.3).choose(weight("w"), trainable=False) == (0.0, selection.FROZEN)
     frozen = Selection(lambda w: 0.3).choose(weight("w"), trainable=False)
     assert frozen == (0.0, selection.FROZEN)
-    assert Selection({"w": 0.3}).choose(weight("w"), trainable=False) == (0.3, None)
+    matched = Selection({"a/.": 0.3}).choose(weight("a/w"), trainable=False)
+    assert matched == (0.0, selection.FROZEN)
+    assert Selection({"a/w": 0.3}).choose(weight("a/w"), trainable=False) == (0.3, None)
 
 
 def test_zero_leaves_dense():

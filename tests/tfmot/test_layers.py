@@ -309,7 +309,27 @@ def test_frozen_layers_are_skipped_unless_named(digits, compiled, mlp):
     found = dsd.report(dsd.apply(model, 0.3))
     assert [w.path for w in found.weights] == ["dense_1/kernel"]
     assert any(s.path == "dense/kernel" and "not trainable" in s.reason for s in found.skipped)
-    assert len(dsd.weights(dsd.apply(model, {"kernel": 0.3}))) == 2
+    assert len(dsd.weights(dsd.apply(model, {"kernel": 0.3}))) == 1
+    assert len(dsd.weights(dsd.apply(model, {"dense/kernel": 0.3, "dense_1": 0.3}))) == 2
+
+
+class Unused(tf_keras.Model):
+    """Has a wrapped layer that it never calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.flatten = layers.Flatten()
+        self.head, self.unused = dsd.apply(layers.Dense(10)), dsd.apply(layers.Dense(3))
+
+    def call(self, x):
+        return self.head(self.flatten(x))
+
+
+def test_a_wrapped_layer_that_is_never_called_does_not_matter(digits, compiled):
+    model = compiled(Unused())
+    history = model.fit(*digits, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1)]).history
+    assert history["dsd_sparsity"] == pytest.approx([0, 0.3, 0], abs=0.05)
+    assert len(dsd.weights(model)) == 1
 
 
 class CustomStep(tf_keras.Model):

@@ -1,0 +1,33 @@
+"""The example that `make demo` runs, in a few epochs."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+QUICKSTART = pathlib.Path(__file__).parents[2] / "examples" / "quickstart.py"
+
+
+@pytest.mark.parametrize("dense", [0, 1])
+def test_quickstart(dense, tmp_path):
+    flags = [f"--dense={dense}", "--sparse=1", "--redense=1", "--sparsity=0.5", "--seed=3",
+             f"--export_dir={tmp_path / 'exported'}"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(QUICKSTART), *flags], cwd=tmp_path, env={**os.environ},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(r"dense_\d/kernel .* 50\.00%    50\.00%  held", done.stdout)
+    errors = dict(
+        re.findall(r"^(dense|sparse|re-dense) +(\d+\.\d+%  *\d+\.\d+%)$", done.stdout, re.M)
+    )
+    assert list(errors) == ["dense", "sparse", "re-dense"][1 - dense :]
+    if dense:
+        ours, plain = errors["dense"].split()
+        assert ours == plain
+    assert "predicts the same for 540 images" in done.stdout
+    assert "DSD phase 1 of" in done.stderr
+    assert len(QUICKSTART.read_text().splitlines()) <= 100
