@@ -13,7 +13,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 .PHONY: demo test test-slow test-oldest lint typecheck build-check wheel-check clean
 
 demo: $(VENV)/.has-examples
-	$(VENV)/bin/python examples/quickstart.py
+	$(VENV)/bin/python examples/quickstart.py $(ARGS)
 
 test: $(VENV)/.has-test
 	$(VENV)/bin/python -m pytest tests -m "not slow"
