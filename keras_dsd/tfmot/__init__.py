@@ -10,7 +10,8 @@ from keras_dsd import selection as reasons
 from keras_dsd.selection import Selection, refuse_unmatched
 from keras_dsd.sparsity_report import SkippedWeight
 from keras_dsd.tfmot import registry, surgery
-from keras_dsd.tfmot.training import Trainer, tracked_factor
+from keras_dsd.tfmot.learning_rate import tracked_factor
+from keras_dsd.tfmot.training import Trainer
 from keras_dsd.tfmot.weight import Candidate, Weight, path_of
 from keras_dsd.tfmot.wrapper import DSDWrapper
 

@@ -1,37 +1,14 @@
-"""A compiled step for each kind of phase, and the learning rate, of one tf_keras model."""
+"""A compiled step for each kind of phase of one tf_keras model."""
 
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
-
 from keras_dsd.selection import refuse_unmatched
 from keras_dsd.tfmot import optimizer
 from keras_dsd.tfmot.holding import MaskedUpdates
+from keras_dsd.tfmot.learning_rate import LearningRate
 from keras_dsd.tfmot.patches import Patch, in_force
 from keras_dsd.tfmot.weight import Weight, path_of
-
-_TRACKED = "dsd_learning_rate_factor"
-
-
-def tracked_factor(model: Any, initial: float = 1.0) -> Any:
-    """Returns the variable that tells a restored checkpoint's learning rate from a plain one.
-
-    It holds what the rate is multiplied by at the moment. The model tracks it beside its
-    optimizer, whose rate it belongs to, and not among its weights: setting those does not set
-    the rate.
-
-    Args:
-        model: The model in training.
-        initial: What the variable begins with where the model has none yet.
-    """
-    factor = model._lookup_dependency(_TRACKED)
-    if factor is None:
-        with model.distribute_strategy.scope():
-            factor = tf.Variable(initial, dtype=tf.float64, trainable=False)
-        model._track_trackable(factor, _TRACKED)
-    return factor
 
 
 class Trainer:
@@ -57,11 +34,8 @@ class Trainer:
         self._weights: list[Weight] = []
         self._history: Any = None
         self._steps: dict[tuple[bool, float], tuple[Any, Any]] = {}
-        self._scaled: dict[int, tuple[np.floating, np.floating]] = {}
-        self._factor = 1.0
-        self._lr = 1.0
+        self._rate = LearningRate(model, wrappers)
         self._between_epochs = True
-        self._resumed = False
 
     @property
     def weights(self) -> list[Weight]:
@@ -101,7 +75,7 @@ class Trainer:
             vars(self.model).pop(name, None)
         self.model.train_function = None
         self._steps.clear()
-        self._unscale()
+        self._rate.unscale()
 
     def use_step(self, *, masked: bool, lr: float) -> None:
         """Puts the compiled step of a phase in place; it is traced when it first runs.
@@ -110,13 +84,13 @@ class Trainer:
             masked: Whether each update ends in `weight * mask`.
             lr: What the learning rate is multiplied by.
         """
-        self._unscale_between_epochs()
-        self._lr = lr
+        self._rate.unscale()
+        self._between_epochs = False
         optimizers = optimizer.optimizers_of(self.model)
         traced_lr = lr if any(map(optimizer.is_scheduled, optimizers)) else 1.0
         step = self._step(masked, traced_lr)
         scaled = lr != 1.0 and not all(map(optimizer.is_scheduled, optimizers))
-        self.model.train_function = self._scale_first(step) if scaled else step
+        self.model.train_function = self._scale_first(step, lr) if scaled else step
 
     def end_epoch(self) -> None:
         """Notes that an epoch is over; its learning rate stands until the next one begins."""
@@ -141,7 +115,7 @@ class Trainer:
             patches += [*updates.patches(), Patch(vars(self.model), "train_step", train_step)]
         return patches
 
-    def _scale_first(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def _scale_first(self, step: Callable[[Any], Any], lr: float) -> Callable[[Any], Any]:
         """Returns `step`, with the learning rate scaled before it runs for the first time.
 
         By then every callback has begun the epoch, and those that drive the learning rate have
@@ -149,53 +123,16 @@ class Trainer:
         """
 
         def first(iterator: Any) -> Any:
-            self._scale()
+            self._rate.scale(lr)
             self.model.train_function = step
             return step(iterator)
 
         return first
 
-    def _scale(self) -> None:
-        self._factor = self._lr
-        for each in self._settable():
-            rate = optimizer.get_learning_rate(each)
-            scaled = np.float32(rate * self._factor)
-            self._scaled[id(each)] = (rate, scaled)
-            optimizer.set_learning_rate(each, scaled)
-        self._note_factor()
-
-    def _unscale_between_epochs(self) -> None:
-        if not self._resumed:  # a checkpoint may have been taken at a scaled learning rate
-            self._resumed = True
-            self._factor = float(tracked_factor(self.model, self._wrappers[0].lr).numpy())
-        self._unscale()
-        self._between_epochs = False
-
-    def _unscale(self) -> None:
-        if self._factor != 1.0:
-            for each in self._settable():
-                rate = optimizer.get_learning_rate(each)
-                unscaled, scaled = self._scaled.get(id(each), (rate, None))
-                untouched = scaled == rate
-                unscaled = unscaled if untouched else _divide(rate, self._factor)
-                optimizer.set_learning_rate(each, unscaled)
-            self._scaled.clear()
-            self._factor = 1.0
-            self._note_factor()
-
-    def _settable(self) -> list[Any]:
-        optimizers = optimizer.optimizers_of(self.model)
-        return [each for each in optimizers if not optimizer.is_scheduled(each)]
-
-    def _note_factor(self) -> None:
-        tracked_factor(self.model).assign(self._factor)
-        for wrapper in self._wrappers:
-            wrapper.lr = self._factor
-
     def _reset_metrics(self) -> None:
         """Unscales the learning rate between epochs: Keras calls this before any callback."""
         if self._between_epochs:
-            self._unscale_between_epochs()
+            self._rate.unscale()
         type(self.model).reset_metrics(self.model)
 
     def _put(self, name: str, value: Any) -> None:
@@ -227,10 +164,3 @@ def _patched(step: Callable[[Any], Any], patches: list[Patch]) -> Callable[[Any]
             return step(iterator)
 
     return patched if patches else step
-
-
-def _divide(rate: np.floating, factor: float) -> np.floating:
-    """Returns the float32 that, multiplied by `factor`, gives `rate` again where there is one."""
-    near = np.float32(rate / factor)
-    candidates = [near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf))]
-    return next((c for c in candidates if np.float32(c * factor) == rate), near)

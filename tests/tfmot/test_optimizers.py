@@ -132,6 +132,26 @@ def test_a_users_constraint_stays_in_force_before_the_mask(digits, compiled):
     assert plain.layers[-1].kernel.constraint is limit
 
 
+def test_averages_of_a_constrained_weight_are_masked_too(digits, compiled):
+    layers = tf_keras.layers
+    limit = tf_keras.constraints.MaxNorm(5, axis=0)
+    plain = tf_keras.Sequential(
+        [layers.Input((8, 8, 1)), layers.Flatten(), layers.Dense(10, kernel_constraint=limit)]
+    )
+    adam = optimizers.Adam(use_ema=True, ema_momentum=0.5)
+    model = compiled(dsd.apply(plain, 0.4), adam)
+    kernel = dsd.weights(model)[0]
+    kept = []
+
+    class Look(tf_keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            kept.append(np.count_nonzero(ours.average_of(adam, kernel.variable)) / 640)
+
+    model.fit(*digits, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1), Look()])
+    assert kept[10:20] == [0.6] * 10
+    assert kept[9] > 0.9 and kept[29] > 0.7
+
+
 class TwoOptimizers(tf_keras.Sequential):
     """Trains its layers with an optimizer each."""
 
