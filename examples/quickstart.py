@@ -73,8 +73,8 @@ def main(argv):
     split = train_test_split(images, labels, test_size=0.3, random_state=FLAGS.seed)
     train_data, test_data = split[::2], split[1::2]
     tf_keras.utils.set_random_seed(FLAGS.seed)
-    plain, model = build(), build()
-    model.set_weights(plain.get_weights())
+    model, plain = build(), build()
+    plain.set_weights(model.get_weights())
 
     model = dsd.apply(model, sparsity=FLAGS.sparsity)
     schedule = dsd.DSDSchedule(FLAGS.dense, FLAGS.sparse, FLAGS.redense)
@@ -87,6 +87,7 @@ def main(argv):
         print("{:24}{:7.2f}%{:7.2f}%".format(*row))
     print(f"One seed on {len(test_data[1])} test images: a demonstration, not evidence.")
 
+    logging.set_verbosity(logging.WARNING)
     model.export(FLAGS.export_dir)
     with tempfile.NamedTemporaryFile(suffix=".npz") as data:
         np.savez(data, images=test_data[0], predicted=model.predict(test_data[0], verbose=0))

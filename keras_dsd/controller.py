@@ -28,6 +28,7 @@ class Controller:
         self._timeline = timeline
         self._trainer = trainer
         self._index: int | None = None
+        self._num_pruned = 0
 
     def start(self, epochs: int | None) -> None:
         """Checks that the run can be made, and begins it.
@@ -77,18 +78,24 @@ class Controller:
             the selected weights, measured.
         """
         self._trainer.end_epoch()
-        return {"dsd_phase": self._index, "dsd_sparsity": measured_sparsity(self._trainer.weights)}
+        num_zeros, size = count_zeros(self._trainer.weights)
+        if num_zeros < self._num_pruned:
+            _warn(
+                f"The mask did not hold: {num_zeros} weights are zero at the end of an epoch in "
+                f"which {self._num_pruned} were to stay so. Something other than the model's "
+                f"compiled training step updates or sets the weights."
+            )
+        return {"dsd_phase": self._index, "dsd_sparsity": num_zeros / max(size, 1)}
 
     def stop(self) -> None:
         """Ends the run, wherever it is."""
         index, self._index = self._index, None
         self._trainer.close()
         if any(weight.mask is not None for weight in self._trainer.weights):
-            warnings.warn(
+            _warn(
                 "Training ended with pruned weights: the sparse phase was the last one reached "
                 "(or its weights were restored). Go on with `initial_epoch` to train them dense "
-                "again, or use the model as it is, sparse.",
-                stacklevel=3,
+                "again, or use the model as it is, sparse."
             )
         elif index is not None and index + 1 < len(self._timeline.phases):
             logging.warning(
@@ -101,24 +108,24 @@ class Controller:
         weights = self._trainer.weights
         if not weights:
             raise ValueError(
-                "Expected the model to have its weights when a sparse phase begins. Received: a "
-                "model that has not been built. Call model.build(input_shape), or the model on "
-                "one batch, before fit."
+                "Expected trainable weights to prune when a sparse phase begins. Received: a model "
+                "that has not been built, or whose wrapped layers are all frozen. Call "
+                "model.build(input_shape), or the model on one batch, before fit; or unfreeze."
             )
         for weight in weights:
             masks.check_finite(weight.numpy(), weight.path)
-        num_pruned = 0
+        self._num_pruned = 0
         for weight in weights:
             sparsity = weight.sparsity if phase.sparsity is None else phase.sparsity
-            num_pruned += _hold_smallest(weight, sparsity)
+            self._num_pruned += _hold_smallest(weight, sparsity)
         size = sum(int(np.prod(weight.shape)) for weight in weights)
         return (
-            f"pruned {num_pruned} of {size} weights in {len(weights)} tensors, "
+            f"pruned {self._num_pruned} of {size} weights in {len(weights)} tensors, "
             f"masks took {time.perf_counter() - began:.3f} s"
         )
 
     def _return(self) -> str:
-        num_returned = 0
+        self._num_pruned = num_returned = 0
         for weight in self._trainer.weights:
             mask = weight.mask
             if mask is not None:
@@ -128,11 +135,16 @@ class Controller:
         return f"{num_returned} weights return from zero" if num_returned else "all weights train"
 
 
-def measured_sparsity(weights: Sequence[PrunableWeight]) -> float:
-    """Returns the share of zeros among all values of `weights`, a fraction in [0, 1]."""
+def count_zeros(weights: Sequence[PrunableWeight]) -> tuple[int, int]:
+    """Returns how many values of `weights` are zero, and how many there are."""
     values = [weight.numpy() for weight in weights]
     size = sum(value.size for value in values)
-    return (size - sum(np.count_nonzero(value) for value in values)) / max(size, 1)
+    return size - sum(int(np.count_nonzero(value)) for value in values), size
+
+
+def _warn(message: str) -> None:
+    """Warns each time: Python's own registry would let only the first run of a process say so."""
+    warnings.warn_explicit(message, UserWarning, __file__, 1, module=__name__, registry={})
 
 
 def _hold_smallest(weight: PrunableWeight, sparsity: float) -> int:

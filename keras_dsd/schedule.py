@@ -58,6 +58,9 @@ learning rate
         self.timeline = Timeline(phases)
         self._controller: Controller | None = None
 
+    def __repr__(self) -> str:
+        return f"<DSDSchedule: {self.timeline}>"
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks model and epochs, before the first batch.
 

@@ -78,7 +78,7 @@ class Selection:
             sparsity = next(matches, None)
             if sparsity is None:
                 return 0.0, NO_MATCH
-            trainable = trainable or path in self.sparsity
+            trainable = trainable or self.names(path)
         elif callable(self.sparsity):
             sparsity = checks.fraction(f"sparsity({path})", self.sparsity(weight))
         else:
@@ -86,6 +86,10 @@ class Selection:
         if not trainable:
             return 0.0, FROZEN
         return (sparsity, None) if sparsity else (0.0, ZERO_SPARSITY)
+
+    def names(self, path: str) -> bool:
+        """Returns whether `sparsity` gives `path` whole, as an expression of its own."""
+        return isinstance(self.sparsity, Mapping) and path in self.sparsity
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments as plain values; a callable can't be written and gives None."""

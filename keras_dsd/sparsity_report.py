@@ -138,7 +138,9 @@ def _text(shape: tuple[int, ...]) -> str:
 
 
 def _text_of(reason: str, group: list[SkippedWeight]) -> str:
-    return f"{', '.join(weight.path for weight in group)} ({reason})"
+    paths = [weight.path for weight in group]
+    named = ", ".join(paths) if len(paths) <= 6 else f"{', '.join(paths[:5])}, ... ({len(paths)})"
+    return f"{named} ({reason})"
 
 
 def _columns(rows: list[tuple[str, ...]]) -> list[str]:

@@ -73,6 +73,10 @@ def strip(model: Any) -> Any:
             f"model={model.name!r}, of the subclass {type(model).__name__}. Strip the layers one "
             f"by one: self.hidden = strip(self.hidden)."
         )
+    if isinstance(model, tf_keras.Model) and model.optimizer is not None:
+        side = trainer(model)
+        if not side.is_open:
+            side.close()
     return surgery.unwrap(model)
 
 
@@ -86,11 +90,13 @@ def weights(model: Any) -> list[Weight]:
     found: dict[int, Weight] = {}
     for wrapper in _wrappers(model):
         sparsities = [sparsity for sparsity in wrapper.sparsities or () if sparsity]
+        trainable = wrapper.layer.trainable
         for (kernel, mask, threshold), sparsity in zip(
             wrapper.pruning_vars, sparsities, strict=bool(wrapper.pruning_vars)
         ):
             weight = Weight(kernel, wrapper.prefix, sparsity, mask, threshold, model)
-            found.setdefault(id(kernel), weight)
+            if trainable or wrapper.selection.names(weight.path):
+                found.setdefault(id(kernel), weight)
     return list(found.values())
 
 
@@ -131,7 +137,7 @@ def _reasons(layer: Any, prefix: str, selection: Selection) -> Iterator[tuple[An
         candidate = Candidate(kernel, prefix)
         _, reason = selection.choose(candidate, trainable=layer.trainable)
         yield kernel, reason or reasons.ONE_LAYER
-    for variable in layer.trainable_weights:
+    for variable in layer.trainable_weights if layer.trainable else layer.weights:
         is_matrix = len(variable.shape) > 1
         yield variable, reasons.UNKNOWN_LAYER if is_matrix and not known else reasons.NOT_A_KERNEL
 

@@ -36,8 +36,9 @@ class LearningRate:
 
     Args:
         model: The model in training.
-        wrappers: The wrapped layers in it, whose config says in a file what the rate in that
-            file is multiplied by.
+        wrappers: The wrapped layers in it. Their config says, in a file, what the rates in that
+            file are multiplied by; Keras loads an optimizer that was named by a string, such as
+            `"adam"`, with the rate it began with, so the rates stand there too.
     """
 
     def __init__(self, model: Any, wrappers: list[Any]) -> None:
@@ -45,6 +46,8 @@ class LearningRate:
         self._wrappers = wrappers
         self._scaled: dict[int, tuple[np.floating, np.floating]] = {}
         self._factor: float | None = None
+        for wrapper in wrappers:
+            vars(wrapper)["read_scaled"] = self._read
 
     def scale(self, factor: float) -> None:
         """Multiplies the rates, which are unscaled, by `factor`."""
@@ -57,17 +60,36 @@ class LearningRate:
 
     def unscale(self) -> None:
         """Divides the rates by what they are multiplied by, in a restored checkpoint too."""
-        factor = self._factor
-        if factor is None:
-            factor = float(tracked_factor(self._model, self._wrappers[0].lr).numpy())
+        factor = self._restore() if self._factor is None else self._factor
+        for each in self._settable():
+            if id(each) in self._scaled:
+                rate = optimizer.get_learning_rate(each)
+                unscaled, scaled = self._scaled[id(each)]
+                if rate != scaled:  # a callback drove it on
+                    unscaled = _divide(rate, factor)
+                optimizer.set_learning_rate(each, unscaled)
+        self._scaled.clear()
+        self._note(1.0)
+
+    def _restore(self) -> float:
+        """Finds out whether the rates of a restored checkpoint or a loaded file are scaled."""
+        written = self._wrappers[0].written_scaled or {"factor": 1.0, "rates": None}
+        in_file = written["rates"] == [float(rate) for rate in self._rates()]
+        restored = tracked_factor(self._model, written["factor"] if in_file else 1.0)
+        factor = float(restored.numpy())
         if factor != 1.0:
             for each in self._settable():
                 rate = optimizer.get_learning_rate(each)
-                unscaled, scaled = self._scaled.get(id(each), (rate, None))
-                untouched = scaled == rate
-                optimizer.set_learning_rate(each, unscaled if untouched else _divide(rate, factor))
-            self._scaled.clear()
-        self._note(1.0)
+                self._scaled[id(each)] = (_divide(rate, factor), rate)
+        return factor
+
+    def _rates(self) -> list[np.floating]:
+        return [optimizer.get_learning_rate(each) for each in self._settable()]
+
+    def _read(self) -> dict[str, Any] | None:
+        if self._factor in (None, 1.0):
+            return None
+        return {"factor": self._factor, "rates": [float(rate) for rate in self._rates()]}
 
     def _settable(self) -> list[Any]:
         optimizers = optimizer.optimizers_of(self._model)
@@ -77,8 +99,6 @@ class LearningRate:
         if factor != self._factor:
             self._factor = factor
             tracked_factor(self._model).assign(factor)
-            for wrapper in self._wrappers:
-                wrapper.lr = factor
 
 
 def _divide(rate: np.floating, factor: float) -> np.floating:

@@ -60,6 +60,11 @@ class Trainer:
                     f"Compile the model with an optimizer from tf_keras.optimizers."
                 )
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a run stands between Keras and the model, in `fit` or stopped by an exception."""
+        return "make_train_function" in vars(self.model)
+
     def open(self) -> None:
         """Begins to stand between Keras and the model."""
         earlier = vars(self.model).get("make_train_function")

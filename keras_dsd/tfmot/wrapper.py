@@ -29,8 +29,8 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         sparsities: The sparsity of each kernel in the registry's order, where it is known
             already. Defaults to `None`: `selection` decides when the layer is built.
         prefix: What paths start with: the names of the models that the layer's model is in.
-        lr: What the learning rate is multiplied by at the moment; a file that is saved in a
-            scaled phase has the scaled rate in its optimizer. Defaults to `1.0`.
+        scaled: What the learning rate is multiplied by, and the rates that result: a file that
+            is saved in a scaled phase may hold these. Defaults to `None`: nothing is scaled.
         **kwargs: As for a Keras layer.
     """
 
@@ -40,7 +40,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         selection: Selection,
         sparsities: list[float] | None = None,
         prefix: str = "",
-        lr: float = 1.0,
+        scaled: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("dtype", getattr(layer, "_dtype_policy", None))
@@ -50,7 +50,9 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         self.selection = selection
         self.sparsities = sparsities
         self.prefix = prefix
-        self.lr = lr
+        # Past Keras's tracking of attributes, which would put a dict into checkpoints.
+        vars(self)["written_scaled"] = scaled
+        vars(self)["read_scaled"] = lambda: scaled
         self.supports_masking = layer.supports_masking
         self.was_unbuilt = sparsities is None
         self.has_masks = False
@@ -130,7 +132,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
             "selection": self.selection.get_config(),
             "sparsities": self.sparsities,
             "prefix": self.prefix,
-            "lr": self.lr,
+            "scaled": self.read_scaled(),
         }
 
     @classmethod

@@ -2,6 +2,7 @@
 
 import collections
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -299,6 +300,41 @@ def test_hooks_driven_by_hand_around_train_on_batch(digits, compiled, mlp):
         assert is_untouched(model) and rate(model) == pytest.approx(0.01)
         results.append(model.get_weights())
     assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_a_loop_that_does_not_hold_the_mask_warns(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+    schedule = dsd.DSDSchedule(0, 1, 1)
+    schedule.set_model(model)
+    schedule.on_train_begin()
+    schedule.on_epoch_begin(0)
+    with tf.GradientTape() as tape:
+        loss = model.loss(digits[1], model(digits[0]))
+    gradients = tape.gradient(loss, model.trainable_weights)
+    model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
+    with pytest.warns(UserWarning, match="The mask did not hold: .* 355 were to stay so"):
+        schedule.on_epoch_end(0)
+    with pytest.warns(UserWarning, match="pruned weights"):
+        schedule.on_train_end()
+
+
+def test_strip_gives_the_rate_of_a_file_back(digits, compiled, mlp, tmp_path):
+    model = compiled(dsd.apply(mlp()), tf_keras.optimizers.Adam(0.002))
+    path = tmp_path / "model.keras"
+    save = callbacks.LambdaCallback(on_epoch_end=lambda *_: model.save(path))
+    model.fit(*digits, epochs=2, verbose=0, callbacks=[dsd.DSDSchedule(0, 1, 1), save])
+    loaded = tf_keras.models.load_model(path)
+    assert rate(loaded) == pytest.approx(0.0002)
+    assert rate(dsd.strip(loaded)) == pytest.approx(0.002)
+
+
+def test_every_run_warns_not_only_the_first_of_a_process(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            model.fit(*digits, verbose=0, callbacks=[dsd.DSDSchedule(phases=[dsd.SparsePhase(1)])])
+    assert sum("pruned weights" in str(w.message) for w in caught) == 2
 
 
 def test_hooks_out_of_order_say_so(mlp):

@@ -313,6 +313,20 @@ def test_frozen_layers_are_skipped_unless_named(digits, compiled, mlp):
     assert len(dsd.weights(dsd.apply(model, {"dense/kernel": 0.3, "dense_1": 0.3}))) == 2
 
 
+def test_layers_frozen_after_apply_are_left_dense(digits, compiled, mlp):
+    plain = mlp()
+    model = dsd.apply(plain, 0.5)
+    model.layers[1].trainable = False
+    compiled(model)
+    frozen = plain.layers[1]
+    before = frozen.get_weights()
+    model.fit(*digits, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1)])
+    assert all(np.array_equal(a, b) for a, b in zip(before, frozen.get_weights(), strict=True))
+    found = dsd.report(model)
+    assert [w.path for w in found.weights] == ["dense_1/kernel"]
+    assert {s.path for s in found.skipped} == {"dense/kernel", "dense/bias", "dense_1/bias"}
+
+
 class Unused(tf_keras.Model):
     """Has a wrapped layer that it never calls."""
 
