@@ -51,8 +51,8 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         self.sparsities = sparsities
         self.prefix = prefix
         # Past Keras's tracking of attributes, which would put a dict into checkpoints.
-        vars(self)["written_scaled"] = scaled
-        vars(self)["read_scaled"] = lambda: scaled
+        self.__dict__["written_scaled"] = scaled
+        self.__dict__["read_scaled"] = lambda: scaled
         self.supports_masking = layer.supports_masking
         self.was_unbuilt = sparsities is None
         self.has_masks = False
