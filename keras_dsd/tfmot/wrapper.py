@@ -67,6 +67,14 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         self._build_masks(input_shape)
         self.built = True
 
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Builds from what a file says; JSON makes lists, which mean several inputs, of tuples."""
+        shape = config["input_shape"]
+        if isinstance(shape, list) and not isinstance(shape[0], list | tuple):
+            shape = tuple(shape)
+        if shape is not None:
+            self.build(shape)
+
     def _build_masks(self, input_shape: Any) -> None:
         kernels = registry.kernels_of(self.layer)
         if not kernels:  # some layers make their weights in their first call

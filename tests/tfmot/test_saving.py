@@ -125,10 +125,17 @@ def test_weights_only_checkpoints_are_sparse_at_every_batch(digits, compiled, ml
     assert found >= 10
 
 
+def without_shapes(config):
+    """Leaves out the shapes that layers were built with, which old tf_keras forgets in wrappers."""
+    if isinstance(config, dict):
+        return {k: without_shapes(v) for k, v in config.items() if k != "build_config"}
+    return [without_shapes(v) for v in config] if isinstance(config, list) else config
+
+
 def test_settings_survive_the_config(mlp):
     model = dsd.apply(mlp(), {"dense/": 0.25, "dense_1": 0.5})
     again = tf_keras.Sequential.from_config(model.get_config())
-    assert again.get_config() == model.get_config()
+    assert without_shapes(again.get_config()) == without_shapes(model.get_config())
     assert [(w.path, w.sparsity) for w in dsd.weights(again)] == [
         ("dense/kernel", 0.25), ("dense_1/kernel", 0.5),
     ]  # fmt: skip
