@@ -126,7 +126,11 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         self.layer.reset_states(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the layer's config with the DSD settings."""
+        """Returns the layer's config with the DSD settings.
+
+        Raises:
+            ValueError: `sparsity` is a callable, and the layer has not been built.
+        """
         config = super().get_config()
         for name in ("pruning_schedule", "block_size", "block_pooling_type"):
             del config[name]
