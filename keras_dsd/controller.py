@@ -16,8 +16,8 @@ from keras_dsd.timeline import SparsePhase, Timeline
 class Controller:
     """Takes one model through a timeline.
 
-    What is pruned is read back off the weights and their masks, never kept here: so a run may
-    begin at any epoch, from any checkpoint.
+    What is pruned is read back off the weights and their masks, so a run may begin at any epoch,
+    from any checkpoint. Only its number is kept, to notice a mask that something else undoes.
 
     Args:
         timeline: The phases.

@@ -12,7 +12,6 @@ FROZEN = "not trainable: give its whole path in a `sparsity` dict to prune it al
 EXCLUDED = "excluded"
 NO_MATCH = "no pattern of `sparsity` matches"
 ZERO_SPARSITY = "asked to stay dense: sparsity 0"
-SHARED = "belongs to another layer too, and is listed there"
 ONE_LAYER = "outside the layer that was wrapped"
 
 Sparsity = float | Mapping[str, float] | Callable[[Any], float]
