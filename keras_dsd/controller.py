@@ -9,8 +9,9 @@ import numpy as np
 from absl import logging
 
 from keras_dsd import masks
-from keras_dsd.seam import PrunableWeight, Trainer
+from keras_dsd.seam import PrunableWeight
 from keras_dsd.timeline import SparsePhase, Timeline
+from keras_dsd.training import Trainer
 
 
 class Controller:
@@ -109,7 +110,7 @@ class Controller:
         if not weights:
             raise ValueError(
                 "Expected trainable weights to prune when a sparse phase begins. Received: a model "
-                "that has not been built, or whose wrapped layers are all frozen. Call "
+                "that has not been built, or in which all that was selected is frozen. Call "
                 "model.build(input_shape), or the model on one batch, before fit; or unfreeze."
             )
         for weight in weights:

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-_DOORS = {"tf_keras": "keras_dsd.tfmot"}
+_DOORS = {"tf_keras": "keras_dsd.tfmot", "keras": "keras_dsd.keras3"}
 
 
 def door_of(model: Any, argument: str = "model") -> Any:
@@ -20,9 +20,8 @@ def door_of(model: Any, argument: str = "model") -> Any:
     for root in roots:
         if root in _DOORS:
             return importlib.import_module(_DOORS[root])
-    whose = "a Keras 3 object" if "keras" in roots else "not a Keras object"
     raise TypeError(
-        f"Expected `{argument}` to be a tf_keras model or layer. "
+        f"Expected `{argument}` to be a model or layer of Keras 3 or tf_keras. "
         f"Received: {argument}={model!r} of type {type(model).__module__}.{type(model).__name__} "
-        f"({whose}). Build it with tf_keras."
+        f"(not a Keras object). Give the model that you would call fit on."
     )

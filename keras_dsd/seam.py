@@ -1,7 +1,7 @@
 """What the controller asks of a framework. Above this seam nothing knows which Keras it serves."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -45,29 +45,35 @@ class PrunableWeight(Protocol):
         """
 
 
-class Trainer(Protocol):
-    """The training side of one model, for as long as a `fit` lasts."""
+class Side(Protocol):
+    """What the training of one model is made of, in the terms of its Keras."""
+
+    keeps_masked_step: bool
+    """Whether a step that masks may outlive its phase: False where it keeps memory."""
 
     @property
     def weights(self) -> Sequence[PrunableWeight]:
-        """The weights that DSD prunes, in the model's order."""
+        """The weights that DSD prunes, in the model's order; empty before they are made."""
 
     def check(self) -> None:
         """Raises ValueError where the model can't be trained by DSD, before anything changes."""
 
-    def open(self) -> None:
-        """Begins: from now on the trainer may change how the model trains."""
+    def scale(self, lr: float) -> None:
+        """Multiplies the learning rate, which is unscaled, by `lr`, for all to see."""
 
-    def use_step(self, *, masked: bool, lr: float) -> None:
-        """Chooses the compiled training step for the steps that follow.
+    def unscale(self) -> None:
+        """Takes that back, keeping what callbacks made of the learning rate meanwhile."""
+
+    def traced(self, lr: float) -> float:
+        """Returns what of `lr` a compiled step holds in itself: `lr`, or 1.0."""
+
+    def make_step(self, masked: bool, lr: float) -> dict[str, Any]:
+        """Makes a training step that is compiled when it first runs.
 
         Args:
             masked: Whether each update ends in `weight * mask` for the weights that are held.
-            lr: What the learning rate, as the user's own callbacks drive it, is multiplied by.
+            lr: What `traced` returned.
+
+        Returns:
+            The attributes that make the model train by it, `train_function` among them.
         """
-
-    def end_epoch(self) -> None:
-        """Notes that an epoch is over."""
-
-    def close(self) -> None:
-        """Ends: the model trains as it did before `open`, at its unscaled learning rate."""

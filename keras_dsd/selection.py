@@ -8,7 +8,12 @@ from keras_dsd import checks
 
 UNKNOWN_LAYER = "layer type is unknown: give it a get_prunable_weights() method"
 NOT_A_KERNEL = "not a kernel: biases, normalisation and depthwise weights stay dense"
-FROZEN = "not trainable: give its whole path in a `sparsity` dict to prune it all the same"
+LORA = "LoRA is enabled: kernel and low-rank factors stay as they are"
+QUANTISED = "quantised: its values are not trained"
+_ASK = "give its whole path in a `sparsity` dict to prune it all the same"
+FROZEN = f"not trainable: {_ASK}"
+DEPTHWISE = f"depthwise kernel: {_ASK}"
+NOT_LINEAR = f"not the weights of a linear map, by its name: {_ASK}"
 EXCLUDED = "excluded"
 NO_MATCH = "no pattern of `sparsity` matches"
 ZERO_SPARSITY = "asked to stay dense: sparsity 0"
@@ -53,13 +58,13 @@ class Selection:
         for path in paths:
             self._unmatched = {p for p in self._unmatched if not re.search(p, path)}
 
-    def choose(self, weight: Any, *, trainable: bool = True) -> tuple[float, str | None]:
+    def choose(self, weight: Any, unless_named: str | None = None) -> tuple[float, str | None]:
         """Returns the sparsity of one weight, and the reason where it stays dense.
 
         Args:
             weight: A `PrunableWeight`.
-            trainable: Whether the weight is trained now. One that is not could not return from
-                zero: it is selected by its whole path only.
+            unless_named: The reason why this weight is left dense unless its whole path is
+                given, such as `FROZEN`; None where there is none.
 
         Returns:
             A fraction in [0, 1), and None; or 0.0 and the reason.
@@ -77,13 +82,13 @@ class Selection:
             sparsity = next(matches, None)
             if sparsity is None:
                 return 0.0, NO_MATCH
-            trainable = trainable or self.names(path)
+            unless_named = None if self.names(path) else unless_named
         elif callable(self.sparsity):
             sparsity = checks.fraction(f"sparsity({path})", self.sparsity(weight))
         else:
             sparsity = self.sparsity
-        if not trainable:
-            return 0.0, FROZEN
+        if unless_named is not None:
+            return 0.0, unless_named
         return (sparsity, None) if sparsity else (0.0, ZERO_SPARSITY)
 
     def names(self, path: str) -> bool:

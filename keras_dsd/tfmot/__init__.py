@@ -7,15 +7,17 @@ import tf_keras
 from tensorflow_model_optimization.python.core.sparsity.keras import pruning_wrapper
 
 from keras_dsd import selection as reasons
+from keras_dsd.foreign import refuse_foreign
 from keras_dsd.selection import Selection, refuse_unmatched
 from keras_dsd.sparsity_report import SkippedWeight
 from keras_dsd.tfmot import registry, surgery
 from keras_dsd.tfmot.learning_rate import tracked_factor
-from keras_dsd.tfmot.training import Trainer
-from keras_dsd.tfmot.weight import Candidate, Weight, path_of
+from keras_dsd.tfmot.training import Side
+from keras_dsd.tfmot.weight import Candidate, Weight, frozen, path_of
 from keras_dsd.tfmot.wrapper import DSDWrapper
+from keras_dsd.training import Trainer
 
-__all__ = ["DSDWrapper", "Trainer", "Weight", "apply", "skipped", "strip", "trainer", "weights"]
+__all__ = ["DSDWrapper", "Side", "Weight", "apply", "skipped", "strip", "trainer", "weights"]
 
 
 def apply(model: Any, selection: Selection) -> Any:
@@ -40,7 +42,7 @@ def apply(model: Any, selection: Selection) -> Any:
         if not kernels and registry.is_unbuilt(layer):
             num_unbuilt += 1
             chosen[id(layer)] = (prefix, None)
-        sparsities = [selection.choose(c, trainable=layer.trainable)[0] for c in candidates]
+        sparsities = [selection.choose(c, frozen(layer))[0] for c in candidates]
         if any(sparsities):
             chosen[id(layer)] = (prefix, sparsities)
     if not num_unbuilt:
@@ -127,7 +129,7 @@ def trainer(model: Any) -> Trainer:
         TypeError: `model` is something else of tf_keras.
         ValueError: `model` holds no wrapper.
     """
-    return Trainer(model, _wrappers(model), weights)
+    return Trainer(model, Side(model, _wrappers(model), weights))
 
 
 def _reasons(layer: Any, prefix: str, selection: Selection) -> Iterator[tuple[Any, str]]:
@@ -135,7 +137,7 @@ def _reasons(layer: Any, prefix: str, selection: Selection) -> Iterator[tuple[An
     kernels = registry.kernels_of(layer) if known else []
     for kernel in kernels:
         candidate = Candidate(kernel, prefix)
-        _, reason = selection.choose(candidate, trainable=layer.trainable)
+        _, reason = selection.choose(candidate, frozen(layer))
         yield kernel, reason or reasons.ONE_LAYER
     for variable in layer.trainable_weights if layer.trainable else layer.weights:
         is_matrix = len(variable.shape) > 1
@@ -171,21 +173,7 @@ def _check_model(model: Any) -> None:
             f"replaced from outside. Wrap them where it makes them, in its constructor: "
             f"self.hidden = keras_dsd.apply(tf_keras.layers.Dense(64))."
         )
-    for part in parts:
-        for name, value in vars(part).items():
-            if _is_keras3_layer(value):
-                raise TypeError(
-                    f"Expected layers of tf_keras only. Received: model={model.name!r}, in which "
-                    f"{part.name}.{name} is a Keras 3 layer ({type(value).__module__}."
-                    f"{type(value).__name__}). Build it with tf_keras."
-                )
-
-
-def _is_keras3_layer(value: Any) -> bool:
-    return any(
-        base.__name__ == "Layer" and base.__module__.startswith("keras.")
-        for base in type(value).__mro__
-    )
+    refuse_foreign(model, parts, own="tf_keras", foreign="keras")
 
 
 def _not_a_model(model: Any) -> str:

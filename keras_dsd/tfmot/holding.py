@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 from tf_keras.src.utils import tf_utils
 
+from keras_dsd.patches import Patch
 from keras_dsd.tfmot import optimizer
-from keras_dsd.tfmot.patches import Patch
 from keras_dsd.tfmot.weight import Weight
 
 # From here on a tensor outgrows a core's cache, and a pass of its own over weight and mask would

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_dsd.rates import divide
 from keras_dsd.tfmot import optimizer
 
 _TRACKED = "dsd_learning_rate_factor"
@@ -66,7 +67,7 @@ class LearningRate:
                 rate = optimizer.get_learning_rate(each)
                 unscaled, scaled = self._scaled[id(each)]
                 if rate != scaled:  # a callback drove it on
-                    unscaled = _divide(rate, factor)
+                    unscaled = divide(rate, factor)
                 optimizer.set_learning_rate(each, unscaled)
         self._scaled.clear()
         self._note(1.0)
@@ -80,7 +81,7 @@ class LearningRate:
         if factor != 1.0:
             for each in self._settable():
                 rate = optimizer.get_learning_rate(each)
-                self._scaled[id(each)] = (_divide(rate, factor), rate)
+                self._scaled[id(each)] = (divide(rate, factor), rate)
         return factor
 
     def _rates(self) -> list[np.floating]:
@@ -99,10 +100,3 @@ class LearningRate:
         if factor != self._factor:
             self._factor = factor
             tracked_factor(self._model).assign(factor)
-
-
-def _divide(rate: np.floating, factor: float) -> np.floating:
-    """Returns the float32 that, multiplied by `factor`, gives `rate` again where there is one."""
-    near = np.float32(rate / factor)
-    candidates = [near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf))]
-    return next((c for c in candidates if np.float32(c * factor) == rate), near)

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from keras_dsd.tfmot.patches import Patch
+from keras_dsd.patches import Patch
 
 _Schedule = tf_keras.optimizers.schedules.LearningRateSchedule
 _New = tf_keras.optimizers.Optimizer

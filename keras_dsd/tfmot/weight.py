@@ -4,12 +4,18 @@ from typing import Any
 
 import numpy as np
 
+from keras_dsd.selection import FROZEN
 from keras_dsd.tfmot import optimizer
 
 
 def path_of(variable: Any, prefix: str = "") -> str:
     """Returns the path of a variable: the models around it, then its own name."""
     return prefix + variable.name.rpartition(":")[0]
+
+
+def frozen(layer: Any) -> str | None:
+    """Returns the reason why the weights of `layer` stay dense unless named, or None."""
+    return None if layer.trainable else FROZEN
 
 
 class Candidate:

@@ -11,7 +11,7 @@ from tensorflow_model_optimization.python.core.sparsity.keras import pruning_wra
 from keras_dsd.loading import WRAPPER
 from keras_dsd.selection import Selection
 from keras_dsd.tfmot import registry
-from keras_dsd.tfmot.weight import Candidate
+from keras_dsd.tfmot.weight import Candidate, frozen
 
 tf_keras.saving.get_custom_objects().pop(WRAPPER, None)  # what stood in for it so far
 
@@ -88,7 +88,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
 
     def _sparsity_of(self, kernel: Any) -> float:
         candidate = Candidate(kernel, self.prefix)
-        return self.selection.choose(candidate, trainable=self.layer.trainable)[0]
+        return self.selection.choose(candidate, frozen(self.layer))[0]
 
     def add_weight(self, name: str | None = None, **kwargs: Any) -> Any:
         """Adds a variable; a layer with several kernels needs a name for each one's mask."""

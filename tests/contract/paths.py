@@ -1,5 +1,6 @@
 """What the contract suite needs of one path. Each path runs in a process of its own."""
 
+import contextlib
 import importlib
 import os
 
@@ -7,8 +8,8 @@ import numpy as np
 
 PATH = os.environ.get("KERAS_DSD_PATH", "tf_keras")
 
-if PATH != "tf_keras":
-    raise ValueError(f"Expected KERAS_DSD_PATH to be tf_keras. Received: {PATH!r}.")
+if PATH not in ("tf_keras", "keras"):
+    raise ValueError(f"Expected KERAS_DSD_PATH to be tf_keras or keras. Received: {PATH!r}.")
 
 keras = importlib.import_module(PATH)
 
@@ -18,11 +19,28 @@ def slots(model, weight):
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     variables = optimizer.variables() if callable(optimizer.variables) else optimizer.variables
     return {
-        variable.name: variable.numpy()
+        variable.name: np.array(variable)
         for variable in variables
-        if tuple(variable.shape) == tuple(weight.shape)
-        and f"/{weight.path}:0" in f"/{variable.name}"
+        if tuple(variable.shape) == tuple(weight.shape) and _is_slot(variable.name, weight.path)
     }
+
+
+def _is_slot(name, path):
+    if PATH == "tf_keras":
+        return f"/{path}:0" in f"/{name}"
+    return name.startswith(path.replace("/", "_") + "_")
+
+
+def name_of(variable):
+    """Returns what tells a variable from the model's others."""
+    return variable.name if PATH == "tf_keras" else variable.path
+
+
+def double_precision():
+    """Has float64 mean what it says; JAX takes it for float32 otherwise."""
+    if keras.backend.backend() != "jax":
+        return contextlib.nullcontext()
+    return importlib.import_module("jax").enable_x64(True)
 
 
 def seed(value):
@@ -59,6 +77,10 @@ OPTIMIZERS = {
     "adam": lambda: keras.optimizers.Adam(1e-3),
     "adamw": lambda: keras.optimizers.AdamW(1e-3, weight_decay=0.01),
 }
+
+
+# Without momentum, tf_keras keeps a slot for it all the same.
+NUM_SLOTS = {"sgd": int(PATH == "tf_keras"), "momentum": 1, "adam": 2, "adamw": 2}
 
 
 class Watch(keras.callbacks.Callback):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from paths import keras, seed
+from paths import double_precision, keras, seed
 
 import keras_dsd as dsd
 
@@ -101,6 +101,12 @@ def algorithm_1(weights, optimizer, x, y, batch):
         optimizer.forget(index, ~mask)
     after.append(epochs(LR / 10))
     return after
+
+
+@pytest.fixture(autouse=True)
+def _double_precision():
+    with double_precision():
+        yield
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -28,12 +28,12 @@ def test_expressions_are_searched_not_matched_whole():
 
 
 def test_frozen_weights_need_to_be_named():
-    assert Selection(0.3).choose(weight("w"), trainable=False) == (0.0, selection.FROZEN)
-    frozen = Selection(lambda w: 0.3).choose(weight("w"), trainable=False)
+    assert Selection(0.3).choose(weight("w"), selection.FROZEN) == (0.0, selection.FROZEN)
+    frozen = Selection(lambda w: 0.3).choose(weight("w"), selection.FROZEN)
     assert frozen == (0.0, selection.FROZEN)
-    matched = Selection({"a/.": 0.3}).choose(weight("a/w"), trainable=False)
+    matched = Selection({"a/.": 0.3}).choose(weight("a/w"), selection.FROZEN)
     assert matched == (0.0, selection.FROZEN)
-    assert Selection({"a/w": 0.3}).choose(weight("a/w"), trainable=False) == (0.3, None)
+    assert Selection({"a/w": 0.3}).choose(weight("a/w"), selection.FROZEN) == (0.3, None)
 
 
 def test_zero_leaves_dense():

@@ -1,0 +1,159 @@
+"""The one door to Keras 3, on any backend that trains. Models stay as they are."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keras_dsd.foreign import refuse_foreign
+from keras_dsd.keras3 import backends, beside, kernels
+from keras_dsd.keras3.beside import Beside
+from keras_dsd.keras3.training import Side
+from keras_dsd.keras3.weight import Candidate, Weight
+from keras_dsd.selection import ONE_LAYER, Selection, refuse_unmatched
+from keras_dsd.sparsity_report import SkippedWeight
+from keras_dsd.training import Trainer, abandon
+
+__all__ = ["Weight", "apply", "skipped", "strip", "trainer", "weights"]
+
+
+def apply(model: Any, selection: Selection) -> Any:
+    """Notes beside `model` what to prune, and returns it.
+
+    Args:
+        model: A Keras 3 model or layer.
+        selection: What to prune.
+
+    Raises:
+        TypeError: `model` is something else of Keras, or holds layers of another Keras.
+        ValueError: `model`, or a part of it, went through `apply` already, or nothing in it is
+            selected.
+    """
+    _check_model(model)
+    is_built = all(part.built for part in kernels.parts_of(model))
+    kept = Beside(selection, refuse_later=not is_built)
+    choices = list(_choices(model, model, kept))
+    if is_built:
+        paths = [candidate.path for candidate, _, _ in choices]
+        selection.see(variable.path for variable in model.variables)
+        refuse_unmatched(selection, paths)
+        if not any(sparsity for _, sparsity, _ in choices):
+            raise ValueError(
+                f"Expected a model with weights to prune. Received: model={model.name!r} with "
+                f"sparsity={selection.sparsity!r} and exclude={selection.exclude!r}, which select "
+                f"none of {paths}. Select at least one."
+            )
+    beside.put(model, kept)
+    return model
+
+
+def strip(model: Any) -> Any:
+    """Forgets what is kept beside `model`, and returns it.
+
+    Raises:
+        TypeError: `model` is something else of Keras.
+        ValueError: `model` holds nothing that went through `apply`.
+    """
+    found = _applied(model)
+    abandon(model)
+    for part, _ in found:
+        beside.drop(part)
+    return model
+
+
+def weights(model: Any) -> list[Weight]:
+    """Returns what DSD prunes in `model`.
+
+    Raises:
+        TypeError: `model` is something else of Keras.
+        ValueError: `model` holds nothing that went through `apply`.
+    """
+    found: dict[int, Weight] = {}
+    for part, kept in _applied(model):
+        if kept.refuse_later and all(each.built for each in kernels.parts_of(part)):
+            kept.refuse_later = False
+            kept.selection.see(variable.path for variable in part.variables)
+            paths = [candidate.path for candidate, _, _ in _choices(part, model, kept)]
+            refuse_unmatched(kept.selection, paths)
+        for candidate, sparsity, _ in _choices(part, model, kept):
+            if sparsity:
+                weight = Weight(candidate.found, model, sparsity, kept)
+                found.setdefault(id(weight.variable), weight)
+    return list(found.values())
+
+
+def skipped(model: Any) -> list[SkippedWeight]:
+    """Returns the weights of `model` that are never pruned, with reasons.
+
+    Raises:
+        TypeError: `model` is something else of Keras.
+        ValueError: `model` holds nothing that went through `apply`.
+    """
+    taken = {id(weight.variable) for weight in weights(model)}
+    found = []
+    applied = _applied(model)
+    asked = [choice for part, kept in applied for choice in _choices(part, model, kept)]
+    outside = [(candidate, 0.0, ONE_LAYER) for candidate in _candidates(model, model)]
+    for candidate, _, reason in [*asked, *outside]:
+        if id(candidate.variable) not in taken:
+            taken.add(id(candidate.variable))
+            found.append(SkippedWeight(candidate.path, candidate.shape, reason or ONE_LAYER))
+    return found
+
+
+def trainer(model: Any) -> Trainer:
+    """Returns the training side of `model`.
+
+    Raises:
+        TypeError: `model` is something else of Keras.
+        ValueError: `model` holds nothing that went through `apply`.
+    """
+    _applied(model)
+    return Trainer(model, Side(model, weights))
+
+
+def _choices(part: Any, model: Any, kept: Beside) -> Iterator[tuple[Candidate, float, str | None]]:
+    """Yields each variable of `part`, its sparsity, and why it stays dense."""
+    for candidate in _candidates(part, model):
+        if candidate.found.barred:
+            yield candidate, 0.0, candidate.found.barred
+        else:
+            yield candidate, *kept.choose(candidate, candidate.found.unless_named)
+
+
+def _candidates(part: Any, model: Any) -> list[Candidate]:
+    return [Candidate(found, model) for found in kernels.find(part)]
+
+
+def _applied(model: Any) -> list[tuple[Any, Beside]]:
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(_not_a_model(model))
+    found = [(part, kept) for part in kernels.parts_of(model) if (kept := beside.get(part))]
+    if not found:
+        raise ValueError(
+            f"Expected a model that went through apply(). Received: model={model.name!r}. Call "
+            f"model = keras_dsd.apply(model, sparsity=0.3) first; a model that was loaded from a "
+            f"file needs it again."
+        )
+    return found
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(_not_a_model(model))
+    backends.current()
+    parts = list(kernels.parts_of(model))
+    if any(beside.get(part) for part in parts):
+        raise ValueError(
+            f"Expected a model that did not go through apply() yet. Received: "
+            f"model={model.name!r}, of which {next(p.name for p in parts if beside.get(p))!r} did. "
+            f"Call strip() first."
+        )
+    refuse_foreign(model, parts, own="keras", foreign="tf_keras")
+
+
+def _not_a_model(model: Any) -> str:
+    return (
+        f"Expected `model` to be a Keras model or layer. Received: model={model!r} of type "
+        f"{type(model).__name__}. Give the model that you would call fit on."
+    )

@@ -1,0 +1,96 @@
+"""Masks on TensorFlow: variables, one copy on each replica, read by the compiled step."""
+
+import platform
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_dsd.patches import Patch
+
+# A step that was traced with a mask keeps the mask's memory as long as it lives.
+KEEPS_MASKED_STEP = False
+# From here on a tensor outgrows a core's cache, and a pass of its own over weight and mask would
+# cost up to a tenth of a step: the update and the mask are compiled into one pass.
+COMPILED_SIZE = 2**18
+
+
+def put_mask(mask: np.ndarray, variable: Any, model: Any, earlier: Any) -> Any:
+    """Returns a variable that holds `mask`: `earlier`, which a traced step may read, or its own."""
+    del variable
+    if earlier is not None:
+        earlier.assign(mask)
+        return earlier
+    with model.distribute_strategy.scope():
+        return tf.Variable(mask, trainable=False, name="dsd_mask")
+
+
+def mask_to_numpy(mask: Any) -> np.ndarray:
+    """Returns the mask as a boolean array."""
+    return mask.numpy()
+
+
+def apply_mask(variable: Any, mask: Any) -> None:
+    """Sets a variable to zero where `mask` is False, on each replica by itself."""
+    variable = variable.value if isinstance(variable, keras.Variable) else variable
+
+    def on_all(strategy: Any, variable: Any, mask: Any) -> None:
+        strategy.extended.update(variable, _zero, args=(mask,), group=False)
+
+    tf.__internal__.distribute.interim.maybe_merge_call(
+        on_all, tf.distribute.get_strategy(), variable, mask
+    )
+
+
+def update_patches(optimizer: Any, held: Any) -> list[Patch]:
+    """Returns what makes the mask part of each update of a weight without a constraint."""
+    plain = optimizer.update_step
+
+    @tf.function(jit_compile=True)
+    def compiled(gradient: Any, variable: Any, learning_rate: Any, mask: Any, key: Any) -> None:
+        del key  # a trace for each variable
+        plain(gradient, variable, learning_rate)
+        _zero(variable, mask)
+
+    def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:
+        key = optimizer._var_key(variable)
+        mask = held.mask_in_update(optimizer, key)
+        if mask is None:
+            plain(gradient, variable, learning_rate)
+        elif _is_compiled(optimizer, variable):
+            compiled(gradient, variable, learning_rate, mask.value(), key)
+        else:
+            plain(gradient, variable, learning_rate)
+            _zero(variable, mask)
+
+    return [Patch(vars(optimizer), "update_step", update_step)]
+
+
+def around(train_step: Callable[..., Any], held: Any, whole: bool) -> Callable[..., Any]:
+    """Returns `train_step`, followed by the mask where `whole` is True."""
+
+    def step(data: Any) -> Any:
+        logs = train_step(data)
+        held.mask_all()
+        return logs
+
+    return step if whole else train_step
+
+
+def feed(step: Callable[..., Any], masks: Callable[[], Sequence[Any]]) -> Callable[..., Any]:
+    """Returns `step`: it reads the masks where they are."""
+    del masks
+    return step
+
+
+def _zero(variable: Any, mask: Any) -> None:
+    value = tf.convert_to_tensor(variable)
+    variable.assign(tf.where(tf.convert_to_tensor(mask), value, tf.zeros_like(value)))
+
+
+def _is_compiled(optimizer: Any, variable: Any) -> bool:
+    """Returns whether to compile the update: XLA may not take an optimizer of the user's own."""
+    known = type(optimizer).__module__.startswith("keras.") and platform.system() != "Darwin"
+    return known and variable.shape.num_elements() >= COMPILED_SIZE

@@ -1,0 +1,107 @@
+"""Ends each update of a held weight in `weight * mask`."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+
+from keras_dsd.keras3 import backends, optimizer
+from keras_dsd.keras3.weight import Weight
+from keras_dsd.patches import Patch
+
+
+class MaskedUpdates:
+    """What a model and its optimizers do while weights are held.
+
+    The mask follows in the optimizer's `apply`: after the update, a constraint of the user's and
+    the moving averages, which are masked as well. A backend may mask within the update instead.
+    Where a `train_step` or an optimizer of the user's own may update in another way, the weights
+    are masked at the step's end too.
+
+    Args:
+        model: The model that trains.
+        weights: Its weights, held.
+    """
+
+    def __init__(self, model: Any, weights: Sequence[Weight]) -> None:
+        self.model = model
+        self.variables = [weight.variable for weight in weights]
+        self._weights = weights
+        self._traced: dict[int, Any] = {}
+        self._backend = backends.current()
+        self._optimizers = optimizer.optimizers_of(model)
+
+    def masks(self) -> list[Any]:
+        """Returns the masks as they are now, as the backend keeps them."""
+        return [weight.mask_on_device for weight in self._weights]
+
+    def patches(self) -> list[Patch]:
+        """Returns what has to stand on model and optimizers while a step is made, traced or run."""
+        found = []
+        for each in self._optimizers:
+            found += self._backend.update_patches(each, self)
+            found.append(Patch(vars(each), "apply", self._masked_apply(each)))
+        train_step = self._backend.around(self.model.train_step, self, self._updates_elsewhere())
+        return [*found, Patch(vars(self.model), "train_step", train_step)]
+
+    @contextlib.contextmanager
+    def traced_with(self, masks: Sequence[Any]) -> Iterator[None]:
+        """Has `masks` stand for those in force: the arguments of a function that is traced."""
+        self._traced = {id(v): mask for v, mask in zip(self.variables, masks, strict=True)}
+        try:
+            yield
+        finally:
+            self._traced = {}
+
+    def mask_in_update(self, each: Any, key: Any) -> Any:
+        """Returns the mask to apply within the update of a variable, or None.
+
+        Args:
+            each: The optimizer.
+            key: Its key of the variable.
+        """
+        for weight in self._weights:
+            if each._var_key(weight.variable) == key and weight.variable.constraint is None:
+                return self._mask_of(weight)
+        return None
+
+    def mask_all(self) -> None:
+        """Sets every held weight, and its averages, to zero where it is pruned."""
+        for weight in self._weights:
+            self._backend.apply_mask(weight.variable, self._mask_of(weight))
+            for each in self._optimizers:
+                self._mask_average(each, weight)
+
+    def _masked_apply(self, each: Any) -> Callable[..., Any]:
+        apply = each.apply
+        within = bool(self._backend.update_patches(each, self))
+
+        def masked_apply(*args: Any, **kwargs: Any) -> Any:
+            result = apply(*args, **kwargs)
+            for weight in self._weights:
+                free = weight.variable.constraint is None
+                if optimizer.updates(each, weight.variable) and not (within and free):
+                    self._backend.apply_mask(weight.variable, self._mask_of(weight))
+                    self._mask_average(each, weight)
+            return result
+
+        return masked_apply
+
+    def _mask_average(self, each: Any, weight: Weight) -> None:
+        average = optimizer.average_of(each, weight.variable)
+        if average is not None:
+            self._backend.apply_mask(average, self._mask_of(weight))
+
+    def _mask_of(self, weight: Weight) -> Any:
+        traced = self._traced.get(id(weight.variable))
+        return weight.mask_on_device if traced is None else traced
+
+    def _updates_elsewhere(self) -> bool:
+        methods = [type(self.model).train_step, "train_step" in vars(self.model)]
+        methods += [type(each).apply_gradients for each in self._optimizers]
+        return any(method is True or _is_the_users(method) for method in methods if method)
+
+
+def _is_the_users(method: Any) -> bool:
+    return not getattr(method, "__module__", "").startswith(keras.__name__ + ".")

@@ -1,0 +1,61 @@
+"""What DSD needs of Keras 3 optimizers: slots and averages."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+_AVERAGES = "_model_variables_moving_average"
+
+
+def optimizers_of(model: Any) -> list[Any]:
+    """Returns the optimizers of a model: the compiled one and any held as an attribute.
+
+    Loss scaling is taken off: what comes back is the optimizer inside.
+    """
+    held = [each for each in vars(model).values() if isinstance(each, keras.optimizers.Optimizer)]
+    inner = [getattr(e, "inner_optimizer", e) for e in [getattr(model, "optimizer", None), *held]]
+    return list({id(each): each for each in inner if each is not None}.values())
+
+
+def slots_of(optimizer: Any, variable: Any) -> dict[str, Any]:
+    """Returns the slots of `variable` that have a value for each of its positions, by name."""
+    index = optimizer._trainable_variables_indices.get(optimizer._var_key(variable))
+    at_index = {
+        name: value[index]
+        for name, value in vars(optimizer).items()
+        if index is not None and isinstance(value, list | tuple) and len(value) > index
+        and name not in ("_variables", "_trainable_variables")
+    }  # fmt: skip
+    return {
+        name: slot for name, slot in at_index.items()
+        if isinstance(slot, keras.Variable) and tuple(slot.shape) == tuple(variable.shape)
+    }  # fmt: skip
+
+
+def clear_slots(optimizer: Any, variable: Any, positions: np.ndarray) -> None:
+    """Sets the slots of `variable` to what they began with, where `positions` is True.
+
+    That is zero, but for the accumulators of Adagrad and Ftrl. The moving average that `use_ema`
+    keeps of a pruned weight is zero as well, and so are gradients accumulated for it. Adafactor's
+    factored statistics belong to whole rows and columns, and stay.
+    """
+    for name, slot in slots_of(optimizer, variable).items():
+        value = np.array(keras.ops.convert_to_numpy(slot.value))
+        slot.assign(np.where(positions, value.dtype.type(_initial(optimizer, name)), value))
+
+
+def average_of(optimizer: Any, variable: Any) -> Any:
+    """Returns the moving average that `use_ema` keeps of `variable`, or None."""
+    return slots_of(optimizer, variable).get(_AVERAGES)
+
+
+def updates(optimizer: Any, variable: Any) -> bool:
+    """Returns whether `optimizer` was built to update `variable`."""
+    return optimizer._var_key(variable) in optimizer._trainable_variables_indices
+
+
+def _initial(optimizer: Any, slot_name: str) -> float:
+    if slot_name == "_accumulators":
+        return float(getattr(optimizer, "initial_accumulator_value", 0.0))
+    return 0.0

@@ -1,0 +1,71 @@
+"""What the training of a Keras 3 model is made of."""
+
+from collections.abc import Callable
+from typing import Any
+
+from keras_dsd.keras3 import backends, optimizer
+from keras_dsd.keras3.holding import MaskedUpdates
+from keras_dsd.keras3.learning_rate import LearningRates
+from keras_dsd.keras3.weight import Weight
+from keras_dsd.patches import Patch, in_force
+from keras_dsd.training import patched
+
+
+class Side:
+    """The training of one Keras 3 model.
+
+    Args:
+        model: The model that trains.
+        weights_of: Finds what DSD prunes in a model.
+    """
+
+    def __init__(self, model: Any, weights_of: Callable[[Any], list[Weight]]) -> None:
+        self.model = model
+        self._weights_of = weights_of
+        self._rates = LearningRates()
+        self.keeps_masked_step = backends.current().KEEPS_MASKED_STEP
+
+    @property
+    def weights(self) -> list[Weight]:
+        """What DSD prunes; empty as long as the model has not made its weights."""
+        return self._weights_of(self.model)
+
+    def check(self) -> None:
+        """Raises ValueError where the optimizer is none of Keras's."""
+        if not optimizer.optimizers_of(self.model):
+            raise ValueError(
+                f"Expected an optimizer. Received: optimizer={self.model.optimizer!r}. Compile "
+                f"the model with an optimizer from keras.optimizers."
+            )
+
+    def scale(self, lr: float) -> None:
+        """Multiplies the learning rates."""
+        self._rates.scale(optimizer.optimizers_of(self.model), lr)
+
+    def unscale(self) -> None:
+        """Takes that back."""
+        self._rates.unscale()
+
+    def traced(self, lr: float) -> float:
+        """Returns `lr`: a compiled step holds what it multiplies the rate by."""
+        return lr
+
+    def make_step(self, masked: bool, lr: float) -> dict[str, Any]:
+        """Returns the attributes that make the model train by a step of its own."""
+        patches: list[Patch] = []
+        if masked:
+            updates = MaskedUpdates(self.model, self.weights)
+            patches = updates.patches()
+        elif lr != 1.0:
+            patches = [Patch(vars(self.model), "train_step", _anew(self.model.train_step))]
+        with in_force(patches):
+            type(self.model).make_train_function(self.model, force=True)
+        step = self.model.train_function
+        if masked:
+            step = backends.current().feed(step, updates.masks)
+        return {"train_function": patched(step, patches)}
+
+
+def _anew(train_step: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `train_step` as another function: JAX would run what it compiled for the same one."""
+    return lambda *args: train_step(*args)

@@ -1,0 +1,83 @@
+"""PrunableWeight over a Keras 3 variable and the mask that is kept beside its model."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_dsd.keras3 import backends, optimizer
+from keras_dsd.keras3.beside import Beside
+from keras_dsd.keras3.kernels import Found
+
+
+class Candidate:
+    """A weight that may be selected; what a callable given as `sparsity` gets to see.
+
+    Args:
+        found: The variable, and what its layer says of it.
+        model: The model that trains, which may keep the values elsewhere meanwhile.
+    """
+
+    def __init__(self, found: Found, model: Any) -> None:
+        self.found = found
+        self.variable = found.variable
+        self.path = found.path
+        self.shape = tuple(found.variable.shape)
+        self._model = model
+
+    def numpy(self) -> np.ndarray:
+        """Returns a copy of the values, in the dtype the optimizer updates."""
+        backends.sync(self._model)
+        return np.array(keras.ops.convert_to_numpy(self.variable.value))
+
+
+class Weight(Candidate):
+    """A weight that DSD prunes.
+
+    Args:
+        found: The variable, and what its layer says of it.
+        model: The model that trains.
+        sparsity: The share of it that `apply` was asked to prune.
+        beside: Where its mask is kept.
+    """
+
+    def __init__(self, found: Found, model: Any, sparsity: float, beside: Beside) -> None:
+        super().__init__(found, model)
+        self.sparsity = sparsity
+        self._beside = beside
+
+    @property
+    def mask_on_device(self) -> Any:
+        """The mask in force, as the backend keeps it, or None."""
+        return self._beside.mask_of(self.variable)
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """The mask in force, boolean, True where kept; None in dense phases."""
+        mask = self.mask_on_device
+        return None if mask is None else backends.current().mask_to_numpy(mask)
+
+    def assign(self, value: np.ndarray) -> None:
+        """Sets the values."""
+        backends.sync(self._model)
+        self.variable.assign(value)
+
+    def hold(self, mask: np.ndarray) -> None:
+        """Puts `mask` in force."""
+        backends.sync(self._model)
+        earlier = self.mask_on_device
+        on_device = backends.current().put_mask(mask, self.variable, self._model, earlier)
+        self._beside.set_mask(self.variable, on_device)
+
+    def release(self) -> None:
+        """Takes the mask out of force, and off the device."""
+        self._beside.set_mask(self.variable, None)
+
+    def clear_slots(self, positions: np.ndarray) -> None:
+        """Sets the slots of the model's optimizers to their initial value at `positions`."""
+        backends.sync(self._model)
+        for each in optimizer.optimizers_of(self._model):
+            optimizer.clear_slots(each, self.variable, positions)
+
+    def __repr__(self) -> str:
+        return f"<Weight {self.path} shape={self.shape} sparsity={self.sparsity:g}>"

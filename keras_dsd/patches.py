@@ -1,0 +1,52 @@
+"""Attributes that stand on objects for a while, in front of what was there."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+_ABSENT = object()
+
+
+class Patch(NamedTuple):
+    """A value for one attribute of one object.
+
+    Attributes:
+        place: The object's own attributes: `vars(object)`.
+        name: The attribute.
+        value: What it is to be.
+    """
+
+    place: dict[str, Any]
+    name: str
+    value: Any
+
+
+def put(patches: Sequence[Patch]) -> Callable[[], None]:
+    """Sets the attributes, and returns what puts back what was there.
+
+    An attribute that somebody else has set meanwhile is theirs, and stays.
+    """
+    originals = [place.get(name, _ABSENT) for place, name, _ in patches]
+    for place, name, value in patches:
+        place[name] = value
+
+    def restore() -> None:
+        for (place, name, value), original in zip(patches, originals, strict=True):
+            if place.get(name) is not value:
+                continue
+            if original is _ABSENT:
+                del place[name]
+            else:
+                place[name] = original
+
+    return restore
+
+
+@contextlib.contextmanager
+def in_force(patches: Sequence[Patch]) -> Iterator[None]:
+    """Sets the attributes within the block, and puts back what was there, whatever happens."""
+    restore = put(patches)
+    try:
+        yield
+    finally:
+        restore()
