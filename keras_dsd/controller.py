@@ -30,6 +30,7 @@ class Controller:
         self._trainer = trainer
         self._index: int | None = None
         self._num_pruned = 0
+        self._num_returned = 0
 
     def start(self, epochs: int | None) -> None:
         """Checks that the run can be made, and begins it.
@@ -49,6 +50,7 @@ class Controller:
         self._trainer.check()
         self._trainer.open()
         self._index = None
+        self._num_returned = 0
 
     def begin_epoch(self, epoch: int) -> None:
         """Enters the phase that `epoch` is in.
@@ -92,7 +94,7 @@ class Controller:
         """Ends the run, wherever it is."""
         index, self._index = self._index, None
         self._trainer.close()
-        if any(weight.mask is not None for weight in self._trainer.weights):
+        if self._is_pruned():
             _warn(
                 "Training ended with pruned weights: the sparse phase was the last one reached "
                 "(or its weights were restored). Go on with `initial_epoch` to train them dense "
@@ -103,6 +105,13 @@ class Controller:
                 "Training ended in DSD phase %d of %d; the phases after it did not run.",
                 index + 1, len(self._timeline.phases),
             )  # fmt: skip
+
+    def _is_pruned(self) -> bool:
+        """Returns whether weights are pruned now, if only since others restored them so."""
+        weights = self._trainer.weights
+        if any(weight.mask is not None for weight in weights):
+            return True
+        return 0 < self._num_returned <= count_zeros(weights)[0]
 
     def _prune(self, phase: SparsePhase) -> str:
         began = time.perf_counter()
@@ -126,14 +135,16 @@ class Controller:
         )
 
     def _return(self) -> str:
-        self._num_pruned = num_returned = 0
+        self._num_pruned = self._num_returned = 0
         for weight in self._trainer.weights:
             mask = weight.mask
             if mask is not None:
                 weight.clear_slots(~mask)
                 weight.release()
-                num_returned += int(np.count_nonzero(~mask))
-        return f"{num_returned} weights return from zero" if num_returned else "all weights train"
+                self._num_returned += int(np.count_nonzero(~mask))
+        if self._num_returned:
+            return f"{self._num_returned} weights return from zero"
+        return "all weights train"
 
 
 def count_zeros(weights: Sequence[PrunableWeight]) -> tuple[int, int]:

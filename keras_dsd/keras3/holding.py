@@ -71,7 +71,8 @@ class MaskedUpdates:
         for weight in self._weights:
             self._backend.apply_mask(weight.variable, self._mask_of(weight))
             for each in self._optimizers:
-                self._mask_average(each, weight)
+                if optimizer.updates(each, weight.variable):
+                    self._mask_average(each, weight)
 
     def _masked_apply(self, each: Any) -> Callable[..., Any]:
         apply = each.apply

@@ -5,8 +5,6 @@ from typing import Any
 import keras
 import numpy as np
 
-_AVERAGES = "_model_variables_moving_average"
-
 
 def optimizers_of(model: Any) -> list[Any]:
     """Returns the optimizers of a model: the compiled one and any held as an attribute.
@@ -47,7 +45,10 @@ def clear_slots(optimizer: Any, variable: Any, positions: np.ndarray) -> None:
 
 def average_of(optimizer: Any, variable: Any) -> Any:
     """Returns the moving average that `use_ema` keeps of `variable`, or None."""
-    return slots_of(optimizer, variable).get(_AVERAGES)
+    if not optimizer.use_ema:
+        return None
+    index = optimizer._trainable_variables_indices[optimizer._var_key(variable)]
+    return optimizer._model_variables_moving_average[index]
 
 
 def updates(optimizer: Any, variable: Any) -> bool:

@@ -13,6 +13,9 @@ if PATH not in ("tf_keras", "keras"):
 
 keras = importlib.import_module(PATH)
 
+# What Keras 3 begins the paths of a Sequential model's weights with; tf_keras: with nothing.
+IN = "" if PATH == "tf_keras" else "sequential/"
+
 
 def slots(model, weight):
     """Returns the optimizer's slots of `weight`, as arrays by name, found by shape and name."""
@@ -31,16 +34,39 @@ def _is_slot(name, path):
     return name.startswith(path.replace("/", "_") + "_")
 
 
+def rate(model):
+    """Returns the learning rate that the optimizer shows, in the dtype it is kept in."""
+    value = model.optimizer.learning_rate
+    if PATH == "tf_keras":
+        return np.float32(keras.backend.get_value(value))
+    return np.float32(keras.ops.convert_to_numpy(value))
+
+
+def left_behind(model):
+    """Returns what of a run is left on the model and its optimizer."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    on_model = {"train_step", "make_train_function", "reset_metrics"} & set(vars(model))
+    on_optimizer = {"apply", "update_step", "_update_step", "get_config"} & set(vars(optimizer))
+    return on_model | on_optimizer
+
+
 def name_of(variable):
     """Returns what tells a variable from the model's others."""
     return variable.name if PATH == "tf_keras" else variable.path
 
 
+@contextlib.contextmanager
 def double_precision():
     """Has float64 mean what it says; JAX takes it for float32 otherwise."""
     if keras.backend.backend() != "jax":
-        return contextlib.nullcontext()
-    return importlib.import_module("jax").enable_x64(True)
+        yield
+        return
+    config = importlib.import_module("jax").config  # JAX's context manager has moved about
+    config.update("jax_enable_x64", True)
+    try:
+        yield
+    finally:
+        config.update("jax_enable_x64", False)
 
 
 def seed(value):
@@ -67,7 +93,7 @@ def classifier(kind="mlp"):
 def compiled(model, optimizer="adam", **options):
     """Compiles `model` for digits and returns it."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, metrics=["accuracy"], **options)
+    model.compile(optimizer, loss, **{"metrics": ["accuracy"], **options})
     return model
 
 

@@ -60,7 +60,8 @@ def update_patches(optimizer: Any, held: Any) -> list[Patch]:
         if mask is None:
             plain(gradient, variable, learning_rate)
         elif _is_compiled(optimizer, variable):
-            compiled(gradient, variable, learning_rate, mask.value(), key)
+            rate = tf.convert_to_tensor(learning_rate)
+            compiled(gradient, variable, rate, mask.value(), key)
         else:
             plain(gradient, variable, learning_rate)
             _zero(variable, mask)

@@ -9,23 +9,31 @@ import torch
 from keras_dsd.patches import Patch
 
 KEEPS_MASKED_STEP = True
+# On a CPU a product of two types casts the one first: in parts that stay in a core's cache.
+_PART = 2**18
 
 
 def put_mask(mask: np.ndarray, variable: Any, model: Any, earlier: Any) -> Any:
-    """Returns the positions that are pruned, which is what PyTorch fills, on the device."""
+    """Returns `mask` on the variable's device, as int8, which PyTorch casts faster than bool."""
     del model, earlier
-    return torch.from_numpy(~mask).to(variable.value.device)
+    return torch.from_numpy(mask.astype(np.int8)).to(variable.value.device)
 
 
 def mask_to_numpy(mask: Any) -> np.ndarray:
-    """Returns the mask as a boolean array, True where kept."""
-    return ~mask.cpu().numpy()
+    """Returns the mask as a boolean array."""
+    return mask.cpu().numpy().astype(bool)
 
 
 def apply_mask(variable: Any, mask: Any) -> None:
-    """Sets a variable to zero where it is pruned."""
+    """Sets a variable to zero where `mask` is 0."""
+    value = variable.value
     with torch.no_grad():
-        variable.value.masked_fill_(mask, 0)
+        if value.device.type != "cpu" or not value.is_contiguous():
+            value.mul_(mask)
+            return
+        parts = zip(value.view(-1).split(_PART), mask.view(-1).split(_PART), strict=True)
+        for part, kept in parts:
+            part.mul_(kept)
 
 
 def update_patches(optimizer: Any, held: Any) -> list[Patch]:

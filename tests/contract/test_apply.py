@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-import tensorflow_model_optimization as tfmot
-import tf_keras
+from paths import IN, keras, name_of
 
 import keras_dsd as dsd
 
@@ -22,9 +21,9 @@ BAD_APPLY = {
     "empty dict": ({"sparsity": {}}, ValueError, "select none of"),
     "zero": ({"sparsity": 0}, ValueError, "select none of"),
     "unmatched": ({"sparsity": {"dense": 0.3, "conv": 0.5}}, ValueError,
-                  r"pattern='conv', which matches none of \['dense/kernel', 'dense_1/kernel'\]"),
-    "callable text": ({"sparsity": lambda w: "x"}, TypeError, r"sparsity\(dense/kernel\)='x'"),
-    "callable above": ({"sparsity": lambda w: 1.5}, ValueError, r"sparsity\(dense/kernel\)=1\.5"),
+                  r"pattern='conv', which matches none of \['.*dense/kernel', .*dense_1/kernel'"),
+    "callable text": ({"sparsity": lambda w: "x"}, TypeError, r"sparsity\(.*dense/kernel\)='x'"),
+    "callable above": ({"sparsity": lambda w: 1.5}, ValueError, r"sparsity\(.*dense/kernel\)=1\.5"),
     "exclude text": ({"exclude": "dense"}, TypeError, r"exclude='dense' of type str.*\['dense_1"),
     "exclude number": ({"exclude": [1]}, TypeError, "pattern=1 of type int"),
     "exclude unmatched": ({"exclude": ["conv"]}, ValueError, "exclude with pattern='conv'"),
@@ -35,8 +34,8 @@ BAD_APPLY = {
 
 
 def state(model):
-    names = [w.name for w in model.weights]
-    return model.get_config(), names, [w.numpy().tolist() for w in model.weights], model.optimizer
+    names = [name_of(w) for w in model.weights]
+    return model.get_config(), names, [w.tolist() for w in model.get_weights()], model.optimizer
 
 
 @pytest.mark.parametrize("case", BAD_APPLY)
@@ -51,63 +50,38 @@ def test_apply_refuses_and_changes_nothing(case, compiled, mlp):
 
 
 @pytest.mark.parametrize("name", ["apply", "strip", "weights", "report"])
-@pytest.mark.parametrize(
-    "thing", [None, 3, "model", [], object(), tf_keras.optimizers.SGD()], ids=str
-)
+@pytest.mark.parametrize("thing", [None, 3, "model", [], object(), keras.optimizers.SGD()], ids=str)
 def test_what_is_not_a_model_is_refused(name, thing):
-    with pytest.raises(TypeError, match="Expected `model` to be a tf_keras model or layer"):
+    with pytest.raises(TypeError, match="Expected `model` to be a .*model or layer"):
         getattr(dsd, name)(thing)
 
 
 @pytest.mark.parametrize("name", ["strip", "weights", "report"])
 def test_a_model_that_was_not_wrapped_is_refused(name, mlp):
-    with pytest.raises(ValueError, match=r"model='sequential' with no wrapped layer"):
+    with pytest.raises(ValueError, match=r"through apply\(\).*model='sequential'"):
         getattr(dsd, name)(mlp())
 
 
 def test_a_model_with_nothing_to_prune(mlp):
-    layers = tf_keras.layers
-    model = tf_keras.Sequential([layers.Input((4,)), layers.BatchNormalization()])
-    with pytest.raises(ValueError, match=r"weights to prune.*get_prunable_weights"):
+    layers = keras.layers
+    model = keras.Sequential([layers.Input((4,)), layers.BatchNormalization()])
+    with pytest.raises(ValueError, match=r"weights to prune.*Select at least one"):
         dsd.apply(model)
     with pytest.raises(ValueError, match="weights to prune"):
         dsd.apply(layers.Dropout(0.5))
 
 
-def test_apply_twice(compiled, mlp):
+def test_apply_twice(mlp):
     model = dsd.apply(mlp())
-    with pytest.raises(ValueError, match=r"not wrapped yet.*Call strip\(\) first"):
+    with pytest.raises(ValueError, match=r"Call strip\(\) first"):
         dsd.apply(model)
-    pruned = tfmot.sparsity.keras.prune_low_magnitude(mlp())
-    with pytest.raises(ValueError, match="strip_pruning"):
-        dsd.apply(pruned)
     assert len(dsd.weights(dsd.apply(dsd.strip(model)))) == 2
-
-
-def test_keras_3_is_refused_by_name():
-    import keras
-
-    layer = keras.layers.Dense(3)
-    with pytest.raises(TypeError, match=r"keras.src.layers.core.dense.Dense \(a Keras 3 object\)"):
-        dsd.apply(layer)
-
-    class Holder(tf_keras.layers.Layer):
-        def __init__(self):
-            super().__init__(name="holder")
-            vars(self)["inner"] = layer
-
-        def call(self, x):
-            return x
-
-    model = tf_keras.Sequential([tf_keras.layers.Input((4,)), Holder(), tf_keras.layers.Dense(2)])
-    with pytest.raises(TypeError, match=r"holder\.inner is a Keras 3 layer \(keras\."):
-        dsd.apply(model)
 
 
 def test_sparsity_by_pattern_first_match_wins(mlp):
     model = dsd.apply(mlp(), {"dense_1": 0.5, "dense": 0.25})
     assert {w.path: w.sparsity for w in dsd.weights(model)} == {
-        "dense/kernel": 0.25, "dense_1/kernel": 0.5,
+        IN + "dense/kernel": 0.25, IN + "dense_1/kernel": 0.5,
     }  # fmt: skip
 
 
@@ -116,20 +90,20 @@ def test_sparsity_by_callable_sees_the_weight(mlp):
 
     def sparsity(weight):
         seen.append((weight.path, weight.shape, weight.numpy().shape))
-        return 0.5 if weight.path == "dense/kernel" else 0
+        return 0.5 if weight.path == IN + "dense/kernel" else 0
 
     model = dsd.apply(mlp(), sparsity)
-    assert [(w.path, w.sparsity) for w in dsd.weights(model)] == [("dense/kernel", 0.5)]
-    assert ("dense_1/kernel", (16, 10), (16, 10)) in seen
+    assert [(w.path, w.sparsity) for w in dsd.weights(model)] == [(IN + "dense/kernel", 0.5)]
+    assert (IN + "dense_1/kernel", (16, 10), (16, 10)) in seen
 
 
 def test_exclude_and_no_match_are_reported(mlp):
     found = dsd.report(dsd.apply(mlp(), 0.3, exclude=["dense_1"]))
-    assert {s.path: s.reason for s in found.skipped}["dense_1/kernel"] == "excluded"
-    tf_keras.backend.clear_session()
+    assert {s.path: s.reason for s in found.skipped}[IN + "dense_1/kernel"] == "excluded"
+    keras.backend.clear_session()
     found = dsd.report(dsd.apply(mlp(), {"dense/": 0.3}))
     reasons = {s.path: s.reason for s in found.skipped}
-    assert reasons["dense_1/kernel"] == "no pattern of `sparsity` matches"
+    assert reasons[IN + "dense_1/kernel"] == "no pattern of `sparsity` matches"
 
 
 def test_what_apply_returns_shares_weights_and_predicts_the_same(digits, mlp):
@@ -150,7 +124,7 @@ def test_a_compiled_model_stays_compiled(digits, compiled, mlp):
     model = dsd.apply(plain)
     assert model.evaluate(*digits, verbose=0) == plain.evaluate(*digits, verbose=0)
     assert model.optimizer is plain.optimizer
-    assert dsd.apply(mlp()).optimizer is None
+    assert getattr(dsd.apply(mlp()), "optimizer", None) is None
 
 
 def test_report_as_data_and_as_text(digits, compiled, mlp):
@@ -160,13 +134,13 @@ def test_report_as_data_and_as_text(digits, compiled, mlp):
     found = dsd.report(model)
     data = found.to_dict()
     assert data["weights"][0] == {
-        "path": "dense/kernel", "shape": [64, 16], "size": 1024, "asked": 0.5, "measured": 0.5,
+        "path": IN + "dense/kernel", "shape": [64, 16], "size": 1024, "asked": 0.5, "measured": 0.5,
         "masked": True,
     }  # fmt: skip
     assert data["size"] == 1184 and data["sparsity"] == found.sparsity == 0.5
     lines = found.render().splitlines()
-    assert lines[2].split() == "dense/kernel 64 x 16 1,024 50.00% 50.00% held".split()
-    assert lines[-1].startswith("left dense: dense/bias, dense_1/bias (not a kernel")
+    assert lines[2].split() == f"{IN}dense/kernel 64 x 16 1,024 50.00% 50.00% held".split()
+    assert lines[-1].startswith(f"left dense: {IN}dense/bias, {IN}dense_1/bias (not a kernel")
     assert str(found) == found.render()
 
 
@@ -177,4 +151,4 @@ def test_weights_are_read_and_set_by_value(mlp):
     assert not (weight.numpy() == 1).all()
     weight.assign(values)
     assert (weight.numpy() == 1).all()
-    assert repr(weight) == "<Weight dense/kernel shape=(64, 16) sparsity=0.3>"
+    assert repr(weight) == f"<Weight {IN}dense/kernel shape=(64, 16) sparsity=0.3>"

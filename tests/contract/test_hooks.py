@@ -1,18 +1,16 @@
 """What happens around the phases: epochs, early stops, exceptions, second fits, loops by hand."""
 
-import collections
 import re
 import warnings
 
 import numpy as np
 import pytest
-import tensorflow as tf
-import tf_keras
 from absl import logging
+from paths import PATH, keras, left_behind, rate, seed
 
 import keras_dsd as dsd
 
-callbacks = tf_keras.callbacks
+callbacks = keras.callbacks
 
 
 def zeros(model):
@@ -24,13 +22,8 @@ PRUNED = [round(64 * 16 * 0.3), round(16 * 10 * 0.3)]
 
 def is_untouched(model):
     """Whether nothing of a run is left on the model."""
-    left = {"train_step", "make_train_function", "reset_metrics"} & set(vars(model))
     variables = [w.variable for w in dsd.weights(model)]
-    return not left and all(v.constraint is None for v in variables)
-
-
-def rate(model):
-    return float(model.optimizer.learning_rate)
+    return not left_behind(model) and all(v.constraint is None for v in variables)
 
 
 def test_phases_must_fit_in_the_epochs(digits, compiled, mlp):
@@ -71,7 +64,7 @@ def test_dense_zero_starts_from_a_trained_model_with_its_optimizer(digits, compi
 
 def test_initial_epoch_goes_on_from_weights_alone(digits, compiled, mlp):
     def run(parts):
-        tf_keras.utils.set_random_seed(3)
+        seed(3)
         model = compiled(dsd.apply(mlp()))
         schedule = dsd.DSDSchedule(1, 2, 1)
         for first, last in parts:
@@ -121,7 +114,9 @@ def test_validation_sees_the_phase_and_changes_nothing(digits, compiled, mlp):
         callbacks=[dsd.DSDSchedule(2, 2, 2), callbacks.ReduceLROnPlateau("loss")],
     ).history  # fmt: skip
     assert len(history["val_loss"]) == 3
-    assert history["lr"][-2:] == pytest.approx([1e-4, 1e-4])
+    assert history["lr" if PATH == "tf_keras" else "learning_rate"][-2:] == pytest.approx(
+        [1e-4, 1e-4]
+    )
     assert history["dsd_sparsity"][2:4] == pytest.approx([0.3, 0.3], abs=1e-3)
 
 
@@ -132,17 +127,17 @@ def test_evaluate_and_predict_inside_fit_leave_it_as_it_is(epochs_run, digits, c
     class Meddle(callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if batch == 4:
-                model.evaluate(*digits, verbose=0)
-                model.predict(digits[0], verbose=0)
+                self.model.evaluate(*digits, verbose=0)
+                self.model.predict(digits[0], verbose=0)
 
         def on_epoch_end(self, epoch, logs=None):
-            model.evaluate(*digits, verbose=0, callbacks=[schedule])
+            self.model.evaluate(*digits, verbose=0, callbacks=[schedule])
 
     schedule = dsd.DSDSchedule(1, 1, 1)
     plain = compiled(dsd.apply(mlp()))
     plain.set_weights(model.get_weights())
     for each, extra in ((model, [Meddle()]), (plain, [])):
-        tf_keras.utils.set_random_seed(4)
+        seed(4)
         callback = schedule if extra else dsd.DSDSchedule(1, 1, 1)
         each.fit(*digits, epochs=3, shuffle=False, verbose=0, callbacks=[callback, *extra])
     assert all(np.array_equal(a, b) for a, b in zip(
@@ -236,15 +231,15 @@ def test_after_an_exception_a_plain_fit_is_plain(epoch, error, digits, compiled,
                   callbacks=[dsd.DSDSchedule(1, 1, 1), Fail(epoch, error)])  # fmt: skip
     assert zeros(model) == (PRUNED if epoch == 1 else zeros(model))
     assert all(w.variable.constraint is None for w in dsd.weights(model))
-    reference = compiled(mlp(), tf_keras.optimizers.Adam.from_config({
+    reference = compiled(mlp(), keras.optimizers.Adam.from_config({
         **model.optimizer.get_config(), "learning_rate": 0.001}))  # fmt: skip
     reference.build((None, 8, 8, 1))
     reference.optimizer.build(reference.trainable_variables)
     for ours, theirs in zip(reference.trainable_weights, model.trainable_weights, strict=True):
-        ours.assign(theirs)
+        ours.assign(np.array(theirs))
     for ours, theirs in zip(reference.optimizer.variables, model.optimizer.variables, strict=True):
         if ours is not reference.optimizer.learning_rate:
-            ours.assign(theirs)
+            ours.assign(np.array(theirs))
     for each in (model, reference):
         each.fit(*digits, shuffle=False, verbose=0)
     assert is_untouched(model) and rate(model) == pytest.approx(0.001)
@@ -278,7 +273,7 @@ def test_hooks_driven_by_hand_around_train_on_batch(digits, compiled, mlp):
     x, y = digits
     results = []
     for by_hand in (False, True):
-        tf_keras.utils.set_random_seed(5)
+        seed(5)
         model = compiled(dsd.apply(mlp()), "sgd")
         schedule = dsd.DSDSchedule(1, 1, 1)
         if by_hand:
@@ -302,30 +297,18 @@ def test_hooks_driven_by_hand_around_train_on_batch(digits, compiled, mlp):
     assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
 
 
-def test_a_loop_that_does_not_hold_the_mask_warns(digits, compiled, mlp):
+def test_a_loop_that_does_not_hold_the_mask_warns(compiled, mlp):
     model = compiled(dsd.apply(mlp()))
     schedule = dsd.DSDSchedule(0, 1, 1)
     schedule.set_model(model)
     schedule.on_train_begin()
     schedule.on_epoch_begin(0)
-    with tf.GradientTape() as tape:
-        loss = model.loss(digits[1], model(digits[0]))
-    gradients = tape.gradient(loss, model.trainable_weights)
-    model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
+    for weight in dsd.weights(model):
+        weight.assign(weight.numpy() + 0.01)
     with pytest.warns(UserWarning, match="The mask did not hold: .* 355 were to stay so"):
         schedule.on_epoch_end(0)
     with pytest.warns(UserWarning, match="pruned weights"):
         schedule.on_train_end()
-
-
-def test_strip_gives_the_rate_of_a_file_back(digits, compiled, mlp, tmp_path):
-    model = compiled(dsd.apply(mlp()), tf_keras.optimizers.Adam(0.002))
-    path = tmp_path / "model.keras"
-    save = callbacks.LambdaCallback(on_epoch_end=lambda *_: model.save(path))
-    model.fit(*digits, epochs=2, verbose=0, callbacks=[dsd.DSDSchedule(0, 1, 1), save])
-    loaded = tf_keras.models.load_model(path)
-    assert rate(loaded) == pytest.approx(0.0002)
-    assert rate(dsd.strip(loaded)) == pytest.approx(0.002)
 
 
 def test_every_run_warns_not_only_the_first_of_a_process(digits, compiled, mlp):
@@ -365,28 +348,6 @@ def test_weights_that_are_not_finite_stop_before_anything_is_pruned(bad, digits,
     for weight, values in zip(dsd.weights(model), before, strict=True):
         assert np.array_equal(weight.numpy(), values, equal_nan=True)
         assert weight.mask is None
-
-
-def test_dense_steps_hold_no_pruning_operation(digits, compiled, mlp):
-    operations = {}
-    plain = compiled(mlp())
-    model = compiled(dsd.apply(mlp()))
-
-    class Look(callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            graph = self.model.train_tf_function.get_concrete_function(iterator).graph
-            types = collections.Counter(op.type for op in graph.get_operations())
-            operations.setdefault("plain" if self.model is plain else epoch, types)
-
-    data = tf.data.Dataset.from_tensor_slices(digits).batch(32)
-    iterator = iter(data)
-    plain.fit(data, verbose=0, callbacks=[Look()])
-    model.fit(data, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1), Look()])
-    assert operations[0] == operations["plain"]
-    assert operations[2] == operations["plain"]
-    assert operations[1] - operations["plain"] == {  # for two weights
-        "Placeholder": 2, "ReadVariableOp": 4, "Mul": 2, "AssignVariableOp": 2,
-    }  # fmt: skip
 
 
 def test_the_progress_line_shows_phase_and_sparsity(digits, compiled, mlp, capsys):

@@ -1,0 +1,7 @@
+"""Keeps apart the tests that can't share a process: those of tf_keras and those of Keras 3."""
+
+import os
+
+IS_TF_KERAS = os.environ.get("KERAS_DSD_PATH", "tf_keras") == "tf_keras"
+
+collect_ignore = ["keras3"] if IS_TF_KERAS else ["tfmot"]
