@@ -10,16 +10,19 @@ VENV ?= .venv
 # TensorFlow's C++ side logs dozens of lines as it is imported.
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: demo test test-slow test-oldest lint typecheck build-check wheel-check clean
+.PHONY: demo torch test test-slow test-oldest lint typecheck build-check wheel-check clean
 
 demo: $(VENV)/.has-examples
 	$(VENV)/bin/python examples/quickstart.py $(ARGS)
 
+# Has the tests run on PyTorch too; without it they leave that out.
+torch: $(VENV)/.has-torch
+
 test: $(VENV)/.has-test
-	$(VENV)/bin/python -m pytest tests -m "not slow"
+	$(VENV)/bin/python tools/run_tests.py -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.has-test
-	$(VENV)/bin/python -m pytest tests -m slow
+	$(VENV)/bin/python tools/run_tests.py -m slow $(ARGS)
 
 test-oldest:
 	@$(MAKE) --no-print-directory test PYTHON=$(PYTHON_OLDEST) VENV=.venv-oldest PINS=requirements/oldest.txt

@@ -64,6 +64,8 @@ class Controller:
         index = self._timeline.index_at(epoch)
         phase = self._timeline.phases[index]
         if index != self._index:
+            if self._index is None and epoch == self._timeline.start_of(index):
+                self._recover(index - 1)
             changed = self._prune(phase) if isinstance(phase, SparsePhase) else self._return()
             self._index = index
             logging.info(
@@ -113,6 +115,19 @@ class Controller:
             return True
         return 0 < self._num_returned <= count_zeros(weights)[0]
 
+    def _recover(self, index: int) -> None:
+        """Puts masks back in force where a run goes on right after phase `index`, if sparse.
+
+        A checkpoint of the phase's last epoch may hold the zeros and not the masks; without them
+        the weights would return with slots that a run in one piece clears.
+        """
+        phase = self._timeline.phases[index] if index >= 0 else None
+        if isinstance(phase, SparsePhase):
+            for weight in self._trainer.weights:
+                mask = None if weight.mask is not None else _mask_in(weight, phase)
+                if mask is not None:
+                    weight.hold(mask)
+
     def _prune(self, phase: SparsePhase) -> str:
         began = time.perf_counter()
         weights = self._trainer.weights
@@ -126,8 +141,7 @@ class Controller:
             masks.check_finite(weight.numpy(), weight.path)
         self._num_pruned = 0
         for weight in weights:
-            sparsity = weight.sparsity if phase.sparsity is None else phase.sparsity
-            self._num_pruned += _hold_smallest(weight, sparsity)
+            self._num_pruned += _hold_smallest(weight, phase)
         size = sum(int(np.prod(weight.shape)) for weight in weights)
         return (
             f"pruned {self._num_pruned} of {size} weights in {len(weights)} tensors, "
@@ -159,13 +173,26 @@ def _warn(message: str) -> None:
     warnings.warn_explicit(message, UserWarning, __file__, 1, module=__name__, registry={})
 
 
-def _hold_smallest(weight: PrunableWeight, sparsity: float) -> int:
+def _sparsity_in(weight: PrunableWeight, phase: SparsePhase) -> float:
+    return weight.sparsity if phase.sparsity is None else phase.sparsity
+
+
+def _mask_in(weight: PrunableWeight, phase: SparsePhase) -> np.ndarray | None:
+    """Returns the mask that the weight's zeros show, or None where it is not pruned as asked."""
+    values = weight.numpy()
+    masks.check_finite(values, weight.path)
+    mask = masks.magnitude_mask(values, _sparsity_in(weight, phase))
+    return None if values[~mask].any() else mask
+
+
+def _hold_smallest(weight: PrunableWeight, phase: SparsePhase) -> int:
     values, mask = weight.numpy(), weight.mask
-    num_pruned = masks.num_pruned(values.size, sparsity)
+    num_pruned = masks.num_pruned(values.size, _sparsity_in(weight, phase))
     if mask is None or np.count_nonzero(~mask) != num_pruned or values[~mask].any():
         returned = np.zeros(values.shape, bool) if mask is None else ~mask
-        mask = masks.magnitude_mask(values, sparsity)
-        weight.assign(np.where(mask, values, np.zeros((), values.dtype)))
+        mask = masks.magnitude_mask(values, _sparsity_in(weight, phase))
         weight.hold(mask)
-        weight.clear_slots(~mask | returned)
+        if values[~mask].any() or returned.any():
+            weight.assign(np.where(mask, values, np.zeros((), values.dtype)))
+            weight.clear_slots(~mask | returned)
     return num_pruned

@@ -129,6 +129,10 @@ class Timeline:
         ends = list(itertools.accumulate(phase.epochs for phase in self.phases))
         return min(bisect.bisect_right(ends, epoch), len(ends) - 1)
 
+    def start_of(self, index: int) -> int:
+        """Returns the first epoch of the phase `index`, counted from 0."""
+        return sum(phase.epochs for phase in self.phases[:index])
+
     def __str__(self) -> str:
         return ", then ".join(str(phase) for phase in self.phases)
 

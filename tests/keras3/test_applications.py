@@ -1,0 +1,68 @@
+"""Every architecture of keras.applications: an epoch of one batch in each phase, and out again."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+from watching import Zeros, pruned
+
+import keras_dsd as dsd
+
+BACKEND = keras.backend.backend()
+SMALL = ["MobileNet", "MobileNetV3Small"]
+SIZES = {"Xception": 71, "InceptionV3": 75, "InceptionResNetV2": 75, "ConvNeXt": 32}
+NAMES = sorted(
+    name for name, made in vars(keras.applications).items()
+    if inspect.isfunction(made) and name[0].isupper()
+)  # fmt: skip
+
+
+def size_of(name):
+    return next((size for start, size in SIZES.items() if name.startswith(start)), 32)
+
+
+def test_the_list_is_whole():
+    assert {"ResNet50", "VGG16", "EfficientNetV2L", "ConvNeXtXLarge", "NASNetLarge"} <= {*NAMES}
+    assert len(NAMES) >= 38 and {*SMALL} <= {*NAMES}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in SMALL else pytest.mark.slow) for n in NAMES]
+)
+def test_an_application(name, tmp_path):
+    size = size_of(name)
+    model = getattr(keras.applications, name)(
+        weights=None, include_top=False, pooling="avg", input_shape=(size, size, 3)
+    )
+    names, config = [w.path for w in model.weights], model.get_config()
+    x = np.random.default_rng(0).normal(size=(4, size, size, 3)).astype("float32")
+    y = np.zeros((4, model.output_shape[-1]), "float32")
+    assert dsd.apply(model, 0.3) is model
+    model.compile(keras.optimizers.SGD(1e-4, momentum=0.9), "mse")
+    watch = Zeros()
+    model.fit(x, y, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1), watch])
+    assert watch.seen[1] == [pruned(model)]
+    assert sum(watch.seen[2][0]) < sum(watch.seen[1][0])
+    reasons = {each.path: each.reason for each in dsd.report(model).skipped}
+    depthwise = [path for path, reason in reasons.items() if "depthwise kernel" in reason]
+    kinds = {type(layer).__name__ for layer in model._flatten_layers()}
+    assert bool(depthwise) == bool(kinds & {"DepthwiseConv2D", "SeparableConv2D"})
+    assert dsd.strip(model) is model
+    assert [w.path for w in model.weights] == names and model.get_config() == config
+    check_export(model, x, tmp_path)
+
+
+def check_export(model, x, folder):
+    """SavedModel where Keras exports one; on PyTorch the .keras file."""
+    predicted = model.predict(x, verbose=0)
+    if BACKEND == "torch":
+        model.save(folder / "model.keras")
+        again = keras.models.load_model(folder / "model.keras").predict(x, verbose=0)
+    else:
+        import tensorflow as tf
+
+        model.export(str(folder / "saved"), verbose=False)
+        loaded = tf.saved_model.load(str(folder / "saved"))
+        again = loaded.serve(x)
+    np.testing.assert_allclose(again, predicted, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,236 @@
+"""Nothing of a model changes but its weights: apply returns the same object, in every phase."""
+
+import gc
+import io
+import subprocess
+import sys
+import weakref
+
+import keras
+import numpy as np
+import pytest
+from watching import pruned, run, zeros
+
+import keras_dsd as dsd
+
+
+def look_of(model):
+    """All that a user can see of a model, but its weights' values."""
+    lines = io.StringIO()
+    model.summary(print_fn=lambda line: lines.write(line + "\n"))
+    return {
+        "config": model.get_config(),
+        "weights": [(w.path, w.shape, str(w.dtype), w.trainable) for w in model.weights],
+        "variables": [v.path for v in model.variables],
+        "optimizer": [v.path for v in model.optimizer.variables],
+        "summary": lines.getvalue(),
+        "attributes": set(vars(model)) - {"history", "_jax_state", "_eval_epoch_iterator"},
+        "layers": [(type(layer), id(layer)) for layer in model._flatten_layers()],
+        "constraints": [v.constraint for v in model.trainable_variables],
+    }
+
+
+def test_nothing_changes_in_any_phase(digits, compiled, mlp):
+    model = compiled(mlp())
+    model.optimizer.build(model.trainable_variables)
+    model.fit(*digits, verbose=0)
+    before = look_of(model)
+    assert dsd.apply(model, 0.4) is model
+    looks = []
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            looks.append(look_of(self.model))
+
+    run(model, *digits, callbacks=[Look()])
+    hidden = {"make_train_function", "reset_metrics"}
+    for look in looks:
+        assert look.pop("attributes") - before["attributes"] == hidden
+        assert look == {key: value for key, value in before.items() if key != "attributes"}
+    assert look_of(model) == before
+    assert dsd.strip(model) is model
+    assert look_of(model) == before
+    with pytest.raises(ValueError, match=r"went through apply\(\)"):
+        dsd.weights(model)
+
+
+def test_a_file_of_any_phase_is_a_plain_file(digits, compiled, mlp, tmp_path):
+    """It loads where keras_dsd is not there, at the unscaled rate, with the zeros in it."""
+    model = compiled(dsd.apply(mlp(), 0.4), keras.optimizers.Adam(0.002))
+    path = str(tmp_path / "{epoch}.keras")
+    run(model, *digits, callbacks=[keras.callbacks.ModelCheckpoint(path)])
+    code = (
+        "import sys, keras, numpy as np; from pathlib import Path\n"
+        "for epoch in (1, 2, 3):\n"
+        f"    model = keras.models.load_model(Path({str(tmp_path)!r}) / f'{{epoch}}.keras')\n"
+        "    count = [int(np.sum(np.array(l.kernel) == 0)) for l in model.layers[1:]]\n"
+        "    print(count, float(np.array(model.optimizer.learning_rate)))\n"
+        "print('keras_dsd' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    *rows, ours = done.stdout.splitlines()
+    rate = str(float(np.float32(0.002)))
+    assert [row[row.index("]") + 2 :] for row in rows] == [rate] * 3
+    assert rows[1].startswith(str(pruned(model))) and not rows[2].startswith(str(pruned(model)))
+    assert ours == "False"
+
+
+@pytest.mark.parametrize("fails", [(0, 5), (1, 2), (2, 5), (3, 4), (4, 4)], ids=str)
+def test_backup_and_restore_ends_in_the_same_weights(fails, digits, compiled, mlp, tmp_path):
+    class Fail(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+        def on_train_batch_end(self, batch, logs=None):
+            if (self.epoch, batch) == fails:
+                raise RuntimeError("power cut")
+
+    def fit(*others):
+        keras.utils.set_random_seed(3)
+        model = compiled(dsd.apply(mlp(), 0.4), keras.optimizers.Adam(0.0073))
+        model.fit(*digits, epochs=5, shuffle=False, verbose=0,
+                  callbacks=[dsd.DSDSchedule(1, 2, 2), *others])  # fmt: skip
+        return [*model.get_weights(), *map(np.array, model.optimizer.variables)]
+
+    whole = fit()
+    backup = str(tmp_path / "backup")
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(keras.callbacks.BackupAndRestore(backup), Fail())
+    restored = fit(keras.callbacks.BackupAndRestore(backup))
+    for a, b in zip(whole, restored, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_a_model_in_which_a_part_went_through_apply(digits, compiled):
+    class Outer(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.flat = keras.layers.Flatten()
+            self.hidden = dsd.apply(keras.layers.Dense(16, "relu"), 0.4)
+            self.out = keras.layers.Dense(10, name="out")
+
+        def call(self, x):
+            return self.out(self.hidden(self.flat(x)))
+
+    model = compiled(Outer())
+    model(digits[0][:1])
+    assert [w.path.rpartition("/")[2] for w in dsd.weights(model)] == ["kernel"]
+    run(model, *digits)
+    reasons = {s.path.split("/")[-2]: s.reason for s in dsd.report(model).skipped}
+    assert reasons["out"] == "outside the layer that was wrapped"
+    with pytest.raises(ValueError, match=r"did not go through apply\(\) yet.*Call strip\(\)"):
+        dsd.apply(model)
+    dsd.strip(model)
+    assert len(dsd.weights(dsd.apply(model))) == 2
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.flat = keras.layers.Flatten()
+        self.hidden = keras.layers.Dense(16, "relu")
+        self.out = keras.layers.Dense(10, name="out")
+
+    def call(self, x):
+        return self.out(self.hidden(self.flat(x)))
+
+
+def test_a_model_that_is_built_by_fit(digits, compiled):
+    model = compiled(dsd.apply(Subclassed(), {"out": 0.5, ".": 0.25}))
+    assert dsd.weights(model) == []
+    run(model, *digits)
+    assert [w.sparsity for w in dsd.weights(model)] == [0.25, 0.5]
+
+
+def test_patterns_that_match_nothing_are_refused_once_the_model_is_built(digits, compiled):
+    model = compiled(dsd.apply(Subclassed(), {"out": 0.5, "conv": 0.25}))
+    with pytest.raises(ValueError, match="pattern='conv', which matches none of"):
+        model.fit(*digits, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1)])
+
+
+def test_a_callable_is_asked_once_for_each_weight(digits, compiled, mlp):
+    asked = []
+    model = compiled(dsd.apply(mlp(), lambda weight: asked.append(weight.path) or 0.4))
+    run(model, *digits)
+    dsd.report(model)
+    assert asked == ["sequential/dense/kernel", "sequential/dense_1/kernel"]
+
+
+def test_what_is_kept_beside_a_model_goes_with_it(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp(), 0.4))
+    with pytest.warns(UserWarning, match="pruned weights"):
+        model.fit(*digits, verbose=0, callbacks=[dsd.DSDSchedule(phases=[dsd.SparsePhase(1)])])
+    assert zeros(model) == pruned(model)
+    gone = weakref.ref(model)
+    del model
+    keras.utils.clear_session()
+    gc.collect()
+    assert gone() is None
+
+
+def test_strip_after_an_exception_ends_the_run(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp(), 0.4), keras.optimizers.Adam(0.002))
+
+    class Fail(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise RuntimeError("disk")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        model.fit(*digits, epochs=2, verbose=0, callbacks=[
+            dsd.DSDSchedule(phases=[dsd.DensePhase(2, lr=0.1)]), Fail()])  # fmt: skip
+    rate = float(np.array(model.optimizer.learning_rate))
+    assert rate == pytest.approx(0.0002)
+    dsd.strip(model)
+    assert float(np.array(model.optimizer.learning_rate)) == pytest.approx(0.002)
+    assert not {"make_train_function", "reset_metrics"} & set(vars(model))
+    assert "get_config" not in vars(model.optimizer)
+
+
+def test_the_rate_may_be_set_while_it_is_scaled(digits, compiled, mlp):
+    """What a callback sets is the rate in use; config and variables hold the unscaled one."""
+    model = compiled(dsd.apply(mlp(), 0.4), keras.optimizers.SGD(0.01))
+    seen = []
+
+    class Set(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            optimizer = self.model.optimizer
+            if batch == 2:
+                optimizer.learning_rate = 0.002
+            if batch == 4:
+                optimizer.learning_rate.assign(0.004)
+            seen.append((float(np.array(optimizer.learning_rate)),
+                         float(np.array(optimizer.variables[1])),
+                         optimizer.get_config()["learning_rate"]))  # fmt: skip
+
+    model.fit(*digits, verbose=0, callbacks=[
+        dsd.DSDSchedule(phases=[dsd.DensePhase(1, lr=0.1)]), Set()])  # fmt: skip
+    np.testing.assert_allclose(seen[0], [0.001, 0.01, 0.01], rtol=1e-6)
+    np.testing.assert_allclose(seen[2], [0.002, 0.02, 0.02], rtol=1e-6)
+    np.testing.assert_allclose(seen[9], [0.004, 0.04, 0.04], rtol=1e-6)
+    assert float(np.array(model.optimizer.learning_rate)) == pytest.approx(0.04)
+
+
+IMPORTS = """
+import sys
+import numpy as np
+import keras
+import keras_dsd as dsd
+layers = keras.layers
+model = keras.Sequential([layers.Input((4,)), layers.Dense(3), layers.Dense(2)])
+model = dsd.apply(model)
+model.compile("adam", "mse")
+x, y = np.ones((8, 4), "float32"), np.ones((8, 2), "float32")
+model.fit(x, y, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1)])
+dsd.report(model)
+dsd.strip(model)
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+
+
+def test_no_other_framework_is_imported():
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    loaded = set(done.stdout.split())
+    assert not loaded & {"tf_keras", "tensorflow_model_optimization"}
+    assert ("tensorflow" in loaded) == (keras.backend.backend() == "tensorflow")

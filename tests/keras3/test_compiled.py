@@ -1,0 +1,98 @@
+"""Dtypes and ways to compile: zeros at every batch end, and the same as without compiling."""
+
+import keras
+import numpy as np
+import pytest
+from watching import run
+
+import keras_dsd as dsd
+
+BACKEND = keras.backend.backend()
+COMPILED = {
+    "auto": {},
+    "jit": {"jit_compile": True},
+    "no jit": {"jit_compile": False},
+    "eager": {"run_eagerly": True},
+    "several steps": {"steps_per_execution": 4},
+}
+
+
+@pytest.fixture(autouse=True)
+def _policy():
+    before = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+def model_of(dtype):
+    keras.config.set_dtype_policy(dtype)
+    layers = keras.layers
+    return keras.Sequential([
+        layers.Input((8, 8, 1)), layers.Conv2D(4, 3, activation="relu"),
+        layers.BatchNormalization(), layers.Flatten(), layers.Dense(10),
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("case", COMPILED)
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_ways_to_compile(dtype, case, digits, compiled):
+    if BACKEND == "torch" and case in ("several steps", "jit"):
+        pytest.skip("Keras has one step an execution on PyTorch; compiling is a test of its own")
+    model = compiled(dsd.apply(model_of(dtype), 0.4), **COMPILED[case])
+    x, y = digits
+    if case == "several steps":
+        zeros = []
+
+        class Look(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                zeros.append([int(np.sum(w.numpy() == 0)) for w in dsd.weights(self.model)])
+
+        history = model.fit(x, y, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1), Look()])
+        assert zeros[3:6] == [[14, 576]] * 3 and len(zeros) == 9
+        history = history.history
+    else:
+        history = run(model, x, y)
+    assert np.isfinite(history["loss"]).all()
+    assert {str(w.numpy().dtype) for w in dsd.weights(model)} == {"float32"}
+    scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (dtype == "mixed_float16")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+def test_weights_of_other_dtypes(dtype, digits, compiled):
+    if dtype == "float64" and BACKEND == "jax":
+        pytest.skip("JAX takes float64 for float32 unless told otherwise")
+    # float16 keeps what is small, so that kept weights are not taken for pruned ones.
+    model = compiled(dsd.apply(model_of(dtype), 0.4), keras.optimizers.SGD(0.01))
+    run(model, digits[0] + 0.05, digits[1])
+    assert {str(w.numpy().dtype) for w in dsd.weights(model)} == {dtype}
+
+
+@pytest.mark.slow
+def test_torch_compile(digits, compiled, mlp):
+    if BACKEND != "torch":
+        pytest.skip("PyTorch's compiler")
+    model = compiled(dsd.apply(mlp(), 0.4), jit_compile=True)
+    run(model, *digits)
+
+
+def test_large_tensors_are_masked_within_a_compiled_update(digits, compiled, monkeypatch):
+    """On TensorFlow they have an update of their own; elsewhere nothing differs."""
+    if BACKEND == "tensorflow":
+        from keras_dsd.keras3.backends import tensorflow
+
+        monkeypatch.setattr(tensorflow, "COMPILED_SIZE", 1)
+    results = []
+    for eager in (False, True):
+        keras.utils.set_random_seed(2)
+        options = {"run_eagerly": True} if eager else {"jit_compile": BACKEND == "jax"}
+        layers = keras.layers
+        model = keras.Sequential([
+            layers.Input((64,)), layers.Embedding(17, 4), layers.Flatten(), layers.Dense(10)
+        ])  # fmt: skip
+        model = compiled(dsd.apply(model, 0.4), keras.optimizers.Adam(0.01), **options)
+        x = (digits[0].reshape(-1, 64) * 16).astype("int32")
+        run(model, x, digits[1], shuffle=False)
+        results.append([w.numpy() for w in dsd.weights(model)])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,162 @@
+"""Models with a training step of their own, on each backend; what a TensorFlow step is made of."""
+
+import collections
+
+import keras
+import numpy as np
+import pytest
+from watching import run
+
+import keras_dsd as dsd
+
+BACKEND = keras.backend.backend()
+
+
+class Own(keras.Sequential):
+    """Computes its gradients itself, and updates through the optimizer or by hand."""
+
+    by_hand = False
+
+    def train_step(self, *args):
+        return getattr(self, f"_{BACKEND}")(*args)
+
+    def _tensorflow(self, data):
+        import tensorflow as tf
+
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self._update(gradients)
+        return {"loss": loss}
+
+    def _torch(self, data):
+        import torch
+
+        x, y = data
+        self.zero_grad()
+        loss = self.compute_loss(x, y, self(x, training=True))
+        loss.backward()
+        with torch.no_grad():
+            self._update([v.value.grad for v in self.trainable_weights])
+        return {"loss": loss}
+
+    def _update(self, gradients):
+        if not self.by_hand:
+            self.optimizer.apply(gradients, self.trainable_weights)
+            return
+        for gradient, variable in zip(gradients, self.trainable_weights, strict=True):
+            variable.assign(variable - 0.05 * gradient)
+
+    def _jax(self, state, data):
+        import jax
+
+        trainable, others, optimizer, metrics = state
+        x, y = data[:2]
+
+        def loss_of(trainable, others):
+            outputs, others = self.stateless_call(trainable, others, x, training=True)
+            return self.compute_loss(x, y, outputs), others
+
+        grad = jax.value_and_grad(loss_of, has_aux=True)
+        (loss, others), gradients = grad(trainable, others)
+        if self.by_hand:
+            trainable = [w - 0.05 * g for w, g in zip(trainable, gradients, strict=True)]
+        else:
+            trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
+        return {"loss": loss}, (trainable, others, optimizer, metrics)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_train_step_of_the_users_own(by_hand, digits, compiled, mlp):
+    model = Own([keras.layers.Input((8, 8, 1)), *mlp().layers])
+    model.by_hand = by_hand
+    model = compiled(dsd.apply(model, 0.4), keras.optimizers.SGD(0.05, momentum=0.9))
+    before = model.evaluate(*digits, verbose=0)
+    run(model, *digits)
+    assert model.evaluate(*digits, verbose=0) < before
+
+
+def test_a_step_of_several_updates_is_masked_after_each(digits, compiled, mlp):
+    """Between two updates of one step the zeros hold, for what the second is computed from."""
+    if BACKEND == "jax":
+        pytest.skip("nothing between two updates can be seen from outside there")
+    seen = []
+
+    class Twice(Own):
+        def _update(self, gradients):
+            for _ in range(2):
+                self.optimizer.apply(gradients, self.trainable_weights)
+                seen.append(int(np.sum(np.array(self.trainable_weights[0]) == 0)))
+
+    model = compiled(dsd.apply(Twice([keras.layers.Input((8, 8, 1)), *mlp().layers]), 0.4),
+                     run_eagerly=True)  # fmt: skip
+    run(model, *digits)
+    assert seen[20:40] == [410] * 20
+
+
+def traced_in(step):
+    """Returns the tf.function that Keras's step calls, however we wrap it."""
+    cells = [cell.cell_contents for cell in step.__closure__ or ()]
+    traced = [each for each in cells if hasattr(each, "_list_all_concrete_functions")]
+    inner = [each for each in cells if callable(each) and hasattr(each, "__closure__")]
+    return next(iter(traced), None) or next(found for found in map(traced_in, inner) if found)
+
+
+def test_dense_steps_hold_no_pruning_operation(digits, compiled, mlp):
+    if BACKEND != "tensorflow":
+        pytest.skip("graphs of TensorFlow")
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices(digits).batch(32)
+    operations = {}
+    plain, model = compiled(mlp()), compiled(dsd.apply(mlp()))
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            (step,) = traced_in(self.model.train_function)._list_all_concrete_functions()
+            functions = step.graph.as_graph_def().library.function
+            types = collections.Counter(node.op for each in functions for node in each.node_def)
+            operations.setdefault("plain" if self.model is plain else epoch, types)
+
+    plain.fit(data, shuffle=False, verbose=0, callbacks=[Look()])
+    model.fit(data, shuffle=False, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1), Look()])
+    assert operations[0] == operations["plain"]
+    added = operations[1] - operations["plain"]
+    assert added["SelectV2"] == 2 and added["AssignVariableOp"] == 2
+    assert not (operations[2] - operations["plain"]).keys() - {"Mul", "Const"}  # the rate's factor
+
+
+def test_the_compiled_step_of_jax_takes_masks_as_arguments(digits, compiled, mlp):
+    """A constant would stay in the program's memory, and a second mask would not be seen."""
+    if BACKEND != "jax":
+        pytest.skip("programs of JAX")
+    model = compiled(dsd.apply(mlp(), 0.5))
+    phases = [dsd.SparsePhase(1), dsd.DensePhase(1), dsd.SparsePhase(1, sparsity=0.25),
+              dsd.DensePhase(1)]  # fmt: skip
+    zeros = []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            zeros.append(int(np.sum(dsd.weights(self.model)[0].numpy() == 0)))
+
+    model.fit(*digits, epochs=4, verbose=0, callbacks=[dsd.DSDSchedule(phases=phases), Look()])
+    assert zeros[:10] == [512] * 10 and zeros[20:30] == [256] * 10
+
+
+def itemsize(mask):
+    return mask.dtype.size if BACKEND == "tensorflow" else mask.dtype.itemsize
+
+
+def test_masks_take_a_byte_a_weight_and_go_with_the_phase(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp(), 0.4))
+    sizes = []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            masks = [w.mask_on_device for w in dsd.weights(self.model)]
+            sizes.append([None if mask is None else itemsize(mask) for mask in masks])
+
+    run(model, *digits, callbacks=[Look()])
+    assert sizes[0] == sizes[20] == [None, None]
+    assert sizes[10] == [1, 1]

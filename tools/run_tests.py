@@ -1,0 +1,146 @@
+"""Runs the suite once for each path to Keras, and adds the results up.
+
+Importing TF-MOT changes what tf.keras means, and the backend of Keras 3 is settled when Keras is
+imported. So each path is a pytest of its own. What this program does not know goes on to pytest:
+
+    python tools/run_tests.py --only=jax -m "not slow" -k algorithm
+"""
+
+import argparse
+import importlib.util
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+# In the order in which they begin: the longest first, so that nothing long is left for the end.
+PATHS = {
+    "tf_keras": {"KERAS_DSD_PATH": "tf_keras", "KERAS_BACKEND": "tensorflow"},
+    "tensorflow": {"KERAS_DSD_PATH": "keras", "KERAS_BACKEND": "tensorflow"},
+    "torch": {"KERAS_DSD_PATH": "keras", "KERAS_BACKEND": "torch"},
+    "jax": {"KERAS_DSD_PATH": "keras", "KERAS_BACKEND": "jax"},
+}
+TESTS = {
+    "tf_keras": ["tests/pure", "tests/contract", "tests/tfmot"],
+    "keras": ["tests/contract", "tests/keras3"],
+}
+NO_TESTS = 5  # pytest's exit code where none was collected
+
+
+class Result(NamedTuple):
+    """How many tests of a path passed, failed and were skipped, and what else there is to say."""
+
+    counts: Counter[str]
+    remark: str = ""
+
+
+class Run:
+    """pytest on one path, given `further` arguments; what it writes goes into `folder`."""
+
+    def __init__(self, path: str, further: Sequence[str], folder: pathlib.Path) -> None:
+        self.path = path
+        self._began = time.monotonic()
+        self._output = folder / f"{path}.txt"
+        self._results = folder / f"{path}.xml"
+        # A cache of its own: --last-failed then means what failed on this path.
+        own = [f"--junit-xml={self._results}", "-o", f"cache_dir=.pytest_cache/{path}"]
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pytest", *TESTS[PATHS[path]["KERAS_DSD_PATH"]], *own,
+                 *further],
+                cwd=ROOT, env={**os.environ, **PATHS[path]}, process_group=0,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+
+    def has_ended(self) -> bool:
+        """Returns whether pytest is done."""
+        return self._process.poll() is not None
+
+    def end(self) -> None:
+        """Ends pytest, and what its tests started, if it still runs."""
+        if not self.has_ended():
+            os.killpg(self._process.pid, signal.SIGTERM)
+            self._process.wait()
+
+    def report(self) -> Result:
+        """Prints what pytest printed, and returns how it went."""
+        print(f"\n==== {self.path}: took {time.monotonic() - self._began:.0f} s")
+        print(self._output.read_text(encoding="utf-8", errors="replace"), flush=True)
+        return result_of(self._process.returncode, self._results)
+
+
+def result_of(code: int, results: pathlib.Path) -> Result:
+    """Returns how a pytest went that ended with `code` and should have written `results`."""
+    ended = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    try:
+        cases = ElementTree.parse(results).findall(".//testcase")
+    except (FileNotFoundError, ElementTree.ParseError):
+        return Result(Counter(failed=1), f"CRASHED: {ended} before it could report")
+    counts = Counter(_outcome({child.tag for child in case}) for case in cases)
+    if code in (0, NO_TESTS) or (code == 1 and counts["failed"]):
+        return Result(counts, "" if cases else "no tests")
+    return Result(counts | Counter(failed=1), f"BROKEN OFF: {ended}")
+
+
+def _outcome(tags: set[str]) -> str:
+    return "failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"
+
+
+def summary(counts: Counter[str]) -> str:
+    """Returns the counts as a line."""
+    return ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("passed", "failed", "skipped"))
+
+
+def run(paths: Sequence[str], jobs: int, further: Sequence[str]) -> dict[str, Result]:
+    """Runs pytest on `paths`, `jobs` at a time, and returns the result of each."""
+    waiting, running, results = list(paths), list[Run](), dict[str, Result]()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    print(f"{waiting[0]}: running", flush=True)
+                    running.append(Run(waiting.pop(0), further, pathlib.Path(folder)))
+                for ended in [each for each in running if each.has_ended()]:
+                    running.remove(ended)
+                    results[ended.path] = ended.report()
+                time.sleep(0.1)
+        finally:
+            for each in running:
+                each.end()
+                each.report()
+    return results
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs what the arguments ask for, prints a summary, and returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser.add_argument("--jobs", type=int, default=2, help="how many paths at a time")
+    parser.add_argument("--only", action="append", choices=PATHS, help="a path; may be repeated")
+    options, further = parser.parse_known_args(arguments)
+    chosen = [path for path in PATHS if path in (options.only or PATHS)]
+    has_torch = importlib.util.find_spec("torch") is not None
+    results = run([p for p in chosen if has_torch or p != "torch"], max(options.jobs, 1), further)
+    print("\n==== All paths")
+    for path, (counts, remark) in results.items():
+        print(f"{path}: {summary(counts)}" + (f" ({remark})" if remark else ""))
+    if "torch" in chosen and not has_torch:
+        print("torch: LEFT OUT, since PyTorch is not installed; `make torch` installs it")
+    total = sum((result.counts for result in results.values()), Counter())
+    print(summary(total), flush=True)
+    return int(total["failed"] > 0 or not total)  # that nothing ran is no success
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit("Interrupted: what was still running has been ended.")
