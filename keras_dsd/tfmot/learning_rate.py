@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_dsd.rates import divide
+from keras_dsd.rates import divide, multiply
 from keras_dsd.tfmot import optimizer
 
 _TRACKED = "dsd_learning_rate_factor"
@@ -54,7 +54,7 @@ class LearningRate:
         """Multiplies the rates, which are unscaled, by `factor`."""
         for each in self._settable():
             rate = optimizer.get_learning_rate(each)
-            scaled = np.float32(rate * factor)
+            scaled = multiply(rate, factor)
             self._scaled[id(each)] = (rate, scaled)
             optimizer.set_learning_rate(each, scaled)
         self._note(factor)

@@ -100,13 +100,20 @@ def algorithm_1(weights, optimizer, x, y, batch):
     for index, mask in masks.items():
         optimizer.forget(index, ~mask)
     after.append(epochs(LR / 10))
-    return after
+    return after, list(masks.values())
 
 
 @pytest.fixture(autouse=True)
 def _double_precision():
     with double_precision():
         yield
+
+
+def initial_weights():
+    """The same on every path, so that all of them end where the transcription does."""
+    random = np.random.default_rng(11)
+    shapes = [(64, 12), (12,), (12, 10), (10,)]
+    return [random.normal(scale=0.2, size=shape) for shape in shapes]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -122,19 +129,26 @@ def test_every_phase_matches_algorithm_1(digits, case):
             layers.Dense(10, dtype="float64"),
         ]
     )
-    expected = algorithm_1(model.get_weights(), make_reference(), x, y, batch=64)
+    model.set_weights(initial_weights())
+    expected, masks = algorithm_1(model.get_weights(), make_reference(), x, y, batch=64)
     model = dsd.apply(model, SPARSITY)
     model.compile(make_optimizer(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
     class AtPhaseEnds(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             if (epoch + 1) % EPOCHS == 0:
-                self.seen.append([w.numpy() for w in self.model.trainable_weights])
+                self.seen.append([np.array(w) for w in self.model.trainable_weights])
+            if epoch + 1 == 2 * EPOCHS:
+                self.masks = [weight.mask for weight in dsd.weights(self.model)]
 
     ends = AtPhaseEnds()
     ends.seen = []
-    model.fit(x, y, batch_size=64, shuffle=False, epochs=3 * EPOCHS, verbose=0,
+    history = model.fit(x, y, batch_size=64, shuffle=False, epochs=3 * EPOCHS, verbose=0,
               callbacks=[dsd.DSDSchedule(EPOCHS, EPOCHS, EPOCHS), ends])  # fmt: skip
     for ours, reference in zip(ends.seen, expected, strict=True):
         for a, b in zip(ours, reference, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert all(np.array_equal(a, b) for a, b in zip(ends.masks, masks, strict=True))
+    assert history.history["dsd_phase"] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    zeros = sum(np.count_nonzero(~mask) for mask in masks) / sum(mask.size for mask in masks)
+    assert history.history["dsd_sparsity"][3:6] == pytest.approx([zeros] * 3, abs=1e-12)

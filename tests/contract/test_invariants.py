@@ -80,7 +80,7 @@ def test_the_three_phases_batch_by_batch(digits, name, kind):
     assert history["dsd_phase"] == [0, 0, 1, 1, 2, 2]
     zeros = sum(pruned.sum() for pruned in masks) / sum(pruned.size for pruned in masks)
     assert history["dsd_sparsity"][2:4] == pytest.approx([zeros, zeros], abs=1e-12)
-    assert history["dsd_sparsity"][0] == 0 and history["dsd_sparsity"][5] < 0.1
+    assert history["dsd_sparsity"][0] == 0 and history["dsd_sparsity"][5] < 0.15
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -7,7 +7,7 @@ from paths import PATH, keras, rate, seed
 import keras_dsd as dsd
 
 optimizers = keras.optimizers
-BASE, TENTH = np.float32(0.01), np.float32(np.float32(0.01) * 0.1)
+BASE, TENTH = np.float32(0.01), np.float32(0.01) * np.float32(0.1)
 
 
 class Rates(keras.callbacks.Callback):

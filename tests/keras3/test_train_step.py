@@ -120,7 +120,9 @@ def test_dense_steps_hold_no_pruning_operation(digits, compiled, mlp):
             operations.setdefault("plain" if self.model is plain else epoch, types)
 
     plain.fit(data, shuffle=False, verbose=0, callbacks=[Look()])
-    model.fit(data, shuffle=False, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1), Look()])
+    model.fit(
+        data, shuffle=False, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1), Look()]
+    )
     assert operations[0] == operations["plain"]
     added = operations[1] - operations["plain"]
     assert added["SelectV2"] == 2 and added["AssignVariableOp"] == 2

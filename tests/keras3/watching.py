@@ -33,8 +33,10 @@ class Zeros(keras.callbacks.Callback):
 def run(model, x, y, batch_size=32, callbacks=(), **options):
     """Trains an epoch in each phase; checks the zeros of every batch; returns the history."""
     watch = Zeros()
-    history = model.fit(x, y, batch_size=batch_size, epochs=3, verbose=0,
-                        callbacks=[dsd.DSDSchedule(1, 1, 1), watch, *callbacks], **options)  # fmt: skip
+    everything = [dsd.DSDSchedule(1, 1, 1), watch, *callbacks]
+    history = model.fit(
+        x, y, batch_size=batch_size, epochs=3, verbose=0, callbacks=everything, **options
+    )
     steps = -(-len(y) // batch_size)
     assert watch.seen[1] == [pruned(model)] * steps
     assert sum(watch.seen[0][-1]) < sum(watch.seen[1][-1])

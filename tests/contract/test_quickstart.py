@@ -7,13 +7,15 @@ import subprocess
 import sys
 
 import pytest
+from paths import PATH
 
 QUICKSTART = pathlib.Path(__file__).parents[2] / "examples" / "quickstart.py"
 
 
 @pytest.mark.parametrize("dense", [0, 1])
 def test_quickstart(dense, tmp_path):
-    flags = [f"--dense={dense}", "--sparse=1", "--redense=1", "--sparsity=0.5", "--seed=3",
+    keras = "2" if PATH == "tf_keras" else "3"
+    flags = [f"--keras={keras}", f"--dense={dense}", "--sparse=1", "--redense=1", "--sparsity=0.5", "--seed=3",
              f"--export_dir={tmp_path / 'exported'}"]  # fmt: skip
     done = subprocess.run(
         [sys.executable, str(QUICKSTART), *flags], cwd=tmp_path, env={**os.environ},
