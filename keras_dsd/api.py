@@ -19,18 +19,21 @@ def apply(
 ) -> Any:
     """Chooses the weights that DSD prunes and returns the model to compile and fit.
 
-    The model that comes back shares its weights with `model`; its prunable layers are wrapped.
+    A Keras 3 model comes back as it is, the same object; what was asked for is kept beside it. Of a
+    tf_keras model, one comes back that shares its weights and whose prunable layers are wrapped.
     Nothing is pruned yet: `DSDSchedule` does that when the sparse phase begins. A model that
-    was compiled stays compiled, with its optimizer and the optimizer's state. Layers of unknown
-    type are left as they are; `report` lists them.
+    was compiled stays compiled, with its optimizer and the optimizer's state. What can't be
+    pruned is left as it is; `report` lists it.
 
     Args:
-        model: A Sequential or functional tf_keras model, with others nested in it or not. Or a
-            single layer, for use inside a subclassed model.
+        model: Any Keras 3 model or layer, built or not. Or a Sequential or functional tf_keras
+            model, with others nested in it or not; or a single tf_keras layer, for use inside a
+            subclassed model.
         sparsity: Share of each weight tensor to prune, a fraction in [0, 1). Or a dict
             `{regular expression on the weight's path: fraction}`, where the first that
             `re.search` finds in the path counts, 0 leaves the weight dense and so does a path
-            that none matches. Or a callable from a `PrunableWeight` to a fraction.
+            that none matches; what is left dense by default, such as a frozen weight, needs its
+            whole path as the expression. Or a callable from a `PrunableWeight` to a fraction.
             Defaults to `0.3`.
         exclude: Regular expressions on paths; weights whose path one matches stay dense.
         pattern: `None`: single weights are pruned.
@@ -40,11 +43,11 @@ def apply(
         The model, or the layer, to train.
 
     Raises:
-        TypeError: `model` is not a tf_keras model or layer, or another argument is of the
-            wrong type.
+        TypeError: `model` is no Keras model or layer, or holds layers of the other Keras, or
+            another argument is of the wrong type.
         ValueError: A fraction is outside [0, 1), a pattern matches no weight, nothing is left
-            to prune, `pattern` or `scope` is unknown, `model` is subclassed, holds layers of
-            another Keras, or has been through `apply` before. `model` is as it was then.
+            to prune, `pattern` or `scope` is unknown, `model` is of a tf_keras subclass, or has
+            been through `apply` before. `model` is as it was then.
 
     Example:
         >>> model = apply(model, {"conv": 0.3, "dense": 0.5}, exclude=["predictions/"])
@@ -60,17 +63,19 @@ def apply(
 def strip(model: Any) -> Any:
     """Returns the model without DSD: layers, names, weights and config as before `apply`.
 
-    The weights are shared with `model`, and a compiled model stays compiled. Strip after
-    training; weights that are pruned at that moment stay zero.
+    A Keras 3 model comes back as it is, the same object; of a tf_keras model, a plain one that
+    shares its weights. A compiled model stays compiled. Strip after training; weights that are
+    pruned at that moment stay zero.
 
     Args:
-        model: A model, or a layer, that `apply` returned, or one loaded from its file.
+        model: A model, or a layer, that `apply` returned; of tf_keras, also one loaded from its
+            file.
 
     Returns:
         A plain model or layer.
 
     Raises:
-        TypeError: `model` is not a tf_keras model or layer.
+        TypeError: `model` is no Keras model or layer.
         ValueError: `model` holds nothing that `apply` returned.
     """
     return doors.door_of(model).strip(model)
@@ -87,7 +92,7 @@ def weights(model: Any) -> list[PrunableWeight]:
         array, or None in dense phases) and `.numpy()`.
 
     Raises:
-        TypeError: `model` is not a tf_keras model or layer.
+        TypeError: `model` is no Keras model or layer.
         ValueError: `model` holds nothing that `apply` returned.
     """
     return doors.door_of(model).weights(model)
@@ -100,7 +105,7 @@ def report(model: Any) -> SparsityReport:
         model: A model, or a layer, that `apply` returned; a subclassed one with such layers.
 
     Raises:
-        TypeError: `model` is not a tf_keras model or layer.
+        TypeError: `model` is no Keras model or layer.
         ValueError: `model` holds nothing that `apply` returned.
     """
     door = doors.door_of(model)

@@ -28,6 +28,15 @@ PATHS = {
     "torch": {"KERAS_DSD_PATH": "keras", "KERAS_BACKEND": "torch"},
     "jax": {"KERAS_DSD_PATH": "keras", "KERAS_BACKEND": "jax"},
 }
+# The networks are small: threads of several paths would wait for each other. XLA compiles each
+# test's steps anew: hastily, and once where they are the same.
+QUICK = {
+    "OMP_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 TESTS = {
     "tf_keras": ["tests/pure", "tests/contract", "tests/tfmot"],
     "keras": ["tests/contract", "tests/keras3"],
@@ -52,11 +61,12 @@ class Run:
         self._results = folder / f"{path}.xml"
         # A cache of its own: --last-failed then means what failed on this path.
         own = [f"--junit-xml={self._results}", "-o", f"cache_dir=.pytest_cache/{path}"]
+        quick = {**QUICK, "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pytest", *TESTS[PATHS[path]["KERAS_DSD_PATH"]], *own,
                  *further],
-                cwd=ROOT, env={**os.environ, **PATHS[path]}, process_group=0,
+                cwd=ROOT, env={**quick, **os.environ, **PATHS[path]}, process_group=0,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
 
