@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import keras
+
 from keras_dsd.keras3 import backends, optimizer
 from keras_dsd.keras3.holding import MaskedUpdates
 from keras_dsd.keras3.learning_rate import LearningRates
@@ -31,11 +33,16 @@ class Side:
         return self._weights_of(self.model)
 
     def check(self) -> None:
-        """Raises ValueError where the optimizer is none of Keras's."""
+        """Raises ValueError where there is no optimizer, or NNX hides the training step."""
         if not optimizer.optimizers_of(self.model):
             raise ValueError(
-                f"Expected an optimizer. Received: optimizer={self.model.optimizer!r}. Compile "
-                f"the model with an optimizer from keras.optimizers."
+                f"Expected an optimizer. Received: optimizer=None on model={self.model.name!r}. "
+                f"Compile the model with an optimizer from keras.optimizers."
+            )
+        if getattr(keras.config, "is_nnx_enabled", bool)():
+            raise ValueError(
+                "Expected Keras without NNX, which trains past a model's own train_step. Received: "
+                "is_nnx_enabled()=True. Set KERAS_NNX_ENABLED=false before Keras is imported."
             )
 
     def scale(self, lr: float) -> None:

@@ -15,8 +15,8 @@ QUICKSTART = pathlib.Path(__file__).parents[2] / "examples" / "quickstart.py"
 @pytest.mark.parametrize("dense", [0, 1])
 def test_quickstart(dense, tmp_path):
     keras = "2" if PATH == "tf_keras" else "3"
-    flags = [f"--keras={keras}", f"--dense={dense}", "--sparse=1", "--redense=1", "--sparsity=0.5", "--seed=3",
-             f"--export_dir={tmp_path / 'exported'}"]  # fmt: skip
+    flags = [f"--keras={keras}", f"--dense={dense}", "--sparse=1", "--redense=1", "--sparsity=0.5",
+             "--seed=3", f"--export_dir={tmp_path / 'exported'}"]  # fmt: skip
     done = subprocess.run(
         [sys.executable, str(QUICKSTART), *flags], cwd=tmp_path, env={**os.environ},
         capture_output=True, text=True,

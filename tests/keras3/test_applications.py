@@ -31,6 +31,8 @@ def test_the_list_is_whole():
     "name", [pytest.param(n, marks=() if n in SMALL else pytest.mark.slow) for n in NAMES]
 )
 def test_an_application(name, tmp_path):
+    if BACKEND == "torch" and name == "NASNetMobile":
+        pytest.skip("Keras has no NASNetMobile on PyTorch")
     size = size_of(name)
     model = getattr(keras.applications, name)(
         weights=None, include_top=False, pooling="avg", input_shape=(size, size, 3)

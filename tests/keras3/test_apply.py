@@ -2,6 +2,7 @@
 
 import gc
 import io
+import os
 import subprocess
 import sys
 import weakref
@@ -209,6 +210,32 @@ def test_the_rate_may_be_set_while_it_is_scaled(digits, compiled, mlp):
     np.testing.assert_allclose(seen[2], [0.002, 0.02, 0.02], rtol=1e-6)
     np.testing.assert_allclose(seen[9], [0.004, 0.04, 0.04], rtol=1e-6)
     assert float(np.array(model.optimizer.learning_rate)) == pytest.approx(0.04)
+
+
+def test_what_can_not_be_trained_is_refused_before_anything_changes(monkeypatch, compiled, mlp):
+    model = dsd.apply(mlp())
+    schedule = dsd.DSDSchedule(0, 1, 1)
+    schedule.set_model(model)
+    with pytest.raises(ValueError, match="optimizer=None on model='sequential'.*Compile the model"):
+        schedule.on_train_begin()
+    compiled(model)
+    monkeypatch.setattr(keras.config, "is_nnx_enabled", lambda: True, raising=False)
+    with pytest.raises(ValueError, match="without NNX.*KERAS_NNX_ENABLED=false"):
+        schedule.on_train_begin()
+    assert not {"make_train_function", "reset_metrics"} & set(vars(model))
+
+
+def test_a_backend_that_does_not_train_is_refused():
+    code = (
+        "import keras, keras_dsd as dsd\n"
+        "dsd.apply(keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3)]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "KERAS_BACKEND": "numpy"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert "ValueError: Expected a backend that trains" in done.stderr
+    assert "backend='numpy'" in done.stderr
 
 
 IMPORTS = """

@@ -28,7 +28,7 @@ def label_of(path):
 
 
 LABELS = {label_of(path): path for path in FILES}
-# pytest puts a test file's folder on the path, so a helper beside it may go by its bare name.
+# pytest puts the folders of helpers on the path (pyproject.toml), so they go by their bare names.
 MODULES = {label.replace("/", "."): label for label in LABELS} | {
     path.stem: label for label, path in LABELS.items() if path.parts[0] == "tests"
 }
