@@ -12,7 +12,7 @@ def digits():
 
 @pytest.fixture(autouse=True)
 def _seeded():
-    paths.keras.backend.clear_session()
+    paths.fresh()
     paths.seed(1)
 
 

@@ -69,6 +69,11 @@ def double_precision():
         config.update("jax_enable_x64", False)
 
 
+def fresh():
+    """Has names begin anew; Keras 3 would look through all memory as well, which takes its time."""
+    keras.backend.clear_session(**({} if PATH == "tf_keras" else {"free_memory": False}))
+
+
 def seed(value):
     """Seeds Python, NumPy and the backend."""
     keras.utils.set_random_seed(value)

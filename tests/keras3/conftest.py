@@ -12,7 +12,7 @@ def digits():
 
 @pytest.fixture(autouse=True)
 def _seeded():
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)  # looking through all memory takes its time
     keras.utils.set_random_seed(1)
 
 

@@ -42,8 +42,8 @@ def test_an_application(name, tmp_path):
     y = np.zeros((4, model.output_shape[-1]), "float32")
     assert dsd.apply(model, 0.3) is model
     model.compile(keras.optimizers.SGD(1e-4, momentum=0.9), "mse")
-    watch = Zeros()
-    model.fit(x, y, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1), watch])
+    watch, schedule = Zeros(), dsd.DSDSchedule(1, 1, 1, redense_lr=1.0)
+    model.fit(x, y, epochs=3, verbose=0, callbacks=[schedule, watch])
     assert watch.seen[1] == [pruned(model)]
     assert sum(watch.seen[2][0]) < sum(watch.seen[1][0])
     reasons = {each.path: each.reason for each in dsd.report(model).skipped}

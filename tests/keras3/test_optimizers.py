@@ -173,6 +173,6 @@ def test_optimizers_held_as_attributes_are_cleared_and_scaled_too(digits, compil
             rates.append(float(np.array(self.model.second.learning_rate)))
             slots_.append(np.sum(np.array(self.model.second.momentums[0]) == 0))
 
-    run(model, *digits, callbacks=[Look()])
+    run(model, *digits, callbacks=[Look()], redense_lr=0.1)
     assert rates[::10] == pytest.approx([0.05, 0.05, 0.005])
     assert slots_[::10] == [0, 410, 410]

@@ -42,7 +42,10 @@ SAID = {
     "exits": (1, "exit code 0 before it could report)\n0 passed, 1 failed, 0 skipped\n"),
     "passes or killed": (1, "signal 9 before it could report)\n0 passed, 1 failed, 0 skipped\n"),
     "nothing": (1, "0 skipped (no tests)\n0 passed, 0 failed, 0 skipped\n"),
-    "of_one_path": (0, "(no tests)\n1 passed, 0 failed, 0 skipped\n"),
+    "of_one_path": (
+        0,
+        "(no tests)\ntf_keras: 1 passed, 0 failed, 0 skipped\n1 passed, 0 failed, 0 skipped\n",
+    ),
 }
 
 
