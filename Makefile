@@ -12,7 +12,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 
 .PHONY: demo torch onnx test test-slow test-oldest lint typecheck build-check wheel-check clean
 
-demo: $(VENV)/.has-examples
+demo: $(VENV)/.has-examples $(patsubst %,$(VENV)/.has-%,$(filter jax torch,$(KERAS_BACKEND)))
 	$(VENV)/bin/python examples/quickstart.py $(ARGS)
 
 # Has the tests run on PyTorch too; without it they leave that out.

@@ -1,5 +1,6 @@
 """The only state of a run: which phase it is in. Enters and leaves phases across the seam."""
 
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -12,6 +13,9 @@ from keras_dsd import masks
 from keras_dsd.seam import PrunableWeight
 from keras_dsd.timeline import SparsePhase, Timeline
 from keras_dsd.training import Trainer
+
+# Packages between the line of a user's that trains and this one.
+_ON_THE_WAY = {"keras_dsd", "keras", "tf_keras", "tensorflow"}
 
 
 class Controller:
@@ -104,7 +108,8 @@ class Controller:
             )
         elif index is not None and index + 1 < len(self._timeline.phases):
             logging.warning(
-                "Training ended in DSD phase %d of %d; the phases after it did not run.",
+                "Training ended in DSD phase %d of %d; the phases after it did not run. "
+                "Go on with `initial_epoch` to run them.",
                 index + 1, len(self._timeline.phases),
             )  # fmt: skip
 
@@ -169,8 +174,12 @@ def count_zeros(weights: Sequence[PrunableWeight]) -> tuple[int, int]:
 
 
 def _warn(message: str) -> None:
-    """Warns each time: Python's own registry would let only the first run of a process say so."""
-    warnings.warn_explicit(message, UserWarning, __file__, 1, module=__name__, registry={})
+    """Warns at the line that called Keras, each time: not only in the first run of a process."""
+    frame: Any = sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _ON_THE_WAY:
+        frame = frame.f_back
+    place = (frame.f_code.co_filename, frame.f_lineno)
+    warnings.warn_explicit(message, UserWarning, *place, module=__name__, registry={})
 
 
 def _sparsity_in(weight: PrunableWeight, phase: SparsePhase) -> float:

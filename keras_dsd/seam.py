@@ -48,9 +48,6 @@ class PrunableWeight(Protocol):
 class Side(Protocol):
     """What the training of one model is made of, in the terms of its Keras."""
 
-    keeps_masked_step: bool
-    """Whether a step that masks may outlive its phase: False where it keeps memory."""
-
     @property
     def weights(self) -> Sequence[PrunableWeight]:
         """The weights that DSD prunes, in the model's order; empty before they are made."""

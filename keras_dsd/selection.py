@@ -1,5 +1,6 @@
 """Which weights are pruned, how sparse, and why the others are not. Knows no framework."""
 
+import numbers
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -153,6 +154,28 @@ def refuse_unmatched(selection: Selection, paths: Sequence[str]) -> None:
         )
 
 
+def refuse_nothing(
+    selection: Selection, name: str, reasons: Mapping[str, str | None], hint: str = ""
+) -> None:
+    """Refuses a selection that selects no weight of a model.
+
+    Args:
+        selection: What was asked for.
+        name: The model's.
+        reasons: Why each weight that might have been selected stays dense, by path.
+        hint: What else to do about it.
+
+    Raises:
+        ValueError: In any case.
+    """
+    because = "; ".join(sorted({reason for reason in reasons.values() if reason}))
+    raise ValueError(
+        f"Expected a model with weights to prune. Received: model={name!r} with "
+        f"sparsity={selection.sparsity!r} and exclude={selection.exclude!r}, which select none of "
+        f"{list(reasons)}{because and f' ({because})'}. Select at least one{hint}."
+    )
+
+
 def _check_sparsity(sparsity: Any) -> Sparsity:
     if isinstance(sparsity, Mapping):
         for pattern, share in sparsity.items():
@@ -161,6 +184,12 @@ def _check_sparsity(sparsity: Any) -> Sparsity:
         return {pattern: float(share) for pattern, share in sparsity.items()}
     if callable(sparsity):
         return sparsity
+    if not isinstance(sparsity, numbers.Real):
+        raise TypeError(
+            f"Expected `sparsity` to be a number in [0, 1), a dict from regular expressions on "
+            f"paths to such numbers, or a function of a weight. Received: sparsity={sparsity!r} "
+            f"of type {type(sparsity).__name__}. Give 0.3 for 30 %, or a dict: {{'dense': 0.3}}."
+        )
     return checks.fraction("sparsity", sparsity)
 
 

@@ -16,9 +16,9 @@ class WeightSparsity:
     Attributes:
         path: Where it is in the model.
         shape: Its shape.
-        asked: The sparsity asked for, a fraction.
+        asked: The sparsity that `apply` was asked for, a fraction; a phase may have its own.
         measured: The share of its values that are zero now, a fraction.
-        masked: Whether a mask holds it now.
+        masked: Whether it is zero where the mask of a sparse phase prunes it.
     """
 
     path: str
@@ -86,6 +86,8 @@ class SparsityReport:
 
     def render(self) -> str:
         """Returns a table in plain text."""
+        if not self.weights and not self.skipped:
+            return "no weights yet: the model is not built"
         rows: list[tuple[str, ...]] = [("weight", "shape", "size", "asked", "measured", "mask")]
         for w in self.weights:
             held = "held" if w.masked else "-"
@@ -119,13 +121,13 @@ def make_report(
 
 
 def _measure(weight: PrunableWeight) -> WeightSparsity:
-    values = weight.numpy()
+    values, mask = weight.numpy(), weight.mask
     return WeightSparsity(
         path=weight.path,
         shape=tuple(weight.shape),
         asked=weight.sparsity,
         measured=1.0 - np.count_nonzero(values) / max(values.size, 1),
-        masked=weight.mask is not None,
+        masked=mask is not None and not values[~mask].any(),
     )
 
 

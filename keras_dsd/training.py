@@ -33,6 +33,12 @@ class Trainer:
 
     def check(self) -> None:
         """Raises ValueError where the model can't be trained by DSD, before anything changes."""
+        earlier = vars(self.model).get("make_train_function")
+        if isinstance(earlier, _Remake) and earlier.is_of_this_fit():
+            raise ValueError(
+                f"Expected one DSDSchedule in a fit. Received: a second one, for "
+                f"model={self.model.name!r}. Put all phases into one: DSDSchedule(phases=[...])."
+            )
         self._side.check()
 
     @property
@@ -64,8 +70,6 @@ class Trainer:
         """
         self._side.unscale()
         self._between_epochs = False
-        if not masked and not self._side.keeps_masked_step:
-            self._steps = {key: step for key, step in self._steps.items() if not key[0]}
         key = (masked, self._side.traced(lr))
         if key not in self._steps:
             self._steps[key] = self._side.make_step(*key)
@@ -113,6 +117,12 @@ class _Remake:
         if getattr(model, "history", None) is not self._trainer._history:
             self.abandon()
         return type(model).make_train_function(model, force=force)
+
+    def is_of_this_fit(self) -> bool:
+        """Returns whether the fit that is about to train opened it: no step was made in it yet."""
+        history = getattr(self._trainer.model, "history", None)
+        same = history is not None and history is self._trainer._history
+        return same and not self._trainer._steps
 
     def abandon(self) -> None:
         """Ends a run that an exception stopped before it could end itself."""

@@ -10,7 +10,13 @@ from keras_dsd.keras3 import backends, beside, kernels
 from keras_dsd.keras3.beside import Beside
 from keras_dsd.keras3.training import Side
 from keras_dsd.keras3.weight import Candidate, Weight
-from keras_dsd.selection import ONE_LAYER, Selection, refuse_unmatched
+from keras_dsd.selection import (
+    NOT_A_KERNEL,
+    ONE_LAYER,
+    Selection,
+    refuse_nothing,
+    refuse_unmatched,
+)
 from keras_dsd.sparsity_report import SkippedWeight
 from keras_dsd.training import Trainer, abandon
 
@@ -38,11 +44,8 @@ def apply(model: Any, selection: Selection) -> Any:
         selection.see(variable.path for variable in model.variables)
         refuse_unmatched(selection, paths)
         if not any(sparsity for _, sparsity, _ in choices):
-            raise ValueError(
-                f"Expected a model with weights to prune. Received: model={model.name!r} with "
-                f"sparsity={selection.sparsity!r} and exclude={selection.exclude!r}, which select "
-                f"none of {paths}. Select at least one."
-            )
+            reasons = {c.path: why for c, _, why in choices if why != NOT_A_KERNEL}
+            refuse_nothing(selection, model.name, reasons)
     beside.put(model, kept)
     return model
 

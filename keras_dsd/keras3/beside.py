@@ -3,6 +3,7 @@
 import weakref
 from typing import Any
 
+from keras_dsd.keras3 import backends
 from keras_dsd.selection import Selection
 
 
@@ -20,6 +21,7 @@ class Beside:
         # By the variable's id; the variable stands beside its value, so that no other gets its id.
         self._sparsities: dict[int, tuple[Any, float, str | None]] = {}
         self._masks: dict[int, tuple[Any, Any]] = {}
+        self._dropped: dict[int, tuple[Any, Any]] = {}
 
     def choose(self, candidate: Any, unless_named: str | None) -> tuple[float, str | None]:
         """Returns the sparsity of a weight and why it stays dense, as first decided.
@@ -38,12 +40,21 @@ class Beside:
         """Returns the mask in force, as the backend keeps it, or None."""
         return self._masks.get(id(variable), (None, None))[1]
 
+    def earlier(self, variable: Any) -> Any:
+        """Returns what the backend keeps of the mask in force, or of the last one, or None."""
+        nothing = (variable, None)
+        return self._masks.get(id(variable), self._dropped.get(id(variable), nothing))[1]
+
     def set_mask(self, variable: Any, mask: Any) -> None:
-        """Puts a mask in force, or None out of it."""
-        if mask is None:
-            self._masks.pop(id(variable), None)
-        else:
-            self._masks[id(variable)] = (variable, mask)
+        """Puts a mask in force."""
+        self._masks[id(variable)] = (variable, mask)
+
+    def release(self, *variables: Any) -> None:
+        """Takes the masks of `variables` out of force, and their memory back; by default all."""
+        for key in list(map(id, variables) if variables else self._masks):
+            if key in self._masks:
+                variable, mask = self._masks.pop(key)
+                self._dropped[key] = (variable, backends.current().drop_mask(mask))
 
 
 # Nothing that is kept here may refer to its model, which would then never be freed.
@@ -62,4 +73,4 @@ def get(part: Any) -> Beside | None:
 
 def drop(part: Any) -> None:
     """Forgets `part`."""
-    _BESIDE.pop(part, None)
+    _BESIDE.pop(part).release()

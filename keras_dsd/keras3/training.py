@@ -25,7 +25,6 @@ class Side:
         self.model = model
         self._weights_of = weights_of
         self._rates = LearningRates()
-        self.keeps_masked_step = backends.current().KEEPS_MASKED_STEP
 
     @property
     def weights(self) -> list[Weight]:

@@ -65,13 +65,13 @@ class Weight(Candidate):
     def hold(self, mask: np.ndarray) -> None:
         """Puts `mask` in force."""
         backends.sync(self._model)
-        earlier = self.mask_on_device
+        earlier = self._beside.earlier(self.variable)
         on_device = backends.current().put_mask(mask, self.variable, self._model, earlier)
         self._beside.set_mask(self.variable, on_device)
 
     def release(self) -> None:
         """Takes the mask out of force, and off the device."""
-        self._beside.set_mask(self.variable, None)
+        self._beside.release(self.variable)
 
     def clear_slots(self, positions: np.ndarray) -> None:
         """Sets the slots of the model's optimizers to their initial value at `positions`."""

@@ -8,7 +8,7 @@ from tensorflow_model_optimization.python.core.sparsity.keras import pruning_wra
 
 from keras_dsd import selection as reasons
 from keras_dsd.foreign import refuse_foreign
-from keras_dsd.selection import Selection, refuse_unmatched
+from keras_dsd.selection import Selection, refuse_nothing, refuse_unmatched
 from keras_dsd.sparsity_report import SkippedWeight
 from keras_dsd.tfmot import registry, surgery
 from keras_dsd.tfmot.learning_rate import tracked_factor
@@ -33,28 +33,24 @@ def apply(model: Any, selection: Selection) -> Any:
     """
     _check_model(model)
     chosen: dict[int, tuple[str, list[float] | None]] = {}
-    paths: list[str] = []
+    why: dict[str, str | None] = {}
     num_unbuilt = 0
     for layer, prefix in surgery.leaves(model):
         kernels = registry.kernels_of(layer) if registry.is_known(layer) else []
         candidates = [Candidate(kernel, prefix) for kernel in kernels]
-        paths += [candidate.path for candidate in candidates]
         if not kernels and registry.is_unbuilt(layer):
             num_unbuilt += 1
             chosen[id(layer)] = (prefix, None)
-        sparsities = [selection.choose(c, frozen(layer))[0] for c in candidates]
-        if any(sparsities):
-            chosen[id(layer)] = (prefix, sparsities)
+        choices = [selection.choose(c, frozen(layer)) for c in candidates]
+        why |= {c.path: reason for c, (_, reason) in zip(candidates, choices, strict=True)}
+        if any(sparsity for sparsity, _ in choices):
+            chosen[id(layer)] = (prefix, [sparsity for sparsity, _ in choices])
     if not num_unbuilt:
         selection.see(path_of(variable) for variable in model.weights)
-        refuse_unmatched(selection, paths)
+        refuse_unmatched(selection, list(why))
     if not chosen:
-        raise ValueError(
-            f"Expected a model with weights to prune. Received: model={model.name!r} with "
-            f"sparsity={selection.sparsity!r} and exclude={selection.exclude!r}, which select "
-            f"none of {paths}. Select at least one, or give the layers that hold them a "
-            f"get_prunable_weights() method."
-        )
+        hint = ", or give the layers that hold others a get_prunable_weights() method"
+        refuse_nothing(selection, model.name, why, hint)
     wrapped = surgery.wrap(model, selection, chosen)
     if isinstance(model, tf_keras.Model):
         tracked_factor(wrapped)

@@ -21,8 +21,6 @@ class Side:
         weights_of: Finds what DSD prunes in a model.
     """
 
-    keeps_masked_step = True
-
     def __init__(
         self, model: Any, wrappers: list[Any], weights_of: Callable[[Any], list[Weight]]
     ) -> None:

@@ -152,3 +152,16 @@ def test_weights_are_read_and_set_by_value(mlp):
     weight.assign(values)
     assert (weight.numpy() == 1).all()
     assert repr(weight) == f"<Weight {IN}dense/kernel shape=(64, 16) sparsity=0.3>"
+
+
+def test_that_all_is_frozen_is_said(mlp):
+    model = mlp()
+    model.trainable = False
+    with pytest.raises(ValueError, match=r"select none of .*not trainable: give its whole path"):
+        dsd.apply(model, 0.3)
+
+
+@pytest.mark.parametrize("sparsity", ["0.3", [0.3], None])
+def test_a_sparsity_of_another_type_is_told_what_may_be_given(sparsity, mlp):
+    with pytest.raises(TypeError, match=r"a number in \[0, 1\), a dict.*or a function"):
+        dsd.apply(mlp(), sparsity)

@@ -385,3 +385,32 @@ def test_csv_and_history_carry_what_is_measured(digits, compiled, mlp, tmp_path)
     assert rows[0][:4] == ["epoch", "dsd_phase", "dsd_sparsity", "loss"]
     assert [row[1] for row in rows[1:]] == ["0", "1", "2"]
     assert float(rows[2][2]) == pytest.approx(355 / 1184)
+
+
+def test_two_schedules_in_one_fit_are_refused(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp(), 0.5))
+    before = model.get_weights()
+    both = [dsd.DSDSchedule(1, 1, 1), dsd.DSDSchedule(1, 2, 1)]
+    with pytest.raises(ValueError, match=r"one DSDSchedule in a fit.*phases=\["):
+        model.fit(*digits, epochs=4, verbose=0, callbacks=both)
+    for was, now in zip(before, model.get_weights(), strict=True):
+        assert np.array_equal(was, now)
+    history = model.fit(*digits, epochs=4, verbose=0, callbacks=both[1:]).history
+    assert history["dsd_phase"] == [0, 1, 1, 2]
+
+
+def test_a_warning_shows_the_line_that_called_fit(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp(), 0.5))
+    sparse = dsd.DSDSchedule(phases=[dsd.SparsePhase(1)])
+    with pytest.warns(UserWarning, match="ended with pruned weights") as caught:
+        model.fit(*digits, verbose=0, callbacks=[sparse])
+    assert [w.filename for w in caught if "pruned weights" in str(w.message)] == [__file__]
+
+
+def test_the_report_says_held_only_while_it_is(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp(), 0.5))
+    with pytest.warns(UserWarning, match="ended with pruned weights"):
+        model.fit(*digits, verbose=0, callbacks=[dsd.DSDSchedule(phases=[dsd.SparsePhase(1)])])
+    assert all(weight.masked for weight in dsd.report(model).weights)
+    model.fit(*digits, verbose=0)
+    assert not any(weight.masked for weight in dsd.report(model).weights)

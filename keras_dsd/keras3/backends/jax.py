@@ -9,13 +9,16 @@ from jax import numpy as jnp
 
 from keras_dsd.patches import Patch
 
-KEEPS_MASKED_STEP = True
-
 
 def put_mask(mask: np.ndarray, variable: Any, model: Any, earlier: Any) -> Any:
     """Returns `mask` on the variable's devices, laid out as the variable is."""
     del model, earlier
     return jax.device_put(mask, variable.value.sharding)
+
+
+def drop_mask(mask: Any) -> None:
+    """Returns None: there is nothing to use again. JAX frees what nothing refers to."""
+    del mask
 
 
 def mask_to_numpy(mask: Any) -> np.ndarray:

@@ -10,21 +10,30 @@ import tensorflow as tf
 
 from keras_dsd.patches import Patch
 
-# A step that was traced with a mask keeps the mask's memory as long as it lives.
-KEEPS_MASKED_STEP = False
 # From here on a tensor outgrows a core's cache, and a pass of its own over weight and mask would
 # cost up to a tenth of a step: the update and the mask are compiled into one pass.
 COMPILED_SIZE = 2**18
 
 
 def put_mask(mask: np.ndarray, variable: Any, model: Any, earlier: Any) -> Any:
-    """Returns a variable that holds `mask`: `earlier`, which a traced step may read, or its own."""
+    """Returns a variable that holds `mask`: `earlier`, which traced steps read, or a new one."""
     del variable
     if earlier is not None:
         earlier.assign(mask)
         return earlier
     with model.distribute_strategy.scope():
-        return tf.Variable(mask, trainable=False, name="dsd_mask")
+        shape = tf.TensorShape([None] * mask.ndim)
+        return tf.Variable(mask, trainable=False, name="dsd_mask", shape=shape)
+
+
+def drop_mask(mask: Any) -> Any:
+    """Returns the variable, empty, for the next mask.
+
+    Deleting it would not give the memory back: TensorFlow's registry of gradients keeps every
+    step that was traced with it, as long as the process lasts.
+    """
+    mask.assign(np.zeros([0] * mask.shape.rank, bool))
+    return mask
 
 
 def mask_to_numpy(mask: Any) -> np.ndarray:
@@ -88,7 +97,8 @@ def feed(step: Callable[..., Any], masks: Callable[[], Sequence[Any]]) -> Callab
 
 def _zero(variable: Any, mask: Any) -> None:
     value = tf.convert_to_tensor(variable)
-    variable.assign(tf.where(tf.convert_to_tensor(mask), value, tf.zeros_like(value)))
+    kept = tf.ensure_shape(mask, value.shape)
+    variable.assign(tf.where(kept, value, tf.zeros_like(value)))
 
 
 def _is_compiled(optimizer: Any, variable: Any) -> bool:

@@ -8,7 +8,6 @@ import torch
 
 from keras_dsd.patches import Patch
 
-KEEPS_MASKED_STEP = True
 # On a CPU a product of two types casts the one first: in parts that stay in a core's cache.
 _PART = 2**18
 
@@ -17,6 +16,11 @@ def put_mask(mask: np.ndarray, variable: Any, model: Any, earlier: Any) -> Any:
     """Returns `mask` on the variable's device, as int8, which PyTorch casts faster than bool."""
     del model, earlier
     return torch.from_numpy(mask.astype(np.int8)).to(variable.value.device)
+
+
+def drop_mask(mask: Any) -> None:
+    """Returns None: there is nothing to use again. PyTorch frees what nothing refers to."""
+    del mask
 
 
 def mask_to_numpy(mask: Any) -> np.ndarray:
