@@ -10,14 +10,27 @@ from keras_dsd.loading import register_with_tf_keras
 
 if TYPE_CHECKING:
     from keras_dsd.api import apply, report, strip, weights
+    from keras_dsd.patterns import NM, Block
     from keras_dsd.schedule import DSDSchedule
     from keras_dsd.timeline import DensePhase, SparsePhase
 
 __version__ = "0.1.0"
 
-__all__ = ["DSDSchedule", "DensePhase", "SparsePhase", "apply", "report", "strip", "weights"]
+__all__ = [
+    "NM",
+    "Block",
+    "DSDSchedule",
+    "DensePhase",
+    "SparsePhase",
+    "apply",
+    "report",
+    "strip",
+    "weights",
+]
 
 _HOMES = {
+    "NM": "keras_dsd.patterns",
+    "Block": "keras_dsd.patterns",
     "DSDSchedule": "keras_dsd.schedule",
     "DensePhase": "keras_dsd.timeline",
     "SparsePhase": "keras_dsd.timeline",

@@ -4,26 +4,26 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_dsd import doors
+from keras_dsd.patterns import Pattern
 from keras_dsd.seam import PrunableWeight
-from keras_dsd.selection import Selection, Sparsity, check_layout
+from keras_dsd.selection import DEFAULT_SPARSITY, Selection, Sparsity
 from keras_dsd.sparsity_report import SparsityReport, make_report
 
 
 def apply(
     model: Any,
-    sparsity: Sparsity = 0.3,
+    sparsity: Sparsity = DEFAULT_SPARSITY,
     *,
     exclude: Sequence[str] = (),
-    pattern: None = None,
+    pattern: Pattern = None,
     scope: str = "layer",
 ) -> Any:
     """Chooses the weights that DSD prunes and returns the model to compile and fit.
 
     A Keras 3 model comes back as it is, the same object; what was asked for is kept beside it. Of a
     tf_keras model, one comes back that shares its weights and whose prunable layers are wrapped.
-    Nothing is pruned yet: `DSDSchedule` does that when the sparse phase begins. A model that
-    was compiled stays compiled, with its optimizer and the optimizer's state. What can't be
-    pruned is left as it is; `report` lists it.
+    Nothing is pruned yet: `DSDSchedule` does that. A model that was compiled stays compiled, with
+    its optimizer's state. What can't be pruned is left as it is; `report` lists it.
 
     Args:
         model: Any Keras 3 model or layer, built or not. Or a Sequential or functional tf_keras
@@ -36,8 +36,11 @@ def apply(
             whole path as the expression. Or a callable from a `PrunableWeight` to a fraction.
             Defaults to `0.3`.
         exclude: Regular expressions on paths; weights whose path one matches stay dense.
-        pattern: `None`: single weights are pruned.
-        scope: `"layer"`: each tensor is pruned to its own sparsity.
+        pattern: `None` prunes single weights; `Block(height, width)` blocks of them, ranked by
+            their pooled magnitude; `NM(n, m)` all but the `n` largest of every `m` consecutive
+            inputs, which fixes the sparsity. Defaults to `None`.
+        scope: `"layer"`: each tensor is pruned to its own sparsity. `"global"`: one ranking over
+            all, pruned by as many in sum; each keeps a tenth of what it would by itself, at least.
 
     Returns:
         The model, or the layer, to train.
@@ -46,8 +49,9 @@ def apply(
         TypeError: `model` is no Keras model or layer, or holds layers of the other Keras, or
             another argument is of the wrong type.
         ValueError: A fraction is outside [0, 1), a pattern matches no weight, nothing is left
-            to prune, `pattern` or `scope` is unknown, `model` is of a tf_keras subclass, or has
-            been through `apply` before. `model` is as it was then.
+            to prune, `scope` is unknown, `sparsity` or `scope="global"` is given with an `NM`,
+            `model` is of a tf_keras subclass, or has been through `apply` before. `model` is as
+            it was then.
 
     Example:
         >>> model = apply(model, {"conv": 0.3, "dense": 0.5}, exclude=["predictions/"])
@@ -55,9 +59,7 @@ def apply(
     Reference:
         Han et al., 2017, arXiv:1607.04381.
     """
-    door = doors.door_of(model)
-    check_layout(pattern, scope)
-    return door.apply(model, Selection(sparsity, exclude))
+    return doors.door_of(model).apply(model, Selection(sparsity, exclude, pattern, scope))
 
 
 def strip(model: Any) -> Any:

@@ -43,13 +43,14 @@ def positive(name: str, value: object) -> float:
     return number
 
 
-def whole_number(name: str, value: object, least: int) -> int:
+def whole_number(name: str, value: object, least: int, unit: str = "epochs") -> int:
     """Returns `value` as an int of at least `least`.
 
     Args:
         name: What the caller calls the argument.
         value: What was given. Any integer but `bool`.
         least: The smallest value allowed.
+        unit: What is counted.
 
     Raises:
         TypeError: `value` is not an integer.
@@ -57,12 +58,12 @@ def whole_number(name: str, value: object, least: int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(
-            f"Expected `{name}` to be a whole number of epochs, at least {least}. "
+            f"Expected `{name}` to be a whole number of {unit}, at least {least}. "
             f"Received: {name}={value!r} of type {type(value).__name__}. Give an int."
         )
     if value < least:
         raise ValueError(
-            f"Expected `{name}` to be at least {least} (epochs). Received: {name}={value!r}."
+            f"Expected `{name}` to be at least {least} ({unit}). Received: {name}={value!r}."
             f" Give a larger whole number."
         )
     return int(value)

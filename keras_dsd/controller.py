@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from keras_dsd import masks
+from keras_dsd.pruning import masks_for
 from keras_dsd.seam import PrunableWeight
 from keras_dsd.timeline import SparsePhase, Timeline
 from keras_dsd.training import Trainer
@@ -128,9 +128,8 @@ class Controller:
         """
         phase = self._timeline.phases[index] if index >= 0 else None
         if isinstance(phase, SparsePhase):
-            for weight in self._trainer.weights:
-                mask = None if weight.mask is not None else _mask_in(weight, phase)
-                if mask is not None:
+            for weight, mask in masks_for(self._trainer.weights, phase.sparsity):
+                if weight.mask is None and not weight.numpy()[~mask].any():
                     weight.hold(mask)
 
     def _prune(self, phase: SparsePhase) -> str:
@@ -142,11 +141,9 @@ class Controller:
                 "that has not been built, or in which all that was selected is frozen. Call "
                 "model.build(input_shape), or the model on one batch, before fit; or unfreeze."
             )
-        for weight in weights:
-            masks.check_finite(weight.numpy(), weight.path)
         self._num_pruned = 0
-        for weight in weights:
-            self._num_pruned += _hold_smallest(weight, phase)
+        for weight, mask in masks_for(weights, phase.sparsity):
+            self._num_pruned += _hold(weight, mask)
         size = sum(int(np.prod(weight.shape)) for weight in weights)
         return (
             f"pruned {self._num_pruned} of {size} weights in {len(weights)} tensors, "
@@ -182,26 +179,13 @@ def _warn(message: str) -> None:
     warnings.warn_explicit(message, UserWarning, *place, module=__name__, registry={})
 
 
-def _sparsity_in(weight: PrunableWeight, phase: SparsePhase) -> float:
-    return weight.sparsity if phase.sparsity is None else phase.sparsity
-
-
-def _mask_in(weight: PrunableWeight, phase: SparsePhase) -> np.ndarray | None:
-    """Returns the mask that the weight's zeros show, or None where it is not pruned as asked."""
-    values = weight.numpy()
-    masks.check_finite(values, weight.path)
-    mask = masks.magnitude_mask(values, _sparsity_in(weight, phase))
-    return None if values[~mask].any() else mask
-
-
-def _hold_smallest(weight: PrunableWeight, phase: SparsePhase) -> int:
-    values, mask = weight.numpy(), weight.mask
-    num_pruned = masks.num_pruned(values.size, _sparsity_in(weight, phase))
-    if mask is None or np.count_nonzero(~mask) != num_pruned or values[~mask].any():
-        returned = np.zeros(values.shape, bool) if mask is None else ~mask
-        mask = masks.magnitude_mask(values, _sparsity_in(weight, phase))
+def _hold(weight: PrunableWeight, mask: np.ndarray) -> int:
+    """Puts a mask in force, unless it is already, and returns how many weights it prunes."""
+    values, before = weight.numpy(), weight.mask
+    if before is None or not np.array_equal(before, mask):
+        returned = np.zeros(mask.shape, bool) if before is None else mask & ~before
         weight.hold(mask)
         if values[~mask].any() or returned.any():
             weight.assign(np.where(mask, values, np.zeros((), values.dtype)))
             weight.clear_slots(~mask | returned)
-    return num_pruned
+    return int(np.count_nonzero(~mask))

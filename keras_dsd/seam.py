@@ -5,6 +5,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from keras_dsd.layouts import Layout
+from keras_dsd.patterns import Pattern
+
 
 class PrunableWeight(Protocol):
     """One weight tensor that DSD prunes."""
@@ -20,6 +23,18 @@ class PrunableWeight(Protocol):
     @property
     def sparsity(self) -> float:
         """The share of the tensor that `apply` was asked to prune, a fraction in [0, 1)."""
+
+    @property
+    def pattern(self) -> Pattern:
+        """What of it is pruned together."""
+
+    @property
+    def scope(self) -> str:
+        """`"layer"` if it is ranked by itself, `"global"` if with others."""
+
+    @property
+    def layout(self) -> Layout:
+        """Which of its axes are inputs and which outputs."""
 
     @property
     def mask(self) -> np.ndarray | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from keras_dsd import checks
+from keras_dsd.patterns import NM, Pattern, check_pattern, from_config, num_covered, to_config
 
 UNKNOWN_LAYER = "layer type is unknown: give it a get_prunable_weights() method"
 NOT_A_KERNEL = "not a kernel: biases, normalisation and depthwise weights stay dense"
@@ -20,11 +21,15 @@ NO_MATCH = "no pattern of `sparsity` matches"
 ZERO_SPARSITY = "asked to stay dense: sparsity 0"
 ONE_LAYER = "outside the layer that was wrapped"
 
+TOO_SMALL = "too small for one whole block or group of the pattern"
+
 Sparsity = float | Mapping[str, float] | Callable[[Any], float]
+# Compared by identity: 0.3 given with an N:M pattern is refused, 0.3 left out is not.
+DEFAULT_SPARSITY = float("0.3")
 
 
 class Selection:
-    """What the user asked for: a sparsity for each weight, by path.
+    """What the user asked for: a sparsity for each weight, by path, and how to lay out masks.
 
     Args:
         sparsity: Fraction in [0, 1) for every weight; or a mapping from regular expressions
@@ -32,14 +37,26 @@ class Selection:
             a callable that takes a `PrunableWeight` and returns a fraction. 0 leaves a weight
             dense, and so does a path that no expression matches.
         exclude: Regular expressions; a path that one of them matches stays dense.
+        pattern: What is pruned together, or None: single weights.
+        scope: `"layer"` or `"global"`: what is ranked together.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: A fraction is outside [0, 1), or a regular expression can't be compiled.
+        ValueError: A fraction is outside [0, 1), a regular expression can't be compiled, `scope`
+            is unknown, or `sparsity` or `scope="global"` is given with an `NM` pattern.
     """
 
-    def __init__(self, sparsity: Sparsity = 0.3, exclude: Sequence[str] = ()) -> None:
-        self.sparsity = _check_sparsity(sparsity)
+    def __init__(
+        self,
+        sparsity: Sparsity = DEFAULT_SPARSITY,
+        exclude: Sequence[str] = (),
+        pattern: Pattern = None,
+        scope: str = "layer",
+    ) -> None:
+        _check_layout(pattern, scope, sparsity)
+        self.pattern = pattern
+        self.scope = scope
+        self.sparsity = pattern.sparsity if isinstance(pattern, NM) else _check_sparsity(sparsity)
         self.exclude = _check_exclude(exclude)
         self._unmatched = set(self.patterns)
 
@@ -90,6 +107,8 @@ class Selection:
             sparsity = self.sparsity
         if unless_named is not None:
             return 0.0, unless_named
+        if self.pattern and not num_covered(weight.shape, self.pattern, weight.layout):
+            return 0.0, TOO_SMALL
         return (sparsity, None) if sparsity else (0.0, ZERO_SPARSITY)
 
     def names(self, path: str) -> bool:
@@ -103,7 +122,8 @@ class Selection:
             sparsity = dict(sparsity)
         elif callable(sparsity):
             sparsity = None
-        return {"sparsity": sparsity, "exclude": list(self.exclude)}
+        layout = {"pattern": to_config(self.pattern), "scope": self.scope}
+        return {"sparsity": sparsity, "exclude": list(self.exclude), **layout}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Selection":
@@ -111,25 +131,30 @@ class Selection:
 
         Where that was made with a callable, nothing more is selected by the new one.
         """
-        sparsity = config["sparsity"]
-        return cls({} if sparsity is None else sparsity, config["exclude"])
+        sparsity = {} if config["sparsity"] is None else config["sparsity"]
+        pattern, scope = from_config(config.get("pattern")), config.get("scope", "layer")
+        if isinstance(pattern, NM):
+            sparsity = DEFAULT_SPARSITY
+        return cls(sparsity, config["exclude"], pattern, scope)
 
 
-def check_layout(pattern: object, scope: object) -> None:
-    """Checks how `apply` is to lay out its masks.
-
-    Raises:
-        ValueError: `pattern` is not None or `scope` is not `"layer"`.
-    """
-    if pattern is not None:
+def _check_layout(pattern: object, scope: object, sparsity: object) -> None:
+    check_pattern(pattern)
+    if scope not in ("layer", "global"):
         raise ValueError(
-            f"Expected `pattern` to be None: single weights are pruned. "
-            f"Received: pattern={pattern!r}. Leave `pattern` out."
+            f"Expected `scope` to be 'layer' (each tensor is pruned to its own sparsity) or "
+            f"'global' (one ranking over all). Received: scope={scope!r}. Give one of the two."
         )
-    if scope != "layer":
+    if isinstance(pattern, NM) and sparsity is not DEFAULT_SPARSITY:
         raise ValueError(
-            f"Expected `scope` to be 'layer': each tensor is pruned to its own sparsity. "
-            f"Received: scope={scope!r}. Leave `scope` out."
+            f"Expected `sparsity` to be left out: the pattern {pattern} fixes it at "
+            f"{pattern.sparsity:g}. Received: sparsity={sparsity!r} and pattern={pattern!r}. Leave "
+            f"one of them out; `exclude` keeps weights dense."
+        )
+    if isinstance(pattern, NM) and scope == "global":
+        raise ValueError(
+            f"Expected `scope` to be 'layer' with an N:M pattern, which ranks within each group. "
+            f"Received: scope={scope!r} and pattern={pattern!r}. Leave `scope` out."
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_dsd.patterns import num_covered
 from keras_dsd.seam import PrunableWeight
 
 
@@ -19,6 +20,8 @@ class WeightSparsity:
         asked: The sparsity that `apply` was asked for, a fraction; a phase may have its own.
         measured: The share of its values that are zero now, a fraction.
         masked: Whether it is zero where the mask of a sparse phase prunes it.
+        uncovered: Number of values at its edge that make no whole block or group of the pattern;
+            these stay dense.
     """
 
     path: str
@@ -26,6 +29,7 @@ class WeightSparsity:
     asked: float
     measured: float
     masked: bool
+    uncovered: int = 0
 
     @property
     def size(self) -> int:
@@ -95,6 +99,8 @@ class SparsityReport:
                          f"{w.measured:.2%}", held))  # fmt: skip
         rows.append(("total", "", f"{self.size:,}", "", f"{self.sparsity:.2%}", ""))
         lines = _columns(rows)
+        lines += [f"edge left dense: {w.uncovered:,} values of {w.path}"
+                  for w in self.weights if w.uncovered]  # fmt: skip
         lines += [f"left dense: {_text_of(reason, group)}" for reason, group in self._by_reason()]
         return "\n".join(lines)
 
@@ -128,6 +134,7 @@ def _measure(weight: PrunableWeight) -> WeightSparsity:
         asked=weight.sparsity,
         measured=1.0 - np.count_nonzero(values) / max(values.size, 1),
         masked=mask is not None and not values[~mask].any(),
+        uncovered=values.size - num_covered(weight.shape, weight.pattern, weight.layout),
     )
 
 

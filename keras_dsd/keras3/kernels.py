@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_dsd import selection as reasons
+from keras_dsd.layouts import Layout, layout_of
 
 # The names that Keras's own layers give to the weights of a linear map. An embedding is one: of
 # the one-hot vector of its input.
@@ -33,12 +34,14 @@ class Found(NamedTuple):
             that hold them come first.
         barred: Why it is never pruned, or None.
         unless_named: Why it is pruned only where its whole path is given, or None.
+        layout: Which of its axes are inputs and which outputs.
     """
 
     variable: Any
     path: str
     barred: str | None
     unless_named: str | None
+    layout: Layout
 
 
 def find(model: Any) -> list[Found]:
@@ -80,19 +83,21 @@ def _find(layer: Any) -> Iterator[Found]:
     kernels = None if named is None or not layer.built else {id(v) for v in named()}
     mode = getattr(layer, "quantization_mode", None)
     for variable in layer._trainable_variables + layer._non_trainable_variables:
+        rank = len(variable.shape)
+        layout = layout_of(layer, rank) if rank > 1 else Layout((), (), tuple(range(rank)))
         kernel = _is_kernel(layer, variable) if kernels is None else id(variable) in kernels
         if getattr(layer, "lora_enabled", False) and len(variable.shape) > 1:
-            yield Found(variable, variable.path, reasons.LORA, None)
+            yield Found(variable, variable.path, reasons.LORA, None, layout)
         elif mode not in (None, "float8") and (kernel or len(variable.shape) > 1):
-            yield Found(variable, variable.path, reasons.QUANTISED, None)
+            yield Found(variable, variable.path, reasons.QUANTISED, None, layout)
         elif not any(variable is each for each in layer._trainable_variables):
             continue  # a statistic or a counter
         elif not kernel:
-            yield Found(variable, variable.path, reasons.NOT_A_KERNEL, None)
+            yield Found(variable, variable.path, reasons.NOT_A_KERNEL, None, layout)
         else:
             asked = _unless_named(layer, variable) if kernels is None else None
             frozen = None if variable.trainable else reasons.FROZEN
-            yield Found(variable, variable.path, None, frozen or asked)
+            yield Found(variable, variable.path, None, frozen or asked, layout)
 
 
 def _is_kernel(layer: Any, variable: Any) -> bool:

@@ -23,6 +23,7 @@ class Candidate:
         self.variable = found.variable
         self.path = found.path
         self.shape = tuple(found.variable.shape)
+        self.layout = found.layout
         self._model = model
 
     def numpy(self) -> np.ndarray:
@@ -44,6 +45,8 @@ class Weight(Candidate):
     def __init__(self, found: Found, model: Any, sparsity: float, beside: Beside) -> None:
         super().__init__(found, model)
         self.sparsity = sparsity
+        self.pattern = beside.selection.pattern
+        self.scope = beside.selection.scope
         self._beside = beside
 
     @property

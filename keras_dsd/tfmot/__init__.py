@@ -37,7 +37,7 @@ def apply(model: Any, selection: Selection) -> Any:
     num_unbuilt = 0
     for layer, prefix in surgery.leaves(model):
         kernels = registry.kernels_of(layer) if registry.is_known(layer) else []
-        candidates = [Candidate(kernel, prefix) for kernel in kernels]
+        candidates = [Candidate(kernel, layer, prefix) for kernel in kernels]
         if not kernels and registry.is_unbuilt(layer):
             num_unbuilt += 1
             chosen[id(layer)] = (prefix, None)
@@ -92,7 +92,7 @@ def weights(model: Any) -> list[Weight]:
         for (kernel, mask, threshold), sparsity in zip(
             wrapper.pruning_vars, sparsities, strict=bool(wrapper.pruning_vars)
         ):
-            weight = Weight(kernel, wrapper.prefix, sparsity, mask, threshold, model)
+            weight = Weight(kernel, wrapper, sparsity, mask, threshold, model)
             if trainable or wrapper.selection.names(weight.path):
                 found.setdefault(id(kernel), weight)
     return list(found.values())
@@ -132,7 +132,7 @@ def _reasons(layer: Any, prefix: str, selection: Selection) -> Iterator[tuple[An
     known = registry.is_known(layer)
     kernels = registry.kernels_of(layer) if known else []
     for kernel in kernels:
-        candidate = Candidate(kernel, prefix)
+        candidate = Candidate(kernel, layer, prefix)
         _, reason = selection.choose(candidate, frozen(layer))
         yield kernel, reason or reasons.ONE_LAYER
     for variable in layer.trainable_weights if layer.trainable else layer.weights:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_dsd.layouts import Layout, layout_of
 from keras_dsd.selection import FROZEN
 from keras_dsd.tfmot import optimizer
 
@@ -18,18 +19,30 @@ def frozen(layer: Any) -> str | None:
     return None if layer.trainable else FROZEN
 
 
+def _layout(variable: Any, layer: Any) -> Layout:
+    parts = [part for part in layer._flatten_layers() if part is not layer]
+    holders = (part for part in parts if any(variable is each for each in _own(part)))
+    return layout_of(next(holders, layer), len(variable.shape))
+
+
+def _own(layer: Any) -> list[Any]:
+    return layer._trainable_weights + layer._non_trainable_weights
+
+
 class Candidate:
     """A weight that may be selected; what a callable given as `sparsity` gets to see.
 
     Args:
         variable: The kernel.
+        layer: The layer that holds it, or holds the one that does.
         prefix: What its path starts with.
     """
 
-    def __init__(self, variable: Any, prefix: str) -> None:
+    def __init__(self, variable: Any, layer: Any, prefix: str) -> None:
         self.variable = variable
         self.path = path_of(variable, prefix)
         self.shape = tuple(variable.shape)
+        self.layout = _layout(variable, layer)
 
     def numpy(self) -> np.ndarray:
         """Returns a copy of the values, in the dtype the optimizer updates."""
@@ -41,7 +54,7 @@ class Weight(Candidate):
 
     Args:
         variable: The kernel.
-        prefix: What its path starts with.
+        wrapper: The wrapper of the layer that holds it.
         sparsity: The share of it that `apply` was asked to prune.
         mask: The mask variable, of the kernel's shape; 1 where kept.
         threshold: The scalar variable that TF-MOT's tools read beside it.
@@ -51,14 +64,16 @@ class Weight(Candidate):
     def __init__(
         self,
         variable: Any,
-        prefix: str,
+        wrapper: Any,
         sparsity: float,
         mask: Any,
         threshold: Any,
         model: Any = None,
     ) -> None:
-        super().__init__(variable, prefix)
+        super().__init__(variable, wrapper.layer, wrapper.prefix)
         self.sparsity = sparsity
+        self.pattern = wrapper.selection.pattern
+        self.scope = wrapper.selection.scope
         self.mask_variable = mask
         self._threshold = threshold
         self._model = model

@@ -87,7 +87,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
             super().build(input_shape)
 
     def _sparsity_of(self, kernel: Any) -> float:
-        candidate = Candidate(kernel, self.prefix)
+        candidate = Candidate(kernel, self.layer, self.prefix)
         return self.selection.choose(candidate, frozen(self.layer))[0]
 
     def add_weight(self, name: str | None = None, **kwargs: Any) -> Any:

@@ -85,3 +85,49 @@ def test_bfloat16_is_ranked_exactly():
     weights = np.random.default_rng(0).normal(size=(8, 9)).astype(ml_dtypes.bfloat16)
     mask = masks.magnitude_mask(weights, 0.3)
     assert np.array_equal(mask, by_sorting(weights.astype(np.float32), 0.3))
+
+
+def ranked_by_sorting(weights, sparsities):
+    """The rule for one ranking, place by place: floors first, then the smallest of the others."""
+    count = round(sum(w.size * s for w, s in zip(weights, sparsities, strict=True)))
+    places = []
+    for index, (each, sparsity) in enumerate(zip(weights, sparsities, strict=True)):
+        floor = max(-(-(each.size - round(each.size * sparsity)) // 10), 1)
+        order = np.argsort(np.abs(each), axis=None, kind="stable")
+        places += [(abs(each.ravel()[i]), index, i) for i in order[: each.size - floor]]
+    kept = [np.ones(each.size, bool) for each in weights]
+    for _, index, place in sorted(places)[:count]:
+        kept[index][place] = False
+    return [k.reshape(each.shape) for k, each in zip(kept, weights, strict=True)], count
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(ARRAYS, st.floats(0, 0.7)), min_size=1, max_size=4))
+def test_one_ranking_equals_sorting_all(pairs):
+    weights, sparsities = zip(*pairs, strict=True)
+    expected, count = ranked_by_sorting(weights, sparsities)
+    if count > sum(each.size for each in weights) - sum(
+        max(-(-(w.size - round(w.size * s)) // 10), 1) for w, s in pairs
+    ):
+        with pytest.raises(ValueError, match="leave a weight in each"):
+            masks.global_masks(weights, sparsities)
+        return
+    found = masks.global_masks(weights, sparsities)
+    assert sum(np.count_nonzero(~mask) for mask in found) == count
+    assert all(mask.any() for mask in found)
+    for mask, wanted, each in zip(found, expected, weights, strict=True):
+        assert mask.shape == each.shape and np.array_equal(mask, wanted)
+    again = masks.global_masks([w * m for w, m in zip(weights, found, strict=True)], sparsities)
+    assert all(np.array_equal(a, b) for a, b in zip(again, found, strict=True))
+
+
+def test_no_tensor_is_pruned_whole_and_the_count_is_exact_all_the_same():
+    small, large = np.full((10, 10), 1e-3), np.arange(1.0, 101.0).reshape(10, 10)
+    found = masks.global_masks([small, large], [0.5, 0.5])
+    assert [int(np.count_nonzero(mask)) for mask in found] == [5, 95]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_one_ranking_refuses_what_is_not_finite(bad):
+    with pytest.raises(ValueError, match="1 of 2 values NaN or infinite"):
+        masks.global_masks([np.ones(3), np.array([1, bad])], [0.5, 0.5])

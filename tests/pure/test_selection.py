@@ -58,7 +58,8 @@ def test_patterns_that_matched_nothing_are_named():
 ])  # fmt: skip
 def test_config_round_trip(sparsity, written):
     config = Selection(sparsity, exclude=["x", "y"]).get_config()
-    assert config == {"sparsity": written, "exclude": ["x", "y"]}
+    layout = {"pattern": None, "scope": "layer"}
+    assert config == {"sparsity": written, "exclude": ["x", "y"], **layout}
     again = Selection.from_config(config)
     assert again.exclude == ("x", "y")
     assert again.get_config()["sparsity"] == ({} if written is None else written)
