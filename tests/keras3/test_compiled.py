@@ -69,6 +69,7 @@ def test_weights_of_other_dtypes(dtype, digits, compiled):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own modules
 def test_torch_compile(digits, compiled, mlp):
     if BACKEND != "torch":
         pytest.skip("PyTorch's compiler")

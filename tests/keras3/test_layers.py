@@ -1,5 +1,7 @@
 """Which weights of which layers are pruned, left dense, and why; zeros at every batch end."""
 
+import importlib.metadata
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import keras_dsd as dsd
 from keras_dsd import selection as reasons
 
 layers = keras.layers
+OLD_JAX = keras.backend.backend() == "jax" and importlib.metadata.version("jax").startswith("0.4.")
 IMAGE, ROWS, TOKENS = (8, 8, 1), (8, 8), (64,)
 
 
@@ -116,6 +119,8 @@ def data(digits, shape):
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_layer(case, digits, compiled):
+    if case == "SpectralNormalization" and OLD_JAX:
+        pytest.skip("JAX 0.4 traces it but once, without DSD too")
     shape, make, expected, left = CASES[case]
     model = compiled(classifier(shape, make()))
     assert dsd.apply(model, 0.4) is model

@@ -1,13 +1,14 @@
 """Masks on TensorFlow: variables, one copy on each replica, read by the compiled step."""
 
 import platform
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_dsd.keras3.backends.stateful import around as around
+from keras_dsd.keras3.backends.stateful import feed as feed
 from keras_dsd.patches import Patch
 
 # From here on a tensor outgrows a core's cache, and a pass of its own over weight and mask would
@@ -76,23 +77,6 @@ def update_patches(optimizer: Any, held: Any) -> list[Patch]:
             _zero(variable, mask)
 
     return [Patch(vars(optimizer), "update_step", update_step)]
-
-
-def around(train_step: Callable[..., Any], held: Any, whole: bool) -> Callable[..., Any]:
-    """Returns `train_step`, followed by the mask where `whole` is True."""
-
-    def step(data: Any) -> Any:
-        logs = train_step(data)
-        held.mask_all()
-        return logs
-
-    return step if whole else train_step
-
-
-def feed(step: Callable[..., Any], masks: Callable[[], Sequence[Any]]) -> Callable[..., Any]:
-    """Returns `step`: it reads the masks where they are."""
-    del masks
-    return step
 
 
 def _zero(variable: Any, mask: Any) -> None:

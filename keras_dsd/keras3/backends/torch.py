@@ -1,11 +1,12 @@
 """Masks on PyTorch: weights are changed in place."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from keras_dsd.keras3.backends.stateful import around as around
+from keras_dsd.keras3.backends.stateful import feed as feed
 from keras_dsd.patches import Patch
 
 # On a CPU a product of two types casts the one first: in parts that stay in a core's cache.
@@ -44,20 +45,3 @@ def update_patches(optimizer: Any, held: Any) -> list[Patch]:
     """Returns nothing: optimizers update all variables in one call, which ends in `apply`."""
     del optimizer, held
     return []
-
-
-def around(train_step: Callable[..., Any], held: Any, whole: bool) -> Callable[..., Any]:
-    """Returns `train_step`, followed by the mask where `whole` is True."""
-
-    def step(data: Any) -> Any:
-        logs = train_step(data)
-        held.mask_all()
-        return logs
-
-    return step if whole else train_step
-
-
-def feed(step: Callable[..., Any], masks: Callable[[], Sequence[Any]]) -> Callable[..., Any]:
-    """Returns `step`: it reads the masks where they are."""
-    del masks
-    return step
