@@ -11,11 +11,21 @@ from keras_dsd.loading import register_with_tf_keras
 if TYPE_CHECKING:
     from keras_dsd.api import apply, report, strip, weights
     from keras_dsd.schedule import DSDSchedule
+    from keras_dsd.sensitivity_scan import sensitivity
     from keras_dsd.timeline import DensePhase, SparsePhase
 
 __version__ = "0.1.0"
 
-__all__ = ["DSDSchedule", "DensePhase", "SparsePhase", "apply", "report", "strip", "weights"]
+__all__ = [
+    "DSDSchedule",
+    "DensePhase",
+    "SparsePhase",
+    "apply",
+    "report",
+    "sensitivity",
+    "strip",
+    "weights",
+]
 
 _HOMES = {
     "DSDSchedule": "keras_dsd.schedule",
@@ -23,6 +33,7 @@ _HOMES = {
     "SparsePhase": "keras_dsd.timeline",
     "apply": "keras_dsd.api",
     "report": "keras_dsd.api",
+    "sensitivity": "keras_dsd.sensitivity_scan",
     "strip": "keras_dsd.api",
     "weights": "keras_dsd.api",
 }

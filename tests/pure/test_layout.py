@@ -16,7 +16,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "keras_dsd").rglob("*.py"))
 OF_THE_TFMOT_DOOR = {"tensorflow", "tf_keras", "tensorflow_model_optimization"}
 OF_THE_KERAS_DOOR = {"keras"}
-PUBLIC = ["DSDSchedule", "DensePhase", "SparsePhase", "apply", "report", "strip", "weights"]
+PUBLIC = [
+    "DSDSchedule",
+    "DensePhase",
+    "SparsePhase",
+    "apply",
+    "report",
+    "sensitivity",
+    "strip",
+    "weights",
+]
 
 
 def tree_of(path):
