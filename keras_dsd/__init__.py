@@ -11,7 +11,9 @@ from keras_dsd.loading import register_with_tf_keras
 if TYPE_CHECKING:
     from keras_dsd.api import apply, report, strip, weights
     from keras_dsd.patterns import NM, Block
+    from keras_dsd.plateau import Plateau
     from keras_dsd.schedule import DSDSchedule
+    from keras_dsd.sensitivity_scan import sensitivity
     from keras_dsd.timeline import DensePhase, SparsePhase
 
 __version__ = "0.1.0"
@@ -21,9 +23,11 @@ __all__ = [
     "Block",
     "DSDSchedule",
     "DensePhase",
+    "Plateau",
     "SparsePhase",
     "apply",
     "report",
+    "sensitivity",
     "strip",
     "weights",
 ]
@@ -33,9 +37,11 @@ _HOMES = {
     "Block": "keras_dsd.patterns",
     "DSDSchedule": "keras_dsd.schedule",
     "DensePhase": "keras_dsd.timeline",
+    "Plateau": "keras_dsd.plateau",
     "SparsePhase": "keras_dsd.timeline",
     "apply": "keras_dsd.api",
     "report": "keras_dsd.api",
+    "sensitivity": "keras_dsd.sensitivity_scan",
     "strip": "keras_dsd.api",
     "weights": "keras_dsd.api",
 }

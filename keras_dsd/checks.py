@@ -43,6 +43,26 @@ def positive(name: str, value: object) -> float:
     return number
 
 
+def not_negative(name: str, value: object) -> float:
+    """Returns `value` as a finite float of at least 0.
+
+    Args:
+        name: What the caller calls the argument.
+        value: What was given. Any real number but `bool`.
+
+    Raises:
+        TypeError: `value` is not a real number.
+        ValueError: `value` is NaN, infinite or negative.
+    """
+    number = _real(name, value, "a number of at least 0, such as 0.01")
+    if not 0.0 <= number < float("inf"):
+        raise ValueError(
+            f"Expected `{name}` to be finite and at least 0. Received: {name}={value!r}. "
+            f"Give a bound, such as 0.01."
+        )
+    return number
+
+
 def whole_number(name: str, value: object, least: int, unit: str = "epochs") -> int:
     """Returns `value` as an int of at least `least`.
 

@@ -1,15 +1,17 @@
 """The only state of a run: which phase it is in. Enters and leaves phases across the seam."""
 
+import pathlib
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import logging
 
 from keras_dsd.pruning import masks_for
+from keras_dsd.run_record import RunRecord
 from keras_dsd.seam import PrunableWeight
 from keras_dsd.timeline import SparsePhase, Timeline
 from keras_dsd.training import Trainer
@@ -27,11 +29,22 @@ class Controller:
     Args:
         timeline: The phases.
         trainer: The model's training side.
+        leftover: `"redense"` where the last phase gets the epochs that others left over, `"stop"`
+            where training ends without them.
+        folder: Where to keep what `until` needs for a run to go on, or None.
     """
 
-    def __init__(self, timeline: Timeline, trainer: Trainer) -> None:
+    def __init__(
+        self,
+        timeline: Timeline,
+        trainer: Trainer,
+        leftover: str = "redense",
+        folder: pathlib.Path | None = None,
+    ) -> None:
         self._timeline = timeline
         self._trainer = trainer
+        self._leftover = leftover
+        self._record = RunRecord(timeline, folder)
         self._index: int | None = None
         self._num_pruned = 0
         self._num_returned = 0
@@ -65,10 +78,15 @@ class Controller:
         Raises:
             ValueError: A weight to be pruned holds NaN or infinity.
         """
-        index = self._timeline.index_at(epoch)
+        self._record.go_on(epoch)
+        starts = self._timeline.starts(self._record.history)
+        index = len(starts) - 1
         phase = self._timeline.phases[index]
         if index != self._index:
-            if self._index is None and epoch == self._timeline.start_of(index):
+            if epoch == starts[-1] > 0:
+                self._say_if_unmeasured(index - 1, starts[-2], epoch)
+                self._restore_best(epoch - 1)
+            if self._index is None and epoch == starts[-1]:
                 self._recover(index - 1)
             changed = self._prune(phase) if isinstance(phase, SparsePhase) else self._return()
             self._index = index
@@ -79,14 +97,18 @@ class Controller:
         masked = isinstance(phase, SparsePhase)
         self._trainer.use_step(masked=masked, lr=phase.lr)
 
-    def end_epoch(self) -> dict[str, Any]:
-        """Returns what the epoch's logs are to carry.
+    def end_epoch(self, logs: Mapping[str, Any]) -> dict[str, Any]:
+        """Notes an epoch's logs, and returns what they are to carry besides.
+
+        Args:
+            logs: What Keras measured.
 
         Returns:
             `dsd_phase`, the index of the phase, and `dsd_sparsity`, the share of zeros among
             the selected weights, measured.
         """
         self._trainer.end_epoch()
+        self._record.add(logs, self._all_weights)
         num_zeros, size = count_zeros(self._trainer.weights)
         if num_zeros < self._num_pruned:
             _warn(
@@ -96,9 +118,16 @@ class Controller:
             )
         return {"dsd_phase": self._index, "dsd_sparsity": num_zeros / max(size, 1)}
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the last phase is over, so that training is to end."""
+        return self._timeline.is_over(self._record.history, self._leftover)
+
     def stop(self) -> None:
         """Ends the run, wherever it is."""
         index, self._index = self._index, None
+        if index is not None and index + 1 == len(self._timeline.phases):
+            self._restore_best(len(self._record.history) - 1)
         self._trainer.close()
         if self._is_pruned():
             _warn(
@@ -119,6 +148,30 @@ class Controller:
         if any(weight.mask is not None for weight in weights):
             return True
         return 0 < self._num_returned <= count_zeros(weights)[0]
+
+    def _say_if_unmeasured(self, index: int, start: int, end: int) -> None:
+        until = self._timeline.phases[index].until
+        logs = self._record.history[start:end]
+        if until is not None and not any(until.monitor in each for each in logs):
+            _warn(
+                f"A phase is to end when {until.monitor!r} stops improving, but "
+                f"{until.monitor!r} was in the logs of none of the {len(logs)} epochs that it "
+                f"took. Give fit validation_data for a name that begins with val_, or put what "
+                f"measures it before DSDSchedule in the list of callbacks."
+            )
+
+    def _all_weights(self) -> list[np.ndarray]:
+        for weight in self._trainer.weights[:1]:
+            weight.numpy()  # brings a JAX model's values back from where fit keeps them
+        return [np.array(value) for value in self._trainer.model.get_weights()]
+
+    def _restore_best(self, epoch: int) -> None:
+        """Sets the weights to the best of the phase that ended with `epoch`, if asked to."""
+        best = self._record.best_epoch(epoch) if epoch >= 0 else None
+        if best is not None and best != epoch:
+            weights = self._record.best_weights(best, self._all_weights())
+            self._trainer.model.set_weights(weights)
+            logging.info("DSD restored the weights of epoch %d, the best of its phase", best + 1)
 
     def _recover(self, index: int) -> None:
         """Puts masks back in force where a run goes on right after phase `index`, if sparse.

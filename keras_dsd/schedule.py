@@ -1,5 +1,7 @@
 """DSDSchedule, the callback: a thin layer of Keras's hooks over the controller."""
 
+import os
+import pathlib
 from typing import Any
 
 from keras_dsd import checks, doors
@@ -22,11 +24,17 @@ class DSDSchedule(Hooks):
         redense: Epochs of the third phase, in which pruned weights return from zero. At least 1.
         redense_lr: What the learning rate is multiplied by in the third phase. Defaults to `0.1`.
         phases: The phases as a list, in place of the arguments above.
+        leftover: What happens to epochs that a phase with `until` leaves over: `"redense"` hands
+            them to the last phase, `"stop"` drops them. Defaults to `"redense"`.
+        backup_dir: A folder to keep what `until` has monitored, and the best weights if it
+            restores them, so that a run with `until` can go on by `initial_epoch`; for this
+            schedule alone. Defaults to `None`: nothing is written.
 
     Raises:
         TypeError: Epochs are not integers, `redense_lr` is not a number, or arguments are
             missing or given both ways.
-        ValueError: Epochs are too few, `redense_lr` is not above 0, or `phases` is empty.
+        ValueError: Epochs are too few, `redense_lr` is not above 0, `phases` is empty, or
+            `leftover` unknown.
 
     Example:
         >>> print(DSDSchedule(dense=10, sparse=5, redense=10).timeline)
@@ -45,6 +53,8 @@ learning rate
         *,
         redense_lr: float = 0.1,
         phases: "list[Phase] | None" = None,
+        leftover: str = "redense",
+        backup_dir: "str | os.PathLike[str] | None" = None,
     ) -> None:
         lengths = {"dense": dense, "sparse": sparse, "redense": redense}
         if phases is None:
@@ -56,6 +66,8 @@ learning rate
             )
         super().__init__()
         self.timeline = Timeline(phases)
+        self.leftover = _check_leftover(leftover)
+        self.backup_dir = _check_folder(backup_dir)
         self._controller: Controller | None = None
 
     def __repr__(self) -> str:
@@ -68,7 +80,8 @@ learning rate
             ValueError: The phases do not fit in the epochs of `fit`, or the model was not
                 passed through `apply`.
         """
-        self._controller = Controller(self.timeline, doors.door_of(self.model).trainer(self.model))
+        trainer = doors.door_of(self.model).trainer(self.model)
+        self._controller = Controller(self.timeline, trainer, self.leftover, self.backup_dir)
         self._controller.start(self.params.get("epochs"))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -77,9 +90,11 @@ learning rate
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds `dsd_phase` and `dsd_sparsity` to the logs."""
-        measured = self._running().end_epoch()
+        measured = self._running().end_epoch(logs or {})
         if logs is not None:
             logs.update(measured)
+        if self._running().is_over:
+            self.model.stop_training = True
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leaves the model training as it did before; warns where weights are still pruned."""
@@ -93,6 +108,24 @@ learning rate
                 f"Received: model={self.model!r}. Call set_model(model) and on_train_begin()."
             )
         return self._controller
+
+
+def _check_leftover(leftover: Any) -> str:
+    if leftover not in ("redense", "stop"):
+        raise ValueError(
+            f"Expected `leftover` to be 'redense' or 'stop'. Received: leftover={leftover!r}. Give "
+            f"'redense' to hand the epochs that phases leave over to the last one."
+        )
+    return leftover
+
+
+def _check_folder(folder: Any) -> pathlib.Path | None:
+    if not isinstance(folder, str | os.PathLike | None):
+        raise TypeError(
+            f"Expected `backup_dir` to be the path of a folder. Received: backup_dir={folder!r} "
+            f"of type {type(folder).__name__}. Give a str, such as 'run/dsd'."
+        )
+    return None if folder is None else pathlib.Path(folder)
 
 
 def _three_phases(lengths: dict[str, int | None], redense_lr: float) -> list[Phase]:

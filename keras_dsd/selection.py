@@ -112,8 +112,9 @@ class Selection:
         return (sparsity, None) if sparsity else (0.0, ZERO_SPARSITY)
 
     def names(self, path: str) -> bool:
-        """Returns whether `sparsity` gives `path` whole, as an expression of its own."""
-        return isinstance(self.sparsity, Mapping) and path in self.sparsity
+        """Returns whether `sparsity` gives `path` whole, as it is or as `whole` writes it."""
+        given = self.sparsity
+        return isinstance(given, Mapping) and (path in given or whole(path) in given)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments as plain values; a callable can't be written and gives None."""
@@ -136,6 +137,14 @@ class Selection:
         if isinstance(pattern, NM):
             sparsity = DEFAULT_SPARSITY
         return cls(sparsity, config["exclude"], pattern, scope)
+
+
+def whole(path: str) -> str:
+    """Returns the regular expression that matches `path` and nothing longer.
+
+    A path as it is may be found in longer ones, and need not match itself: `c++/kernel` does not.
+    """
+    return f"^{re.escape(path)}$"
 
 
 def _check_layout(pattern: object, scope: object, sparsity: object) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_dsd.patterns import num_covered
 from keras_dsd.seam import PrunableWeight
+from keras_dsd.text_table import shape_text, table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +96,10 @@ class SparsityReport:
         rows: list[tuple[str, ...]] = [("weight", "shape", "size", "asked", "measured", "mask")]
         for w in self.weights:
             held = "held" if w.masked else "-"
-            rows.append((w.path, _text(w.shape), f"{w.size:,}", f"{w.asked:.2%}",
+            rows.append((w.path, shape_text(w.shape), f"{w.size:,}", f"{w.asked:.2%}",
                          f"{w.measured:.2%}", held))  # fmt: skip
         rows.append(("total", "", f"{self.size:,}", "", f"{self.sparsity:.2%}", ""))
-        lines = _columns(rows)
+        lines = table(rows, left=(0, 1, 5))
         lines += [f"edge left dense: {w.uncovered:,} values of {w.path}"
                   for w in self.weights if w.uncovered]  # fmt: skip
         lines += [f"left dense: {_text_of(reason, group)}" for reason, group in self._by_reason()]
@@ -142,23 +143,7 @@ def _row(weight: WeightSparsity | SkippedWeight) -> dict[str, Any]:
     return {**dataclasses.asdict(weight), "shape": list(weight.shape), "size": weight.size}
 
 
-def _text(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) or "scalar"
-
-
 def _text_of(reason: str, group: list[SkippedWeight]) -> str:
     paths = [weight.path for weight in group]
     named = ", ".join(paths) if len(paths) <= 6 else f"{', '.join(paths[:5])}, ... ({len(paths)})"
     return f"{named} ({reason})"
-
-
-def _columns(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligned = [
-        [cell.ljust(width) if i in (0, 1, 5) else cell.rjust(width)
-         for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
-        for row in rows
-    ]  # fmt: skip
-    lines = ["  ".join(cells).rstrip() for cells in aligned]
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return [lines[0], rule, *lines[1:-1], rule, lines[-1]]

@@ -1,20 +1,20 @@
 """Phases as values: how long each lasts, what it prunes, and which one an epoch is in."""
 
-import bisect
 import dataclasses
-import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from keras_dsd import checks
+from keras_dsd.plateau import Plateau
 
 
 def _check_phase(phase: "DensePhase | SparsePhase") -> None:
     checks.whole_number("epochs", phase.epochs, least=1)
     checks.positive("lr", phase.lr)
-    if phase.until is not None:
-        raise ValueError(
-            f"Expected `until` to be None: a phase lasts its `epochs`. "
-            f"Received: until={phase.until!r}. Leave `until` out."
+    if not isinstance(phase.until, Plateau | None):
+        raise TypeError(
+            f"Expected `until` to be None (the phase lasts its `epochs`) or a Plateau. "
+            f"Received: until={phase.until!r} of type {type(phase.until).__name__}. Give "
+            f"Plateau('val_loss', patience=3), or leave it out."
         )
 
 
@@ -23,25 +23,25 @@ class DensePhase:
     """A phase in which every weight trains.
 
     Args:
-        epochs: How long the phase lasts, in epochs. At least 1.
+        epochs: How long the phase lasts, in epochs; with `until`, at most. At least 1.
         lr: What the learning rate is multiplied by while the phase lasts. Defaults to `1.0`.
-        until: Reserved for an early end; only `None` is accepted. Defaults to `None`.
+        until: A `Plateau` that ends the phase early. Defaults to `None`: it lasts its `epochs`.
 
     Raises:
-        TypeError: `epochs` is not an integer, or `lr` not a number.
-        ValueError: `epochs` is below 1, `lr` is not finite and above 0, or `until` is given.
+        TypeError: `epochs` is not an integer, `lr` not a number, or `until` no `Plateau`.
+        ValueError: `epochs` is below 1, or `lr` is not finite and above 0.
     """
 
     epochs: int
     _: dataclasses.KW_ONLY
     lr: float = 1.0
-    until: None = None
+    until: Plateau | None = None
 
     def __post_init__(self) -> None:
         _check_phase(self)
 
     def __str__(self) -> str:
-        return f"dense for {_epochs(self.epochs)}{_times(self.lr)}"
+        return f"dense for {_length(self)}{_times(self.lr)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,23 +49,24 @@ class SparsePhase:
     """A phase that prunes the smallest weights at its start and keeps them at zero.
 
     Args:
-        epochs: How long the phase lasts, in epochs. At least 1.
+        epochs: How long the phase lasts, in epochs; with `until`, at most. At least 1.
         sparsity: Share of each selected weight tensor to prune, a fraction in [0, 1).
             Defaults to `None`: the sparsity that `apply` gave each weight.
         lr: What the learning rate is multiplied by while the phase lasts. Defaults to `1.0`.
-        until: Reserved for an early end; only `None` is accepted. Defaults to `None`.
+        until: A `Plateau` that ends the phase early. Defaults to `None`: it lasts its `epochs`.
 
     Raises:
-        TypeError: `epochs` is not an integer, or `lr` or `sparsity` not a number.
-        ValueError: `epochs` is below 1, `lr` is not finite and above 0, `sparsity` is outside
-            [0, 1), or `until` is given.
+        TypeError: `epochs` is not an integer, `lr` or `sparsity` not a number, or `until` no
+            `Plateau`.
+        ValueError: `epochs` is below 1, `lr` is not finite and above 0, or `sparsity` is outside
+            [0, 1).
     """
 
     epochs: int
     _: dataclasses.KW_ONLY
     sparsity: float | None = None
     lr: float = 1.0
-    until: None = None
+    until: Plateau | None = None
 
     def __post_init__(self) -> None:
         _check_phase(self)
@@ -74,7 +75,7 @@ class SparsePhase:
 
     def __str__(self) -> str:
         share = "" if self.sparsity is None else f" at sparsity {self.sparsity:g}"
-        return f"sparse for {_epochs(self.epochs)}{share}{_times(self.lr)}"
+        return f"sparse for {_length(self)}{share}{_times(self.lr)}"
 
 
 Phase = DensePhase | SparsePhase
@@ -120,26 +121,66 @@ class Timeline:
         """How many epochs all phases take together."""
         return sum(phase.epochs for phase in self.phases)
 
-    def index_at(self, epoch: int) -> int:
-        """Returns the index of the phase that `epoch` is in.
+    @property
+    def monitors(self) -> tuple[str, ...]:
+        """What the logs have to hold for phases that may end early, each once."""
+        return tuple(dict.fromkeys(p.until.monitor for p in self.phases if p.until is not None))
+
+    def starts(self, history: Sequence[Mapping[str, float]]) -> list[int]:
+        """Returns the first epochs, counted from 0, of the phases begun so far.
+
+        The last of them is the phase of epoch `len(history)`. Epochs past the end belong to the
+        last phase. The same history always gives the same phases, so a run can go on from it.
 
         Args:
-            epoch: Counted from 0, as Keras does. Epochs past the end belong to the last phase.
+            history: What was measured at the epochs before, of `monitors`.
         """
-        ends = list(itertools.accumulate(phase.epochs for phase in self.phases))
-        return min(bisect.bisect_right(ends, epoch), len(ends) - 1)
+        starts = [0]
+        for phase in self.phases[:-1]:
+            length = _ended(phase, history[starts[-1] : starts[-1] + phase.epochs])
+            if length is None:
+                break
+            starts.append(starts[-1] + length)
+        return starts
 
-    def start_of(self, index: int) -> int:
-        """Returns the first epoch of the phase `index`, counted from 0."""
-        return sum(phase.epochs for phase in self.phases[:index])
+    def is_over(self, history: Sequence[Mapping[str, float]], leftover: str) -> bool:
+        """Returns whether nothing is left to train after the epochs in `history`.
+
+        Args:
+            history: As for `starts`.
+            leftover: `"stop"` where the last phase ends with its `epochs`; `"redense"` where it
+                has those too that other phases left over. What ends it early counts in any case.
+        """
+        starts = self.starts(history)
+        if len(starts) < len(self.phases):
+            return False
+        last, epochs = self.phases[-1], history[starts[-1] :]
+        is_done = leftover == "stop" and _ended(last, epochs) is not None
+        return is_done or _converged(last, epochs)
 
     def __str__(self) -> str:
         return ", then ".join(str(phase) for phase in self.phases)
 
 
-def _epochs(number: int) -> str:
-    return f"{number} epoch" if number == 1 else f"{number} epochs"
+def _length(phase: Phase) -> str:
+    most = f"{phase.epochs} epoch" if phase.epochs == 1 else f"{phase.epochs} epochs"
+    return most if phase.until is None else f"at most {most} ({phase.until})"
 
 
 def _times(factor: float) -> str:
     return "" if factor == 1.0 else f" at {factor:g} times the learning rate"
+
+
+def _ended(phase: Phase, history: Sequence[Mapping[str, float]]) -> int | None:
+    """Returns how long a phase was that has the epochs in `history`, or None: it goes on."""
+    if phase.until is not None:
+        length = phase.until.length([logs.get(phase.until.monitor) for logs in history])
+        if length is not None:
+            return min(length, phase.epochs)
+    return phase.epochs if len(history) >= phase.epochs else None
+
+
+def _converged(phase: Phase, history: Sequence[Mapping[str, float]]) -> bool:
+    if phase.until is None:
+        return False
+    return phase.until.length([logs.get(phase.until.monitor) for logs in history]) is not None

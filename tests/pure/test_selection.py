@@ -1,5 +1,6 @@
 """Which weight gets which sparsity, and why not."""
 
+import re
 import types
 
 import pytest
@@ -34,6 +35,14 @@ def test_frozen_weights_need_to_be_named():
     matched = Selection({"a/.": 0.3}).choose(weight("a/w"), selection.FROZEN)
     assert matched == (0.0, selection.FROZEN)
     assert Selection({"a/w": 0.3}).choose(weight("a/w"), selection.FROZEN) == (0.3, None)
+
+
+@pytest.mark.parametrize("path", ["a/w", "c++/w", "a[1]/(b)/w", "a.b/$^"])
+def test_a_path_that_is_escaped_is_given_whole_and_no_longer_one(path):
+    chosen = Selection({"^" + re.escape(path) + "$": 0.3})
+    assert chosen.choose(weight(path), selection.FROZEN) == (0.3, None)
+    for longer in (f"model/{path}", f"{path}_1"):
+        assert chosen.choose(weight(longer)) == (0.0, selection.NO_MATCH)
 
 
 def test_zero_leaves_dense():

@@ -13,7 +13,9 @@ THREE = [dsd.DensePhase(2), dsd.SparsePhase(3), dsd.DensePhase(1, lr=0.1)]
 def test_intervals_are_half_open():
     timeline = Timeline(THREE)
     assert timeline.epochs == 6
-    assert [timeline.index_at(epoch) for epoch in range(8)] == [0, 0, 1, 1, 1, 2, 2, 2]
+    indices = [len(timeline.starts([{}] * epoch)) - 1 for epoch in range(8)]
+    assert indices == [0, 0, 1, 1, 1, 2, 2, 2]
+    assert timeline.starts([{}] * 5) == [0, 2, 5]
 
 
 def test_a_timeline_reads_as_a_line():
@@ -86,10 +88,53 @@ def test_sparsity_of_a_phase(sparsity, error):
 
 
 @pytest.mark.parametrize("phase", [dsd.DensePhase, dsd.SparsePhase])
-def test_until_is_not_taken(phase):
+def test_until_is_a_plateau(phase):
     assert phase(1, until=None) == phase(1)
-    with pytest.raises(ValueError, match="until='loss'"):
+    assert str(phase(4, until=dsd.Plateau("loss"))).endswith(
+        "for at most 4 epochs (until loss has not improved for 3 epochs)"
+    )
+    with pytest.raises(TypeError, match="or a Plateau.*until='loss' of type str"):
         phase(1, until="loss")
+
+
+def history(*values):
+    return [{} if value is None else {"loss": value} for value in values]
+
+
+EARLY = Timeline([
+    dsd.DensePhase(4, until=dsd.Plateau("loss", patience=1)), dsd.SparsePhase(2),
+    dsd.DensePhase(3, until=dsd.Plateau("loss", patience=2)),
+])  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "starts"), [
+    ((), [0]), ((3, 2), [0]), ((3, 2, 2), [0, 3]), ((3, 2, 1, 0), [0, 4]), ((3, 4), [0, 2]),
+    ((3, None, None), [0]), ((3, None, 4), [0, 3]), ((3, 4, 9, 9), [0, 2, 4]),
+    ((3, float("nan")), [0, 2]), ((3, 4, 9, 9, 5, 5, 5, 5), [0, 2, 4]),
+])  # fmt: skip
+def test_a_plateau_ends_a_phase(values, starts):
+    assert EARLY.starts(history(*values)) == starts
+
+
+@pytest.mark.parametrize(("values", "leftover", "is_over"), [
+    ((3, 4, 9, 9, 5, 4, 3), "redense", False), ((3, 4, 9, 9, 5, 4, 3), "stop", True),
+    ((3, 4, 9, 9, 5, 4), "stop", False), ((3, 4, 9, 9, 5, 5, 5), "redense", True),
+    ((3, 4, 9, 9, 5, 4, 3, 2, 2, 2), "redense", True), ((3, 4), "stop", False),
+])  # fmt: skip
+def test_when_a_run_is_over(values, leftover, is_over):
+    assert EARLY.is_over(history(*values), leftover) is is_over
+
+
+def test_without_until_only_stop_ends_a_run():
+    assert Timeline(THREE).is_over([{}] * 6, "stop")
+    assert not Timeline(THREE).is_over([{}] * 9, "redense")
+
+
+def test_leftover_and_backup_dir_are_checked():
+    with pytest.raises(ValueError, match="'redense' or 'stop'.*leftover='dense'"):
+        dsd.DSDSchedule(1, 1, 1, leftover="dense")
+    with pytest.raises(TypeError, match="path of a folder.*backup_dir=3"):
+        dsd.DSDSchedule(1, 1, 1, backup_dir=3)
 
 
 def test_phase_lists():

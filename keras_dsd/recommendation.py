@@ -1,0 +1,116 @@
+"""From how much worse each level makes a value to the level that each weight is to have."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+# Halvings of the allowed worsening: more than a float64 has bits.
+_NUM_HALVINGS = 100
+
+
+class Curve(NamedTuple):
+    """How much worse pruning one weight makes a value.
+
+    Attributes:
+        size: Number of values in the weight.
+        worse: At each level, by how much; negative where it got better, infinite where there was
+            no value.
+    """
+
+    size: int
+    worse: tuple[float, ...]
+
+    def merged(self, other: "Curve") -> "Curve":
+        """Returns the curve of two weights that have to be pruned alike."""
+        return Curve(self.size + other.size, tuple(map(max, self.worse, other.worse)))
+
+
+def level_within(levels: Sequence[float], curve: Curve, allowed: float) -> float:
+    """Returns the largest level up to which nothing is worse by more than `allowed`, or 0.0.
+
+    Args:
+        levels: Ascending fractions.
+        curve: What each of them costs.
+        allowed: At least 0.
+    """
+    good = itertools.takewhile(lambda at: at[1] <= allowed, zip(levels, curve.worse, strict=True))
+    return max((level for level, _ in good), default=0.0)
+
+
+def levels_for(levels: Sequence[float], curves: Sequence[Curve], overall: float) -> list[float]:
+    """Spreads a sparsity over weights, so that each, pruned alone, is equally much worse.
+
+    Args:
+        levels: Ascending fractions in (0, 1).
+        curves: What they cost, for each weight.
+        overall: Share of all weights together to prune, a fraction in [0, 1).
+
+    Returns:
+        A level for each weight: `sum(size * level) / sum(size)` is `overall`.
+
+    Raises:
+        ValueError: `overall` is above what the levels add up to.
+    """
+    costs = [_cost(curve) for curve in curves]
+    finite = [cost for each in costs for cost in each if cost < math.inf]
+    low, high = 0.0, max(finite)
+    most = [_level_at(levels, cost, high) for cost in costs]
+    _check_reach(levels, overall, _share(curves, most))
+    # At the point that the halving ends in, levels may jump: over a stretch where pruning more
+    # costs nothing more. So what is below and what is above it are mixed.
+    below, above = [0.0] * len(curves), [_level_at(levels, cost, low) for cost in costs]
+    if _share(curves, above) < overall:
+        below, above = above, most
+        for _ in range(_NUM_HALVINGS):
+            middle = low + (high - low) / 2
+            tried = [_level_at(levels, cost, middle) for cost in costs]
+            if _share(curves, tried) < overall:
+                low, below = middle, tried
+            else:
+                high, above = middle, tried
+    reached, beyond = _share(curves, below), _share(curves, above)
+    part = (overall - reached) / (beyond - reached) if beyond > reached else 1.0
+    part = min(max(part, 0.0), 1.0)
+    return [min(b + part * (a - b), a) for b, a in zip(below, above, strict=True)]
+
+
+def _cost(curve: Curve) -> tuple[float, ...]:
+    """Returns what each level costs, from level 0 on: at least nothing, and never less again."""
+    return tuple(itertools.accumulate((0.0, *curve.worse), max))
+
+
+def _level_at(levels: Sequence[float], cost: Sequence[float], allowed: float) -> float:
+    """Returns the largest level, on straight lines between those scanned, that costs `allowed`.
+
+    Args:
+        levels: Ascending fractions.
+        cost: What level 0 and each of them cost, not descending.
+        allowed: At least 0.
+    """
+    points = list(zip((0.0, *levels), cost, strict=True))
+    for (level, cost_here), (following, cost_there) in itertools.pairwise(points):
+        if cost_there > allowed:
+            part = (allowed - cost_here) / (cost_there - cost_here)  # 0 where cost_there is inf
+            return level + part * (following - level)
+    return points[-1][0]
+
+
+def _share(curves: Sequence[Curve], chosen: Sequence[float]) -> float:
+    """Returns the share of all weights together that is pruned at the chosen levels."""
+    total = sum(curve.size for curve in curves)
+    return sum(c.size * level for c, level in zip(curves, chosen, strict=True)) / max(total, 1)
+
+
+def _check_reach(levels: Sequence[float], overall: float, reach: float) -> None:
+    if overall > levels[-1]:
+        raise ValueError(
+            f"Expected `overall` to be at most the largest level that was scanned, {levels[-1]:g}. "
+            f"Received: overall={overall:g}. Ask for less, or scan up to larger levels."
+        )
+    if overall > reach + 1e-9:  # what rounding may make of a sum
+        raise ValueError(
+            f"Expected `overall` to be within reach of the levels at which evaluate returned a "
+            f"finite value; they add up to {reach:.3g}. Received: overall={overall:g}. Ask for "
+            f"less, or find out why evaluate returned NaN or infinity."
+        )

@@ -1,0 +1,224 @@
+"""How much each weight matters: prunes one after another, alone, and asks for the model's value."""
+
+import hashlib
+import math
+import numbers
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_dsd import checks, doors, masks, pruning, sensitivity_file
+from keras_dsd.patterns import NM, Pattern
+from keras_dsd.progress_bar import progress_bar
+from keras_dsd.seam import PrunableWeight
+from keras_dsd.sensitivity_file import Scan
+from keras_dsd.sensitivity_result import Sensitivity
+
+_MODES = ("min", "max")
+
+
+def sensitivity(
+    model: Any,
+    evaluate: Callable[[Any], float],
+    levels: Iterable[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    *,
+    mode: str = "min",
+    path: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Sensitivity:
+    """Measures how much worse pruning makes a model, for each weight alone and at each level.
+
+    Calls `evaluate` with nothing pruned, then for each weight and level with the smallest
+    magnitudes of that weight (or blocks, where `apply` was given a pattern) at zero and all else
+    as it was. Afterwards the weights are as they were, to the bit, also after an exception or
+    Ctrl-C. Copies one weight at a time.
+
+    Args:
+        model: A built model, or layer, that `apply` returned, trained and in a dense phase.
+        evaluate: Takes `model` and returns a number, such as the loss on data that it was not
+            trained on; it must not train. NaN and infinity count as the worst there is.
+        levels: The sparsities, ascending fractions in (0, 1). Defaults to 0.1, 0.2, ... 0.9.
+        mode: `"min"` where smaller numbers are better, such as losses; `"max"` where larger ones
+            are, such as accuracies. Defaults to `"min"`.
+        path: A JSON file to write after every value. Where it exists, the scan goes on from it.
+            Defaults to `None`: no file.
+        progress: Whether to show a progress bar, where stderr is a terminal, or in a notebook.
+
+    Returns:
+        A `Sensitivity`: `.render()`, `.plot()`, `.recommend(...)` for `apply`, `.to_json()`.
+
+    Raises:
+        TypeError: An argument is of the wrong type, or `evaluate` returned no number.
+        ValueError: `model` did not go through `apply`, has no weights yet, masks in force or
+            weights that are not finite; `levels`, `mode` or `path` can't be used; the file is not
+            whole, or of another scan; or `evaluate` returned nothing finite for `model` as it is.
+
+    Example:
+        >>> scan = sensitivity(model, lambda model: model.evaluate(x, y, verbose=0))
+        >>> model = apply(strip(model), sparsity=scan.recommend(overall=0.3))
+    """
+    weights = doors.door_of(model).weights(model)
+    _check_evaluate(evaluate)
+    file = _check_path(path)
+    scan = Scan(_check_levels(levels), _check_mode(mode), *_identify(model, weights))
+    if file is not None:
+        sensitivity_file.go_on(file, scan)
+    _run(scan, weights, lambda: evaluate(model), file, progress)
+    return scan.result()
+
+
+def _run(
+    scan: Scan,
+    weights: Sequence[PrunableWeight],
+    evaluate: Callable[[], Any],
+    file: pathlib.Path | None,
+    progress: bool,
+) -> None:
+    """Measures what `scan` has no value of yet."""
+
+    def done(words: str) -> None:
+        if file is not None:
+            sensitivity_file.write(file, scan)
+        advance(words)
+
+    with progress_bar(progress, scan.num_points, scan.num_done) as advance:
+        if scan.baseline is None:
+            try:
+                scan.baseline = _check_baseline(_number(evaluate(), "nothing pruned"))
+            finally:
+                # Keras keeps a JAX model's values elsewhere meanwhile. Reading one brings all back.
+                weights[0].numpy()
+            done("nothing pruned")
+        for weight, values in zip(weights, scan.values, strict=True):
+            if len(values) < len(scan.levels):
+                _prune_alone(weight, scan.levels, values, evaluate, done)
+
+
+def _prune_alone(
+    weight: PrunableWeight,
+    levels: Sequence[float],
+    values: list[float],
+    evaluate: Callable[[], Any],
+    done: Callable[[str], None],
+) -> None:
+    """Measures at the levels of which `values` has no value yet, and adds them to it."""
+    whole = weight.numpy()
+    # As plain as can be: Ctrl-C in the code of a context manager would not restore the weight.
+    try:
+        for level in levels[len(values) :]:
+            pruned = whole.copy()
+            pruned[~pruning.mask_of(whole, weight, level)] = 0
+            weight.assign(pruned)
+            words = f"{weight.path} at {level:g}"
+            values.append(_number(evaluate(), words))
+            done(words)
+    finally:
+        weight.assign(whole)
+
+
+def _identify(
+    model: Any, weights: list[PrunableWeight]
+) -> tuple[list[tuple[str, tuple[int, ...]]], list[str]]:
+    """Returns the path and shape of each weight, and digests that tell its values from others."""
+    if not weights:
+        raise ValueError(
+            f"Expected a model that has made its weights. Received: model={model.name!r}, in "
+            f"which there is nothing to prune yet. Build or train it first."
+        )
+    found, digests = [], []
+    for weight in weights:
+        if weight.mask is not None:
+            raise ValueError(
+                f"Expected a model in a dense phase: what is pruned already costs nothing to "
+                f"prune. Received: model={model.name!r}, with a mask in force on {weight.path}. "
+                f"Scan it before the sparse phase, or go on with fit until that is over."
+            )
+        if isinstance(weight.pattern, NM):
+            raise ValueError(
+                f"Expected weights that can be pruned at every level. Received: {weight.path!r} "
+                f"with pattern={weight.pattern!r}, which fixes the sparsity. Apply without it."
+            )
+        values = weight.numpy()
+        masks.check_finite(values, weight.path)
+        found.append((weight.path, tuple(map(int, weight.shape))))
+        digests.append(_digest(values, weight.pattern))
+    return found, digests
+
+
+def _digest(values: np.ndarray, pattern: Pattern) -> str:
+    layout = b"" if pattern is None else str(pattern).encode()
+    return hashlib.blake2b(values.tobytes() + layout, digest_size=16).hexdigest()
+
+
+def _number(value: Any, words: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(
+            f"Expected `evaluate` to return a number. Received: evaluate(model)={value!r} of type "
+            f"{type(value).__name__} ({words}). Return one float, such as "
+            f"model.evaluate(x, y)[0] where that is a list, or float(value) of an array."
+        )
+    number = float(value)
+    return number if math.isfinite(number) else math.nan
+
+
+def _check_baseline(value: float) -> float:
+    if math.isnan(value):
+        raise ValueError(
+            "Expected `evaluate` to return a finite number for the model as it is, to compare "
+            "others with. Received: NaN or infinity. Nothing was pruned; see what it computes."
+        )
+    return value
+
+
+def _check_evaluate(evaluate: Any) -> None:
+    if not callable(evaluate):
+        raise TypeError(
+            f"Expected `evaluate` to be a function that takes the model and returns a number. "
+            f"Received: evaluate={evaluate!r} of type {type(evaluate).__name__}. Give "
+            f"lambda model: model.evaluate(x, y, verbose=0)."
+        )
+
+
+def _check_levels(levels: Any) -> tuple[float, ...]:
+    if isinstance(levels, str | bytes) or not isinstance(levels, Iterable):
+        raise TypeError(
+            f"Expected `levels` to be a list of sparsities. Received: levels={levels!r} of type "
+            f"{type(levels).__name__}. Put a single one in a list: levels=[0.5]."
+        )
+    given = list(levels)
+    found = tuple(checks.fraction(f"levels[{i}]", level) for i, level in enumerate(given))
+    if not found or any(b <= a for a, b in zip((0.0, *found), found, strict=False)):
+        raise ValueError(
+            f"Expected `levels` to be sparsities above 0, each larger than the one before. "
+            f"Received: levels={given!r}. Sort them, and leave out 0 and what comes twice."
+        )
+    return found
+
+
+def _check_mode(mode: Any) -> str:
+    if mode not in _MODES:
+        raise ValueError(
+            f"Expected `mode` to be 'min' or 'max'. Received: mode={mode!r}. Give 'min' where "
+            f"evaluate returns a loss, 'max' where it returns an accuracy."
+        )
+    return mode
+
+
+def _check_path(path: Any) -> pathlib.Path | None:
+    if path is None:
+        return None
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"Expected `path` to be the path of a file. Received: path={path!r} of type "
+            f"{type(path).__name__}. Give a str, such as 'scan.json'."
+        )
+    file = pathlib.Path(path)
+    if file.is_dir() or not file.parent.is_dir():
+        raise ValueError(
+            f"Expected `path` to be a file in a folder that exists. Received: path={str(path)!r}. "
+            f"Make the folder first, or give a file in it, such as 'scan.json'."
+        )
+    return file
