@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from keras_dsd.loading import register_with_tf_keras
 
 if TYPE_CHECKING:
+    from keras_dsd import timelines as timelines
     from keras_dsd.api import apply, report, strip, weights
     from keras_dsd.patterns import NM, Block
     from keras_dsd.plateau import Plateau
@@ -51,6 +52,8 @@ register_with_tf_keras()
 
 
 def __getattr__(name: str) -> Any:
+    if name == "timelines":
+        return importlib.import_module("keras_dsd.timelines")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
@@ -59,4 +62,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "timelines"})

@@ -29,6 +29,7 @@ class Controller:
     Args:
         timeline: The phases.
         trainer: The model's training side.
+        reset: Which optimizer slots a change of phase sets back: `"pruned"`, `"all"`, `"none"`.
         leftover: `"redense"` where the last phase gets the epochs that others left over, `"stop"`
             where training ends without them.
         folder: Where to keep what `until` needs for a run to go on, or None.
@@ -38,16 +39,19 @@ class Controller:
         self,
         timeline: Timeline,
         trainer: Trainer,
+        reset: str = "pruned",
         leftover: str = "redense",
         folder: pathlib.Path | None = None,
     ) -> None:
         self._timeline = timeline
         self._trainer = trainer
+        self._reset = reset
         self._leftover = leftover
         self._record = RunRecord(timeline, folder)
         self._index: int | None = None
         self._num_pruned = 0
         self._num_returned = 0
+        self._clears_all = False
 
     def start(self, epochs: int | None) -> None:
         """Checks that the run can be made, and begins it.
@@ -88,7 +92,10 @@ class Controller:
                 self._restore_best(epoch - 1)
             if self._index is None and epoch == starts[-1]:
                 self._recover(index - 1)
+            self._clears_all = False
             changed = self._prune(phase) if isinstance(phase, SparsePhase) else self._return()
+            if self._clears_all:
+                self._trainer.clear_optimizers()
             self._index = index
             logging.info(
                 "DSD phase %d of %d begins at epoch %d: %s; %s",
@@ -196,7 +203,7 @@ class Controller:
             )
         self._num_pruned = 0
         for weight, mask in masks_for(weights, phase.sparsity):
-            self._num_pruned += _hold(weight, mask)
+            self._num_pruned += self._hold(weight, mask)
         size = sum(int(np.prod(weight.shape)) for weight in weights)
         return (
             f"pruned {self._num_pruned} of {size} weights in {len(weights)} tensors, "
@@ -208,12 +215,31 @@ class Controller:
         for weight in self._trainer.weights:
             mask = weight.mask
             if mask is not None:
-                weight.clear_slots(~mask)
+                self._clear(weight, ~mask)
                 weight.release()
                 self._num_returned += int(np.count_nonzero(~mask))
         if self._num_returned:
             return f"{self._num_returned} weights return from zero"
         return "all weights train"
+
+    def _hold(self, weight: PrunableWeight, mask: np.ndarray) -> int:
+        """Puts a mask in force, unless it is already, and returns how many weights it prunes."""
+        values, before = weight.numpy(), weight.mask
+        if before is None or not np.array_equal(before, mask):
+            returned = np.zeros(mask.shape, bool) if before is None else mask & ~before
+            weight.hold(mask)
+            if values[~mask].any() or returned.any():
+                weight.assign(np.where(mask, values, np.zeros((), values.dtype)))
+                self._clear(weight, ~mask | returned)
+        return int(np.count_nonzero(~mask))
+
+    def _clear(self, weight: PrunableWeight, positions: np.ndarray) -> None:
+        """Sets back what optimizers keep of a weight that is pruned, or returns, at `positions`."""
+        if self._reset == "none":
+            weight.clear_averages(positions)
+        else:
+            weight.clear_slots(positions)
+        self._clears_all = self._reset == "all"
 
 
 def count_zeros(weights: Sequence[PrunableWeight]) -> tuple[int, int]:
@@ -230,15 +256,3 @@ def _warn(message: str) -> None:
         frame = frame.f_back
     place = (frame.f_code.co_filename, frame.f_lineno)
     warnings.warn_explicit(message, UserWarning, *place, module=__name__, registry={})
-
-
-def _hold(weight: PrunableWeight, mask: np.ndarray) -> int:
-    """Puts a mask in force, unless it is already, and returns how many weights it prunes."""
-    values, before = weight.numpy(), weight.mask
-    if before is None or not np.array_equal(before, mask):
-        returned = np.zeros(mask.shape, bool) if before is None else mask & ~before
-        weight.hold(mask)
-        if values[~mask].any() or returned.any():
-            weight.assign(np.where(mask, values, np.zeros((), values.dtype)))
-            weight.clear_slots(~mask | returned)
-    return int(np.count_nonzero(~mask))

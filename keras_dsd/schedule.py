@@ -4,10 +4,10 @@ import os
 import pathlib
 from typing import Any
 
-from keras_dsd import checks, doors
+from keras_dsd import doors, timelines
 from keras_dsd.controller import Controller
 from keras_dsd.hooks import Hooks
-from keras_dsd.timeline import DensePhase, Phase, SparsePhase, Timeline
+from keras_dsd.timeline import Phase, Timeline
 
 
 class DSDSchedule(Hooks):
@@ -24,6 +24,11 @@ class DSDSchedule(Hooks):
         redense: Epochs of the third phase, in which pruned weights return from zero. At least 1.
         redense_lr: What the learning rate is multiplied by in the third phase. Defaults to `0.1`.
         phases: The phases as a list, in place of the arguments above.
+        reset: Which slots of the optimizer, such as momentum, begin anew when weights are pruned
+            and when they return. `"pruned"`: those of these weights. `"all"`: those of all weights,
+            but not moving averages of weights, nor Ftrl's slots, from which it computes them.
+            `"none"`: none. AC/DC begins all anew, but only when weights return. Defaults to
+            `"pruned"`.
         leftover: What happens to epochs that a phase with `until` leaves over: `"redense"` hands
             them to the last phase, `"stop"` drops them. Defaults to `"redense"`.
         backup_dir: A folder to keep what `until` has monitored, and the best weights if it
@@ -34,7 +39,7 @@ class DSDSchedule(Hooks):
         TypeError: Epochs are not integers, `redense_lr` is not a number, or arguments are
             missing or given both ways.
         ValueError: Epochs are too few, `redense_lr` is not above 0, `phases` is empty, or
-            `leftover` unknown.
+            `reset` or `leftover` unknown.
 
     Example:
         >>> print(DSDSchedule(dense=10, sparse=5, redense=10).timeline)
@@ -53,6 +58,7 @@ learning rate
         *,
         redense_lr: float = 0.1,
         phases: "list[Phase] | None" = None,
+        reset: str = "pruned",
         leftover: str = "redense",
         backup_dir: "str | os.PathLike[str] | None" = None,
     ) -> None:
@@ -66,7 +72,8 @@ learning rate
             )
         super().__init__()
         self.timeline = Timeline(phases)
-        self.leftover = _check_leftover(leftover)
+        self.reset = _check_choice("reset", reset, ("pruned", "all", "none"))
+        self.leftover = _check_choice("leftover", leftover, ("redense", "stop"))
         self.backup_dir = _check_folder(backup_dir)
         self._controller: Controller | None = None
 
@@ -81,7 +88,9 @@ learning rate
                 passed through `apply`.
         """
         trainer = doors.door_of(self.model).trainer(self.model)
-        self._controller = Controller(self.timeline, trainer, self.leftover, self.backup_dir)
+        self._controller = Controller(
+            self.timeline, trainer, self.reset, self.leftover, self.backup_dir
+        )
         self._controller.start(self.params.get("epochs"))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -110,13 +119,13 @@ learning rate
         return self._controller
 
 
-def _check_leftover(leftover: Any) -> str:
-    if leftover not in ("redense", "stop"):
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    if value not in choices:
         raise ValueError(
-            f"Expected `leftover` to be 'redense' or 'stop'. Received: leftover={leftover!r}. Give "
-            f"'redense' to hand the epochs that phases leave over to the last one."
+            f"Expected `{name}` to be one of {', '.join(map(repr, choices))}. Received: "
+            f"{name}={value!r}. Give one of them."
         )
-    return leftover
+    return value
 
 
 def _check_folder(folder: Any) -> pathlib.Path | None:
@@ -135,9 +144,4 @@ def _three_phases(lengths: dict[str, int | None], redense_lr: float) -> list[Pha
             f"Expected `dense`, `sparse` and `redense`, in epochs. Received: {missing[0]}=None. "
             f"Write DSDSchedule(dense=10, sparse=10, redense=10) or DSDSchedule(phases=[...])."
         )
-    dense = checks.whole_number("dense", lengths["dense"], least=0)
-    sparse = checks.whole_number("sparse", lengths["sparse"], least=1)
-    redense = checks.whole_number("redense", lengths["redense"], least=1)
-    factor = checks.positive("redense_lr", redense_lr)
-    first: list[Phase] = [DensePhase(dense)] if dense else []
-    return [*first, SparsePhase(sparse), DensePhase(redense, lr=factor)]
+    return timelines.dsd(*lengths.values(), redense_lr=redense_lr)  # type: ignore[arg-type]

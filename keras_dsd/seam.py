@@ -59,6 +59,13 @@ class PrunableWeight(Protocol):
             positions: Boolean array of shape `shape`.
         """
 
+    def clear_averages(self, positions: np.ndarray) -> None:
+        """Sets the moving averages of the weight that optimizers keep to zero at `positions`.
+
+        Args:
+            positions: Boolean array of shape `shape`.
+        """
+
 
 class Side(Protocol):
     """What the training of one model is made of, in the terms of its Keras."""
@@ -69,6 +76,9 @@ class Side(Protocol):
 
     def check(self) -> None:
         """Raises ValueError where the model can't be trained by DSD, before anything changes."""
+
+    def clear_optimizers(self) -> None:
+        """Sets all slots of the optimizers back to their initial value, but moving averages."""
 
     def scale(self, lr: float) -> None:
         """Multiplies the learning rate, which is unscaled, by `lr`, for all to see."""

@@ -61,6 +61,10 @@ class Trainer:
         self._steps.clear()
         self._side.unscale()
 
+    def clear_optimizers(self) -> None:
+        """Sets all slots of the optimizers back to their initial value, but moving averages."""
+        self._side.clear_optimizers()
+
     def use_step(self, *, masked: bool, lr: float) -> None:
         """Puts the compiled step of a phase in place; it is traced when it first runs.
 

@@ -43,6 +43,24 @@ def clear_slots(optimizer: Any, variable: Any, positions: np.ndarray) -> None:
         slot.assign(np.where(positions, value.dtype.type(_initial(optimizer, name)), value))
 
 
+def clear_all(optimizer: Any) -> None:
+    """Sets every slot to what it began with, but not moving averages of weights.
+
+    Counters stay: the step that learning-rate schedules and bias corrections go by, and what
+    Nadam multiplies up beside it. So do Ftrl's slots, from which it computes the weights.
+    """
+    if isinstance(optimizer, keras.optimizers.Ftrl):
+        return
+    averages = {id(each) for each in getattr(optimizer, "_model_variables_moving_average", ())}
+    for name, held in vars(optimizer).items():
+        if name in ("_variables", "_trainable_variables") or not isinstance(held, list | tuple):
+            continue
+        for slot in held:
+            is_slot = isinstance(slot, keras.Variable) and len(slot.shape) > 0
+            if is_slot and id(slot) not in averages:
+                slot.assign(keras.ops.full_like(slot.value, _initial(optimizer, name)))
+
+
 def average_of(optimizer: Any, variable: Any) -> Any:
     """Returns the moving average that `use_ema` keeps of `variable`, or None."""
     if not optimizer.use_ema:

@@ -44,6 +44,12 @@ class Side:
                 "is_nnx_enabled()=True. Set KERAS_NNX_ENABLED=false before Keras is imported."
             )
 
+    def clear_optimizers(self) -> None:
+        """Sets all slots of the optimizers back to their initial value, but moving averages."""
+        backends.sync(self.model)
+        for each in optimizer.optimizers_of(self.model):
+            optimizer.clear_all(each)
+
     def scale(self, lr: float) -> None:
         """Multiplies the learning rates."""
         self._rates.scale(optimizer.optimizers_of(self.model), lr)

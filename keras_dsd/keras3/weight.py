@@ -82,5 +82,14 @@ class Weight(Candidate):
         for each in optimizer.optimizers_of(self._model):
             optimizer.clear_slots(each, self.variable, positions)
 
+    def clear_averages(self, positions: np.ndarray) -> None:
+        """Sets the moving averages that optimizers keep of the weight to zero at `positions`."""
+        backends.sync(self._model)
+        for each in optimizer.optimizers_of(self._model):
+            average = optimizer.average_of(each, self.variable) if each.built else None
+            if average is not None:
+                value = np.array(keras.ops.convert_to_numpy(average.value))
+                average.assign(np.where(positions, value.dtype.type(0), value))
+
     def __repr__(self) -> str:
         return f"<Weight {self.path} shape={self.shape} sparsity={self.sparsity:g}>"

@@ -1,5 +1,6 @@
 """What DSD needs of tf_keras optimizers, old and new: learning rate, slots, averages."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,15 +50,8 @@ def scaled(optimizer: Any, factor: float) -> list[Patch]:
 
 def slots_of(optimizer: Any, variable: Any) -> dict[str, Any]:
     """Returns the slots of `variable` that have a value for each of its positions, by name."""
-    if isinstance(optimizer, _Legacy):
-        names = optimizer.get_slot_names()
-        slots = {name: _legacy_slot(optimizer, variable, name) for name in names}
-    elif getattr(optimizer, "_index_dict", None):
-        slots = _new_slots(optimizer, optimizer._index_dict.get(optimizer._var_key(variable)))
-    else:
-        slots = {}
     return {
-        name: slot for name, slot in slots.items()
+        name: slot for name, slot in _slots(optimizer, variable).items()
         if hasattr(slot, "assign") and slot.shape == variable.shape
     }  # fmt: skip
 
@@ -75,6 +69,26 @@ def clear_slots(optimizer: Any, variable: Any, positions: np.ndarray) -> None:
         slot.assign(cleared)
 
 
+def clear_all(optimizer: Any, variables: Sequence[Any]) -> None:
+    """Sets every slot to what it began with, but not moving averages of weights.
+
+    The step that learning-rate schedules and bias corrections go by stays, and so do Ftrl's
+    slots, from which it computes the weights.
+
+    Args:
+        optimizer: The optimizer.
+        variables: The variables that it updates.
+    """
+    optimizers = tf_keras.optimizers
+    if isinstance(optimizer, optimizers.Ftrl | optimizers.legacy.Ftrl):
+        return
+    for variable in variables:
+        for name, slot in _slots(optimizer, variable).items():
+            is_slot = hasattr(slot, "assign") and len(slot.shape) > 0
+            if is_slot and name != "_model_variables_moving_average":
+                slot.assign(tf.fill(slot.shape, tf.cast(_initial(optimizer, name), slot.dtype)))
+
+
 def average_of(optimizer: Any, variable: Any) -> Any:
     """Returns the moving average that `use_ema` keeps of `variable`, or None."""
     return slots_of(optimizer, variable).get("_model_variables_moving_average")
@@ -86,6 +100,15 @@ def _initial(optimizer: Any, slot_name: str) -> float:
     held = vars(optimizer)
     names = ("initial_accumulator_value", "_initial_accumulator_value")
     return float(next((held[name] for name in names if name in held), 0.0))
+
+
+def _slots(optimizer: Any, variable: Any) -> dict[str, Any]:
+    if isinstance(optimizer, _Legacy):
+        names = optimizer.get_slot_names()
+        return {name: _legacy_slot(optimizer, variable, name) for name in names}
+    if getattr(optimizer, "_index_dict", None):
+        return _new_slots(optimizer, optimizer._index_dict.get(optimizer._var_key(variable)))
+    return {}
 
 
 def _new_slots(optimizer: Any, index: int | None) -> dict[str, Any]:

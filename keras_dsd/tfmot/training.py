@@ -53,6 +53,11 @@ class Side:
                     f"Compile the model with an optimizer from tf_keras.optimizers."
                 )
 
+    def clear_optimizers(self) -> None:
+        """Sets all slots of the optimizers back to their initial value, but moving averages."""
+        for each in optimizer.optimizers_of(self.model):
+            optimizer.clear_all(each, self.model.trainable_variables)
+
     def scale(self, lr: float) -> None:
         """Multiplies the learning rates that can be set."""
         self._rate.scale(lr)
