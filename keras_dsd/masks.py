@@ -1,8 +1,11 @@
 """Magnitudes to boolean masks. Pure NumPy: every backend, replica and worker gets the same."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+
+_PART = 2**16  # values that stay in a core's cache
+_SAMPLE = 2**18
 
 
 def num_pruned(size: int, sparsity: float) -> int:
@@ -36,7 +39,7 @@ def magnitude_mask(weights: np.ndarray, sparsity: float) -> np.ndarray:
     """
     weights = comparable(weights)
     check_finite(weights)
-    return _all_but_smallest(weights, num_pruned(weights.size, sparsity))
+    return _rank_together([weights], num_pruned(weights.size, sparsity))[0]
 
 
 def global_masks(weights: Sequence[np.ndarray], sparsities: Sequence[float]) -> list[np.ndarray]:
@@ -63,16 +66,17 @@ def global_masks(weights: Sequence[np.ndarray], sparsities: Sequence[float]) -> 
     pairs = list(zip(weights, sparsities, strict=True))
     count = round(sum(each.size * float(sparsity) for each, sparsity in pairs))
     floors = [max(-(-(w.size - num_pruned(w.size, s)) // 10), 1) for w, s in pairs]
-    kept = _rank_together([each.ravel() for each in weights], count)
+    kept = _rank_together(weights, count)
     if any(np.count_nonzero(k) < floor for k, floor in zip(kept, floors, strict=True)):
-        kept = _rank_above_floors([each.ravel() for each in weights], count, floors)
-    return [k.reshape(each.shape) for k, each in zip(kept, weights, strict=True)]
+        kept = _rank_above_floors(weights, count, floors)
+    return kept
 
 
 def _rank_above_floors(
     weights: Sequence[np.ndarray], count: int, floors: Sequence[int]
 ) -> list[np.ndarray]:
-    below = [_all_but_smallest(w, w.size - floor) for w, floor in zip(weights, floors, strict=True)]
+    pairs = zip(weights, floors, strict=True)
+    below = [_rank_together([each], each.size - floor)[0] for each, floor in pairs]
     if count > sum(w.size for w in weights) - sum(floors):
         raise ValueError(
             f"Expected `sparsity` to leave a weight in each of {len(weights)} tensors that are "
@@ -87,24 +91,60 @@ def _rank_above_floors(
 
 
 def _rank_together(weights: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
-    """Returns masks that prune the `count` smallest of flat arrays."""
-    kept = _all_but_smallest(np.concatenate(weights), count)
-    return np.split(kept, np.cumsum([each.size for each in weights])[:-1])
-
-
-def _all_but_smallest(weights: np.ndarray, count: int) -> np.ndarray:
-    """Returns a mask that prunes the first `count` by (magnitude, flat index)."""
+    """Returns masks that prune the first `count` by (magnitude, array, flat index)."""
     if count == 0:
-        return np.ones(weights.shape, bool)
-    magnitudes = np.abs(weights).ravel()
-    magnitudes.partition(count - 1)
-    threshold = magnitudes[count - 1]
-    np.abs(weights, out=magnitudes.reshape(weights.shape))
-    kept = magnitudes > threshold
-    num_ties_kept = weights.size - count - np.count_nonzero(kept)
-    if num_ties_kept:
-        kept[np.flatnonzero(magnitudes == threshold)[-num_ties_kept:]] = True
-    return kept.reshape(weights.shape)
+        return [np.ones(each.shape, bool) for each in weights]
+    flat = [each.ravel() for each in weights]
+    threshold = _nth_magnitude(flat, count)
+    kept = [_at_least(each, threshold, above=True) for each in flat]
+    num_ties_kept = sum(mask.size - np.count_nonzero(mask) for mask in kept) - count
+    for mask, each in zip(kept[::-1], flat[::-1], strict=True):
+        if num_ties_kept:
+            ties = np.flatnonzero(_at_least(each, threshold, above=False))[-num_ties_kept:]
+            mask[ties] = True
+            num_ties_kept -= len(ties)
+    return [mask.reshape(each.shape) for mask, each in zip(kept, weights, strict=True)]
+
+
+def _nth_magnitude(weights: Sequence[np.ndarray], count: int) -> np.floating:
+    """Returns the `count`-th smallest magnitude in flat arrays.
+
+    A sample tells between which two values it has to be looked for, so that the arrays are read
+    but not copied; where the sample is wrong, all are ranked.
+    """
+    total = sum(each.size for each in weights)
+    step = max(total // _SAMPLE, 1)
+    sample = np.sort(np.abs(np.concatenate([each[::step] for each in weights])))
+    place, margin = round(count / total * sample.size), 4 * round(sample.size**0.5)
+    low = sample[max(place - margin, 0)] if place > margin else 0
+    high = sample[min(place + margin, sample.size - 1)] if step > 1 else np.inf
+    num_below, between = 0, list[np.ndarray]()
+    for part in _parts(weights):
+        magnitudes = np.abs(part)
+        is_above = magnitudes >= low
+        num_below += part.size - int(np.count_nonzero(is_above))
+        between.append(magnitudes[is_above & (magnitudes <= high)])
+    found, place = np.concatenate(between), count - 1 - num_below
+    if not 0 <= place < found.size:
+        found, place = np.abs(np.concatenate(weights)), count - 1
+    found.partition(place)
+    return found[place]
+
+
+def _parts(weights: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    for each in weights:
+        for start in range(0, each.size, _PART):
+            yield each[start : start + _PART]
+
+
+def _at_least(values: np.ndarray, threshold: np.floating, above: bool) -> np.ndarray:
+    """Returns where magnitudes are above a threshold, or equal to it, part by part."""
+    found = np.empty(values.shape, bool)
+    for start in range(0, values.size, _PART):
+        part = slice(start, start + _PART)
+        magnitudes = np.abs(values[part])
+        (np.greater if above else np.equal)(magnitudes, threshold, out=found[part])
+    return found
 
 
 def comparable(weights: np.ndarray) -> np.ndarray:
@@ -123,11 +163,11 @@ def check_finite(weights: np.ndarray, path: str = "weights") -> None:
     Raises:
         ValueError: An entry is NaN or infinite.
     """
-    finite = np.isfinite(weights)
-    if not finite.all():
-        num_bad = finite.size - np.count_nonzero(finite)
+    flat = weights.ravel()
+    num_bad = sum(part.size - np.count_nonzero(np.isfinite(part)) for part in _parts([flat]))
+    if num_bad:
         raise ValueError(
             f"Expected finite weights to make a mask from. Received: {path} with {num_bad} of "
-            f"{finite.size} values NaN or infinite. Nothing was pruned; training diverged before "
+            f"{flat.size} values NaN or infinite. Nothing was pruned; training diverged before "
             f"this phase: lower the learning rate, or start again from an earlier checkpoint."
         )

@@ -1,6 +1,7 @@
 """What is pruned together: blocks of weights, or some of every group of inputs."""
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -11,6 +12,8 @@ from keras_dsd.layouts import Layout
 
 # Groups are worked on in parts of so many values, so that no array of the tensor's size is made.
 _PART = 2**21
+# Up to this size comparing every two of a group is faster than numpy.partition for each group.
+_BY_PAIRS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +137,13 @@ class NM:
 
     def _kept(self, magnitudes: np.ndarray) -> np.ndarray:
         """Returns which of (groups, inputs of a group, outputs) are kept."""
+        if self.m <= _BY_PAIRS:
+            above = np.zeros(magnitudes.shape, np.uint8)
+            for i, j in itertools.combinations(range(self.m), 2):
+                is_lower = magnitudes[:, i] <= magnitudes[:, j]
+                above[:, i] += is_lower
+                above[:, j] += ~is_lower
+            return above < self.n
         last_pruned = self.m - self.n - 1
         threshold = np.partition(magnitudes, last_pruned, axis=1)[:, last_pruned, None]
         kept = magnitudes > threshold

@@ -3,12 +3,13 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from keras_dsd import masks
 
+FIXTURE = [HealthCheck.function_scoped_fixture]
 SPARSITIES = st.floats(0, 1, exclude_max=True)
 ARRAYS = hnp.arrays(
     st.sampled_from([np.float16, np.float32, np.float64]),
@@ -24,7 +25,14 @@ def by_sorting(weights, sparsity):
     return mask.reshape(weights.shape)
 
 
-@settings(max_examples=500, deadline=None)
+@pytest.fixture(params=[2**18, 8], ids=["whole", "from a sample"], autouse=True)
+def _sample(request, monkeypatch):
+    """Small arrays are ranked by a sample, and part by part, as large ones are."""
+    monkeypatch.setattr(masks, "_SAMPLE", request.param)
+    monkeypatch.setattr(masks, "_PART", 2**16 if request.param > 8 else 7)
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=FIXTURE)
 @given(ARRAYS, SPARSITIES)
 def test_mask_equals_a_stable_sort(weights, sparsity):
     before = weights.copy()
@@ -34,14 +42,14 @@ def test_mask_equals_a_stable_sort(weights, sparsity):
     assert np.array_equal(weights, before)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500, deadline=None, suppress_health_check=FIXTURE)
 @given(ARRAYS, SPARSITIES)
 def test_the_mask_can_be_read_back_off_pruned_weights(weights, sparsity):
     mask = masks.magnitude_mask(weights, sparsity)
     assert np.array_equal(masks.magnitude_mask(weights * mask, sparsity), mask)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=FIXTURE)
 @given(ARRAYS, SPARSITIES)
 def test_memory_order_does_not_matter(weights, sparsity):
     mask = masks.magnitude_mask(np.asfortranarray(weights), sparsity)
@@ -101,7 +109,7 @@ def ranked_by_sorting(weights, sparsities):
     return [k.reshape(each.shape) for k, each in zip(kept, weights, strict=True)], count
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=FIXTURE)
 @given(st.lists(st.tuples(ARRAYS, st.floats(0, 0.7)), min_size=1, max_size=4))
 def test_one_ranking_equals_sorting_all(pairs):
     weights, sparsities = zip(*pairs, strict=True)
@@ -131,3 +139,17 @@ def test_no_tensor_is_pruned_whole_and_the_count_is_exact_all_the_same():
 def test_one_ranking_refuses_what_is_not_finite(bad):
     with pytest.raises(ValueError, match="1 of 2 values NaN or infinite"):
         masks.global_masks([np.ones(3), np.array([1, bad])], [0.5, 0.5])
+
+
+@pytest.mark.parametrize("values", ["sorted", "normal", "mostly zero", "equal", "a few large"])
+@pytest.mark.parametrize("sparsity", [0.001, 0.3, 0.9, 0.9999])
+def test_large_arrays(values, sparsity):
+    rng = np.random.default_rng(0)
+    made = {
+        "sorted": lambda: np.arange(700_000), "normal": lambda: rng.normal(size=700_000),
+        "mostly zero": lambda: rng.normal(size=700_000) * (rng.uniform(size=700_000) < 0.4),
+        "equal": lambda: np.ones(700_000),
+        "a few large": lambda: np.where(np.arange(700_000) % 350_001 == 7, 9.0, 1e-3),
+    }  # fmt: skip
+    weights = made[values]().astype(np.float32).reshape(700, 1000)
+    assert np.array_equal(masks.magnitude_mask(weights, sparsity), by_sorting(weights, sparsity))

@@ -18,11 +18,11 @@ from keras_dsd.selection import Selection
 ELEMENTS = st.one_of(st.sampled_from([0.0, -0.0, 0.5, -0.5, 1.0]), st.floats(-4, 4, width=16))
 KERNELS = hnp.arrays(
     st.sampled_from([np.float16, np.float32, np.float64]),
-    hnp.array_shapes(min_dims=2, max_dims=4, max_side=7), elements=ELEMENTS,
+    hnp.array_shapes(min_dims=2, max_dims=4, max_side=11), elements=ELEMENTS,
 )  # fmt: skip
 LAYOUTS = st.integers(0, 2)
 BLOCKS = st.builds(Block, st.integers(1, 4), st.integers(1, 4), st.sampled_from(["avg", "max"]))
-NMS = st.integers(1, 4).flatmap(lambda n: st.builds(NM, st.just(n), st.integers(n + 1, 6)))
+NMS = st.integers(1, 4).flatmap(lambda n: st.builds(NM, st.just(n), st.integers(n + 1, 10)))
 
 
 def some_layout(rank, which):
