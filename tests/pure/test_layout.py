@@ -107,6 +107,6 @@ def test_the_oldest_versions_under_test_are_the_oldest_allowed():
     extras = config["options.extras_require"]
     asked = config["options"]["install_requires"] + extras["test"] + extras["examples"]
     # On the Python of the oldest set, markers leave out what only a newer one needs.
-    lowest = set(re.findall(r"^(\S+)>=(\S+)$", asked, flags=re.MULTILINE))
+    lowest = set(re.findall(r"^(\S+)>=([\d.]+)(?:,\S+)?$", asked, flags=re.MULTILINE))
     pins = (ROOT / "requirements" / "oldest.txt").read_text(encoding="utf-8")
     assert set(re.findall(r"^(\S+)==(\S+)$", pins, flags=re.MULTILINE)) == lowest
