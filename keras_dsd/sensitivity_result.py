@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from keras_dsd import checks, recommendation
+from keras_dsd.figures import new_figure
 from keras_dsd.recommendation import Curve
 from keras_dsd.selection import whole
 from keras_dsd.text_table import shape_text, table
@@ -142,15 +143,7 @@ class Sensitivity:
         Raises:
             ImportError: matplotlib is not installed.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError(
-                "Expected matplotlib, which plot() draws with. Received: an environment without "
-                "it. Install it: pip install matplotlib, or this package with its extra `plots`."
-            ) from error
-        figure = Figure(figsize=(8, 5), layout="constrained")
-        axes = figure.add_subplot()
+        figure, axes = new_figure(8, 5)
         for point in self.points:
             axes.plot(self.levels, point.values, marker=".", label=point.path)
         axes.axhline(self.baseline, color="black", linestyle="--", label="nothing pruned")

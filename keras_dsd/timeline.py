@@ -2,9 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from keras_dsd import checks
+from keras_dsd.figures import new_figure
 from keras_dsd.plateau import Plateau
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COLOURS = {"dense": "tab:blue", "sparse": "tab:orange"}
 
 
 def _check_phase(phase: "DensePhase | SparsePhase") -> None:
@@ -158,8 +165,40 @@ class Timeline:
         is_done = leftover == "stop" and _ended(last, epochs) is not None
         return is_done or _converged(last, epochs)
 
+    def plot(self) -> "Figure":
+        """Returns a figure: the phases over the epochs, and what each multiplies the rate by.
+
+        Phases that `until` may end early are drawn as long as they can get. The figure belongs to
+        no window; `figure.savefig("timeline.png")` writes it.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        figure, axes = new_figure(8, 2.5)
+        start = 0
+        for phase in self.phases:
+            kind = "sparse" if isinstance(phase, SparsePhase) else "dense"
+            end = start + phase.epochs
+            axes.axvspan(start, end, color=_COLOURS[kind], alpha=0.3, linewidth=0)
+            axes.plot([start, end], [phase.lr] * 2, color="black")
+            axes.text((start + end) / 2, 1.02, _title(phase), ha="center", va="bottom",
+                      transform=axes.get_xaxis_transform(), fontsize="small")  # fmt: skip
+            start = end
+        axes.set_xlim(0, start)
+        axes.set_yscale("log")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("learning rate\n(multiple of yours)")
+        return figure
+
     def __str__(self) -> str:
         return ", then ".join(str(phase) for phase in self.phases)
+
+
+def _title(phase: Phase) -> str:
+    until = "" if phase.until is None else f"\nuntil {phase.until.monitor}"
+    if isinstance(phase, DensePhase):
+        return f"dense{until}"
+    return ("sparse" if phase.sparsity is None else f"sparse {phase.sparsity:.0%}") + until
 
 
 def _length(phase: Phase) -> str:

@@ -157,3 +157,22 @@ def test_missing_numbers(missing):
     del arguments[missing]
     with pytest.raises(TypeError, match=f"Received: {missing}=None"):
         dsd.DSDSchedule(**arguments)
+
+
+def test_a_timeline_plots_itself(tmp_path):
+    pytest.importorskip("matplotlib")
+    plateau = dsd.Plateau("val_loss")
+    figure = Timeline([*THREE, dsd.SparsePhase(4, sparsity=0.25, until=plateau)]).plot()
+    (axes,) = figure.axes
+    spans = [(patch.get_x(), patch.get_width()) for patch in axes.patches]
+    assert spans == [(0, 2), (2, 3), (5, 1), (6, 4)]
+    titles = [text.get_text() for text in axes.texts]
+    assert titles == ["dense", "sparse", "dense", "sparse 25%\nuntil val_loss"]
+    assert [list(line.get_ydata()) for line in axes.lines] == [
+        [1.0] * 2,
+        [1.0] * 2,
+        [0.1] * 2,
+        [1.0] * 2,
+    ]
+    assert axes.get_xlim() == (0, 10) and axes.get_xlabel() == "epoch"
+    figure.savefig(tmp_path / "timeline.png")
