@@ -32,7 +32,7 @@ def _sample(request, monkeypatch):
     monkeypatch.setattr(masks, "_PART", 2**16 if request.param > 8 else 7)
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=FIXTURE)
+@settings(max_examples=200, deadline=None, suppress_health_check=FIXTURE)
 @given(ARRAYS, SPARSITIES)
 def test_mask_equals_a_stable_sort(weights, sparsity):
     before = weights.copy()
@@ -42,7 +42,7 @@ def test_mask_equals_a_stable_sort(weights, sparsity):
     assert np.array_equal(weights, before)
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=FIXTURE)
+@settings(max_examples=200, deadline=None, suppress_health_check=FIXTURE)
 @given(ARRAYS, SPARSITIES)
 def test_the_mask_can_be_read_back_off_pruned_weights(weights, sparsity):
     mask = masks.magnitude_mask(weights, sparsity)
@@ -109,7 +109,7 @@ def ranked_by_sorting(weights, sparsities):
     return [k.reshape(each.shape) for k, each in zip(kept, weights, strict=True)], count
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=FIXTURE)
+@settings(max_examples=150, deadline=None, suppress_health_check=FIXTURE)
 @given(st.lists(st.tuples(ARRAYS, st.floats(0, 0.7)), min_size=1, max_size=4))
 def test_one_ranking_equals_sorting_all(pairs):
     weights, sparsities = zip(*pairs, strict=True)
