@@ -28,7 +28,7 @@ BAD_APPLY = {
     "exclude number": ({"exclude": [1]}, TypeError, "pattern=1 of type int"),
     "exclude unmatched": ({"exclude": ["conv"]}, ValueError, "exclude with pattern='conv'"),
     "exclude all": ({"exclude": ["."]}, ValueError, r"exclude=\('\.',\), which select none"),
-    "pattern": ({"pattern": "2:4"}, ValueError, "pattern='2:4'"),
+    "pattern": ({"pattern": "2:4"}, TypeError, r"Block\(height, width\) or NM.*pattern='2:4'"),
     "scope": ({"scope": "world"}, ValueError, "scope='world'.*'layer'|'layer'.*scope='world'"),
 }  # fmt: skip
 
@@ -135,7 +135,7 @@ def test_report_as_data_and_as_text(digits, compiled, mlp):
     data = found.to_dict()
     assert data["weights"][0] == {
         "path": IN + "dense/kernel", "shape": [64, 16], "size": 1024, "asked": 0.5, "measured": 0.5,
-        "masked": True,
+        "masked": True, "uncovered": 0,
     }  # fmt: skip
     assert data["size"] == 1184 and data["sparsity"] == found.sparsity == 0.5
     lines = found.render().splitlines()
