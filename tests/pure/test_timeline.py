@@ -164,7 +164,9 @@ def test_a_timeline_plots_itself(tmp_path):
     plateau = dsd.Plateau("val_loss")
     figure = Timeline([*THREE, dsd.SparsePhase(4, sparsity=0.25, until=plateau)]).plot()
     (axes,) = figure.axes
-    spans = [(patch.get_x(), patch.get_width()) for patch in axes.patches]
+    # matplotlib before 3.9 made a span a polygon.
+    boxes = [patch.get_path().get_extents(patch.get_patch_transform()) for patch in axes.patches]
+    spans = [(box.x0, box.width) for box in boxes]
     assert spans == [(0, 2), (2, 3), (5, 1), (6, 4)]
     titles = [text.get_text() for text in axes.texts]
     assert titles == ["dense", "sparse", "dense", "sparse 25%\nuntil val_loss"]
