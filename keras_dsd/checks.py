@@ -1,6 +1,8 @@
 """Checks of arguments that several public names share."""
 
 import numbers
+import os
+import pathlib
 
 
 def fraction(name: str, value: object) -> float:
@@ -36,10 +38,7 @@ def positive(name: str, value: object) -> float:
     """
     number = _real(name, value, "a number above 0, such as 0.1")
     if not 0.0 < number < float("inf"):
-        raise ValueError(
-            f"Expected `{name}` to be finite and above 0. Received: {name}={value!r}. "
-            f"Give a factor, such as 0.1 for a tenth."
-        )
+        raise _not_finite(name, value, "above 0", "a factor, such as 0.1 for a tenth")
     return number
 
 
@@ -56,10 +55,7 @@ def not_negative(name: str, value: object) -> float:
     """
     number = _real(name, value, "a number of at least 0, such as 0.01")
     if not 0.0 <= number < float("inf"):
-        raise ValueError(
-            f"Expected `{name}` to be finite and at least 0. Received: {name}={value!r}. "
-            f"Give a bound, such as 0.01."
-        )
+        raise _not_finite(name, value, "at least 0", "a bound, such as 0.01")
     return number
 
 
@@ -87,6 +83,32 @@ def whole_number(name: str, value: object, least: int, unit: str = "epochs") -> 
             f" Give a larger whole number."
         )
     return int(value)
+
+
+def path(name: str, value: object, kind: str, example: str) -> pathlib.Path | None:
+    """Returns `value` as a path; None stays None.
+
+    Args:
+        name: What the caller calls the argument.
+        value: What was given. A str or any `os.PathLike`, or None.
+        kind: `"file"` or `"folder"`.
+        example: One of the kind, for the message.
+
+    Raises:
+        TypeError: `value` is something else.
+    """
+    if not isinstance(value, str | os.PathLike | None):
+        raise TypeError(
+            f"Expected `{name}` to be the path of a {kind}. Received: {name}={value!r} of type "
+            f"{type(value).__name__}. Give a str, such as {example!r}."
+        )
+    return None if value is None else pathlib.Path(value)
+
+
+def _not_finite(name: str, value: object, bound: str, example: str) -> ValueError:
+    return ValueError(
+        f"Expected `{name}` to be finite and {bound}. Received: {name}={value!r}. Give {example}."
+    )
 
 
 def _real(name: str, value: object, wanted: str) -> float:

@@ -1,7 +1,7 @@
 """Plateau: when a phase has converged. Pure: what was measured so far decides, again and again."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from keras_dsd import checks
 
@@ -47,6 +47,10 @@ class Plateau:
                 f"Expected `mode` to be 'auto', 'min' or 'max'. Received: mode={self.mode!r}. "
                 f"Give 'min' for a loss, 'max' for an accuracy."
             )
+
+    def values(self, history: Sequence[Mapping[str, float]]) -> list[float | None]:
+        """Returns what the logs of a phase's epochs say of `monitor`; None where nothing."""
+        return [logs.get(self.monitor) for logs in history]
 
     def length(self, values: Sequence[float | None]) -> int | None:
         """Returns how many epochs a phase lasts with these values, or None: it is not over.

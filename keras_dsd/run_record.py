@@ -1,7 +1,6 @@
 """What a run has measured so far: all that its place in the timeline follows from."""
 
 import json
-import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_dsd.timeline import Timeline
+from keras_dsd.whole_files import replace
 
 _HISTORY = "dsd_history.json"
 
@@ -57,7 +57,7 @@ class RunRecord:
             self._keep(epoch, weights())
         if self._folder is not None and self._timeline.monitors:
             data = {"timeline": str(self._timeline), "history": self.history}
-            _write(self._folder / _HISTORY, lambda file: file.write(json.dumps(data).encode()))
+            replace(self._folder / _HISTORY, lambda file: file.write(json.dumps(data).encode()))
 
     def best_epoch(self, epoch: int) -> int | None:
         """Returns the best epoch so far of the phase of `epoch`, if it is to be restored."""
@@ -65,9 +65,7 @@ class RunRecord:
         until = self._timeline.phases[len(starts) - 1].until
         if until is None or not until.restore_best:
             return None
-        best = until.best(
-            [logs.get(until.monitor) for logs in self.history[starts[-1] : epoch + 1]]
-        )
+        best = until.best(until.values(self.history[starts[-1] : epoch + 1]))
         return None if best is None else starts[-1] + best
 
     def best_weights(self, epoch: int, like: list[np.ndarray]) -> list[np.ndarray]:
@@ -99,7 +97,7 @@ class RunRecord:
     def _keep(self, epoch: int, weights: list[np.ndarray]) -> None:
         self._best = {epoch: weights}
         if self._folder is not None:
-            _write(self._folder / _best_name(epoch), lambda file: np.savez(file, *weights))
+            replace(self._folder / _best_name(epoch), lambda file: np.savez(file, *weights))
             # The one before stays: a run may go on from before this epoch.
             for path in sorted(self._folder.glob(_best_name("*")))[:-2]:
                 path.unlink()
@@ -137,15 +135,3 @@ def _best_name(epoch: int | str) -> str:
 
 def _text(folder: pathlib.Path | None) -> str:
     return "None" if folder is None else repr(str(folder))
-
-
-def _write(path: pathlib.Path, write: Callable[[Any], object]) -> None:
-    """Replaces a file in one go."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            write(file)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

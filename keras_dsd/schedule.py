@@ -1,10 +1,9 @@
 """DSDSchedule, the callback: a thin layer of Keras's hooks over the controller."""
 
 import os
-import pathlib
 from typing import Any
 
-from keras_dsd import doors, timelines
+from keras_dsd import checks, doors, timelines
 from keras_dsd.controller import Controller
 from keras_dsd.hooks import Hooks
 from keras_dsd.timeline import Phase, Timeline
@@ -74,7 +73,7 @@ learning rate
         self.timeline = Timeline(phases)
         self.reset = _check_choice("reset", reset, ("pruned", "all", "none"))
         self.leftover = _check_choice("leftover", leftover, ("redense", "stop"))
-        self.backup_dir = _check_folder(backup_dir)
+        self.backup_dir = checks.path("backup_dir", backup_dir, "folder", "run/dsd")
         self._controller: Controller | None = None
 
     def __repr__(self) -> str:
@@ -126,15 +125,6 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
             f"{name}={value!r}. Give one of them."
         )
     return value
-
-
-def _check_folder(folder: Any) -> pathlib.Path | None:
-    if not isinstance(folder, str | os.PathLike | None):
-        raise TypeError(
-            f"Expected `backup_dir` to be the path of a folder. Received: backup_dir={folder!r} "
-            f"of type {type(folder).__name__}. Give a str, such as 'run/dsd'."
-        )
-    return None if folder is None else pathlib.Path(folder)
 
 
 def _three_phases(lengths: dict[str, int | None], redense_lr: float) -> list[Phase]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_dsd.sensitivity_result import Sensitivity, WeightSensitivity
+from keras_dsd.whole_files import replace
 
 
 @dataclasses.dataclass
@@ -57,12 +58,7 @@ class Scan:
 def write(path: pathlib.Path, scan: Scan) -> None:
     """Replaces the file in one go, so that whenever the process ends, a whole one is there."""
     data = {**scan.result().to_dict(), "digests": scan.digests}
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        beside.write_text(json.dumps(data, indent=1), encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    replace(path, lambda file: file.write(json.dumps(data, indent=1).encode()))
 
 
 def go_on(path: pathlib.Path, scan: Scan) -> None:

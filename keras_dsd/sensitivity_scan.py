@@ -208,15 +208,8 @@ def _check_mode(mode: Any) -> str:
 
 
 def _check_path(path: Any) -> pathlib.Path | None:
-    if path is None:
-        return None
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(
-            f"Expected `path` to be the path of a file. Received: path={path!r} of type "
-            f"{type(path).__name__}. Give a str, such as 'scan.json'."
-        )
-    file = pathlib.Path(path)
-    if file.is_dir() or not file.parent.is_dir():
+    file = checks.path("path", path, "file", "scan.json")
+    if file is not None and (file.is_dir() or not file.parent.is_dir()):
         raise ValueError(
             f"Expected `path` to be a file in a folder that exists. Received: path={str(path)!r}. "
             f"Make the folder first, or give a file in it, such as 'scan.json'."

@@ -163,7 +163,7 @@ class Timeline:
             return False
         last, epochs = self.phases[-1], history[starts[-1] :]
         is_done = leftover == "stop" and _ended(last, epochs) is not None
-        return is_done or _converged(last, epochs)
+        return is_done or _converged(last, epochs) is not None
 
     def plot(self) -> "Figure":
         """Returns a figure: the phases over the epochs, and what each multiplies the rate by.
@@ -212,14 +212,12 @@ def _times(factor: float) -> str:
 
 def _ended(phase: Phase, history: Sequence[Mapping[str, float]]) -> int | None:
     """Returns how long a phase was that has the epochs in `history`, or None: it goes on."""
-    if phase.until is not None:
-        length = phase.until.length([logs.get(phase.until.monitor) for logs in history])
-        if length is not None:
-            return min(length, phase.epochs)
+    length = _converged(phase, history)
+    if length is not None:
+        return min(length, phase.epochs)
     return phase.epochs if len(history) >= phase.epochs else None
 
 
-def _converged(phase: Phase, history: Sequence[Mapping[str, float]]) -> bool:
-    if phase.until is None:
-        return False
-    return phase.until.length([logs.get(phase.until.monitor) for logs in history]) is not None
+def _converged(phase: Phase, history: Sequence[Mapping[str, float]]) -> int | None:
+    """Returns after how many of the epochs in `history` a phase had converged, or None."""
+    return None if phase.until is None else phase.until.length(phase.until.values(history))

@@ -1,0 +1,23 @@
+"""Files that are there whole or not at all, whenever the process ends."""
+
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+
+def replace(path: pathlib.Path, write: Callable[[Any], object]) -> None:
+    """Replaces a file in one go, and makes its folder where there is none.
+
+    Args:
+        path: The file.
+        write: Writes bytes into the open file that it is given.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            write(file)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
