@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from keras_dsd.batch_norm import Batches
 from keras_dsd.pruning import masks_for
 from keras_dsd.run_record import RunRecord
 from keras_dsd.seam import PrunableWeight
@@ -33,6 +34,7 @@ class Controller:
         leftover: `"redense"` where the last phase gets the epochs that others left over, `"stop"`
             where training ends without them.
         folder: Where to keep what `until` needs for a run to go on, or None.
+        batches: What to estimate the statistics of BatchNormalization from after pruning, or None.
     """
 
     def __init__(
@@ -42,11 +44,13 @@ class Controller:
         reset: str = "pruned",
         leftover: str = "redense",
         folder: pathlib.Path | None = None,
+        batches: Batches | None = None,
     ) -> None:
         self._timeline = timeline
         self._trainer = trainer
         self._reset = reset
         self._leftover = leftover
+        self._batches = batches
         self._record = RunRecord(timeline, folder)
         self._index: int | None = None
         self._num_pruned = 0
@@ -96,6 +100,8 @@ class Controller:
             changed = self._prune(phase) if isinstance(phase, SparsePhase) else self._return()
             if self._clears_all:
                 self._trainer.clear_optimizers()
+            if self._batches and isinstance(phase, SparsePhase) and epoch == starts[-1]:
+                changed += f"; {self._trainer.estimate_batch_norms(self._batches)}"
             self._index = index
             logging.info(
                 "DSD phase %d of %d begins at epoch %d: %s; %s",

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from keras_dsd import checks, doors, timelines
+from keras_dsd.batch_norm import check_batches
 from keras_dsd.controller import Controller
 from keras_dsd.hooks import Hooks
 from keras_dsd.timeline import Phase, Timeline
@@ -33,10 +34,16 @@ class DSDSchedule(Hooks):
         backup_dir: A folder to keep what `until` has monitored, and the best weights if it
             restores them, so that a run with `until` can go on by `initial_epoch`; for this
             schedule alone. Defaults to `None`: nothing is written.
+        batch_norm_data: Batches of training data, as `fit` takes them, which can be read again: a
+            list, a `tf.data.Dataset`, a `PyDataset`, a `DataLoader`. When weights have been pruned,
+            the moving mean and variance of each BatchNormalization that trains are set to the means
+            over these, of the pruned model, which runs on them as in training. Defaults to `None`:
+            training goes on from the statistics of the dense model.
+        batch_norm_batches: How many of them to take, at most. Defaults to `100`.
 
     Raises:
         TypeError: Epochs are not integers, `redense_lr` is not a number, or arguments are
-            missing or given both ways.
+            missing or given both ways, or `batch_norm_data` is not what it says there.
         ValueError: Epochs are too few, `redense_lr` is not above 0, `phases` is empty, or
             `reset` or `leftover` unknown.
 
@@ -60,6 +67,8 @@ learning rate
         reset: str = "pruned",
         leftover: str = "redense",
         backup_dir: "str | os.PathLike[str] | None" = None,
+        batch_norm_data: Any = None,
+        batch_norm_batches: int = 100,
     ) -> None:
         lengths = {"dense": dense, "sparse": sparse, "redense": redense}
         if phases is None:
@@ -74,6 +83,7 @@ learning rate
         self.reset = _check_choice("reset", reset, ("pruned", "all", "none"))
         self.leftover = _check_choice("leftover", leftover, ("redense", "stop"))
         self.backup_dir = checks.path("backup_dir", backup_dir, "folder", "run/dsd")
+        self._batches = check_batches(batch_norm_data, batch_norm_batches)
         self._controller: Controller | None = None
 
     def __repr__(self) -> str:
@@ -88,7 +98,7 @@ learning rate
         """
         trainer = doors.door_of(self.model).trainer(self.model)
         self._controller = Controller(
-            self.timeline, trainer, self.reset, self.leftover, self.backup_dir
+            self.timeline, trainer, self.reset, self.leftover, self.backup_dir, self._batches
         )
         self._controller.start(self.params.get("epochs"))
 

@@ -80,6 +80,13 @@ class Side(Protocol):
     def clear_optimizers(self) -> None:
         """Sets all slots of the optimizers back to their initial value, but moving averages."""
 
+    @property
+    def batch_norms(self) -> Sequence[Any]:
+        """The BatchNormalization layers that train."""
+
+    def forward(self, inputs: Any) -> None:
+        """Runs the model on the inputs of a batch, as in training."""
+
     def scale(self, lr: float) -> None:
         """Multiplies the learning rate, which is unscaled, by `lr`, for all to see."""
 

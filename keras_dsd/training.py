@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from keras_dsd.batch_norm import Batches, estimate
 from keras_dsd.patches import Patch, in_force
 from keras_dsd.seam import PrunableWeight, Side
 
@@ -64,6 +65,16 @@ class Trainer:
     def clear_optimizers(self) -> None:
         """Sets all slots of the optimizers back to their initial value, but moving averages."""
         self._side.clear_optimizers()
+
+    def estimate_batch_norms(self, batches: Batches) -> str:
+        """Estimates the statistics of BatchNormalization anew, and says of what.
+
+        Raises:
+            ValueError: There are no batches.
+        """
+        layers = self._side.batch_norms
+        number = estimate(layers, self._side.forward, batches) if layers else 0
+        return f"statistics of {len(layers)} BatchNormalizations estimated from {number} batches"
 
     def use_step(self, *, masked: bool, lr: float) -> None:
         """Puts the compiled step of a phase in place; it is traced when it first runs.

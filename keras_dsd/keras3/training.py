@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_dsd.keras3 import backends, optimizer
+from keras_dsd.keras3 import backends, kernels, optimizer
 from keras_dsd.keras3.holding import MaskedUpdates
 from keras_dsd.keras3.learning_rate import LearningRates
 from keras_dsd.keras3.weight import Weight
@@ -49,6 +49,17 @@ class Side:
         backends.sync(self.model)
         for each in optimizer.optimizers_of(self.model):
             optimizer.clear_all(each)
+
+    @property
+    def batch_norms(self) -> list[Any]:
+        """The BatchNormalization layers that train."""
+        backends.sync(self.model)
+        kind = keras.layers.BatchNormalization
+        return [p for p in kernels.parts_of(self.model) if isinstance(p, kind) and p.trainable]
+
+    def forward(self, inputs: Any) -> None:
+        """Runs the model on the inputs of a batch, as in training."""
+        backends.current().forward(self.model, inputs)
 
     def scale(self, lr: float) -> None:
         """Multiplies the learning rates."""

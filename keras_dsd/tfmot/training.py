@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import tf_keras
+
 from keras_dsd.patches import Patch
 from keras_dsd.selection import refuse_unmatched
 from keras_dsd.tfmot import optimizer
@@ -57,6 +59,19 @@ class Side:
         """Sets all slots of the optimizers back to their initial value, but moving averages."""
         for each in optimizer.optimizers_of(self.model):
             optimizer.clear_all(each, self.model.trainable_variables)
+
+    @property
+    def batch_norms(self) -> list[Any]:
+        """The BatchNormalization layers that train."""
+        kind = tf_keras.layers.BatchNormalization
+        parts = {id(part): part for part in self.model._flatten_layers()}.values()
+        return [part for part in parts if isinstance(part, kind) and part.trainable]
+
+    def forward(self, inputs: Any) -> None:
+        """Runs the model on the inputs of a batch, as in training, on each replica."""
+        strategy = self.model.distribute_strategy
+        with strategy.scope():
+            strategy.run(lambda each: self.model(each, training=True), args=(inputs,))
 
     def scale(self, lr: float) -> None:
         """Multiplies the learning rates that can be set."""

@@ -69,6 +69,11 @@ def feed(step: Callable[..., Any], masks: Callable[[], Sequence[Any]]) -> Callab
     return lambda state, iterator: step(state, with_masks(iterator))
 
 
+def forward(model: Any, inputs: Any) -> None:
+    """Runs a model as in training."""
+    model(inputs, training=True)
+
+
 def _masked(value: Any, mask: Any) -> Any:
     return jnp.where(mask, value, jnp.zeros((), value.dtype))
 

@@ -79,6 +79,13 @@ def update_patches(optimizer: Any, held: Any) -> list[Patch]:
     return [Patch(vars(optimizer), "update_step", update_step)]
 
 
+def forward(model: Any, inputs: Any) -> None:
+    """Runs a model as in training, on each replica."""
+    strategy = model.distribute_strategy
+    with strategy.scope():
+        strategy.run(lambda each: model(each, training=True), args=(inputs,))
+
+
 def _zero(variable: Any, mask: Any) -> None:
     value = tf.convert_to_tensor(variable)
     kept = tf.ensure_shape(mask, value.shape)
