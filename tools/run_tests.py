@@ -1,7 +1,8 @@
 """Runs the suite once for each path to Keras, and adds the results up.
 
 Importing TF-MOT changes what tf.keras means, and the backend of Keras 3 is settled when Keras is
-imported. So each path is a pytest of its own. What this program does not know goes on to pytest:
+imported. So each path is a pytest of its own: one for each of its folders, which keeps all cores
+busy to the end. What this program does not know goes on to pytest:
 
     python tools/run_tests.py --only=jax -m "not slow" -k algorithm
 """
@@ -23,8 +24,8 @@ from xml.etree import ElementTree
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # In the order in which they begin: the longest first, so that nothing long is left for the end.
 PATHS = {
-    "jax": {"KERAS_DSD_PATH": "keras", "KERAS_BACKEND": "jax"},
     "tensorflow": {"KERAS_DSD_PATH": "keras", "KERAS_BACKEND": "tensorflow"},
+    "jax": {"KERAS_DSD_PATH": "keras", "KERAS_BACKEND": "jax"},
     "tf_keras": {"KERAS_DSD_PATH": "tf_keras", "KERAS_BACKEND": "tensorflow"},
     "torch": {"KERAS_DSD_PATH": "keras", "KERAS_BACKEND": "torch"},
 }
@@ -38,7 +39,7 @@ QUICK = {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 TESTS = {
-    "tf_keras": ["tests/pure", "tests/contract", "tests/tfmot"],
+    "tf_keras": ["tests/contract", "tests/tfmot", "tests/pure"],
     "keras": ["tests/contract", "tests/keras3"],
 }
 NO_TESTS = 5  # pytest's exit code where none was collected
@@ -50,22 +51,29 @@ class Result(NamedTuple):
     counts: Counter[str]
     remark: str = ""
 
+    def merged(self, other: "Result") -> "Result":
+        """Returns the result of both."""
+        return Result(
+            self.counts + other.counts, "; ".join(filter(None, (self.remark, other.remark)))
+        )
+
 
 class Run:
-    """pytest on one path, given `further` arguments; what it writes goes into `folder`."""
+    """pytest on one folder of one path, given `further` arguments; it writes into `folder`."""
 
-    def __init__(self, path: str, further: Sequence[str], folder: pathlib.Path) -> None:
+    def __init__(self, path: str, tests: str, further: Sequence[str], folder: pathlib.Path) -> None:
         self.path = path
+        self._tests = tests
         self._began = time.monotonic()
-        self._output = folder / f"{path}.txt"
-        self._results = folder / f"{path}.xml"
-        # A cache of its own: --last-failed then means what failed on this path.
-        own = [f"--junit-xml={self._results}", "-o", f"cache_dir=.pytest_cache/{path}"]
+        name = f"{path}-{pathlib.Path(tests).name}"
+        self._output = folder / f"{name}.txt"
+        self._results = folder / f"{name}.xml"
+        # A cache of its own: --last-failed then means what failed here.
+        own = [f"--junit-xml={self._results}", "-o", f"cache_dir=.pytest_cache/{name}"]
         quick = {**QUICK, "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pytest", *TESTS[PATHS[path]["KERAS_DSD_PATH"]], *own,
-                 *further],
+                [sys.executable, "-m", "pytest", tests, *own, *further],
                 cwd=ROOT, env={**quick, **os.environ, **PATHS[path]}, process_group=0,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
@@ -82,7 +90,8 @@ class Run:
 
     def report(self) -> Result:
         """Prints what pytest printed, and returns how it went."""
-        print(f"\n==== {self.path}: took {time.monotonic() - self._began:.0f} s")
+        took = time.monotonic() - self._began
+        print(f"\n==== {self.path}, {self._tests}: took {took:.0f} s")
         print(self._output.read_text(encoding="utf-8", errors="replace"), flush=True)
         return result_of(self._process.returncode, self._results)
 
@@ -96,7 +105,7 @@ def result_of(code: int, results: pathlib.Path) -> Result:
         return Result(Counter(failed=1), f"CRASHED: {ended} before it could report")
     counts = Counter(_outcome({child.tag for child in case}) for case in cases)
     if code in (0, NO_TESTS) or (code == 1 and counts["failed"]):
-        return Result(counts, "" if cases else "no tests")
+        return Result(counts)
     return Result(counts | Counter(failed=1), f"BROKEN OFF: {ended}")
 
 
@@ -109,18 +118,26 @@ def summary(counts: Counter[str]) -> str:
     return ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("passed", "failed", "skipped"))
 
 
+def parts_of(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns each path with each of its folders: first the first folder of every path."""
+    folders = {path: TESTS[PATHS[path]["KERAS_DSD_PATH"]] for path in paths}
+    longest = max(map(len, folders.values()), default=0)
+    return [(p, folders[p][i]) for i in range(longest) for p in paths if i < len(folders[p])]
+
+
 def run(paths: Sequence[str], jobs: int, further: Sequence[str]) -> dict[str, Result]:
     """Runs pytest on `paths`, `jobs` at a time, and returns the result of each."""
-    waiting, running, results = list(paths), list[Run](), dict[str, Result]()
+    waiting, running = parts_of(paths), list[Run]()
+    results = {path: Result(Counter()) for path in paths}
     with tempfile.TemporaryDirectory() as folder:
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
-                    print(f"{waiting[0]}: running", flush=True)
-                    running.append(Run(waiting.pop(0), further, pathlib.Path(folder)))
+                    print(f"{', '.join(waiting[0])}: running", flush=True)
+                    running.append(Run(*waiting.pop(0), further, pathlib.Path(folder)))
                 for ended in [each for each in running if each.has_ended()]:
                     running.remove(ended)
-                    results[ended.path] = ended.report()
+                    results[ended.path] = results[ended.path].merged(ended.report())
                 time.sleep(0.1)
         finally:
             for each in running:
@@ -140,7 +157,8 @@ def main(arguments: Sequence[str]) -> int:
     results = run([p for p in chosen if has_torch or p != "torch"], max(options.jobs, 1), further)
     print("\n==== All paths")
     for path, (counts, remark) in results.items():
-        print(f"{path}: {summary(counts)}" + (f" ({remark})" if remark else ""))
+        said = remark or ("" if counts else "no tests")
+        print(f"{path}: {summary(counts)}" + (f" ({said})" if said else ""))
     if "torch" in chosen and not has_torch:
         print("torch: LEFT OUT, since PyTorch is not installed; `make torch` installs it")
     total = sum((result.counts for result in results.values()), Counter())

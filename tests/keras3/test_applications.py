@@ -10,7 +10,8 @@ from watching import Zeros, pruned
 import keras_dsd as dsd
 
 BACKEND = keras.backend.backend()
-SMALL = ["MobileNet", "MobileNetV3Small"]
+# Compiling is what takes long elsewhere.
+SMALL = ["MobileNet", "MobileNetV3Small"] if BACKEND == "torch" else ["MobileNet"]
 SIZES = {"Xception": 71, "InceptionV3": 75, "InceptionResNetV2": 75, "ConvNeXt": 32}
 NAMES = sorted(
     name for name, made in vars(keras.applications).items()

@@ -174,13 +174,14 @@ def test_masks_take_a_byte_a_weight_and_go_with_the_phase(digits, compiled, mlp)
                 on_tf = BACKEND == "tensorflow"
                 made.extend(each.handle if on_tf else weakref.ref(each) for each in masks)
             del masks
-            gc.collect()
-            left.append(sum(map(size_left, made)))
+            if len(sizes) in (11, 21):  # the first batch under the masks, and after them
+                gc.collect()
+                left.append(sum(map(size_left, made)))
 
     run(model, *digits, callbacks=[Look()])
     assert sizes[0] == sizes[20] == [None, None]
     assert sizes[10] == [1, 1]
-    assert left[20:] == [0] * 10 and (left[10] > 0) == (BACKEND != "jax")
+    assert (left[0] > 0) == (BACKEND != "jax") and left[1] == 0
 
 
 def test_weights_are_live_within_fit_whoever_asks(digits, compiled, mlp):
