@@ -11,6 +11,7 @@ from keras_dsd.loading import register_with_tf_keras
 if TYPE_CHECKING:
     from keras_dsd import timelines as timelines
     from keras_dsd.api import apply, report, strip, weights
+    from keras_dsd.loop import DSDLoop
     from keras_dsd.patterns import NM, Block
     from keras_dsd.plateau import Plateau
     from keras_dsd.schedule import DSDSchedule
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 __all__ = [
     "NM",
     "Block",
+    "DSDLoop",
     "DSDSchedule",
     "DensePhase",
     "Plateau",
@@ -36,6 +38,7 @@ __all__ = [
 _HOMES = {
     "NM": "keras_dsd.patterns",
     "Block": "keras_dsd.patterns",
+    "DSDLoop": "keras_dsd.loop",
     "DSDSchedule": "keras_dsd.schedule",
     "DensePhase": "keras_dsd.timeline",
     "Plateau": "keras_dsd.plateau",

@@ -8,6 +8,7 @@ from keras_dsd.batch_norm import check_batches
 from keras_dsd.controller import Controller
 from keras_dsd.hooks import Hooks
 from keras_dsd.timeline import Phase, Timeline
+from keras_dsd.training import Trainer
 
 
 class DSDSchedule(Hooks):
@@ -89,6 +90,12 @@ learning rate
     def __repr__(self) -> str:
         return f"<DSDSchedule: {self.timeline}>"
 
+    def controller(self, trainer: Trainer) -> Controller:
+        """Returns what takes a model through the phases."""
+        return Controller(
+            self.timeline, trainer, self.reset, self.leftover, self.backup_dir, self._batches
+        )
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks model and epochs, before the first batch.
 
@@ -96,10 +103,7 @@ learning rate
             ValueError: The phases do not fit in the epochs of `fit`, or the model was not
                 passed through `apply`.
         """
-        trainer = doors.door_of(self.model).trainer(self.model)
-        self._controller = Controller(
-            self.timeline, trainer, self.reset, self.leftover, self.backup_dir, self._batches
-        )
+        self._controller = self.controller(doors.door_of(self.model).trainer(self.model))
         self._controller.start(self.params.get("epochs"))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -1,6 +1,6 @@
 """What the controller asks of a framework. Above this seam nothing knows which Keras it serves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -92,6 +92,22 @@ class Side(Protocol):
 
     def unscale(self) -> None:
         """Takes that back, keeping what callbacks made of the learning rate meanwhile."""
+
+    def masking(self) -> Callable[[], None]:
+        """Returns what sets the weights now held, and their averages, to zero where pruned."""
+
+    def is_tracing(self) -> bool:
+        """Returns whether what is called now is being recorded, to be run again and again."""
+
+    def is_scheduled(self) -> bool:
+        """Returns whether a learning rate is computed from the step, and so can't be set."""
+
+    def masks_of(self, variables: Sequence[Any] | None) -> list[Any]:
+        """Returns the mask in force of each variable as the backend's boolean tensor, or None.
+
+        Args:
+            variables: Of the model or of its optimizers; None for all that the model trains.
+        """
 
     def traced(self, lr: float) -> float:
         """Returns what of `lr` a compiled step holds in itself: `lr`, or 1.0."""

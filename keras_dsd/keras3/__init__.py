@@ -1,6 +1,6 @@
 """The one door to Keras 3, on any backend that trains. Models stay as they are."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -8,6 +8,7 @@ import keras
 from keras_dsd.foreign import refuse_foreign
 from keras_dsd.keras3 import backends, beside, kernels
 from keras_dsd.keras3.beside import Beside
+from keras_dsd.keras3.by_hand import SideByHand
 from keras_dsd.keras3.training import Side
 from keras_dsd.keras3.weight import Candidate, Weight
 from keras_dsd.selection import (
@@ -20,7 +21,7 @@ from keras_dsd.selection import (
 from keras_dsd.sparsity_report import SkippedWeight
 from keras_dsd.training import Trainer, abandon
 
-__all__ = ["Weight", "apply", "skipped", "strip", "trainer", "weights"]
+__all__ = ["Weight", "apply", "side_by_hand", "skipped", "strip", "trainer", "weights"]
 
 
 def apply(model: Any, selection: Selection) -> Any:
@@ -64,8 +65,12 @@ def strip(model: Any) -> Any:
     return model
 
 
-def weights(model: Any) -> list[Weight]:
+def weights(model: Any, optimizers: Sequence[Any] = ()) -> list[Weight]:
     """Returns what DSD prunes in `model`.
+
+    Args:
+        model: A Keras 3 model or layer.
+        optimizers: Those that train it, whose slots are to be cleared.
 
     Raises:
         TypeError: `model` is something else of Keras.
@@ -80,7 +85,7 @@ def weights(model: Any) -> list[Weight]:
             refuse_unmatched(kept.selection, paths)
         for candidate, sparsity, _ in _choices(part, model, kept):
             if sparsity:
-                weight = Weight(candidate.found, model, sparsity, kept)
+                weight = Weight(candidate.found, model, sparsity, kept, optimizers)
                 found.setdefault(id(weight.variable), weight)
     return list(found.values())
 
@@ -113,6 +118,21 @@ def trainer(model: Any) -> Trainer:
     """
     _applied(model)
     return Trainer(model, Side(model, weights))
+
+
+def side_by_hand(model: Any, by: Any) -> Side:
+    """Returns what the training of `model` is made of in a loop of the user's own.
+
+    Args:
+        model: A Keras 3 model or layer.
+        by: The optimizer.
+
+    Raises:
+        TypeError: `model` is something else of Keras, or `by` no optimizer of a known kind.
+        ValueError: `model` holds nothing that went through `apply`.
+    """
+    _applied(model)
+    return SideByHand(model, weights, by)
 
 
 def _choices(part: Any, model: Any, kept: Beside) -> Iterator[tuple[Candidate, float, str | None]]:

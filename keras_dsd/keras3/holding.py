@@ -22,15 +22,16 @@ class MaskedUpdates:
     Args:
         model: The model that trains.
         weights: Its weights, held.
+        optimizers: What updates them.
     """
 
-    def __init__(self, model: Any, weights: Sequence[Weight]) -> None:
+    def __init__(self, model: Any, weights: Sequence[Weight], optimizers: Sequence[Any]) -> None:
         self.model = model
         self.variables = [weight.variable for weight in weights]
         self._weights = weights
         self._traced: dict[int, Any] = {}
         self._backend = backends.current()
-        self._optimizers = optimizer.optimizers_of(model)
+        self._optimizers = optimizers
 
     def masks(self) -> list[Any]:
         """Returns the masks as they are now, as the backend keeps them."""
@@ -71,8 +72,7 @@ class MaskedUpdates:
         for weight in self._weights:
             self._backend.apply_mask(weight.variable, self._mask_of(weight))
             for each in self._optimizers:
-                if optimizer.updates(each, weight.variable):
-                    self._mask_average(each, weight)
+                self._mask_average(each, weight)
 
     def _masked_apply(self, each: Any) -> Callable[..., Any]:
         apply = each.apply

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_dsd.patches import Patch, put
-from keras_dsd.rates import divide
+from keras_dsd.rates import divide, multiply
 
 
 class LearningRates:
@@ -30,6 +30,62 @@ class LearningRates:
         """Puts the original rates back."""
         while self._undo:
             self._undo.pop()()
+
+
+class AssignedRates:
+    """Multiplies rates by setting them, for steps that others have compiled."""
+
+    def __init__(self) -> None:
+        self._undo: list[Any] = []
+
+    def scale(self, optimizers: list[Any], factor: float) -> None:
+        """Multiplies the rates, which are unscaled, by `factor`."""
+        for each in optimizers:
+            if factor != 1.0:
+                groups = getattr(each, "param_groups", None)  # of torch.optim
+                self._undo += map(_KerasRate, [each]) if groups is None else map(_GroupRate, groups)
+        for rate in self._undo:
+            rate.scale(factor)
+
+    def unscale(self) -> None:
+        """Takes that back."""
+        while self._undo:
+            self._undo.pop().unscale()
+
+
+class _KerasRate:
+    """The rate of an optimizer of Keras's."""
+
+    def __init__(self, optimizer: Any) -> None:
+        self._optimizer = optimizer
+
+    def scale(self, factor: float) -> None:
+        self._factor, self._unscaled = factor, self._get()
+        self._optimizer.learning_rate = multiply(self._unscaled, factor)
+        self._scaled = self._get()
+
+    def unscale(self) -> None:
+        rate = self._get()
+        same = rate == self._scaled
+        self._optimizer.learning_rate = self._unscaled if same else divide(rate, self._factor)
+
+    def _get(self) -> np.float32:
+        return np.float32(keras.ops.convert_to_numpy(self._optimizer.learning_rate))
+
+
+class _GroupRate:
+    """The rate of a parameter group of torch.optim, a float or a tensor."""
+
+    def __init__(self, group: dict[str, Any]) -> None:
+        self._group = group
+
+    def scale(self, factor: float) -> None:
+        self._factor, self._unscaled = factor, self._group["lr"]
+        self._group["lr"] = self._scaled = self._unscaled * factor
+
+    def unscale(self) -> None:
+        rate = self._group["lr"]
+        self._group["lr"] = self._unscaled if rate == self._scaled else rate / self._factor
 
 
 def _patches(optimizer: Any, original: Any, scaled: Any) -> list[Patch]:

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_dsd.keras3 import backends
+
 
 def optimizers_of(model: Any) -> list[Any]:
     """Returns the optimizers of a model: the compiled one and any held as an attribute.
@@ -14,6 +16,12 @@ def optimizers_of(model: Any) -> list[Any]:
     held = [each for each in vars(model).values() if isinstance(each, keras.optimizers.Optimizer)]
     inner = [getattr(e, "inner_optimizer", e) for e in [getattr(model, "optimizer", None), *held]]
     return list({id(each): each for each in inner if each is not None}.values())
+
+
+def is_scheduled(optimizer: Any) -> bool:
+    """Returns whether the learning rate is computed from the step, and so can't be set."""
+    rate = vars(optimizer).get("_learning_rate")
+    return rate is not None and not isinstance(rate, keras.Variable)
 
 
 def slots_of(optimizer: Any, variable: Any) -> dict[str, Any]:
@@ -38,6 +46,9 @@ def clear_slots(optimizer: Any, variable: Any, positions: np.ndarray) -> None:
     keeps of a pruned weight is zero as well, and so are gradients accumulated for it. Adafactor's
     factored statistics belong to whole rows and columns, and stay.
     """
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        backends.current().clear_slots(optimizer, variable, positions)
+        return
     for name, slot in slots_of(optimizer, variable).items():
         value = np.array(keras.ops.convert_to_numpy(slot.value))
         slot.assign(np.where(positions, value.dtype.type(_initial(optimizer, name)), value))
@@ -51,6 +62,9 @@ def clear_all(optimizer: Any) -> None:
     """
     if isinstance(optimizer, keras.optimizers.Ftrl):
         return
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        backends.current().clear_all(optimizer)
+        return
     averages = {id(each) for each in getattr(optimizer, "_model_variables_moving_average", ())}
     for name, held in vars(optimizer).items():
         if name in ("_variables", "_trainable_variables") or not isinstance(held, list | tuple):
@@ -63,14 +77,16 @@ def clear_all(optimizer: Any) -> None:
 
 def average_of(optimizer: Any, variable: Any) -> Any:
     """Returns the moving average that `use_ema` keeps of `variable`, or None."""
-    if not optimizer.use_ema:
+    if not updates(optimizer, variable) or not optimizer.use_ema:
         return None
     index = optimizer._trainable_variables_indices[optimizer._var_key(variable)]
     return optimizer._model_variables_moving_average[index]
 
 
 def updates(optimizer: Any, variable: Any) -> bool:
-    """Returns whether `optimizer` was built to update `variable`."""
+    """Returns whether `optimizer`, of Keras's, was built to update `variable`."""
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        return False
     return optimizer._var_key(variable) in optimizer._trainable_variables_indices
 
 

@@ -1,6 +1,6 @@
 """What the training of a Keras 3 model is made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -18,22 +18,27 @@ class Side:
 
     Args:
         model: The model that trains.
-        weights_of: Finds what DSD prunes in a model.
+        weights_of: Finds what DSD prunes in a model, given what updates it.
     """
 
-    def __init__(self, model: Any, weights_of: Callable[[Any], list[Weight]]) -> None:
+    def __init__(self, model: Any, weights_of: Callable[..., list[Weight]]) -> None:
         self.model = model
         self._weights_of = weights_of
-        self._rates = LearningRates()
+        self._rates: Any = LearningRates()
 
     @property
     def weights(self) -> list[Weight]:
         """What DSD prunes; empty as long as the model has not made its weights."""
-        return self._weights_of(self.model)
+        return self._weights_of(self.model, self.optimizers)
+
+    @property
+    def optimizers(self) -> list[Any]:
+        """What updates them."""
+        return optimizer.optimizers_of(self.model)
 
     def check(self) -> None:
         """Raises ValueError where there is no optimizer, or NNX hides the training step."""
-        if not optimizer.optimizers_of(self.model):
+        if not self.optimizers:
             raise ValueError(
                 f"Expected an optimizer. Received: optimizer=None on model={self.model.name!r}. "
                 f"Compile the model with an optimizer from keras.optimizers."
@@ -47,7 +52,7 @@ class Side:
     def clear_optimizers(self) -> None:
         """Sets all slots of the optimizers back to their initial value, but moving averages."""
         backends.sync(self.model)
-        for each in optimizer.optimizers_of(self.model):
+        for each in self.optimizers:
             optimizer.clear_all(each)
 
     @property
@@ -63,11 +68,35 @@ class Side:
 
     def scale(self, lr: float) -> None:
         """Multiplies the learning rates."""
-        self._rates.scale(optimizer.optimizers_of(self.model), lr)
+        self._rates.scale(self.optimizers, lr)
 
     def unscale(self) -> None:
         """Takes that back."""
         self._rates.unscale()
+
+    def masking(self) -> Callable[[], None]:
+        """Returns what sets the weights now held, and their averages, to zero where pruned."""
+        held = [weight for weight in self.weights if weight.mask_on_device is not None]
+        return MaskedUpdates(self.model, held, self.optimizers).mask_all
+
+    def is_tracing(self) -> bool:
+        """Returns whether what is called now is being recorded, to be run again and again."""
+        return backends.current().is_tracing()
+
+    def is_scheduled(self) -> bool:
+        """Returns whether a learning rate is computed from the step, and so can't be set."""
+        return any(map(optimizer.is_scheduled, self.optimizers))
+
+    def masks_of(self, variables: Sequence[Any] | None) -> list[Any]:
+        """Returns the mask in force of each variable as a boolean tensor, or None."""
+        found: dict[int, Any] = {}
+        for weight in self.weights:
+            if weight.mask_on_device is not None:
+                mask = backends.current().mask_to_tensor(weight.mask_on_device)
+                averages = (optimizer.average_of(o, weight.variable) for o in self.optimizers)
+                found |= {id(v): mask for v in (weight.variable, *averages) if v is not None}
+        given = self.model.trainable_variables if variables is None else variables
+        return [found.get(id(each)) for each in given]
 
     def traced(self, lr: float) -> float:
         """Returns `lr`: a compiled step holds what it multiplies the rate by."""
@@ -77,7 +106,7 @@ class Side:
         """Returns the attributes that make the model train by a step of its own."""
         patches: list[Patch] = []
         if masked:
-            updates = MaskedUpdates(self.model, self.weights)
+            updates = MaskedUpdates(self.model, self.weights, self.optimizers)
             patches = updates.patches()
         elif lr != 1.0:
             patches = [Patch(vars(self.model), "train_step", _anew(self.model.train_step))]

@@ -1,5 +1,6 @@
 """PrunableWeight over a Keras 3 variable and the mask that is kept beside its model."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -40,14 +41,23 @@ class Weight(Candidate):
         model: The model that trains.
         sparsity: The share of it that `apply` was asked to prune.
         beside: Where its mask is kept.
+        optimizers: Those whose slots are to be cleared.
     """
 
-    def __init__(self, found: Found, model: Any, sparsity: float, beside: Beside) -> None:
+    def __init__(
+        self,
+        found: Found,
+        model: Any,
+        sparsity: float,
+        beside: Beside,
+        optimizers: Sequence[Any],
+    ) -> None:
         super().__init__(found, model)
         self.sparsity = sparsity
         self.pattern = beside.selection.pattern
         self.scope = beside.selection.scope
         self._beside = beside
+        self._optimizers = optimizers
 
     @property
     def mask_on_device(self) -> Any:
@@ -79,14 +89,14 @@ class Weight(Candidate):
     def clear_slots(self, positions: np.ndarray) -> None:
         """Sets the slots of the model's optimizers to their initial value at `positions`."""
         backends.sync(self._model)
-        for each in optimizer.optimizers_of(self._model):
+        for each in self._optimizers:
             optimizer.clear_slots(each, self.variable, positions)
 
     def clear_averages(self, positions: np.ndarray) -> None:
         """Sets the moving averages that optimizers keep of the weight to zero at `positions`."""
         backends.sync(self._model)
-        for each in optimizer.optimizers_of(self._model):
-            average = optimizer.average_of(each, self.variable) if each.built else None
+        for each in self._optimizers:
+            average = optimizer.average_of(each, self.variable)
             if average is not None:
                 value = np.array(keras.ops.convert_to_numpy(average.value))
                 average.assign(np.where(positions, value.dtype.type(0), value))

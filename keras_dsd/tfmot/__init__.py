@@ -1,6 +1,6 @@
 """The one door to tf_keras and TF-MOT. Importing it registers the wrapper for loading files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tf_keras
@@ -10,14 +10,17 @@ from keras_dsd import selection as reasons
 from keras_dsd.foreign import refuse_foreign
 from keras_dsd.selection import Selection, refuse_nothing, refuse_unmatched
 from keras_dsd.sparsity_report import SkippedWeight
-from keras_dsd.tfmot import registry, surgery
+from keras_dsd.tfmot import optimizer, registry, surgery
 from keras_dsd.tfmot.learning_rate import tracked_factor
 from keras_dsd.tfmot.training import Side
 from keras_dsd.tfmot.weight import Candidate, Weight, frozen, path_of
 from keras_dsd.tfmot.wrapper import DSDWrapper
 from keras_dsd.training import Trainer
 
-__all__ = ["DSDWrapper", "Side", "Weight", "apply", "skipped", "strip", "trainer", "weights"]
+__all__ = [
+    "DSDWrapper", "Side", "Weight", "apply", "side_by_hand", "skipped", "strip", "trainer",
+    "weights",
+]  # fmt: skip
 
 
 def apply(model: Any, selection: Selection) -> Any:
@@ -78,8 +81,12 @@ def strip(model: Any) -> Any:
     return surgery.unwrap(model)
 
 
-def weights(model: Any) -> list[Weight]:
+def weights(model: Any, optimizers: Sequence[Any] = ()) -> list[Weight]:
     """Returns what DSD prunes in `model`.
+
+    Args:
+        model: A tf_keras model or layer.
+        optimizers: Those that train it, whose slots are to be cleared.
 
     Raises:
         TypeError: `model` is something else of tf_keras.
@@ -92,7 +99,7 @@ def weights(model: Any) -> list[Weight]:
         for (kernel, mask, threshold), sparsity in zip(
             wrapper.pruning_vars, sparsities, strict=bool(wrapper.pruning_vars)
         ):
-            weight = Weight(kernel, wrapper, sparsity, mask, threshold, model)
+            weight = Weight(kernel, wrapper, sparsity, mask, threshold, optimizers)
             if trainable or wrapper.selection.names(weight.path):
                 found.setdefault(id(kernel), weight)
     return list(found.values())
@@ -126,6 +133,21 @@ def trainer(model: Any) -> Trainer:
         ValueError: `model` holds no wrapper.
     """
     return Trainer(model, Side(model, _wrappers(model), weights))
+
+
+def side_by_hand(model: Any, by: Any) -> Side:
+    """Returns what the training of `model` is made of in a loop of the user's own.
+
+    Args:
+        model: A tf_keras model.
+        by: The optimizer.
+
+    Raises:
+        TypeError: `model` is something else of tf_keras, or `by` no optimizer of it.
+        ValueError: `model` holds no wrapper.
+    """
+    optimizer.check_kind(by)
+    return Side(model, _wrappers(model), weights, by)
 
 
 def _reasons(layer: Any, prefix: str, selection: Selection) -> Iterator[tuple[Any, str]]:

@@ -52,16 +52,20 @@ class MaskedUpdates:
 
         def step(data: Any) -> Any:
             logs = train_step(data)
-            for weight in self._weights:
-                if _key(weight.variable) not in self._masked:
-                    weight.variable.assign(weight.variable * weight.mask_variable)
-                for each in self._optimizers:  # not every average is updated after the mask
-                    average = optimizer.average_of(each, weight.variable)
-                    if average is not None:
-                        average.assign(average * weight.mask_variable)
+            self.mask_rest()
             return logs
 
         return step
+
+    def mask_rest(self) -> None:
+        """Sets weights to zero that no optimizer has masked, and the averages of all."""
+        for weight in self._weights:
+            if _key(weight.variable) not in self._masked:
+                weight.variable.assign(weight.variable * weight.mask_variable)
+            for each in self._optimizers:  # not every average is updated after the mask
+                average = optimizer.average_of(each, weight.variable)
+                if average is not None:
+                    average.assign(average * weight.mask_variable)
 
     def _masking(self, each: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
         plain = each._update_step

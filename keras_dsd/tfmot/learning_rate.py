@@ -1,5 +1,6 @@
 """The learning rate of a phase, over whatever else drives it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,14 @@ class LearningRate:
         wrappers: The wrapped layers in it. Their config says, in a file, what the rates in that
             file are multiplied by; Keras loads an optimizer that was named by a string, such as
             `"adam"`, with the rate it began with, so the rates stand there too.
+        optimizers: Returns the optimizers.
     """
 
-    def __init__(self, model: Any, wrappers: list[Any]) -> None:
+    def __init__(
+        self, model: Any, wrappers: list[Any], optimizers: Callable[[], list[Any]]
+    ) -> None:
         self._model = model
+        self._optimizers = optimizers
         self._wrappers = wrappers
         self._scaled: dict[int, tuple[np.floating, np.floating]] = {}
         self._factor: float | None = None
@@ -93,8 +98,7 @@ class LearningRate:
         return {"factor": self._factor, "rates": [float(rate) for rate in self._rates()]}
 
     def _settable(self) -> list[Any]:
-        optimizers = optimizer.optimizers_of(self._model)
-        return [each for each in optimizers if not optimizer.is_scheduled(each)]
+        return [each for each in self._optimizers() if not optimizer.is_scheduled(each)]
 
     def _note(self, factor: float) -> None:
         if factor != self._factor:

@@ -24,6 +24,19 @@ def optimizers_of(model: Any) -> list[Any]:
     return list({id(each): each for each in inner if each is not None}.values())
 
 
+def check_kind(optimizer: Any) -> None:
+    """Checks an optimizer that a loop of the user's own trains with.
+
+    Raises:
+        TypeError: It is none of tf_keras's.
+    """
+    if not isinstance(optimizer, _New | _Legacy):
+        raise TypeError(
+            f"Expected `optimizer` to be of tf_keras.optimizers. Received: optimizer={optimizer!r} "
+            f"of type {type(optimizer).__module__}.{type(optimizer).__name__}. Give one of these."
+        )
+
+
 def is_scheduled(optimizer: Any) -> bool:
     """Returns whether the learning rate is computed from the step, and so can't be set."""
     rate = _hyper(optimizer)

@@ -1,8 +1,9 @@
 """What the training of a tf_keras model is made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import tensorflow as tf
 import tf_keras
 
 from keras_dsd.patches import Patch
@@ -20,24 +21,30 @@ class Side:
     Args:
         model: The model that trains.
         wrappers: The wrapped layers in it.
-        weights_of: Finds what DSD prunes in a model.
+        weights_of: Finds what DSD prunes in a model, given what updates it.
+        by: What updates it in a loop of the user's own; None: the model's optimizers.
     """
 
     def __init__(
-        self, model: Any, wrappers: list[Any], weights_of: Callable[[Any], list[Weight]]
+        self,
+        model: Any,
+        wrappers: list[Any],
+        weights_of: Callable[..., list[Weight]],
+        by: Any = None,
     ) -> None:
         self.model = model
+        self._by = by
         self._wrappers = wrappers
         self._weights_of = weights_of
         self._weights: list[Weight] = []
-        self._rate = LearningRate(model, wrappers)
+        self._rate = LearningRate(model, wrappers, lambda: self.optimizers)
 
     @property
     def weights(self) -> list[Weight]:
         """What DSD prunes; empty as long as the model has not made its weights."""
         if self._weights:
             return self._weights
-        found = self._weights_of(self.model)
+        found = self._weights_of(self.model, self.optimizers)
         if all(wrapper.has_masks for wrapper in self._wrappers):
             self._weights = found
             for wrapper in self._wrappers:
@@ -46,9 +53,16 @@ class Side:
                     refuse_unmatched(wrapper.selection, [weight.path for weight in found])
         return found
 
+    @property
+    def optimizers(self) -> list[Any]:
+        """What updates them."""
+        if self._by is None:
+            return optimizer.optimizers_of(self.model)
+        return [getattr(self._by, "inner_optimizer", self._by)]
+
     def check(self) -> None:
         """Raises ValueError where the optimizer has no learning rate to scale."""
-        for each in optimizer.optimizers_of(self.model):
+        for each in self.optimizers:
             if not hasattr(each, "learning_rate"):
                 raise ValueError(
                     f"Expected an optimizer with a learning_rate. Received: optimizer={each!r}. "
@@ -57,7 +71,7 @@ class Side:
 
     def clear_optimizers(self) -> None:
         """Sets all slots of the optimizers back to their initial value, but moving averages."""
-        for each in optimizer.optimizers_of(self.model):
+        for each in self.optimizers:
             optimizer.clear_all(each, self.model.trainable_variables)
 
     @property
@@ -81,10 +95,33 @@ class Side:
         """Takes that back."""
         self._rate.unscale()
 
+    def masking(self) -> Callable[[], None]:
+        """Returns what sets the weights now held, and their averages, to zero where pruned."""
+        held = [weight for weight in self.weights if weight.mask is not None]
+        return MaskedUpdates(held, self.optimizers).mask_rest
+
+    def is_tracing(self) -> bool:
+        """Returns whether a `tf.function` is being traced."""
+        return tf.inside_function()
+
+    def is_scheduled(self) -> bool:
+        """Returns whether a learning rate is computed from the step, and so can't be set."""
+        return any(map(optimizer.is_scheduled, self.optimizers))
+
+    def masks_of(self, variables: Sequence[Any] | None) -> list[Any]:
+        """Returns the mask in force of each variable as a boolean tensor, or None."""
+        found: dict[int, Any] = {}
+        for weight in self.weights:
+            if weight.mask is not None:
+                mask = tf.cast(weight.mask_variable, tf.bool)
+                averages = (optimizer.average_of(o, weight.variable) for o in self.optimizers)
+                found |= {id(v): mask for v in (weight.variable, *averages) if v is not None}
+        given = self.model.trainable_variables if variables is None else variables
+        return [found.get(id(each)) for each in given]
+
     def traced(self, lr: float) -> float:
         """Returns `lr` where a learning rate is computed from the step, within the trace."""
-        optimizers = optimizer.optimizers_of(self.model)
-        return lr if any(map(optimizer.is_scheduled, optimizers)) else 1.0
+        return lr if self.is_scheduled() else 1.0
 
     def make_step(self, masked: bool, lr: float) -> dict[str, Any]:
         """Returns the attributes that make the model train by a step of its own."""
@@ -96,10 +133,9 @@ class Side:
         }
 
     def _patches(self, masked: bool, lr: float) -> list[Patch]:
-        optimizers = optimizer.optimizers_of(self.model)
-        patches = [patch for each in optimizers for patch in optimizer.scaled(each, lr)]
+        patches = [patch for each in self.optimizers for patch in optimizer.scaled(each, lr)]
         if masked:
-            updates = MaskedUpdates(self.weights, optimizers)
+            updates = MaskedUpdates(self.weights, self.optimizers)
             train_step = updates.around(self.model.train_step)
             patches += [*updates.patches(), Patch(vars(self.model), "train_step", train_step)]
         return patches

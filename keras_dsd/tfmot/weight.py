@@ -1,5 +1,6 @@
 """PrunableWeight over a tf_keras variable and the mask variable that TF-MOT's wrapper keeps."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ class Weight(Candidate):
         sparsity: The share of it that `apply` was asked to prune.
         mask: The mask variable, of the kernel's shape; 1 where kept.
         threshold: The scalar variable that TF-MOT's tools read beside it.
-        model: The model in training, whose optimizers hold slots; None outside of training.
+        optimizers: Those whose slots are to be cleared.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Weight(Candidate):
         sparsity: float,
         mask: Any,
         threshold: Any,
-        model: Any = None,
+        optimizers: Sequence[Any] = (),
     ) -> None:
         super().__init__(variable, wrapper.layer, wrapper.prefix)
         self.sparsity = sparsity
@@ -76,7 +77,7 @@ class Weight(Candidate):
         self.scope = wrapper.selection.scope
         self.mask_variable = mask
         self._threshold = threshold
-        self._model = model
+        self._optimizers = optimizers
 
     @property
     def mask(self) -> np.ndarray | None:
@@ -101,12 +102,12 @@ class Weight(Candidate):
 
     def clear_slots(self, positions: np.ndarray) -> None:
         """Sets the slots of the model's optimizers to their initial value at `positions`."""
-        for each in optimizer.optimizers_of(self._model):
+        for each in self._optimizers:
             optimizer.clear_slots(each, self.variable, positions)
 
     def clear_averages(self, positions: np.ndarray) -> None:
         """Sets the moving averages that optimizers keep of the weight to zero at `positions`."""
-        for each in optimizer.optimizers_of(self._model):
+        for each in self._optimizers:
             average = optimizer.average_of(each, self.variable)
             if average is not None:
                 value = average.numpy()

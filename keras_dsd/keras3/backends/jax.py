@@ -9,6 +9,9 @@ from jax import numpy as jnp
 
 from keras_dsd.patches import Patch
 
+# What may train a model besides optimizers of Keras's.
+OPTIMIZERS = ()
+
 
 def put_mask(mask: np.ndarray, variable: Any, model: Any, earlier: Any) -> Any:
     """Returns `mask` on the variable's devices, laid out as the variable is."""
@@ -24,6 +27,16 @@ def drop_mask(mask: Any) -> None:
 def mask_to_numpy(mask: Any) -> np.ndarray:
     """Returns the mask as a boolean array."""
     return np.asarray(mask)
+
+
+def mask_to_tensor(mask: Any) -> Any:
+    """Returns the mask as a boolean tensor."""
+    return mask
+
+
+def is_tracing() -> bool:
+    """Returns False: a step that is traced has its values outside of the variables."""
+    return False
 
 
 def apply_mask(variable: Any, mask: Any) -> None:

@@ -16,6 +16,10 @@ from keras_dsd.patches import Patch
 COMPILED_SIZE = 2**18
 
 
+# What may train a model besides optimizers of Keras's.
+OPTIMIZERS = ()
+
+
 def put_mask(mask: np.ndarray, variable: Any, model: Any, earlier: Any) -> Any:
     """Returns a variable that holds `mask`: `earlier`, which traced steps read, or a new one."""
     del variable
@@ -42,6 +46,16 @@ def mask_to_numpy(mask: Any) -> np.ndarray:
     return mask.numpy()
 
 
+def mask_to_tensor(mask: Any) -> Any:
+    """Returns the mask as a boolean tensor."""
+    return mask.value()
+
+
+def is_tracing() -> bool:
+    """Returns whether a `tf.function` is being traced."""
+    return tf.inside_function()
+
+
 def apply_mask(variable: Any, mask: Any) -> None:
     """Sets a variable to zero where `mask` is False, on each replica by itself."""
     variable = variable.value if isinstance(variable, keras.Variable) else variable
@@ -49,9 +63,9 @@ def apply_mask(variable: Any, mask: Any) -> None:
     def on_all(strategy: Any, variable: Any, mask: Any) -> None:
         strategy.extended.update(variable, _zero, args=(mask,), group=False)
 
-    tf.__internal__.distribute.interim.maybe_merge_call(
-        on_all, tf.distribute.get_strategy(), variable, mask
-    )
+    # A loop of the user's own may be outside of the scope that the variable was made in.
+    strategy = getattr(variable, "distribute_strategy", None) or tf.distribute.get_strategy()
+    tf.__internal__.distribute.interim.maybe_merge_call(on_all, strategy, variable, mask)
 
 
 def update_patches(optimizer: Any, held: Any) -> list[Patch]:

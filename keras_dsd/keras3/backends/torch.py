@@ -9,6 +9,8 @@ from keras_dsd.keras3.backends.stateful import around as around
 from keras_dsd.keras3.backends.stateful import feed as feed
 from keras_dsd.patches import Patch
 
+# What may train a model besides optimizers of Keras's.
+OPTIMIZERS = (torch.optim.Optimizer,)
 # On a CPU a product of two types casts the one first: in parts that stay in a core's cache.
 _PART = 2**18
 
@@ -27,6 +29,50 @@ def drop_mask(mask: Any) -> None:
 def mask_to_numpy(mask: Any) -> np.ndarray:
     """Returns the mask as a boolean array."""
     return mask.cpu().numpy().astype(bool)
+
+
+def mask_to_tensor(mask: Any) -> Any:
+    """Returns the mask as a boolean tensor."""
+    return mask.bool()
+
+
+def is_tracing() -> bool:
+    """Returns False: PyTorch runs what it is told."""
+    return False
+
+
+def clear_slots(optimizer: Any, variable: Any, positions: np.ndarray) -> None:
+    """Sets the slots that `torch.optim` keeps of `variable` to what they began with.
+
+    Args:
+        optimizer: Of `torch.optim`.
+        variable: Of Keras's.
+        positions: Where to do so, a boolean array of its shape.
+    """
+    where = torch.from_numpy(positions).to(variable.value.device)
+    for name, slot in _slots_of(optimizer, variable.value).items():
+        slot[where] = _initial(optimizer, name)
+
+
+def clear_all(optimizer: Any) -> None:
+    """Sets every slot of `torch.optim` to what it began with; counts of steps stay."""
+    for parameter in optimizer.state:
+        for name, slot in _slots_of(optimizer, parameter).items():
+            slot.fill_(_initial(optimizer, name))
+
+
+def _slots_of(optimizer: Any, parameter: Any) -> dict[str, Any]:
+    held = optimizer.state.get(parameter, {})
+    return {
+        name: slot for name, slot in held.items()
+        if isinstance(slot, torch.Tensor) and slot.dim() and slot.shape == parameter.shape
+    }  # fmt: skip
+
+
+def _initial(optimizer: Any, name: str) -> float:
+    """Returns what a slot begins with: zero but for Adagrad's sums and Rprop's steps."""
+    begins = {"sum": "initial_accumulator_value", "step_size": "lr"}
+    return float(optimizer.defaults.get(begins.get(name), 0.0))
 
 
 def apply_mask(variable: Any, mask: Any) -> None:
