@@ -17,7 +17,7 @@ MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "keras_dsd").rglob("
 OF_THE_TFMOT_DOOR = {"tensorflow", "tf_keras", "tensorflow_model_optimization"}
 OF_THE_KERAS_DOOR = {"keras"}
 PUBLIC = [
-    "NM", "Block", "DSDSchedule", "DensePhase", "Plateau", "SparsePhase", "apply",
+    "NM", "Block", "DSDLoop", "DSDSchedule", "DensePhase", "Plateau", "SparsePhase", "apply",
     "report",    "sensitivity", "strip", "weights",
 ]  # fmt: skip
 
