@@ -36,15 +36,15 @@ def check_batches(data: Any, number: Any) -> Batches | None:
         number: How many of them to take.
 
     Raises:
-        TypeError: `data` is no collection of batches, or can be read only once; or `number` is
-            not an integer.
+        TypeError: `data` is no collection of batches, as `(x, y)` is none, or can be read only
+            once; or `number` is not an integer.
         ValueError: `number` is below 1.
     """
     number = checks.whole_number("batch_norm_batches", number, least=1, unit="batches")
     if data is None:
         return None
     # An array would be taken for a list of batches; what is an iterator is used up after a phase.
-    is_array = hasattr(data, "shape") or isinstance(data, str | bytes | dict)
+    is_array = hasattr(data, "shape") or isinstance(data, str | bytes | dict | tuple)
     if is_array or (not isinstance(data, Iterable) and not hasattr(data, "__getitem__")):
         advice = "Cut it into batches, such as [x[i : i + 32] for i in range(0, len(x), 32)]."
     elif isinstance(data, Iterator):
@@ -80,7 +80,11 @@ def estimate(layers: Sequence[Any], forward: Callable[[Any], object], batches: B
         for layer in layers:
             layer.momentum = 0.0  # after each batch they are that batch's
         for inputs in batches.inputs():
-            forward(inputs)
+            try:
+                forward(inputs)
+            except Exception as error:
+                error.add_note("This was a batch of DSDSchedule's batch_norm_data.")
+                raise
             number += 1
             for total, each in zip(sums, statistics, strict=True):
                 total += each.numpy()

@@ -127,7 +127,8 @@ class Controller:
             _warn(
                 f"The mask did not hold: {num_zeros} weights are zero at the end of an epoch in "
                 f"which {self._num_pruned} were to stay so. Something other than the model's "
-                f"compiled training step updates or sets the weights."
+                f"compiled training step updates or sets the weights; a DSDLoop has to call "
+                f"apply_masks() after each update."
             )
         return {"dsd_phase": self._index, "dsd_sparsity": num_zeros / max(size, 1)}
 
@@ -145,13 +146,13 @@ class Controller:
         if self._is_pruned():
             _warn(
                 "Training ended with pruned weights: the sparse phase was the last one reached "
-                "(or its weights were restored). Go on with `initial_epoch` to train them dense "
-                "again, or use the model as it is, sparse."
+                "(or its weights were restored). Go on at the next epoch (`initial_epoch` of fit) "
+                "to train them dense again, or use the model as it is, sparse."
             )
         elif index is not None and index + 1 < len(self._timeline.phases):
             logging.warning(
                 "Training ended in DSD phase %d of %d; the phases after it did not run. "
-                "Go on with `initial_epoch` to run them.",
+                "Go on at the next epoch (`initial_epoch` of fit) to run them.",
                 index + 1, len(self._timeline.phases),
             )  # fmt: skip
 
@@ -170,7 +171,8 @@ class Controller:
                 f"A phase is to end when {until.monitor!r} stops improving, but "
                 f"{until.monitor!r} was in the logs of none of the {len(logs)} epochs that it "
                 f"took. Give fit validation_data for a name that begins with val_, or put what "
-                f"measures it before DSDSchedule in the list of callbacks."
+                f"measures it before DSDSchedule in the list of callbacks; or give it to "
+                f"DSDLoop.end_epoch({{...}})."
             )
 
     def _all_weights(self) -> list[np.ndarray]:

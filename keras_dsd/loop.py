@@ -4,7 +4,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from keras_dsd import doors
+from keras_dsd import checks, doors
 from keras_dsd.schedule import DSDSchedule
 from keras_dsd.seam import Side
 from keras_dsd.training import Trainer, abandon
@@ -83,8 +83,16 @@ class DSDLoop:
             epoch: Counted from 0; a run that stopped goes on at any.
 
         Raises:
-            ValueError: A weight to be pruned holds NaN or infinity, or the model is not built.
+            TypeError: `epoch` is not an integer.
+            ValueError: `epoch` is negative, the one before has not ended, a weight to be pruned
+                holds NaN or infinity, or is not there yet, as the model is not built.
         """
+        checks.whole_number("epoch", epoch, least=0)
+        if self._mask_all is not None:
+            raise ValueError(
+                f"Expected end_epoch() before the next begin_epoch(). Received: epoch={epoch} "
+                f"while one lasts. Call loop.end_epoch() first."
+            )
         if not self._is_open:
             self._controller.start(None)
             self._is_open = True
@@ -98,18 +106,14 @@ class DSDLoop:
             ValueError: It is called within a `tf.function`, which would keep what it did first,
                 or before `begin_epoch`.
         """
-        if self._mask_all is None:
-            raise ValueError(
-                "Expected begin_epoch() before apply_masks(). Received: no epoch. Call "
-                "loop.begin_epoch(epoch) first."
-            )
+        mask_all = self._within_epoch("apply_masks")
         if self._side.is_tracing():
             raise ValueError(
                 "Expected apply_masks() outside of tf.function, which would keep the masks, or "
                 "that there were none, of its first call. Received: a call while one is traced. "
                 "Call it after the function that trains, or give that loop.masks() as an argument."
             )
-        self._mask_all()
+        mask_all()
 
     def masks(self, variables: Sequence[Any] | None = None) -> list[Any]:
         """Returns the masks in force, for a step that takes them as an argument.
@@ -122,7 +126,11 @@ class DSDLoop:
             For each variable a boolean tensor of the backend's, of its shape and True where kept;
             None where nothing is pruned, as everywhere in a dense phase. A moving average that the
             optimizer keeps of a pruned weight has that weight's mask.
+
+        Raises:
+            ValueError: It is called before `begin_epoch`.
         """
+        self._within_epoch("masks")
         return self._side.masks_of(variables)
 
     def end_epoch(self, logs: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -134,7 +142,18 @@ class DSDLoop:
         Returns:
             `dsd_phase`, the index of the phase, and `dsd_sparsity`, the share of zeros among the
             selected weights, measured.
+
+        Raises:
+            TypeError: `logs` is no mapping.
+            ValueError: It is called before `begin_epoch`.
         """
+        self._within_epoch("end_epoch")
+        if not isinstance(logs, Mapping | None):
+            raise TypeError(
+                f"Expected `logs` to be what the epoch measured, by name. Received: logs={logs!r} "
+                f"of type {type(logs).__name__}. Give a dict, such as {{'val_loss': 0.5}}."
+            )
+        self._mask_all = None
         return self._controller.end_epoch(logs or {})
 
     @property
@@ -144,9 +163,18 @@ class DSDLoop:
 
     def end(self) -> None:
         """Ends the run; warns where weights are still pruned. A `with` block calls it."""
+        self._mask_all = None
         if self._is_open:
             self._controller.stop()
             self._is_open = False
+
+    def _within_epoch(self, method: str) -> Callable[[], None]:
+        if self._mask_all is None:
+            raise ValueError(
+                f"Expected begin_epoch() before {method}(). Received: no epoch. Call "
+                f"loop.begin_epoch(epoch) first."
+            )
+        return self._mask_all
 
 
 class _ByHand(Trainer):

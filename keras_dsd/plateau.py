@@ -87,4 +87,5 @@ class Plateau:
         return value > best + self.min_delta if larger else value < best - self.min_delta
 
     def __str__(self) -> str:
-        return f"until {self.monitor} has not improved for {self.patience} epochs"
+        epochs = "an epoch" if self.patience == 1 else f"{self.patience} epochs"
+        return f"until {self.monitor} has not improved for {epochs}"

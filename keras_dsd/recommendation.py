@@ -16,14 +16,17 @@ class Curve(NamedTuple):
         size: Number of values in the weight.
         worse: At each level, by how much; negative where it got better, infinite where there was
             no value.
+        covered: How many of the values a level is a share of: all but those at a pattern's edge.
     """
 
     size: int
     worse: tuple[float, ...]
+    covered: int
 
     def merged(self, other: "Curve") -> "Curve":
         """Returns the curve of two weights that have to be pruned alike."""
-        return Curve(self.size + other.size, tuple(map(max, self.worse, other.worse)))
+        worse = tuple(map(max, self.worse, other.worse))
+        return Curve(self.size + other.size, worse, self.covered + other.covered)
 
 
 def level_within(levels: Sequence[float], curve: Curve, allowed: float) -> float:
@@ -47,7 +50,7 @@ def levels_for(levels: Sequence[float], curves: Sequence[Curve], overall: float)
         overall: Share of all weights together to prune, a fraction in [0, 1).
 
     Returns:
-        A level for each weight: `sum(size * level) / sum(size)` is `overall`.
+        A level for each weight: `sum(covered * level) / sum(size)` is `overall`.
 
     Raises:
         ValueError: `overall` is above what the levels add up to.
@@ -99,7 +102,7 @@ def _level_at(levels: Sequence[float], cost: Sequence[float], allowed: float) ->
 def _share(curves: Sequence[Curve], chosen: Sequence[float]) -> float:
     """Returns the share of all weights together that is pruned at the chosen levels."""
     total = sum(curve.size for curve in curves)
-    return sum(c.size * level for c, level in zip(curves, chosen, strict=True)) / max(total, 1)
+    return sum(c.covered * level for c, level in zip(curves, chosen, strict=True)) / max(total, 1)
 
 
 def _check_reach(levels: Sequence[float], overall: float, reach: float) -> None:
@@ -111,6 +114,7 @@ def _check_reach(levels: Sequence[float], overall: float, reach: float) -> None:
     if overall > reach + 1e-9:  # what rounding may make of a sum
         raise ValueError(
             f"Expected `overall` to be within reach of the levels at which evaluate returned a "
-            f"finite value; they add up to {reach:.3g}. Received: overall={overall:g}. Ask for "
-            f"less, or find out why evaluate returned NaN or infinity."
+            f"finite value, without what a pattern leaves dense at edges; they add up to "
+            f"{reach:.3g}. Received: overall={overall:g}. Ask for less, or find out why evaluate "
+            f"returned NaN or infinity."
         )

@@ -146,6 +146,7 @@ def _three_phases(lengths: dict[str, int | None], redense_lr: float) -> list[Pha
     if missing:
         raise TypeError(
             f"Expected `dense`, `sparse` and `redense`, in epochs. Received: {missing[0]}=None. "
-            f"Write DSDSchedule(dense=10, sparse=10, redense=10) or DSDSchedule(phases=[...])."
+            f"Write DSDSchedule(dense=10, sparse=10, redense=10), or DSDSchedule(phases=[...]) for "
+            f"a list of phases."
         )
     return timelines.dsd(*lengths.values(), redense_lr=redense_lr)  # type: ignore[arg-type]

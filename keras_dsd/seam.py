@@ -17,6 +17,10 @@ class PrunableWeight(Protocol):
         """Where the weight is in the model, such as `"dense/kernel"`."""
 
     @property
+    def short_path(self) -> str:
+        """The path without the model's own name: the same before and after a file."""
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The tensor's shape."""
 

@@ -91,18 +91,18 @@ class Selection:
             TypeError: The callable given as `sparsity` returned no number.
             ValueError: The callable given as `sparsity` returned a number outside [0, 1).
         """
-        path = weight.path
-        self.see([path])
-        if any(re.search(pattern, path) for pattern in self.exclude):
+        paths = _paths_of(weight)
+        self.see(paths)
+        if any(_finds(pattern, paths) for pattern in self.exclude):
             return 0.0, EXCLUDED
         if isinstance(self.sparsity, Mapping):
-            matches = (s for pattern, s in self.sparsity.items() if re.search(pattern, path))
+            matches = (share for pattern, share in self.sparsity.items() if _finds(pattern, paths))
             sparsity = next(matches, None)
             if sparsity is None:
                 return 0.0, NO_MATCH
-            unless_named = None if self.names(path) else unless_named
+            unless_named = None if self.names(weight) else unless_named
         elif callable(self.sparsity):
-            sparsity = checks.fraction(f"sparsity({path})", self.sparsity(weight))
+            sparsity = checks.fraction(f"sparsity({weight.path})", self.sparsity(weight))
         else:
             sparsity = self.sparsity
         if unless_named is not None:
@@ -111,10 +111,10 @@ class Selection:
             return 0.0, TOO_SMALL
         return (sparsity, None) if sparsity else (0.0, ZERO_SPARSITY)
 
-    def names(self, path: str) -> bool:
-        """Returns whether `sparsity` gives `path` whole, as it is or as `whole` writes it."""
-        given = self.sparsity
-        return isinstance(given, Mapping) and (path in given or whole(path) in given)
+    def names(self, weight: Any) -> bool:
+        """Returns whether `sparsity` gives a path whole, as it is or as `whole` writes it."""
+        given = self.sparsity if isinstance(self.sparsity, Mapping) else ()
+        return any(path in given or whole(path) in given for path in _paths_of(weight))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments as plain values; a callable can't be written and gives None."""
@@ -137,6 +137,15 @@ class Selection:
         if isinstance(pattern, NM):
             sparsity = DEFAULT_SPARSITY
         return cls(sparsity, config["exclude"], pattern, scope)
+
+
+def _paths_of(weight: Any) -> tuple[str, ...]:
+    """Returns the paths that a weight goes by."""
+    return weight.path, getattr(weight, "short_path", weight.path)
+
+
+def _finds(pattern: str, paths: Iterable[str]) -> bool:
+    return any(re.search(pattern, path) for path in paths)
 
 
 def whole(path: str) -> str:

@@ -18,7 +18,8 @@ class Scan:
     Attributes:
         levels: The sparsities to measure at, ascending fractions.
         mode: `"min"` or `"max"`.
-        weights: Path and shape of each weight, in the model's order.
+        weights: Path of each weight without the model's name, its shape, and how many of its values
+            the pattern covers; in the model's order.
         digests: What tells the values of each weight from others.
         baseline: The value with nothing pruned; None before it is measured.
         values: The values measured so far, by weight and level; NaN where not finite.
@@ -26,7 +27,7 @@ class Scan:
 
     levels: tuple[float, ...]
     mode: str
-    weights: list[tuple[str, tuple[int, ...]]]
+    weights: list[tuple[str, tuple[int, ...], int]]
     digests: list[str]
     baseline: float | None = None
     values: list[list[float]] = dataclasses.field(default_factory=list)
@@ -51,7 +52,10 @@ class Scan:
             baseline=math.nan if self.baseline is None else self.baseline,
             levels=self.levels,
             mode=self.mode,
-            points=tuple(WeightSensitivity(*weight, tuple(values)) for weight, values in points),
+            points=tuple(
+                WeightSensitivity(path, shape, tuple(values), covered)
+                for (path, shape, covered), values in points
+            ),
         )
 
 
@@ -94,7 +98,7 @@ def _parse(text: bytes) -> Scan:
     found = Scan(
         levels=tuple(_number(level) for level in levels),
         mode=data["mode"],
-        weights=[(point["path"], tuple(point["shape"])) for point in points],
+        weights=[(p["path"], tuple(p["shape"]), p["covered"]) for p in points],
         digests=data["digests"],
         baseline=_number(data["baseline"]),
         values=[
@@ -133,7 +137,7 @@ def _first_difference(found: Sequence[Any], wanted: Sequence[Any]) -> tuple[str,
 
 def _check_same_values(path: pathlib.Path, found: Scan, scan: Scan) -> None:
     digests = zip(scan.weights, found.digests, scan.digests, strict=True)
-    changed = [weight for (weight, _), then, now in digests if then != now]
+    changed = [path for (path, *_), then, now in digests if then != now]
     if changed:
         raise ValueError(
             f"Expected the weights to have the values that the file's scan began with. Received: "

@@ -22,15 +22,17 @@ class WeightSensitivity:
     """What pruning one weight, and nothing else, does to a model.
 
     Attributes:
-        path: Where it is in the model.
+        path: Where it is in the model, without the model's own name.
         shape: Its shape.
         values: What `evaluate` returned at each of the scan's levels, in their order; NaN where
             that was not finite.
+        covered: How many of its values the pattern may prune; None: all.
     """
 
     path: str
     shape: tuple[int, ...]
     values: tuple[float, ...]
+    covered: int | None = None
 
     @property
     def size(self) -> int:
@@ -112,6 +114,7 @@ class Sensitivity:
                     "path": point.path,
                     "shape": list(point.shape),
                     "size": point.size,
+                    "covered": point.size if point.covered is None else point.covered,
                     "values": [None if math.isnan(value) else value for value in point.values],
                 }
                 for point in self.points
@@ -162,7 +165,9 @@ class Sensitivity:
         curves: dict[str, Curve] = {}
         for point in self.points:
             worse = [sign * (value - self.baseline) for value in point.values]
-            curve = Curve(point.size, tuple(math.inf if math.isnan(w) else w for w in worse))
+            covered = point.size if point.covered is None else point.covered
+            costs = tuple(math.inf if math.isnan(w) else w for w in worse)
+            curve = Curve(point.size, costs, covered)
             same = curves.get(point.path)
             curves[point.path] = curve if same is None else curve.merged(same)
         return curves

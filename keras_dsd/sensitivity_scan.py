@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_dsd import checks, doors, masks, pruning, sensitivity_file
-from keras_dsd.patterns import NM, Pattern
+from keras_dsd.patterns import NM, Pattern, num_covered
 from keras_dsd.progress_bar import progress_bar
 from keras_dsd.seam import PrunableWeight
 from keras_dsd.sensitivity_file import Scan
@@ -121,8 +121,8 @@ def _prune_alone(
 
 def _identify(
     model: Any, weights: list[PrunableWeight]
-) -> tuple[list[tuple[str, tuple[int, ...]]], list[str]]:
-    """Returns the path and shape of each weight, and digests that tell its values from others."""
+) -> tuple[list[tuple[str, tuple[int, ...], int]], list[str]]:
+    """Returns what to call each weight, and digests that tell its values from others."""
     if not weights:
         raise ValueError(
             f"Expected a model that has made its weights. Received: model={model.name!r}, in "
@@ -143,7 +143,9 @@ def _identify(
             )
         values = weight.numpy()
         masks.check_finite(values, weight.path)
-        found.append((weight.path, tuple(map(int, weight.shape))))
+        shape = tuple(map(int, weight.shape))
+        covered = num_covered(shape, weight.pattern, weight.layout)
+        found.append((weight.short_path, shape, covered))
         digests.append(_digest(values, weight.pattern))
     return found, digests
 

@@ -1,12 +1,12 @@
 """How sparse each weight is, and what stays dense and why: data first, then text."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from keras_dsd.patterns import num_covered
+from keras_dsd.patterns import Block, num_covered
 from keras_dsd.seam import PrunableWeight
 from keras_dsd.text_table import shape_text, table
 
@@ -65,10 +65,12 @@ class SparsityReport:
     Attributes:
         weights: The weights that DSD prunes.
         skipped: The trainable weights that it leaves dense, and frozen ones of layers it knows.
+        notes: What else there is to know of the numbers, in words.
     """
 
     weights: tuple[WeightSparsity, ...]
     skipped: tuple[SkippedWeight, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -87,6 +89,7 @@ class SparsityReport:
             "skipped": [_row(weight) for weight in self.skipped],
             "size": self.size,
             "sparsity": self.sparsity,
+            "notes": list(self.notes),
         }
 
     def render(self) -> str:
@@ -99,7 +102,7 @@ class SparsityReport:
             rows.append((w.path, shape_text(w.shape), f"{w.size:,}", f"{w.asked:.2%}",
                          f"{w.measured:.2%}", held))  # fmt: skip
         rows.append(("total", "", f"{self.size:,}", "", f"{self.sparsity:.2%}", ""))
-        lines = table(rows, left=(0, 1, 5))
+        lines = [*table(rows, left=(0, 1, 5)), *self.notes]
         lines += [f"edge left dense: {w.uncovered:,} values of {w.path}"
                   for w in self.weights if w.uncovered]  # fmt: skip
         lines += [f"left dense: {_text_of(reason, group)}" for reason, group in self._by_reason()]
@@ -124,7 +127,28 @@ def make_report(
         weights: What DSD prunes.
         skipped: What it leaves dense.
     """
-    return SparsityReport(tuple(_measure(weight) for weight in weights), tuple(skipped))
+    weights = list(weights)
+    measured = tuple(_measure(weight) for weight in weights)
+    return SparsityReport(measured, tuple(skipped), tuple(_notes(weights)))
+
+
+def _notes(weights: Sequence[PrunableWeight]) -> Iterator[str]:
+    for pattern in dict.fromkeys(w.pattern for w in weights if w.pattern is not None):
+        yield f"pattern: {pattern}"
+    if any(weight.scope == "global" for weight in weights):
+        yield "scope: one ranking over all, so each has its own share of what was asked"
+    elif any(_is_of_another_sparsity(weight) for weight in weights):
+        yield "the phase prunes by a sparsity of its own, not by what apply was asked"
+
+
+def _is_of_another_sparsity(weight: PrunableWeight) -> bool:
+    """Returns whether a mask in force prunes more or less than `apply` was asked for."""
+    mask, pattern = weight.mask, weight.pattern
+    if mask is None:
+        return False
+    at_once = pattern.height * pattern.width if isinstance(pattern, Block) else 1
+    asked = weight.sparsity * num_covered(weight.shape, pattern, weight.layout)
+    return abs(int(np.count_nonzero(~mask)) - asked) > at_once
 
 
 def _measure(weight: PrunableWeight) -> WeightSparsity:
@@ -134,7 +158,7 @@ def _measure(weight: PrunableWeight) -> WeightSparsity:
         shape=tuple(weight.shape),
         asked=weight.sparsity,
         measured=1.0 - np.count_nonzero(values) / max(values.size, 1),
-        masked=mask is not None and not values[~mask].any(),
+        masked=mask is not None and not mask.all() and not values[~mask].any(),
         uncovered=values.size - num_covered(weight.shape, weight.pattern, weight.layout),
     )
 

@@ -55,6 +55,9 @@ class DensePhase:
 class SparsePhase:
     """A phase that prunes the smallest weights at its start and keeps them at zero.
 
+    Weights that are zero already are the smallest, and alike: where a gentler sparse phase follows
+    a sparser one, which of them return goes by their place. Put a dense phase between.
+
     Args:
         epochs: How long the phase lasts, in epochs; with `until`, at most. At least 1.
         sparsity: Share of each selected weight tensor to prune, a fraction in [0, 1).

@@ -10,7 +10,7 @@ from keras_dsd.keras3 import backends, beside, kernels
 from keras_dsd.keras3.beside import Beside
 from keras_dsd.keras3.by_hand import SideByHand
 from keras_dsd.keras3.training import Side
-from keras_dsd.keras3.weight import Candidate, Weight
+from keras_dsd.keras3.weight import Candidate, Weight, short_path
 from keras_dsd.selection import (
     NOT_A_KERNEL,
     ONE_LAYER,
@@ -42,7 +42,7 @@ def apply(model: Any, selection: Selection) -> Any:
     choices = list(_choices(model, model, kept))
     if is_built:
         paths = [candidate.path for candidate, _, _ in choices]
-        selection.see(variable.path for variable in model.variables)
+        selection.see(_paths(model, model))
         refuse_unmatched(selection, paths)
         if not any(sparsity for _, sparsity, _ in choices):
             reasons = {c.path: why for c, _, why in choices if why != NOT_A_KERNEL}
@@ -80,7 +80,7 @@ def weights(model: Any, optimizers: Sequence[Any] = ()) -> list[Weight]:
     for part, kept in _applied(model):
         if kept.refuse_later and all(each.built for each in kernels.parts_of(part)):
             kept.refuse_later = False
-            kept.selection.see(variable.path for variable in part.variables)
+            kept.selection.see(_paths(part, model))
             paths = [candidate.path for candidate, _, _ in _choices(part, model, kept)]
             refuse_unmatched(kept.selection, paths)
         for candidate, sparsity, _ in _choices(part, model, kept):
@@ -146,6 +146,12 @@ def _choices(part: Any, model: Any, kept: Beside) -> Iterator[tuple[Candidate, f
 
 def _candidates(part: Any, model: Any) -> list[Candidate]:
     return [Candidate(found, model) for found in kernels.find(part)]
+
+
+def _paths(part: Any, model: Any) -> Iterator[str]:
+    """Yields what the variables of a part go by, biases and statistics too."""
+    for variable in part.variables:
+        yield from (variable.path, short_path(variable.path, model))
 
 
 def _applied(model: Any) -> list[tuple[Any, Beside]]:

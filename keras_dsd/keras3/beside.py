@@ -32,7 +32,7 @@ class Beside:
         if key not in self._sparsities:
             self._sparsities[key] = (candidate.variable, *self.selection.choose(candidate))
         _, sparsity, reason = self._sparsities[key]
-        if reason is None and unless_named and not self.selection.names(candidate.path):
+        if reason is None and unless_named and not self.selection.names(candidate):
             return 0.0, unless_named
         return sparsity, reason
 

@@ -70,9 +70,10 @@ class MaskedUpdates:
     def mask_all(self) -> None:
         """Sets every held weight, and its averages, to zero where it is pruned."""
         for weight in self._weights:
-            self._backend.apply_mask(weight.variable, self._mask_of(weight))
-            for each in self._optimizers:
-                self._mask_average(each, weight)
+            if self._mask_of(weight) is not None:  # strip may have taken it away
+                self._backend.apply_mask(weight.variable, self._mask_of(weight))
+                for each in self._optimizers:
+                    self._mask_average(each, weight)
 
     def _masked_apply(self, each: Any) -> Callable[..., Any]:
         apply = each.apply

@@ -11,6 +11,15 @@ from keras_dsd.keras3.beside import Beside
 from keras_dsd.keras3.kernels import Found
 
 
+def short_path(path: str, model: Any) -> str:
+    """Returns a path without the name of the whole model.
+
+    Keras begins the paths of a Sequential model with it, but not once the model was loaded from a
+    file; and where nobody gave the model a name, each that is built gets another one.
+    """
+    return path.removeprefix(f"{model.name}/")
+
+
 class Candidate:
     """A weight that may be selected; what a callable given as `sparsity` gets to see.
 
@@ -23,6 +32,7 @@ class Candidate:
         self.found = found
         self.variable = found.variable
         self.path = found.path
+        self.short_path = short_path(found.path, model)
         self.shape = tuple(found.variable.shape)
         self.layout = found.layout
         self._model = model

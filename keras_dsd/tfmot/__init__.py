@@ -100,7 +100,7 @@ def weights(model: Any, optimizers: Sequence[Any] = ()) -> list[Weight]:
             wrapper.pruning_vars, sparsities, strict=bool(wrapper.pruning_vars)
         ):
             weight = Weight(kernel, wrapper, sparsity, mask, threshold, optimizers)
-            if trainable or wrapper.selection.names(weight.path):
+            if trainable or wrapper.selection.names(weight):
                 found.setdefault(id(kernel), weight)
     return list(found.values())
 

@@ -41,7 +41,7 @@ class Candidate:
 
     def __init__(self, variable: Any, layer: Any, prefix: str) -> None:
         self.variable = variable
-        self.path = path_of(variable, prefix)
+        self.path = self.short_path = path_of(variable, prefix)
         self.shape = tuple(variable.shape)
         self.layout = _layout(variable, layer)
 

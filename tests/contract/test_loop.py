@@ -83,8 +83,14 @@ def test_averages_are_masked_and_slots_begin_anew(digits, mlp):
 def test_masks_are_for_those_variables_that_are_pruned(digits, mlp):
     model, optimizer = dsd.apply(mlp(), {"dense_1/kernel": 0.5}), with_averages()
     with dsd.DSDLoop(model, optimizer, dsd.DSDSchedule(0, 1, 1)) as loop:
-        assert loop.masks() == [None] * 4
+        for early in (loop.masks, loop.apply_masks, loop.end_epoch):
+            with pytest.raises(ValueError, match="begin_epoch.. before"):
+                early()
         loop.begin_epoch(0)
+        with pytest.raises(ValueError, match="end_epoch.. before the next begin_epoch"):
+            loop.begin_epoch(1)
+        with pytest.raises(TypeError, match="logs=0.5"):
+            loop.end_epoch(0.5)
         train = trainer(model, optimizer, loop)
         train([tuple(part[:32] for part in digits)])
         masks = loop.masks()

@@ -61,7 +61,7 @@ def test_each_weight_is_pruned_alone_and_all_are_put_back(model, loss):
     assert bits(arrays(model)) == bits(before)
     assert scan.baseline == seen[0][1] == loss(model)
     assert [v for point in scan.points for v in point.values] == [v for _, v in seen[1:]]
-    assert [(p.path, p.shape) for p in scan.points] == [(w.path, w.shape) for w in kernels]
+    assert [(p.path, p.shape) for p in scan.points] == [(w.short_path, w.shape) for w in kernels]
     assert len({v for _, v in seen}) == 10  # what is set takes effect in the compiled step
     assert all(weight.mask is None for weight in dsd.weights(model))
 
@@ -126,7 +126,7 @@ def test_apply_takes_what_is_recommended(model, loss):
     scan = dsd.sensitivity(model, loss, LEVELS, progress=False)
     spread = scan.recommend(overall=0.4)
     model = dsd.apply(dsd.strip(model), spread)
-    asked = {"^" + re.escape(w.path) + "$": w.sparsity for w in dsd.weights(model)}
+    asked = {"^" + re.escape(w.short_path) + "$": w.sparsity for w in dsd.weights(model)}
     assert len(asked) == 3
     sizes = [int(np.prod(w.shape)) for w in dsd.weights(model)]
     assert np.average([*asked.values()], weights=sizes) == pytest.approx(0.4, abs=1e-3)
@@ -136,13 +136,35 @@ def test_apply_takes_what_is_recommended(model, loss):
     assert {w.sparsity for w in dsd.weights(model)} <= set(LEVELS)
 
 
+def test_a_scan_fits_the_model_that_its_file_loads(model, loss, tmp_path):
+    scan = dsd.sensitivity(model, loss, LEVELS, path=tmp_path / "scan.json", progress=False)
+    dsd.strip(model).save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    again = dsd.apply(loaded, scan.recommend(overall=0.4))
+    assert sum(w.sparsity > 0 for w in dsd.weights(again)) == 3
+    again = dsd.apply(dsd.strip(again), 0.3)
+    found = dsd.sensitivity(again, pytest.fail, LEVELS, path=tmp_path / "scan.json", progress=False)
+    assert found == scan
+
+
+@pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
+def test_a_total_counts_what_a_pattern_leaves_dense_at_edges(digits, loss):
+    pattern = dsd.Block(3, 3)  # leaves a row of 64 dense, a column of 16 and of 10
+    model = compiled(dsd.apply(classifier(), pattern=pattern), metrics=[])
+    scan = dsd.sensitivity(model, loss, LEVELS, progress=False)
+    model = dsd.apply(dsd.strip(model), scan.recommend(overall=0.4), pattern=pattern)
+    phases = [dsd.SparsePhase(1)]
+    model.fit(*digits, verbose=0, callbacks=[dsd.DSDSchedule(phases=phases)])
+    assert dsd.report(model).sparsity == pytest.approx(0.4, abs=9 / 1184)
+
+
 def test_a_frozen_weight_that_was_named_is_named_by_what_is_recommended(digits, loss):
     model = classifier()
     model.layers[1].trainable = False
     frozen = IN + "dense/kernel"
     model = compiled(dsd.apply(model, {frozen: 0.3, "dense_1": 0.3}), metrics=[])
     scan = dsd.sensitivity(model, loss, LEVELS, progress=False)
-    assert [point.path for point in scan.points] == [frozen, IN + "dense_1/kernel"]
+    assert [point.path for point in scan.points] == ["dense/kernel", "dense_1/kernel"]
     model = dsd.apply(dsd.strip(model), scan.recommend(overall=0.5))
     assert [weight.path for weight in dsd.weights(model)] == [frozen, IN + "dense_1/kernel"]
 

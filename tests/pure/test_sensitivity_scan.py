@@ -23,7 +23,8 @@ NAN = math.nan
 
 class Weight:
     def __init__(self, path, values):
-        self.path, self.values, self.shape = path, values, values.shape
+        self.path = self.short_path = path
+        self.values, self.shape = values, values.shape
         self.mask, self.pattern, self.scope, self.layout = None, None, "layer", None
 
     def numpy(self):
@@ -189,8 +190,8 @@ def test_each_weight_is_pruned_alone_once_a_level_and_put_back(model):
     assert seen == [0, 3, 6, 9, 200, 400, 600]
     assert (found.baseline, found.levels, found.mode) == (0.0, LEVELS, "max")
     assert found.points == (
-        WeightSensitivity("a/kernel", (3, 4), (3.0, 6.0, 9.0)),
-        WeightSensitivity("b/kernel", (8,), (200.0, 400.0, 600.0)),
+        WeightSensitivity("a/kernel", (3, 4), (3.0, 6.0, 9.0), 12),
+        WeightSensitivity("b/kernel", (8,), (200.0, 400.0, 600.0), 8),
     )
     assert [w.numpy().tobytes() for w in model.parts] == [b.tobytes() for b in before]
 
@@ -205,8 +206,10 @@ def test_data_and_text(model):
     found = scan(model)
     assert json.loads(found.to_json()) == found.to_dict() == {
         "baseline": 0.0, "levels": [0.25, 0.5, 0.75], "mode": "min", "points": [
-            {"path": "a/kernel", "shape": [3, 4], "size": 12, "values": [3.0, 6.0, 9.0]},
-            {"path": "b/kernel", "shape": [8], "size": 8, "values": [200.0, 400.0, 600.0]},
+            {"path": "a/kernel", "shape": [3, 4], "size": 12, "covered": 12,
+             "values": [3.0, 6.0, 9.0]},
+            {"path": "b/kernel", "shape": [8], "size": 8, "covered": 8,
+             "values": [200.0, 400.0, 600.0]},
         ],
     }  # fmt: skip
     lines = found.render().splitlines()
@@ -290,7 +293,7 @@ def other_shape(model):
 
 
 def other_path(model):
-    model.parts[0].path = "c/kernel"
+    model.parts[0].short_path = "c/kernel"
 
 
 def fewer(model):
@@ -334,8 +337,8 @@ def test_a_file_that_is_not_whole_is_refused_wherever_it_ends(model, tmp_path):
     {"baseline": None}, {"baseline": "0"}, {"baseline": True}, {"baseline": 10**400},
     {"baseline": NAN}, {"levels": 3}, {"levels": None}, {"digests": []}, {"digests": 7},
     {"points": {}}, {"points": [1, 2]}, {"points": [{}, {}]},
-    {"points": [{"path": "a/kernel", "shape": [3, 4], "values": [1.0] * 4}] * 2},
-    {"points": [{"path": "a/kernel", "shape": [3, 4], "values": ["x"]}] * 2},
+    {"points": [{"path": "a/kernel", "shape": [3, 4], "covered": 12, "values": [1.0] * 4}] * 2},
+    {"points": [{"path": "a/kernel", "shape": [3, 4], "covered": 12, "values": ["x"]}] * 2},
 ], ids=str)  # fmt: skip
 def test_a_file_that_something_else_wrote_is_refused(model, tmp_path, put):
     path = tmp_path / "scan.json"
