@@ -30,12 +30,11 @@ def apply(
             model, with others nested in it or not; or a single tf_keras layer, for use inside a
             subclassed model.
         sparsity: Share of each weight tensor to prune, a fraction in [0, 1). Or a dict
-            `{regular expression on the weight's path: fraction}`, where the first that
-            `re.search` finds in the path, with or without the model's own name before it,
-            counts, 0 leaves the weight dense and so does a path that none matches; what is left
-            dense by default, such as a frozen weight, needs its whole path as the expression,
-            as it is or as `"^" + re.escape(path) + "$"`. Or a callable from a `PrunableWeight`
-            to a fraction. Defaults to `0.3`.
+            `{regular expression on the weight's path: fraction}`, where the first that `re.search`
+            finds in the path, with or without the model's own name, counts, 0 leaves the weight
+            dense and so does a path that none matches; what is left dense by default, such as a
+            frozen weight, needs its whole path, as it is or as `"^" + re.escape(path) + "$"`.
+            Or a callable from a `PrunableWeight` to a fraction. Defaults to `0.3`.
         exclude: Regular expressions on paths; weights whose path one matches stay dense.
         pattern: `None` prunes single weights; `Block(height, width)` blocks of them, ranked by
             their pooled magnitude; `NM(n, m)` all but the `n` largest of every `m` consecutive
