@@ -75,7 +75,7 @@ def test_what_is_stripped_is_exported(strategy_runs, strategy):
     assert several["exported"].shape == (320, 10)
 
 
-def test_statistics_of_batches_are_those_of_one_device_on_every_replica(strategy_runs, strategy):
+def test_statistics_of_batches_are_those_of_one_device(strategy_runs, strategy):
     one, several = (
         run(strategy_runs, "one")["statistics"],
         run(strategy_runs, strategy)["statistics"],
