@@ -106,7 +106,8 @@ def _mask(variable: Any, mask: Any) -> None:
     def on_all(strategy: Any, variable: Any, mask: Any) -> None:
         strategy.extended.update(variable, _multiply, args=(mask,), group=False)
 
-    strategy = tf.distribute.get_strategy()
+    # A loop of the user's own may be outside of the scope that the variable was made in.
+    strategy = getattr(variable, "distribute_strategy", None) or tf.distribute.get_strategy()
     tf.__internal__.distribute.interim.maybe_merge_call(on_all, strategy, variable, mask)
 
 

@@ -102,6 +102,39 @@ def train(strategy, optimizer, phases=(2, 2, 2), callbacks=()):
     return dsd.strip(model), look
 
 
+def loop(strategy, optimizer):
+    """Trains in a loop of the user's own; returns the stripped model and what was seen."""
+    model = dsd.apply(compiled(strategy, optimizer), SPARSITY)
+    losses = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
+    batches = tf.data.Dataset.from_tensor_slices(data()).batch(BATCH)
+    batches = strategy.experimental_distribute_dataset(batches)
+    look = Look()
+    look.set_model(model)
+    with strategy.scope():
+        model.optimizer.build(model.trainable_variables)
+
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(losses(y, model(x, training=True))) / BATCH
+        gradients = tape.gradient(loss, model.trainable_variables)
+        model.optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+
+    @tf.function
+    def train_step(batch):
+        strategy.run(step, args=batch)
+
+    with dsd.DSDLoop(model, model.optimizer, dsd.DSDSchedule(1, 1, 1)) as phases:
+        for epoch in range(3):
+            phases.begin_epoch(epoch)
+            for number, batch in enumerate(batches):
+                with strategy.scope():
+                    train_step(batch)
+                phases.apply_masks()
+                look.on_train_batch_end(number)
+            phases.end_epoch()
+    return dsd.strip(model), look
+
+
 def plain_operations(strategy, optimizer):
     """Returns the operations of the step of a model without DSD."""
     model = compiled(strategy, optimizer)
@@ -140,10 +173,11 @@ def write(path, strategy):
     model, look = train(strategy, optimizer)
     model.export(str(path))
     reloaded = tf.saved_model.load(str(path))
+    _, by_hand = loop(strategy, optimizer)
     np.savez(
         path.with_suffix(".npz"), *model.get_weights(), values=look.values, masks=look.masks,
         predicted=model.predict(data()[0], verbose=0), exported=reloaded.serve(data()[0]),
-        statistics=statistics(strategy),
+        statistics=statistics(strategy), loop_values=by_hand.values, loop_masks=by_hand.masks,
     )  # fmt: skip
     counts = {"plain": plain_operations(strategy, optimizer), **look.operations}
     path.with_suffix(".json").write_text(json.dumps(counts))

@@ -69,6 +69,16 @@ def test_the_step_that_is_counted_communicates(strategy_runs):
     assert central["AddN"] > 0
 
 
+def test_a_loop_by_hand_trains_as_on_one_device(strategy_runs, strategy):
+    one, several = run(strategy_runs, "one"), run(strategy_runs, strategy)
+    assert several["loop_values"].shape == (15, num_replicas(strategy), 1184)
+    for replica in range(num_replicas(strategy)):
+        values, masks = several["loop_values"][:, replica], several["loop_masks"][:, replica]
+        np.testing.assert_array_equal(masks, one["loop_masks"][:, 0])
+        np.testing.assert_array_equal(values[5:10] == 0, masks[5:10] == 0)
+        np.testing.assert_allclose(values, one["loop_values"][:, 0], rtol=0, atol=1e-5)
+
+
 def test_what_is_stripped_is_exported(strategy_runs, strategy):
     several = run(strategy_runs, strategy)
     np.testing.assert_allclose(several["exported"], several["predicted"], rtol=0, atol=1e-5)
