@@ -64,3 +64,18 @@ def test_a_run_goes_on_after_a_worker_is_killed_in_the_sparse_phase(tmp_path):
         np.testing.assert_array_equal(run["values"], whole[0]["values"][15:])
         for ours, uninterrupted in zip(weights(run), weights(whole[1]), strict=True):
             np.testing.assert_array_equal(ours, uninterrupted)
+
+
+@pytest.mark.slow
+def test_phases_with_until_end_in_the_same_epoch_on_all_workers(tmp_path):
+    programs.Workers(2, [HERE / "until_run.py", tmp_path, "{}"], tmp_path).outputs()
+    first, second = (json.loads((tmp_path / f"{index}.json").read_text()) for index in range(2))
+    assert first == second
+    phases = first["dsd_phase"]
+    assert set(phases) == {0, 1, 2}
+    assert phases.count(0) < 6 or phases.count(1) < 6
+    for ours, others in zip(
+        *(weights(np.load(tmp_path / f"{i}.npz")) for i in (0, 1)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, others)
+    assert (tmp_path / "backup" / "dsd_history.json").exists()
