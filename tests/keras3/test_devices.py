@@ -66,7 +66,6 @@ def test_every_device_holds_its_zeros_at_every_batch_end(runs):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="of tf.distribute")
-@pytest.mark.slow
 def test_several_workers_train_in_a_loop_and_fit_says_so(folder, tmp_path):
     for text in programs.Workers(2, [HERE / "mirrored_run.py", tmp_path], tmp_path).outputs():
         assert "refused: Expected a model on one worker: Keras 3's fit does not support" in text
