@@ -100,7 +100,7 @@ class RunRecord:
             replace(self._folder / _best_name(epoch), lambda file: np.savez(file, *weights))
             # The one before stays: a run may go on from before this epoch.
             for path in sorted(self._folder.glob(_best_name("*")))[:-2]:
-                path.unlink()
+                path.unlink(missing_ok=True)  # another worker may share the folder
 
     def _read(self, epoch: int) -> list[dict[str, float]]:
         path = None if self._folder is None else self._folder / _HISTORY

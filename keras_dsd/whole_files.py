@@ -1,7 +1,7 @@
 """Files that are there whole or not at all, whenever the process ends."""
 
-import os
 import pathlib
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +14,8 @@ def replace(path: pathlib.Path, write: Callable[[Any], object]) -> None:
         write: Writes bytes into the open file that it is given.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not by the process's id: containers that share a folder may each have the same one.
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with beside.open("wb") as file:
             write(file)

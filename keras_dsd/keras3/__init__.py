@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_dsd.foreign import refuse_foreign
-from keras_dsd.keras3 import backends, beside, kernels
+from keras_dsd.keras3 import backends, beside, kernels, several_workers
 from keras_dsd.keras3.beside import Beside
 from keras_dsd.keras3.by_hand import SideByHand
 from keras_dsd.keras3.training import Side
@@ -48,6 +48,7 @@ def apply(model: Any, selection: Selection) -> Any:
             reasons = {c.path: why for c, _, why in choices if why != NOT_A_KERNEL}
             refuse_nothing(selection, model.name, reasons)
     beside.put(model, kept)
+    several_workers.refuse_fit(model)
     return model
 
 
@@ -61,6 +62,7 @@ def strip(model: Any) -> Any:
     found = _applied(model)
     abandon(model)
     for part, _ in found:
+        several_workers.allow_fit(part)
         beside.drop(part)
     return model
 

@@ -61,11 +61,11 @@ class MaskedUpdates:
         """Sets weights to zero that no optimizer has masked, and the averages of all."""
         for weight in self._weights:
             if _key(weight.variable) not in self._masked:
-                weight.variable.assign(weight.variable * weight.mask_variable)
+                _mask(weight.variable, weight.mask_variable)
             for each in self._optimizers:  # not every average is updated after the mask
                 average = optimizer.average_of(each, weight.variable)
                 if average is not None:
-                    average.assign(average * weight.mask_variable)
+                    _mask(average, weight.mask_variable)
 
     def _masking(self, each: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
         plain = each._update_step
@@ -98,6 +98,21 @@ def _is_compiled(each: Any, weight: Weight) -> bool:
     """Returns whether to compile the update: XLA may not take an optimizer of the user's own."""
     known = type(each).__module__.startswith("tf_keras.") and tf_utils.can_jit_compile()
     return known and int(np.prod(weight.shape)) >= COMPILED_SIZE
+
+
+def _mask(variable: Any, mask: Any) -> None:
+    """Sets a variable to zero where `mask` is 0, on each replica by itself."""
+
+    def on_all(strategy: Any, variable: Any, mask: Any) -> None:
+        strategy.extended.update(variable, _multiply, args=(mask,), group=False)
+
+    # A loop of the user's own may be outside of the scope that the variable was made in.
+    strategy = getattr(variable, "distribute_strategy", None) or tf.distribute.get_strategy()
+    tf.__internal__.distribute.interim.maybe_merge_call(on_all, strategy, variable, mask)
+
+
+def _multiply(variable: Any, mask: Any) -> None:
+    variable.assign(variable * mask)
 
 
 def _key(variable: Any) -> Any:

@@ -1,3 +1,6 @@
+import pathlib
+
+import programs
 import pytest
 import tf_keras
 from sklearn.datasets import load_digits
@@ -40,3 +43,12 @@ def mlp():
         ])  # fmt: skip
 
     return make
+
+
+@pytest.fixture(scope="session")
+def strategy_runs(tmp_path_factory):
+    """A folder of what distributed_run.py saw on one device, and under strategies on two."""
+    path = tmp_path_factory.mktemp("strategies")
+    program = pathlib.Path(__file__).with_name("distributed_run.py")
+    programs.run(program, path, "one", "one_device", "mirrored", "central_storage")
+    return path

@@ -82,6 +82,12 @@ def feed(step: Callable[..., Any], masks: Callable[[], Sequence[Any]]) -> Callab
     return lambda state, iterator: step(state, with_masks(iterator))
 
 
+def num_workers(model: Any) -> int:
+    """Returns 1: `fit` takes several processes for one."""
+    del model
+    return 1
+
+
 def forward(model: Any, inputs: Any) -> None:
     """Runs a model as in training."""
     model(inputs, training=True)

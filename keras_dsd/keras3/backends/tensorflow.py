@@ -93,6 +93,14 @@ def update_patches(optimizer: Any, held: Any) -> list[Patch]:
     return [Patch(vars(optimizer), "update_step", update_step)]
 
 
+def num_workers(model: Any) -> int:
+    """Returns how many workers mirror the variables of a model."""
+    strategy = getattr(model, "distribute_strategy", None)  # of a model, not of a layer
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return int(strategy.extended._num_workers)
+    return 1
+
+
 def forward(model: Any, inputs: Any) -> None:
     """Runs a model as in training, on each replica."""
     strategy = model.distribute_strategy

@@ -1,0 +1,78 @@
+"""Runs programs that need a process of their own: for logical devices, or as workers."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+TIMEOUT = 240
+
+
+class Workers:
+    """One program in several processes, which TF_CONFIG has find each other on free ports.
+
+    Args:
+        number: How many.
+        arguments: The program and its arguments; `{}` stands for the worker's index.
+        folder: Where their output goes.
+    """
+
+    def __init__(self, number, arguments, folder):
+        self._outputs = [folder / f"output_{index}.txt" for index in range(number)]
+        addresses = [f"127.0.0.1:{port}" for port in _free_ports(number)]
+        self._processes = []
+        for index, output in enumerate(self._outputs):
+            task = {"type": "worker", "index": index}
+            config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+            with output.open("w", encoding="utf-8") as file:
+                self._processes.append(
+                    subprocess.Popen(
+                        [sys.executable, *(str(each).format(index) for each in arguments)],
+                        env={**os.environ, "TF_CONFIG": config}, stdout=file, stderr=file,
+                    )
+                )  # fmt: skip
+
+    def outputs(self):
+        """Returns what each printed; all must have ended well."""
+        try:
+            codes = [each.wait(TIMEOUT) for each in self._processes]
+        finally:
+            self.kill()
+        texts = [output.read_text(encoding="utf-8") for output in self._outputs]
+        assert codes == [0] * len(codes), "\n\n".join(text[-2000:] for text in texts)
+        return texts
+
+    def wait_for_a_kill(self, index):
+        """Waits until one has been killed, and ends the others: they can't go on without it."""
+        try:
+            assert self._processes[index].wait(TIMEOUT) == -signal.SIGKILL
+        finally:
+            self.kill()
+
+    def kill(self):
+        """Kills those that still run."""
+        for each in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                each.kill()
+            each.wait()
+
+
+def run(*arguments, **environment):
+    """Runs one program, and returns what it printed; it must end well."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], env={**os.environ, **environment},
+        capture_output=True, text=True, timeout=TIMEOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def _free_ports(number):
+    with contextlib.ExitStack() as stack:
+        servers = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)
+        ]
+        return [server.getsockname()[1] for server in servers]

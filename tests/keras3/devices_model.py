@@ -1,0 +1,73 @@
+"""What is trained on several devices, and what is seen of it: for programs of their own."""
+
+import keras
+import numpy as np
+from sklearn.datasets import load_digits
+
+import keras_dsd as dsd
+
+layers = keras.layers
+BATCH = 64
+EPOCHS = 6
+
+
+def data():
+    """Returns 320 digits, five batches, and their labels."""
+    x, y = load_digits(return_X_y=True)
+    return (x[:320] / 16).astype("float32"), y[:320]
+
+
+def compiled():
+    """Makes a model; it begins with the same weights each time."""
+    keras.utils.set_random_seed(1)
+    # On JAX a batch is one tensor, whatever devices it is on.
+    norm = layers.BatchNormalization(synchronized=keras.backend.backend() == "tensorflow")
+    body = [layers.Dense(16, "tanh"), norm, layers.Dense(12)]
+    model = keras.Sequential([layers.Input((64,)), *body])
+    optimizer = keras.optimizers.SGD(0.05, momentum=0.9, use_ema=True)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    optimizer.build(model.trainable_variables)
+    return dsd.apply(model, 0.4)
+
+
+def schedule():
+    """Returns phases of two epochs; pruning is followed by an estimate of statistics."""
+    x, _ = data()
+    return dsd.DSDSchedule(2, 2, 2, batch_norm_data=[x[:100], x[100:200]])
+
+
+class Seen:
+    """The pruned weights at every batch end, and the masks at those of the sparse phase.
+
+    Args:
+        model: What trains.
+        parts_of: Returns the values of a weight and of its mask as lists: for each device that
+            has a copy.
+    """
+
+    def __init__(self, model, parts_of):
+        self._model = model
+        self._parts_of = parts_of
+        self.values, self.masks = [], []
+
+    def note(self, batch=None, logs=None):
+        values, masks = zip(*map(self._parts_of, dsd.weights(self._model)), strict=True)
+        self.values.append(_by_device(values))
+        if masks[0] is not None:
+            self.masks.append(_by_device(masks))
+
+    def write(self, path):
+        """Writes what was seen, and the weights that training ended with."""
+        weights = [np.array(each) for each in dsd.strip(self._model).get_weights()]
+        np.savez(path, *weights, values=self.values, masks=self.masks)
+
+
+def _by_device(by_weight):
+    return [np.concatenate([np.ravel(e) for e in each]) for each in zip(*by_weight, strict=True)]
+
+
+def fit(model, note):
+    """Trains by `fit`, and notes what there is at every batch end."""
+    callbacks = [schedule(), keras.callbacks.LambdaCallback(on_train_batch_end=note)]
+    x, y = data()
+    model.fit(x, y, BATCH, EPOCHS, verbose=0, callbacks=callbacks, shuffle=False)

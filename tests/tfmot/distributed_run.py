@@ -1,0 +1,192 @@
+"""Trains a model under strategies of tf.distribute, each in turn, and writes down what it saw.
+
+    python distributed_run.py FOLDER STRATEGY...
+
+A process of its own: logical devices are set before TensorFlow begins, and workers are processes.
+"""
+
+import collections
+import json
+import os
+import pathlib
+import sys
+from unittest import mock
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from sklearn.datasets import load_digits
+from tensorflow.python.ops import gen_collective_ops
+
+import keras_dsd as dsd
+
+layers = tf_keras.layers
+SPARSITY = 0.4
+BATCH = 64
+DEVICES = ["CPU:0", "CPU:1"]
+STRATEGIES = {
+    "one": tf.distribute.get_strategy,
+    "one_device": lambda: tf.distribute.OneDeviceStrategy("CPU:1"),
+    "mirrored": lambda: tf.distribute.MirroredStrategy(DEVICES),
+    "central_storage": lambda: tf.distribute.experimental.CentralStorageStrategy(
+        DEVICES, DEVICES[0]
+    ),
+    "multi_worker": tf.distribute.MultiWorkerMirroredStrategy,
+}
+
+
+def data():
+    """Returns 320 digits, five batches, and their labels."""
+    x, y = load_digits(return_X_y=True)
+    return (x[:320] / 16).astype("float32"), y[:320]
+
+
+def compiled(strategy, optimizer):
+    """Makes a model; all strategies begin with the same weights."""
+    tf_keras.utils.set_random_seed(1)
+    with strategy.scope():
+        body = [layers.Dense(16, "tanh"), layers.LayerNormalization(), layers.Dense(10)]
+        model = tf_keras.Sequential([layers.Input((64,)), *body])
+        loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer(), loss)
+    return model
+
+
+class Silent(dsd.DSDSchedule):
+    """Fails if a phase sends anything to other replicas, or other workers, when it begins."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        names = [name for name in vars(gen_collective_ops) if name.startswith("collective_")]
+        nothing = dict.fromkeys(names, mock.Mock(side_effect=AssertionError("sent something")))
+        with mock.patch.multiple(gen_collective_ops, **nothing):
+            super().on_epoch_begin(epoch, logs)
+
+
+class Look(tf_keras.callbacks.Callback):
+    """Notes, at every batch end, the pruned weights of each replica of this process, and masks."""
+
+    def __init__(self):
+        super().__init__()
+        self.values, self.masks, self.operations = [], [], {}
+
+    def on_train_batch_end(self, batch, logs=None):
+        weights = dsd.weights(self.model)
+        self.values.append(self._on_replicas(weight.variable for weight in weights))
+        self.masks.append(self._on_replicas(weight.mask_variable for weight in weights))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.operations[epoch] = operations(self.model)
+
+    def _on_replicas(self, variables):
+        local = self.model.distribute_strategy.experimental_local_results
+        by_variable = [[each.numpy().ravel() for each in local(v)] for v in variables]
+        return [np.concatenate(each) for each in zip(*by_variable, strict=True)]
+
+
+def operations(model):
+    """Counts the operations of the step that trains now, by kind."""
+    graph = model.train_tf_function._list_all_concrete_functions()[-1].graph
+    functions = graph.as_graph_def().library.function
+    inside = [node.op for function in functions for node in function.node_def]
+    return collections.Counter([each.type for each in graph.get_operations()] + inside)
+
+
+def train(strategy, optimizer, phases=(2, 2, 2), callbacks=()):
+    """Trains with DSD; returns the stripped model and what was seen."""
+    model = dsd.apply(compiled(strategy, optimizer), SPARSITY)
+    look = Look()
+    model.fit(
+        *data(), batch_size=BATCH, epochs=sum(phases), shuffle=False, verbose=0,
+        callbacks=[*callbacks, Silent(*phases), look],
+    )  # fmt: skip
+    return dsd.strip(model), look
+
+
+def loop(strategy, optimizer):
+    """Trains in a loop of the user's own; returns the stripped model and what was seen."""
+    model = dsd.apply(compiled(strategy, optimizer), SPARSITY)
+    losses = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
+    batches = tf.data.Dataset.from_tensor_slices(data()).batch(BATCH)
+    batches = strategy.experimental_distribute_dataset(batches)
+    look = Look()
+    look.set_model(model)
+    with strategy.scope():
+        model.optimizer.build(model.trainable_variables)
+
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(losses(y, model(x, training=True))) / BATCH
+        gradients = tape.gradient(loss, model.trainable_variables)
+        model.optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+
+    @tf.function
+    def train_step(batch):
+        strategy.run(step, args=batch)
+
+    with dsd.DSDLoop(model, model.optimizer, dsd.DSDSchedule(1, 1, 1)) as phases:
+        for epoch in range(3):
+            phases.begin_epoch(epoch)
+            for number, batch in enumerate(batches):
+                with strategy.scope():
+                    train_step(batch)
+                phases.apply_masks()
+                look.on_train_batch_end(number)
+            phases.end_epoch()
+    return dsd.strip(model), look
+
+
+def plain_operations(strategy, optimizer):
+    """Returns the operations of the step of a model without DSD."""
+    model = compiled(strategy, optimizer)
+    model.fit(*data(), batch_size=BATCH, epochs=1, shuffle=False, verbose=0)
+    return operations(model)
+
+
+def statistics(strategy):
+    """Returns those of BatchNormalization, estimated right after pruning, on each replica."""
+    tf_keras.utils.set_random_seed(1)
+    with strategy.scope():
+        norm = layers.BatchNormalization()
+        model = tf_keras.Sequential([layers.Input((64,)), layers.Dense(16), norm, layers.Dense(10)])
+        model.compile("sgd", tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    found = []
+
+    def note(epoch, logs):
+        if epoch == 0:
+            variables = (norm.moving_mean, norm.moving_variance)
+            for each in variables:
+                found.append([v.numpy() for v in strategy.experimental_local_results(each)])
+
+    x, y = data()
+    schedule = dsd.DSDSchedule(0, 1, 1, batch_norm_data=[x[:100], x[100:200]])
+    look = tf_keras.callbacks.LambdaCallback(on_epoch_begin=note)
+    dsd.apply(model, SPARSITY).fit(x[:32], y[:32], epochs=2, verbose=0, callbacks=[schedule, look])
+    return np.array(found)
+
+
+def write(path, strategy):
+    """Trains under a strategy, and writes what was seen into two files."""
+
+    def optimizer():
+        return tf_keras.optimizers.SGD(0.05, momentum=0.9, use_ema=True)
+
+    model, look = train(strategy, optimizer)
+    model.export(str(path))
+    reloaded = tf.saved_model.load(str(path))
+    _, by_hand = loop(strategy, optimizer)
+    np.savez(
+        path.with_suffix(".npz"), *model.get_weights(), values=look.values, masks=look.masks,
+        predicted=model.predict(data()[0], verbose=0), exported=reloaded.serve(data()[0]),
+        statistics=statistics(strategy), loop_values=by_hand.values, loop_masks=by_hand.masks,
+    )  # fmt: skip
+    counts = {"plain": plain_operations(strategy, optimizer), **look.operations}
+    path.with_suffix(".json").write_text(json.dumps(counts))
+
+
+if __name__ == "__main__":
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if "TF_CONFIG" not in os.environ:
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, two)
+    for name in sys.argv[2:]:
+        write(pathlib.Path(sys.argv[1]) / name, STRATEGIES[name]())
