@@ -23,8 +23,8 @@ TIMEOUT = 600
 STEPS = 20  # in each of the five epochs
 
 # Runs the example, and looks at the weights after each of its updates. In float64: in float32 the
-# order of a sum may tell which of two weights is pruned. Adam divides by as little as 1e-8, so weights
-# agree to about that: the tolerance is 1e-6.
+# order of a sum may tell which of two weights is pruned. Adam divides by as little as 1e-8, so
+# weights agree to about that, and the tolerance is 1e-6.
 PROGRAM = """
 import os, pathlib
 import keras, numpy as np, torch_ddp
