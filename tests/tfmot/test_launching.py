@@ -147,7 +147,7 @@ def test_ray_starts_again_where_a_worker_was_killed(tmp_path):
     program.write_text(KILLED + BY_RAY)
     code, printed = run(
         program, tmp_path / "ray", PYTHONPATH=_path(FOLDER), KILLED_ONCE=str(tmp_path / "killed"),
-        RAY_USAGE_STATS_ENABLED="0",
+        RAY_USAGE_STATS_ENABLED="0", RAY_ADDRESS="local",  # none that runs already
     )  # fmt: skip
     assert code == 0, printed[-3000:]
     printed = re.sub(r"\x1b\[\d+m", "", printed)
