@@ -86,7 +86,12 @@ class Controller:
         Raises:
             ValueError: A weight to be pruned holds NaN or infinity.
         """
-        self._record.go_on(epoch)
+        if not self._record.go_on(epoch):
+            _warn(
+                f"What epoch {epoch} measured was not recorded: the run was stopped between a "
+                f"callback that saved that epoch and DSDSchedule. It counts as not measured, so a "
+                f"phase may last longer. Put DSDSchedule before BackupAndRestore."
+            )
         starts = self._timeline.starts(self._record.history)
         index = len(starts) - 1
         phase = self._timeline.phases[index]

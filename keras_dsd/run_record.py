@@ -30,18 +30,24 @@ class RunRecord:
         self._best: dict[int, list[np.ndarray]] = {}
         self.history: list[dict[str, float]] = []
 
-    def go_on(self, epoch: int) -> None:
+    def go_on(self, epoch: int) -> bool:
         """Brings the history to where `epoch` begins.
 
         Args:
             epoch: Counted from 0.
+
+        Returns:
+            Whether what is needed of it is there; False where just the epoch before is missing:
+            the run was stopped after another callback had saved that and before it was recorded.
 
         Raises:
             ValueError: What earlier epochs measured is needed, and there is no record of it.
         """
         if len(self.history) < epoch and self._timeline.monitors:
             self.history = self._read(epoch)
-        self.history = self.history[:epoch] + [{} for _ in range(epoch - len(self.history))]
+        missing = epoch - len(self.history)
+        self.history = self.history[:epoch] + [{} for _ in range(missing)]
+        return missing <= 0 or not self._timeline.monitors
 
     def add(self, logs: Mapping[str, Any], weights: Callable[[], list[np.ndarray]]) -> None:
         """Notes an epoch's logs.
@@ -124,7 +130,7 @@ class RunRecord:
                 f"{missing}which is of other phases: {timeline}; here they are {self._timeline}. "
                 f"{advice}"
             )
-        if len(history) < epoch:
+        if len(history) < epoch - 1:
             raise ValueError(f"{missing}which has {len(history)} epochs. {advice}")
         return history
 

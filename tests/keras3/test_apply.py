@@ -77,32 +77,6 @@ def test_a_file_of_any_phase_is_a_plain_file(digits, compiled, mlp, tmp_path):
     assert ours == "False"
 
 
-@pytest.mark.parametrize("fails", [(0, 5), (1, 2), (2, 5), (3, 4), (4, 4)], ids=str)
-def test_backup_and_restore_ends_in_the_same_weights(fails, digits, compiled, mlp, tmp_path):
-    class Fail(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            self.epoch = epoch
-
-        def on_train_batch_end(self, batch, logs=None):
-            if (self.epoch, batch) == fails:
-                raise RuntimeError("power cut")
-
-    def fit(*others):
-        keras.utils.set_random_seed(3)
-        model = compiled(dsd.apply(mlp(), 0.4), keras.optimizers.Adam(0.0073))
-        model.fit(*digits, epochs=5, shuffle=False, verbose=0,
-                  callbacks=[dsd.DSDSchedule(1, 2, 2), *others])  # fmt: skip
-        return [*model.get_weights(), *map(np.array, model.optimizer.variables)]
-
-    whole = fit()
-    backup = str(tmp_path / "backup")
-    with pytest.raises(RuntimeError, match="power cut"):
-        fit(keras.callbacks.BackupAndRestore(backup), Fail())
-    restored = fit(keras.callbacks.BackupAndRestore(backup))
-    for a, b in zip(whole, restored, strict=True):
-        assert np.array_equal(a, b)
-
-
 def test_a_model_in_which_a_part_went_through_apply(digits, compiled):
     class Outer(keras.Model):
         def __init__(self):

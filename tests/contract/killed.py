@@ -1,0 +1,145 @@
+"""Trainings that are killed: forked from a process that has imported all, but computed nothing.
+
+    python killed.py FOLDER SCENARIO [SCENARIO ...]
+
+A scenario is a JSON object: see `train`. Each runs in a child of its own, which writes what came of
+it to FOLDER/<name>.npz unless it was killed. Printed: a line a scenario, its name and exit status.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import sys
+import time
+import traceback
+
+import numpy as np
+import paths
+from sklearn.datasets import load_digits
+
+import keras_dsd as dsd
+
+keras = paths.keras
+EPOCHS = 6
+
+
+class Kill(keras.callbacks.Callback):
+    """Ends the process as a power cut would, when a hook is called.
+
+    Args:
+        hook: Its name.
+        count: When it is called for this time, counted from 0.
+    """
+
+    def __init__(self, hook, count):
+        super().__init__()
+        self.left = count
+        setattr(self, hook, self._called)
+
+    def _called(self, *args, **kwargs):
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.left -= 1
+
+
+class Quality(keras.callbacks.Callback):
+    """Measures something that gets better and worse."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["quality"] = [2.0, 3.0, 1.0, 2.0, 3.0, 3.0][epoch]
+
+
+class Masks(keras.callbacks.Callback):
+    """Keeps the masks of the sparse phase's last epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.masks = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 3:
+            self.masks = [weight.mask for weight in dsd.weights(self.model)]
+
+
+def classifier():
+    """Returns a model with state besides its weights; no dropout: tf_keras restores no seeds."""
+    layers = keras.layers
+    return keras.Sequential([
+        layers.Input((8, 8, 1)), layers.Conv2D(6, 3), layers.BatchNormalization(), layers.ReLU(),
+        layers.Flatten(), layers.Dense(16, activation="relu"), layers.Dense(10),
+    ])  # fmt: skip
+
+
+def schedule_of(kind, folder):
+    """Returns the schedule of a scenario: each prunes for epochs 2 and 3, counted from 0."""
+    if kind == "dense":
+        return dsd.DSDSchedule(phases=[dsd.DensePhase(EPOCHS)])
+    if kind != "until":
+        return dsd.DSDSchedule(2, 2, 2, reset="all" if kind == "all" else "pruned")
+    until = dsd.Plateau("quality", mode="min", patience=1, restore_best=True)
+    phases = [dsd.DensePhase(3, until=until), dsd.SparsePhase(2, until=until), dsd.DensePhase(1)]
+    return dsd.DSDSchedule(phases=phases, backup_dir=folder)
+
+
+def train(name, folder, kind="three", backup=None, save_freq="epoch", last=False, kill=None):
+    """Trains, and writes what came of it: weights, slots, masks, phases.
+
+    Args:
+        name: Of the scenario.
+        folder: Where to write.
+        kind: `"three"`, `"all"` (`reset`), `"until"`, `"dense"`, or `"plain"`: without DSD.
+        backup: A folder's name for BackupAndRestore, or None.
+        save_freq: Its argument.
+        last: Whether it stands after DSDSchedule in the list of callbacks.
+        kill: Hook, how many calls to let pass, and the place in the list of callbacks: after
+            as many others.
+    """
+    x, y = load_digits(return_X_y=True)
+    x, y = (x[:320] / 16).astype("float32").reshape(-1, 8, 8, 1), y[:320]
+    if save_freq != "epoch":  # each batch the same: tf_keras begins with the first one again
+        x, y = np.tile(x[:32], (10, 1, 1, 1)), np.tile(y[:32], 10)
+    paths.seed(1)
+    model, callbacks, masks = classifier(), [Quality()], Masks()
+    if kind != "plain":
+        model = dsd.apply(model, 0.5)
+        callbacks += [schedule_of(kind, folder / f"{backup}_dsd"), masks]
+    model = paths.compiled(model, keras.optimizers.Adam(0.003), metrics=None)
+    if backup:
+        saves = keras.callbacks.BackupAndRestore(str(folder / backup), save_freq)
+        callbacks.insert(len(callbacks) if last else 1, saves)
+    if kill:
+        callbacks.insert(kill[2], Kill(*kill[:2]))
+    history = model.fit(x, y, epochs=EPOCHS, verbose=0, shuffle=False, callbacks=callbacks).history
+    optimizer = model.optimizer
+    variables = optimizer.variables() if callable(optimizer.variables) else optimizer.variables
+    values = [*paths.arrays(model), *(np.asarray(each.numpy()) for each in variables)]
+    of_masks = {f"mask_{i}": mask for i, mask in enumerate(masks.masks)}
+    phases = history.get("dsd_phase", [])
+    np.savez(folder / f"{name}.npz", *values, **of_masks, phases=phases)
+
+
+def main(folder, scenarios):
+    """Forks a child for each scenario, one after another; kills it in time if asked to."""
+    for scenario in map(json.loads, scenarios):
+        seconds = scenario.pop("kill_after", None)
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                train(folder=pathlib.Path(folder), **scenario)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        if seconds is not None:
+            time.sleep(seconds)
+            os.kill(child, signal.SIGKILL)
+        print(scenario["name"], os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
