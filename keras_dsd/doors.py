@@ -3,6 +3,8 @@
 import importlib
 from typing import Any
 
+from keras_dsd.checks import shown
+
 _DOORS = {"tf_keras": "keras_dsd.tfmot", "keras": "keras_dsd.keras3"}
 
 
@@ -16,12 +18,12 @@ def door_of(model: Any, argument: str = "model") -> Any:
     Raises:
         TypeError: `model` is no model or layer of a Keras that is supported.
     """
-    roots = [base.__module__.partition(".")[0] for base in type(model).__mro__]
+    roots = [str(base.__module__).partition(".")[0] for base in type(model).__mro__]
     for root in roots:
         if root in _DOORS:
             return importlib.import_module(_DOORS[root])
     raise TypeError(
         f"Expected `{argument}` to be a model or layer of Keras 3 or tf_keras. "
-        f"Received: {argument}={model!r} of type {type(model).__module__}.{type(model).__name__} "
-        f"(not a Keras object). Give the model that you would call fit on."
+        f"Received: {argument}={shown(model)} of type {type(model).__module__}."
+        f"{type(model).__name__} (not a Keras object). Give the model that you would call fit on."
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras_dsd import doors
+from keras_dsd.checks import shown
 from keras_dsd.schedule import DSDSchedule
 from keras_dsd.seam import Side
 from keras_dsd.training import Trainer, abandon
@@ -47,16 +48,16 @@ class DSDLoop:
     def __init__(self, model: Any, optimizer: Any, schedule: DSDSchedule) -> None:
         if not isinstance(schedule, DSDSchedule):
             raise TypeError(
-                f"Expected `schedule` to be a DSDSchedule. Received: schedule={schedule!r} of type "
-                f"{type(schedule).__name__}. Give DSDSchedule(dense=10, sparse=10, redense=10)."
+                f"Expected `schedule` to be a DSDSchedule. Received: schedule={shown(schedule)} of "
+                f"type {type(schedule).__name__}. Give DSDSchedule(10, 10, 10)."
             )
         self._side: Side = doors.door_of(model).side_by_hand(model, optimizer)
         if self._side.is_scheduled() and any(p.lr != 1.0 for p in schedule.timeline.phases):
             raise ValueError(
                 f"Expected an optimizer whose learning rate is a number, which phases multiply. "
-                f"Received: optimizer={optimizer!r} with a schedule or a function, for phases: "
-                f"{schedule.timeline}. Give it a float, or phases with lr=1.0 and redense_lr=1.0, "
-                f"and scale the schedule yourself."
+                f"Received: optimizer={shown(optimizer)} with a schedule or a function, for "
+                f"phases: {schedule.timeline}. Give it a float, or phases with lr=1.0 and "
+                f"redense_lr=1.0, and scale the schedule yourself."
             )
         self._controller = schedule.controller(_ByHand(model, self._side))
         self._is_open = False

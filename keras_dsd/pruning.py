@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from keras_dsd import masks
+from keras_dsd.checks import shown
 from keras_dsd.patterns import NM, Block
 from keras_dsd.seam import PrunableWeight
 
@@ -47,7 +48,7 @@ def check_phase(weights: Sequence[PrunableWeight], sparsity: float | None) -> No
             raise ValueError(
                 f"Expected SparsePhase without `sparsity`: the pattern {weight.pattern} of "
                 f"{weight.path!r} fixes it at {weight.pattern.sparsity:g}. Received: "
-                f"sparsity={sparsity!r}. Leave it out."
+                f"sparsity={shown(sparsity)}. Leave it out."
             )
 
 
