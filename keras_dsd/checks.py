@@ -96,7 +96,7 @@ def whole_number(
             f"Expected `{name}` to be a whole number of {unit}, at least {least}. "
             f"Received: {name}={shown(value)} of type {type(value).__name__}. Give an int."
         )
-    number = _converted(name, value, operator.index, "an int")
+    number = converted(name, value, operator.index, "an int")
     if number < least:
         raise ValueError(
             f"Expected `{name}` to be at least {least} ({unit}). Received: {name}={shown(value)}."
@@ -108,6 +108,24 @@ def whole_number(
             f" Give a smaller whole number."
         )
     return number
+
+
+def flag(name: str, value: object) -> bool:
+    """Returns `value`, which is True or False.
+
+    Args:
+        name: What the caller calls the argument.
+        value: What was given.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(
+            f"Expected `{name}` to be True or False. Received: {name}={shown(value)} of type "
+            f"{type(value).__name__}. Give one of the two."
+        )
+    return value
 
 
 def choice(name: str, value: object, choices: tuple[str, ...], advice: str = "") -> str:
@@ -142,8 +160,26 @@ def items(name: str, value: Iterable[Any]) -> list[Any]:
         TypeError: It can't be read.
     """
     if isinstance(value, Mapping):
-        return _converted(name, value, lambda mapping: list(mapping.items()), "a plain dict")
-    return _converted(name, value, list, "a plain list")
+        return converted(name, value, lambda mapping: list(mapping.items()), "a plain dict")
+    return converted(name, value, list, "a plain list")
+
+
+def converted(name: str, value: Any, convert: Callable[[Any], Any], wanted: str) -> Any:
+    """Returns `convert(value)`; a type of somebody else's may raise anything there.
+
+    Args:
+        name: What the caller calls the argument.
+        value: What was given.
+        convert: What to make of it.
+        wanted: That, in words.
+
+    Raises:
+        TypeError: It can't be made of it.
+    """
+    try:
+        return convert(value)
+    except Exception as error:
+        raise _unusable(name, value, wanted, error) from error
 
 
 def normalise(frozen: object, **fields: Any) -> None:
@@ -172,7 +208,7 @@ def path(name: str, value: object, kind: str, example: str) -> pathlib.Path | No
         )
     if value is None:
         return None
-    found: pathlib.Path = _converted(name, value, pathlib.Path, f"a str, such as {example!r}")
+    found: pathlib.Path = converted(name, value, pathlib.Path, f"a str, such as {example!r}")
     try:
         if b"\0" in os.fsencode(found):
             raise ValueError("null byte")
@@ -203,14 +239,6 @@ def _real(name: str, value: object, wanted: str) -> float:
         return math.inf
     except Exception as error:
         raise _unusable(name, value, "a float", error) from error
-
-
-def _converted(name: str, value: Any, convert: Callable[[Any], Any], wanted: str) -> Any:
-    """Returns `convert(value)`; a type of somebody else's may raise anything there."""
-    try:
-        return convert(value)
-    except Exception as error:
-        raise _unusable(name, value, wanted, error) from error
 
 
 def _unusable(name: str, value: object, wanted: str, error: Exception) -> TypeError:

@@ -1,10 +1,10 @@
 """DSDLoop: the phases in a training loop of the user's own, without `fit`."""
 
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from keras_dsd import doors
+from keras_dsd import checks, doors
 from keras_dsd.checks import shown
 from keras_dsd.schedule import DSDSchedule
 from keras_dsd.seam import Side
@@ -100,10 +100,7 @@ class DSDLoop:
                 or before `begin_epoch`.
         """
         if self._mask_all is None:
-            raise ValueError(
-                "Expected begin_epoch() before apply_masks(). Received: no epoch. Call "
-                "loop.begin_epoch(epoch) first."
-            )
+            raise _not_begun("apply_masks")
         if self._side.is_tracing():
             raise ValueError(
                 "Expected apply_masks() outside of tf.function, which would keep the masks, or "
@@ -123,8 +120,18 @@ class DSDLoop:
             For each variable a boolean tensor of the backend's, of its shape and True where kept;
             None where nothing is pruned, as everywhere in a dense phase. A moving average that the
             optimizer keeps of a pruned weight has that weight's mask.
+
+        Raises:
+            TypeError: `variables` is no list.
         """
-        return self._side.masks_of(variables)
+        if variables is not None and not isinstance(variables, Iterable):
+            raise TypeError(
+                f"Expected `variables` to be a list of variables. Received: "
+                f"variables={shown(variables)} of type {type(variables).__name__}. Give a list, "
+                f"or nothing: model.trainable_variables."
+            )
+        given = None if variables is None else checks.items("variables", variables)
+        return self._side.masks_of(given)
 
     def end_epoch(self, logs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Ends an epoch, and takes the scaling of the learning rate back.
@@ -135,8 +142,14 @@ class DSDLoop:
         Returns:
             `dsd_phase`, the index of the phase, and `dsd_sparsity`, the share of zeros among the
             selected weights, measured.
+
+        Raises:
+            TypeError: `logs` is no dict, or a value that is monitored no number.
+            ValueError: It is called before `begin_epoch`.
         """
-        return self._controller.end_epoch(logs or {})
+        if not self._is_open:
+            raise _not_begun("end_epoch")
+        return self._controller.end_epoch({} if logs is None else logs)
 
     @property
     def is_over(self) -> bool:
@@ -148,6 +161,13 @@ class DSDLoop:
         if self._is_open:
             self._controller.stop()
             self._is_open = False
+
+
+def _not_begun(method: str) -> ValueError:
+    return ValueError(
+        f"Expected begin_epoch() before {method}(). Received: no epoch. Call "
+        f"loop.begin_epoch(epoch) first."
+    )
 
 
 class _ByHand(Trainer):

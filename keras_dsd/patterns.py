@@ -63,9 +63,12 @@ class Block:
             for start in range(0, rows, step):
                 inside = slice(start * self.height, min(start + step, rows) * self.height)
                 part = np.abs(matrix[inside, : columns * self.width])
-                of_rows = reduce(part.reshape(-1, self.height, columns * self.width), axis=1)
-                scores[start : start + step] = reduce(of_rows.reshape(-1, columns, self.width), 2)
-        return pooled
+                # Sums of finite magnitudes may be infinite; they are the largest all the same.
+                with np.errstate(over="ignore"):
+                    of_rows = reduce(part.reshape(-1, self.height, columns * self.width), axis=1)
+                    of_blocks = reduce(of_rows.reshape(-1, columns, self.width), 2)
+                scores[start : start + step] = of_blocks
+        return np.minimum(pooled, np.finfo(pooled.dtype).max, out=pooled)
 
     def expand(self, kept: np.ndarray, shape: tuple[int, ...], layout: Layout) -> np.ndarray:
         """Returns the mask of a kernel of which the blocks are kept that `kept` says."""

@@ -42,12 +42,7 @@ class Plateau:
                 f"monitor={shown(self.monitor)} of type {type(self.monitor).__name__}. Give a str, "
                 f"such as 'val_loss'."
             )
-        if not isinstance(self.restore_best, bool):
-            raise TypeError(
-                f"Expected `restore_best` to be True or False. Received: "
-                f"restore_best={shown(self.restore_best)} of type "
-                f"{type(self.restore_best).__name__}. Give one of the two."
-            )
+        checks.flag("restore_best", self.restore_best)
         advice = "Give 'min' for a loss, 'max' for an accuracy."
         checks.choice("mode", self.mode, ("auto", "min", "max"), advice)
         checks.normalise(

@@ -113,7 +113,7 @@ learning rate
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds `dsd_phase` and `dsd_sparsity` to the logs."""
-        measured = self._running().end_epoch(logs or {})
+        measured = self._running().end_epoch({} if logs is None else logs)
         if logs is not None:
             logs.update(measured)
         if self._running().is_over:

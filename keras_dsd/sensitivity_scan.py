@@ -61,6 +61,7 @@ def sensitivity(
     """
     weights = doors.door_of(model).weights(model)
     _check_evaluate(evaluate)
+    checks.flag("progress", progress)
     file = _check_path(path)
     scan = Scan(_check_levels(levels), _check_mode(mode), *_identify(model, weights))
     if file is not None:
@@ -204,9 +205,13 @@ def _check_mode(mode: Any) -> str:
 
 def _check_path(path: Any) -> pathlib.Path | None:
     file = checks.path("path", path, "file", "scan.json")
-    if file is not None and (file.is_dir() or not file.parent.is_dir()):
+    try:
+        is_usable = file is None or (not file.is_dir() and file.parent.is_dir())
+    except OSError:  # a name that the file system takes for too long
+        is_usable = False
+    if not is_usable:
         raise ValueError(
-            f"Expected `path` to be a file in a folder that exists. Received: path={str(path)!r}. "
+            f"Expected `path` to be a file in a folder that exists. Received: path={shown(path)}. "
             f"Make the folder first, or give a file in it, such as 'scan.json'."
         )
     return file
