@@ -182,6 +182,24 @@ def converted(name: str, value: Any, convert: Callable[[Any], Any], wanted: str)
         raise _unusable(name, value, wanted, error) from error
 
 
+def as_float(name: str, value: Any) -> float:
+    """Returns a number as a float; an infinite one where it is too large for that.
+
+    Args:
+        name: What the caller calls it.
+        value: The number.
+
+    Raises:
+        TypeError: It can't be made of it.
+    """
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+    except Exception as error:
+        raise _unusable(name, value, "a float", error) from error
+
+
 def normalise(frozen: object, **fields: Any) -> None:
     """Sets fields of a frozen dataclass that is being made, to what its checks returned."""
     for name, value in fields.items():
@@ -233,12 +251,7 @@ def _real(name: str, value: object, wanted: str) -> float:
             f"Expected `{name}` to be {wanted}. "
             f"Received: {name}={shown(value)} of type {type(value).__name__}. Give a float."
         )
-    try:
-        return float(value)
-    except OverflowError:  # too large, or too far below zero, for any use here
-        return math.inf
-    except Exception as error:
-        raise _unusable(name, value, "a float", error) from error
+    return as_float(name, value)
 
 
 def _unusable(name: str, value: object, wanted: str, error: Exception) -> TypeError:

@@ -77,7 +77,7 @@ class RunRecord:
             weights: Returns all weights of the model; called if they are the best of the phase.
         """
         found = {
-            name: checks.converted(f"logs[{name!r}]", logs[name], float, "a float")
+            name: checks.as_float(f"logs[{name!r}]", logs[name])
             for name in self._timeline.monitors
             if name in logs
         }

@@ -160,7 +160,7 @@ def _number(value: Any, words: str) -> float:
             f"type {type(value).__name__} ({words}). Return one float, such as "
             f"model.evaluate(x, y)[0] where that is a list, or float(value) of an array."
         )
-    number = float(value)
+    number = checks.as_float("evaluate(model)", value)
     return number if math.isfinite(number) else math.nan
 
 
