@@ -116,7 +116,8 @@ class RunRecord:
                 f"backup_dir={_text(self._folder)}. {advice}"
             )
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            # NumPy leaves a file open that it opened and can't read.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = [stored[f"arr_{index}"] for index in range(len(stored.files))]
         except Exception as error:  # of a file that is cut or of something else, anything may come
             raise ValueError(

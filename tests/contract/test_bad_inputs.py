@@ -123,14 +123,14 @@ FEW = settings(deadline=None, suppress_health_check=list(HealthCheck))
 TRIES = [try_functions, try_sensitivity, try_loop, try_hooks]
 
 
-@settings(FEW, max_examples=100)
+@settings(FEW, max_examples=50)
 @given(data=st.data())
 def test_whatever_apply_is_given_it_works_or_changes_nothing(plain, data):
     try_apply(plain, data)
 
 
 @pytest.mark.parametrize("try_one", TRIES)
-@settings(FEW, max_examples=100)
+@settings(FEW, max_examples=50)
 @given(data=st.data())
 def test_whatever_is_given_the_model_is_as_it_was(applied, tmp_path, monkeypatch, try_one, data):
     monkeypatch.chdir(tmp_path)  # some of it is the name of a file

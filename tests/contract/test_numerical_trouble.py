@@ -31,7 +31,13 @@ def same(some, others):
     return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(some, others, strict=True))
 
 
-@pytest.mark.parametrize(("epoch", "value"), [(0, np.nan), (0, -np.inf), (1, np.inf), (1, np.nan)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(("epoch", "value"), [
+    (0, np.nan), (1, np.inf), pytest.param(0, -np.inf, marks=SLOW),
+    pytest.param(1, np.nan, marks=SLOW),
+])  # fmt: skip
 def test_a_phase_does_not_begin_with_weights_that_are_no_numbers(
     epoch, value, digits, compiled, mlp
 ):
@@ -51,12 +57,16 @@ def test_a_phase_does_not_begin_with_weights_that_are_no_numbers(
     assert left_behind(model) == set() and np.isfinite(np.concatenate(flat(model))).all()
 
 
+ENDS = [(0, False), (1, True), (2, False), (2, True)]
+
+
 def flat(model):
     return [each.ravel() for each in arrays(model)]
 
 
-@pytest.mark.parametrize("last", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("epoch", [0, 1, 2], ids=["dense", "sparse", "redense"])
+@pytest.mark.parametrize(("epoch", "last"), [
+    (1, False), (0, True), *(pytest.param(*each, marks=SLOW) for each in ENDS),
+])  # fmt: skip
 def test_terminate_on_nan_ends_a_run_wherever_it_stands(epoch, last, digits, compiled, mlp):
     model = compiled(dsd.apply(mlp(), SPARSITY), "sgd")
     good = arrays(model)
@@ -89,7 +99,7 @@ def test_terminate_on_nan_ends_a_run_wherever_it_stands(epoch, last, digits, com
     assert history["dsd_phase"] == [0, 1, 2] and history["dsd_sparsity"][1] == SPARSITY
 
 
-@pytest.fixture(params=["float16", "mixed_float16"])
+@pytest.fixture(params=["float16", pytest.param("mixed_float16", marks=SLOW)])
 def policy(request):
     keras.mixed_precision.set_global_policy(request.param)
     yield request.param
