@@ -65,7 +65,7 @@ def test_whatever_is_given_is_used_or_refused(data):
 
 
 @pytest.mark.slow
-@settings(FEW, max_examples=30_000)
+@settings(FEW, max_examples=10_000)
 @given(st.data())
 def test_whatever_is_given_is_used_or_refused_at_length(data):
     try_anything(data)
