@@ -4,18 +4,21 @@ import pathlib
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from absl import logging
 
+from keras_dsd import checks
 from keras_dsd.batch_norm import Batches
-from keras_dsd.pruning import masks_for
+from keras_dsd.masks import check_finite
+from keras_dsd.pruning import check_pruned_alike, masks_for
 from keras_dsd.run_record import RunRecord
 from keras_dsd.seam import PrunableWeight
 from keras_dsd.timeline import SparsePhase, Timeline
 from keras_dsd.training import Trainer
+from keras_dsd.zeros import measure, num_zeros, sample_pruned
 
 # Packages between the line of a user's that trains and this one.
 _ON_THE_WAY = {"keras_dsd", "keras", "tf_keras", "tensorflow"}
@@ -54,7 +57,7 @@ class Controller:
         self._record = RunRecord(timeline, folder)
         self._index: int | None = None
         self._num_pruned = 0
-        self._num_returned = 0
+        self._returned: list[tuple[PrunableWeight, np.ndarray]] = []
         self._clears_all = False
 
     def start(self, epochs: int | None) -> None:
@@ -64,7 +67,8 @@ class Controller:
             epochs: The epoch that training is to end at, as given to `fit`; None if unknown.
 
         Raises:
-            ValueError: The timeline does not fit, or the model can't be trained by DSD.
+            ValueError: The timeline does not fit, or the model can't be trained by DSD, or the
+                folder for backups can't be written to.
         """
         if epochs is not None and epochs < self._timeline.epochs:
             raise ValueError(
@@ -73,9 +77,10 @@ class Controller:
                 f"with epochs={self._timeline.epochs} or more, or shorten the phases."
             )
         self._trainer.check()
+        self._record.check()
         self._trainer.open()
         self._index = None
-        self._num_returned = 0
+        self._returned = []
 
     def begin_epoch(self, epoch: int) -> None:
         """Enters the phase that `epoch` is in.
@@ -84,9 +89,14 @@ class Controller:
             epoch: Counted from 0.
 
         Raises:
-            ValueError: A weight to be pruned holds NaN or infinity.
+            TypeError: `epoch` is not an integer.
+            ValueError: `epoch` is negative; a weight to be pruned, or to return, holds NaN or
+                infinity; the run goes on within a sparse phase with weights that were pruned at
+                another sparsity; or a record of earlier epochs is needed and there is none. All
+                weights are as they were.
         """
-        if not self._record.go_on(epoch):
+        epoch = checks.whole_number("epoch", epoch, least=0)
+        if not self._record.go_on(epoch, self._all_weights):
             _warn(
                 f"What epoch {epoch} measured was not recorded: the run was stopped between a "
                 f"callback that saved that epoch and DSDSchedule. It counts as not measured, so a "
@@ -101,6 +111,8 @@ class Controller:
                 self._restore_best(epoch - 1)
             if self._index is None and epoch == starts[-1]:
                 self._recover(index - 1)
+            elif self._index is None and isinstance(phase, SparsePhase):
+                self._check_goes_on(phase)
             self._clears_all = False
             changed = self._prune(phase) if isinstance(phase, SparsePhase) else self._return()
             if self._clears_all:
@@ -123,19 +135,25 @@ class Controller:
 
         Returns:
             `dsd_phase`, the index of the phase, and `dsd_sparsity`, the share of zeros among
-            the selected weights, measured.
+            the selected weights, measured. In a sparse phase those count that its masks prune: a
+            weight that they keep may underflow to zero, and is not pruned then.
         """
+        if not isinstance(logs, Mapping):
+            raise TypeError(
+                f"Expected `logs` to be a dict from names to numbers. Received: "
+                f"logs={checks.shown(logs)} of type {type(logs).__name__}. Give a dict, or nothing."
+            )
         self._trainer.end_epoch()
         self._record.add(logs, self._all_weights)
-        num_zeros, size = count_zeros(self._trainer.weights)
-        if num_zeros < self._num_pruned:
+        found = measure(self._trainer.weights)
+        if found.num_astray or found.num_pruned < self._num_pruned:
             _warn(
-                f"The mask did not hold: {num_zeros} weights are zero at the end of an epoch in "
-                f"which {self._num_pruned} were to stay so. Something other than the model's "
+                f"The mask did not hold: {found.num_zeros} weights are zero at the end of an epoch "
+                f"in which {self._num_pruned} were to stay so. Something other than the model's "
                 f"compiled training step updates or sets the weights; a DSDLoop has to call "
                 f"apply_masks() after each update."
             )
-        return {"dsd_phase": self._index, "dsd_sparsity": num_zeros / max(size, 1)}
+        return {"dsd_phase": self._index, "dsd_sparsity": found.num_zeros / max(found.size, 1)}
 
     @property
     def is_over(self) -> bool:
@@ -166,7 +184,8 @@ class Controller:
         weights = self._trainer.weights
         if any(weight.mask is not None for weight in weights):
             return True
-        return 0 < self._num_returned <= count_zeros(weights)[0]
+        samples = (weight.numpy().flat[positions] for weight, positions in self._returned)
+        return bool(self._returned) and not any(sample.any() for sample in samples)
 
     def _say_if_unmeasured(self, index: int, start: int, end: int) -> None:
         until = self._timeline.phases[index].until
@@ -189,8 +208,7 @@ class Controller:
         """Sets the weights to the best of the phase that ended with `epoch`, if asked to."""
         best = self._record.best_epoch(epoch) if epoch >= 0 else None
         if best is not None and best != epoch:
-            weights = self._record.best_weights(best, self._all_weights())
-            self._trainer.model.set_weights(weights)
+            self._trainer.model.set_weights(self._record.best_weights(best))
             logging.info("DSD restored the weights of epoch %d, the best of its phase", best + 1)
 
     def _recover(self, index: int) -> None:
@@ -204,6 +222,17 @@ class Controller:
             for weight, mask in masks_for(self._trainer.weights, phase.sparsity):
                 if weight.mask is None and not weight.numpy()[~mask].any():
                     weight.hold(mask)
+
+    def _check_goes_on(self, phase: SparsePhase) -> None:
+        """Checks weights with which a run begins within `phase`, before they are changed."""
+        num_unknown = check_pruned_alike(self._trainer.weights, phase.sparsity)
+        if num_unknown:
+            _warn(
+                f"A sparse phase goes on with {num_unknown} more zeros than its masks prune, and "
+                f"the file has no masks: of equal weights, those that come first stay pruned. "
+                f"The others train. Was it pruned at a higher sparsity, or have kept weights "
+                f"underflowed to zero?"
+            )
 
     def _prune(self, phase: SparsePhase) -> str:
         began = time.perf_counter()
@@ -224,16 +253,18 @@ class Controller:
         )
 
     def _return(self) -> str:
-        self._num_pruned = self._num_returned = 0
-        for weight in self._trainer.weights:
-            mask = weight.mask
-            if mask is not None:
-                self._clear(weight, ~mask)
-                weight.release()
-                self._num_returned += int(np.count_nonzero(~mask))
-        if self._num_returned:
-            return f"{self._num_returned} weights return from zero"
-        return "all weights train"
+        held = [weight for weight in self._trainer.weights if weight.mask is not None]
+        for weight in held:
+            check_finite(weight.numpy(), weight.path)
+        self._num_pruned, self._returned, num_returned = 0, [], 0
+        for weight in held:
+            mask = np.asarray(weight.mask)
+            self._clear(weight, ~mask)
+            weight.release()
+            num_returned += num_zeros(mask, None)
+            if not mask.all():
+                self._returned.append((weight, sample_pruned(mask)))
+        return f"{num_returned} weights return from zero" if held else "all weights train"
 
     def _hold(self, weight: PrunableWeight, mask: np.ndarray) -> int:
         """Puts a mask in force, unless it is already, and returns how many weights it prunes."""
@@ -253,13 +284,6 @@ class Controller:
         else:
             weight.clear_slots(positions)
         self._clears_all = self._reset == "all"
-
-
-def count_zeros(weights: Sequence[PrunableWeight]) -> tuple[int, int]:
-    """Returns how many values of `weights` are zero, and how many there are."""
-    values = [weight.numpy() for weight in weights]
-    size = sum(value.size for value in values)
-    return size - sum(int(np.count_nonzero(value)) for value in values), size
 
 
 def _warn(message: str) -> None:

@@ -1,10 +1,11 @@
 """DSDLoop: the phases in a training loop of the user's own, without `fit`."""
 
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from keras_dsd import checks, doors
+from keras_dsd.checks import shown
 from keras_dsd.schedule import DSDSchedule
 from keras_dsd.seam import Side
 from keras_dsd.training import Trainer, abandon
@@ -47,16 +48,16 @@ class DSDLoop:
     def __init__(self, model: Any, optimizer: Any, schedule: DSDSchedule) -> None:
         if not isinstance(schedule, DSDSchedule):
             raise TypeError(
-                f"Expected `schedule` to be a DSDSchedule. Received: schedule={schedule!r} of type "
-                f"{type(schedule).__name__}. Give DSDSchedule(dense=10, sparse=10, redense=10)."
+                f"Expected `schedule` to be a DSDSchedule. Received: schedule={shown(schedule)} of "
+                f"type {type(schedule).__name__}. Give DSDSchedule(10, 10, 10)."
             )
         self._side: Side = doors.door_of(model).side_by_hand(model, optimizer)
         if self._side.is_scheduled() and any(p.lr != 1.0 for p in schedule.timeline.phases):
             raise ValueError(
                 f"Expected an optimizer whose learning rate is a number, which phases multiply. "
-                f"Received: optimizer={optimizer!r} with a schedule or a function, for phases: "
-                f"{schedule.timeline}. Give it a float, or phases with lr=1.0 and redense_lr=1.0, "
-                f"and scale the schedule yourself."
+                f"Received: optimizer={shown(optimizer)} with a schedule or a function, for "
+                f"phases: {schedule.timeline}. Give it a float, or phases with lr=1.0 and "
+                f"redense_lr=1.0, and scale the schedule yourself."
             )
         self._controller = schedule.controller(_ByHand(model, self._side))
         self._is_open = False
@@ -128,10 +129,18 @@ class DSDLoop:
             optimizer keeps of a pruned weight has that weight's mask.
 
         Raises:
+            TypeError: `variables` is no list.
             ValueError: It is called before `begin_epoch`.
         """
         self._within_epoch("masks")
-        return self._side.masks_of(variables)
+        if variables is not None and not isinstance(variables, Iterable):
+            raise TypeError(
+                f"Expected `variables` to be a list of variables. Received: "
+                f"variables={shown(variables)} of type {type(variables).__name__}. Give a list, "
+                f"or nothing: model.trainable_variables."
+            )
+        given = None if variables is None else checks.items("variables", variables)
+        return self._side.masks_of(given)
 
     def end_epoch(self, logs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Ends an epoch, and takes the scaling of the learning rate back.
@@ -144,17 +153,13 @@ class DSDLoop:
             selected weights, measured.
 
         Raises:
-            TypeError: `logs` is no mapping.
+            TypeError: `logs` is no dict, or a value that is monitored no number.
             ValueError: It is called before `begin_epoch`.
         """
         self._within_epoch("end_epoch")
-        if not isinstance(logs, Mapping | None):
-            raise TypeError(
-                f"Expected `logs` to be what the epoch measured, by name. Received: logs={logs!r} "
-                f"of type {type(logs).__name__}. Give a dict, such as {{'val_loss': 0.5}}."
-            )
+        measured = self._controller.end_epoch({} if logs is None else logs)
         self._mask_all = None
-        return self._controller.end_epoch(logs or {})
+        return measured
 
     @property
     def is_over(self) -> bool:

@@ -168,6 +168,7 @@ def check_finite(weights: np.ndarray, path: str = "weights") -> None:
     if num_bad:
         raise ValueError(
             f"Expected finite weights to make a mask from. Received: {path} with {num_bad} of "
-            f"{flat.size} values NaN or infinite. Nothing was pruned; training diverged before "
-            f"this phase: lower the learning rate, or start again from an earlier checkpoint."
+            f"{flat.size} values NaN or infinite. Nothing was pruned, and all weights are as they "
+            f"were: training diverged before. Load an earlier checkpoint, and lower the learning "
+            f"rate."
         )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_dsd import checks
+from keras_dsd.checks import shown
 from keras_dsd.layouts import Layout
 
 # Groups are worked on in parts of so many values, so that no array of the tensor's size is made.
@@ -39,13 +40,12 @@ class Block:
     pooling: str = "avg"
 
     def __post_init__(self) -> None:
-        checks.whole_number("height", self.height, least=1, unit="inputs")
-        checks.whole_number("width", self.width, least=1, unit="outputs")
-        if self.pooling not in ("avg", "max"):
-            raise ValueError(
-                f"Expected `pooling` to be 'avg' or 'max'. Received: pooling={self.pooling!r}. "
-                f"Give one of the two."
-            )
+        checks.choice("pooling", self.pooling, ("avg", "max"))
+        checks.normalise(
+            self,
+            height=checks.whole_number("height", self.height, least=1, unit="inputs"),
+            width=checks.whole_number("width", self.width, least=1, unit="outputs"),
+        )
 
     def num_covered(self, shape: tuple[int, ...], layout: Layout) -> int:
         """Returns how many values of a kernel are in whole blocks."""
@@ -63,9 +63,12 @@ class Block:
             for start in range(0, rows, step):
                 inside = slice(start * self.height, min(start + step, rows) * self.height)
                 part = np.abs(matrix[inside, : columns * self.width])
-                of_rows = reduce(part.reshape(-1, self.height, columns * self.width), axis=1)
-                scores[start : start + step] = reduce(of_rows.reshape(-1, columns, self.width), 2)
-        return pooled
+                # Sums of finite magnitudes may be infinite; they are the largest all the same.
+                with np.errstate(over="ignore"):
+                    of_rows = reduce(part.reshape(-1, self.height, columns * self.width), axis=1)
+                    of_blocks = reduce(of_rows.reshape(-1, columns, self.width), 2)
+                scores[start : start + step] = of_blocks
+        return np.minimum(pooled, np.finfo(pooled.dtype).max, out=pooled)
 
     def expand(self, kept: np.ndarray, shape: tuple[int, ...], layout: Layout) -> np.ndarray:
         """Returns the mask of a kernel of which the blocks are kept that `kept` says."""
@@ -109,8 +112,9 @@ class NM:
     m: int
 
     def __post_init__(self) -> None:
-        checks.whole_number("n", self.n, least=1, unit="weights")
-        checks.whole_number("m", self.m, least=self.n + 1, unit="weights")
+        n = checks.whole_number("n", self.n, least=1, unit="weights")
+        m = checks.whole_number("m", self.m, least=n + 1, unit="weights")
+        checks.normalise(self, n=n, m=m)
 
     @property
     def sparsity(self) -> float:
@@ -170,8 +174,8 @@ def check_pattern(pattern: object) -> None:
     if not isinstance(pattern, Block | NM | None):
         raise TypeError(
             f"Expected `pattern` to be None (single weights), Block(height, width) or NM(n, m). "
-            f"Received: pattern={pattern!r} of type {type(pattern).__name__}. Give one of these, "
-            f"such as NM(2, 4)."
+            f"Received: pattern={shown(pattern)} of type {type(pattern).__name__}. Give one of "
+            f"these, such as NM(2, 4)."
         )
 
 

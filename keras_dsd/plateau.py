@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from keras_dsd import checks
+from keras_dsd.checks import shown
 
 _LARGER_IS_BETTER = ("acc", "auc", "f1", "precision", "recall")
 
@@ -23,7 +24,7 @@ class Plateau:
             has them; optimizer slots stay. Defaults to `False`.
 
     Raises:
-        TypeError: `monitor` is no text, or a number is of the wrong type.
+        TypeError: `monitor` is no text, `restore_best` no bool, or a number of the wrong type.
         ValueError: `min_delta` is negative, `patience` below 1, or `mode` unknown.
     """
 
@@ -37,16 +38,18 @@ class Plateau:
     def __post_init__(self) -> None:
         if not isinstance(self.monitor, str):
             raise TypeError(
-                f"Expected `monitor` to be a name in the logs. Received: monitor={self.monitor!r} "
-                f"of type {type(self.monitor).__name__}. Give a str, such as 'val_loss'."
+                f"Expected `monitor` to be a name in the logs. Received: "
+                f"monitor={shown(self.monitor)} of type {type(self.monitor).__name__}. Give a str, "
+                f"such as 'val_loss'."
             )
-        checks.not_negative("min_delta", self.min_delta)
-        checks.whole_number("patience", self.patience, least=1)
-        if self.mode not in ("auto", "min", "max"):
-            raise ValueError(
-                f"Expected `mode` to be 'auto', 'min' or 'max'. Received: mode={self.mode!r}. "
-                f"Give 'min' for a loss, 'max' for an accuracy."
-            )
+        checks.flag("restore_best", self.restore_best)
+        advice = "Give 'min' for a loss, 'max' for an accuracy."
+        checks.choice("mode", self.mode, ("auto", "min", "max"), advice)
+        checks.normalise(
+            self,
+            min_delta=checks.not_negative("min_delta", self.min_delta),
+            patience=checks.whole_number("patience", self.patience, least=1),
+        )
 
     def values(self, history: Sequence[Mapping[str, float]]) -> list[float | None]:
         """Returns what the logs of a phase's epochs say of `monitor`; None where nothing."""

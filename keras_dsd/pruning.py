@@ -5,8 +5,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from keras_dsd import masks
+from keras_dsd.checks import shown
 from keras_dsd.patterns import NM, Block
 from keras_dsd.seam import PrunableWeight
+from keras_dsd.zeros import num_zeros
 
 
 def masks_for(
@@ -31,9 +33,42 @@ def masks_for(
         if weight.scope == "global":
             ranked.setdefault(weight.pattern, []).append(weight)
         else:
-            yield weight, mask_of(weight.numpy(), weight, sparsity)
+            yield weight, mask_of(_ranked(weight), weight, sparsity)
     for together in ranked.values():
         yield from _ranked_together(together, sparsity)
+
+
+def check_pruned_alike(weights: Sequence[PrunableWeight], sparsity: float | None) -> int:
+    """Checks the weights with which a run goes on within a sparse phase.
+
+    They are those of that phase, zero where its masks prune; or dense ones, which are pruned now.
+    What was pruned at another sparsity would lose more weights, or let some return too early.
+
+    Args:
+        weights: What DSD prunes.
+        sparsity: What the phase asks for, a fraction; None where `apply` said it.
+
+    Returns:
+        How many weights are zero without that a mask, which a file may not hold, says which of
+        the zeros are pruned.
+
+    Raises:
+        ValueError: A weight holds zeros, and fewer than the phase has.
+    """
+    num_unknown = 0
+    for weight, mask in masks_for(weights, sparsity):
+        values = weight.numpy()
+        found, asked = num_zeros(values, None), num_zeros(mask, None)
+        if found and values[~mask].any():
+            raise ValueError(
+                f"Expected the weights of the sparse phase that the run goes on within, or dense "
+                f"ones. Received: {weight.path} with {found} of {values.size} values zero, of "
+                f"which this phase prunes {asked}: it was pruned at another sparsity. Nothing was "
+                f"changed. Ask for the sparsity that the run had, or begin at the phase's first "
+                f"epoch to prune anew."
+            )
+        num_unknown += max(found - asked, 0) if weight.mask is None else 0
+    return num_unknown
 
 
 def check_phase(weights: Sequence[PrunableWeight], sparsity: float | None) -> None:
@@ -47,7 +82,7 @@ def check_phase(weights: Sequence[PrunableWeight], sparsity: float | None) -> No
             raise ValueError(
                 f"Expected SparsePhase without `sparsity`: the pattern {weight.pattern} of "
                 f"{weight.path!r} fixes it at {weight.pattern.sparsity:g}. Received: "
-                f"sparsity={sparsity!r}. Leave it out."
+                f"sparsity={shown(sparsity)}. Leave it out."
             )
 
 
@@ -68,10 +103,23 @@ def mask_of(values: np.ndarray, weight: PrunableWeight, sparsity: float | None) 
 def _ranked_together(
     weights: Sequence[PrunableWeight], sparsity: float | None
 ) -> Iterator[tuple[PrunableWeight, np.ndarray]]:
-    scores = [_scores(weight.numpy(), weight) for weight in weights]
+    scores = [_scores(_ranked(weight), weight) for weight in weights]
     shares = [weight.sparsity if sparsity is None else sparsity for weight in weights]
     for weight, kept in zip(weights, masks.global_masks(scores, shares), strict=True):
         yield weight, _expand(kept, weight)
+
+
+def _ranked(weight: PrunableWeight) -> np.ndarray:
+    """Returns the values to rank; what a mask in force keeps comes before what it prunes.
+
+    A weight that it keeps may be zero by itself, as where float16 underflows. It counts as the
+    smallest number above zero, so that a mask that is made again is the same one.
+    """
+    values, mask = weight.numpy(), weight.mask
+    if mask is not None:
+        values = masks.comparable(values)
+        values[mask & (values == 0)] = np.nextafter(values.dtype.type(0), values.dtype.type(1))
+    return values
 
 
 def _scores(values: np.ndarray, weight: PrunableWeight) -> np.ndarray:

@@ -1,12 +1,15 @@
 """What a run has measured so far: all that its place in the timeline follows from."""
 
 import json
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from keras_dsd import checks
+from keras_dsd.checks import shown
 from keras_dsd.timeline import Timeline
 from keras_dsd.whole_files import replace
 
@@ -30,11 +33,28 @@ class RunRecord:
         self._best: dict[int, list[np.ndarray]] = {}
         self.history: list[dict[str, float]] = []
 
-    def go_on(self, epoch: int) -> bool:
+    def check(self) -> None:
+        """Makes the folder, if something is to be written to it.
+
+        Raises:
+            ValueError: It is no folder, or can't be written to.
+        """
+        if self._folder is None or not self._timeline.monitors:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            is_writable = os.access(self._folder, os.W_OK | os.X_OK)
+        except OSError as error:
+            raise ValueError(_unusable(self._folder, str(error))) from error
+        if not is_writable:
+            raise ValueError(_unusable(self._folder, "it can't be written to"))
+
+    def go_on(self, epoch: int, weights: Callable[[], list[np.ndarray]]) -> bool:
         """Brings the history to where `epoch` begins.
 
         Args:
             epoch: Counted from 0.
+            weights: Returns all weights of the model as they are now.
 
         Returns:
             Whether what is needed of it is there; False where just the epoch before is missing:
@@ -43,10 +63,16 @@ class RunRecord:
         Raises:
             ValueError: What earlier epochs measured is needed, and there is no record of it.
         """
-        if len(self.history) < epoch and self._timeline.monitors:
-            self.history = self._read(epoch)
-        missing = epoch - len(self.history)
-        self.history = self.history[:epoch] + [{} for _ in range(missing)]
+        history = self.history
+        if len(history) < epoch and self._timeline.monitors:
+            history = self._read(epoch)
+        missing = epoch - len(history)
+        history = history[:epoch] + [{} for _ in range(missing)]
+        best = self._best_of(history, epoch - 1) if epoch else None
+        if best is not None and best not in self._best:
+            now = weights()
+            self._best = {best: now if best == epoch - 1 else self._read_best(best, now)}
+        self.history = history
         return missing <= 0 or not self._timeline.monitors
 
     def add(self, logs: Mapping[str, Any], weights: Callable[[], list[np.ndarray]]) -> None:
@@ -56,57 +82,74 @@ class RunRecord:
             logs: What it measured.
             weights: Returns all weights of the model; called if they are the best of the phase.
         """
-        found = {name: float(logs[name]) for name in self._timeline.monitors if name in logs}
-        epoch = len(self.history)
-        self.history.append(found)
-        if self.best_epoch(epoch) == epoch:
+        found = {
+            name: checks.as_float(f"logs[{name!r}]", logs[name])
+            for name in self._timeline.monitors
+            if name in logs
+        }
+        epoch, history = len(self.history), [*self.history, found]
+        if self._best_of(history, epoch) == epoch:
             self._keep(epoch, weights())
         if self._folder is not None and self._timeline.monitors:
-            data = {"timeline": str(self._timeline), "history": self.history}
+            data = {"timeline": str(self._timeline), "history": history}
             replace(self._folder / _HISTORY, lambda file: file.write(json.dumps(data).encode()))
+        self.history = history
 
     def best_epoch(self, epoch: int) -> int | None:
         """Returns the best epoch so far of the phase of `epoch`, if it is to be restored."""
-        starts = self._timeline.starts(self.history[:epoch])
+        return self._best_of(self.history, epoch)
+
+    def _best_of(self, history: list[dict[str, float]], epoch: int) -> int | None:
+        starts = self._timeline.starts(history[:epoch])
         until = self._timeline.phases[len(starts) - 1].until
         if until is None or not until.restore_best:
             return None
-        best = until.best(until.values(self.history[starts[-1] : epoch + 1]))
+        best = until.best(until.values(history[starts[-1] : epoch + 1]))
         return None if best is None else starts[-1] + best
 
-    def best_weights(self, epoch: int, like: list[np.ndarray]) -> list[np.ndarray]:
-        """Returns the weights that were kept of `epoch`.
+    def best_weights(self, epoch: int) -> list[np.ndarray]:
+        """Returns the weights that were kept of what `best_epoch` returned."""
+        return self._best[epoch]
 
-        Args:
-            epoch: What `best_epoch` returned.
-            like: Arrays of the same dtypes.
-
-        Raises:
-            ValueError: They were kept by a run that stopped, and there is no file of them.
-        """
-        if epoch in self._best:
-            return self._best[epoch]
+    def _read_best(self, epoch: int, like: list[np.ndarray]) -> list[np.ndarray]:
+        """Returns the weights that a run which stopped kept, as arrays like those given."""
         path = None if self._folder is None else self._folder / _best_name(epoch)
+        missing = "Expected the best weights of the phase, to restore them. Received: "
+        advice = "Give the backup_dir of the run that stopped, or go on without restore_best."
         if path is None or not path.exists():
             raise ValueError(
-                f"Expected the best weights of the phase, to restore them. Received: no record of "
-                f"those of epoch {epoch + 1}, with backup_dir={_text(self._folder)}. Give the "
-                f"backup_dir of the run that stopped, or go on without restore_best."
+                f"{missing}no record of those of epoch {epoch + 1}, with "
+                f"backup_dir={_text(self._folder)}. {advice}"
             )
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = [stored[f"arr_{index}"] for index in range(len(stored.files))]
+        try:
+            # NumPy leaves a file open that it opened and can't read.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                arrays = [stored[f"arr_{index}"] for index in range(len(stored.files))]
+        except Exception as error:  # of a file that is cut or of something else, anything may come
+            raise ValueError(
+                f"{missing}path={str(path)!r}, which is not whole or something else "
+                f"({shown(error)}). {advice}"
+            ) from error
         # NumPy writes bfloat16 as bytes without a name.
-        return [
-            a if a.dtype == b.dtype else a.view(b.dtype) for a, b in zip(arrays, like, strict=True)
+        named = [
+            a.view(b.dtype) if a.dtype == f"V{b.itemsize}" else a
+            for a, b in zip(arrays, like, strict=False)
         ]
+        found, wanted = ([f"{a.dtype}{a.shape}" for a in each] for each in (named, like))
+        if len(arrays) != len(like) or found != wanted:
+            raise ValueError(
+                f"{missing}path={str(path)!r}, which is of another model, with weights "
+                f"{shown(found)}; here they are {shown(wanted)}. {advice}"
+            )
+        return named
 
     def _keep(self, epoch: int, weights: list[np.ndarray]) -> None:
-        self._best = {epoch: weights}
         if self._folder is not None:
             replace(self._folder / _best_name(epoch), lambda file: np.savez(file, *weights))
             # The one before stays: a run may go on from before this epoch.
             for path in sorted(self._folder.glob(_best_name("*")))[:-2]:
                 path.unlink(missing_ok=True)  # another worker may share the folder
+        self._best = {epoch: weights}
 
     def _read(self, epoch: int) -> list[dict[str, float]]:
         path = None if self._folder is None else self._folder / _HISTORY
@@ -121,9 +164,9 @@ class RunRecord:
             data = json.loads(path.read_text(encoding="utf-8"))
             history = [{str(k): float(v) for k, v in logs.items()} for logs in data["history"]]
             timeline = data["timeline"]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except Exception as error:  # of a file that is cut or of something else, anything may come
             raise ValueError(
-                f"{missing}where {_HISTORY} is not whole ({error}). {advice}"
+                f"{missing}where {_HISTORY} is not whole ({shown(error)}). {advice}"
             ) from error
         if timeline != str(self._timeline):
             raise ValueError(
@@ -137,6 +180,13 @@ class RunRecord:
 
 def _best_name(epoch: int | str) -> str:
     return f"dsd_best_{epoch if isinstance(epoch, str) else f'{epoch:06d}'}.npz"
+
+
+def _unusable(folder: pathlib.Path, why: str) -> str:
+    return (
+        f"Expected `backup_dir` to be a folder that can be written to. Received: "
+        f"backup_dir={str(folder)!r}: {why}. Give another, or let it be written to."
+    )
 
 
 def _text(folder: pathlib.Path | None) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from keras_dsd import checks, doors, timelines
 from keras_dsd.batch_norm import check_batches
+from keras_dsd.checks import shown
 from keras_dsd.controller import Controller
 from keras_dsd.hooks import Hooks
 from keras_dsd.timeline import Phase, Timeline
@@ -77,12 +78,12 @@ learning rate
         elif any(epochs is not None for epochs in lengths.values()):
             raise TypeError(
                 f"Expected either `phases` or `dense`, `sparse` and `redense`. "
-                f"Received: phases={phases!r} and {lengths}. Give one of the two."
+                f"Received: phases={shown(phases)} and {shown(lengths)}. Give one of the two."
             )
         super().__init__()
         self.timeline = Timeline(phases)
-        self.reset = _check_choice("reset", reset, ("pruned", "all", "none"))
-        self.leftover = _check_choice("leftover", leftover, ("redense", "stop"))
+        self.reset = checks.choice("reset", reset, ("pruned", "all", "none"))
+        self.leftover = checks.choice("leftover", leftover, ("redense", "stop"))
         self.backup_dir = checks.path("backup_dir", backup_dir, "folder", "run/dsd")
         self._batches = check_batches(batch_norm_data, batch_norm_batches)
         self._controller: Controller | None = None
@@ -112,7 +113,7 @@ learning rate
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds `dsd_phase` and `dsd_sparsity` to the logs."""
-        measured = self._running().end_epoch(logs or {})
+        measured = self._running().end_epoch({} if logs is None else logs)
         if logs is not None:
             logs.update(measured)
         if self._running().is_over:
@@ -127,18 +128,9 @@ learning rate
         if self._controller is None:
             raise ValueError(
                 "Expected on_train_begin() before the other hooks of DSDSchedule. "
-                f"Received: model={self.model!r}. Call set_model(model) and on_train_begin()."
+                f"Received: model={shown(self.model)}. Call set_model(model) and on_train_begin()."
             )
         return self._controller
-
-
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise ValueError(
-            f"Expected `{name}` to be one of {', '.join(map(repr, choices))}. Received: "
-            f"{name}={value!r}. Give one of them."
-        )
-    return value
 
 
 def _three_phases(lengths: dict[str, int | None], redense_lr: float) -> list[Phase]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from keras_dsd import checks
+from keras_dsd.checks import shown
 from keras_dsd.patterns import NM, Pattern, check_pattern, from_config, num_covered, to_config
 
 UNKNOWN_LAYER = "layer type is unknown: give it a get_prunable_weights() method"
@@ -158,21 +159,18 @@ def whole(path: str) -> str:
 
 def _check_layout(pattern: object, scope: object, sparsity: object) -> None:
     check_pattern(pattern)
-    if scope not in ("layer", "global"):
-        raise ValueError(
-            f"Expected `scope` to be 'layer' (each tensor is pruned to its own sparsity) or "
-            f"'global' (one ranking over all). Received: scope={scope!r}. Give one of the two."
-        )
+    advice = "Give 'layer' to prune each tensor to its own sparsity, 'global' for one ranking."
+    checks.choice("scope", scope, ("layer", "global"), advice)
     if isinstance(pattern, NM) and sparsity is not DEFAULT_SPARSITY:
         raise ValueError(
             f"Expected `sparsity` to be left out: the pattern {pattern} fixes it at "
-            f"{pattern.sparsity:g}. Received: sparsity={sparsity!r} and pattern={pattern!r}. Leave "
-            f"one of them out; `exclude` keeps weights dense."
+            f"{pattern.sparsity:g}. Received: sparsity={shown(sparsity)} and pattern={pattern!r}. "
+            f"Leave one of them out; `exclude` keeps weights dense."
         )
     if isinstance(pattern, NM) and scope == "global":
         raise ValueError(
             f"Expected `scope` to be 'layer' with an N:M pattern, which ranks within each group. "
-            f"Received: scope={scope!r} and pattern={pattern!r}. Leave `scope` out."
+            f"Received: scope={scope!r} and pattern={shown(pattern)}. Leave `scope` out."
         )
 
 
@@ -192,8 +190,8 @@ def refuse_unmatched(selection: Selection, paths: Sequence[str]) -> None:
         argument = "exclude" if pattern in selection.exclude else "sparsity"
         raise ValueError(
             f"Expected every pattern of `{argument}` to match the path of a weight. "
-            f"Received: {argument} with pattern={pattern!r}, which matches none of {list(paths)}."
-            f" Correct the pattern or leave it out."
+            f"Received: {argument} with pattern={shown(pattern)}, which matches none of "
+            f"{list(paths)}. Correct the pattern or leave it out."
         )
 
 
@@ -214,24 +212,26 @@ def refuse_nothing(
     because = "; ".join(sorted({reason for reason in reasons.values() if reason}))
     raise ValueError(
         f"Expected a model with weights to prune. Received: model={name!r} with "
-        f"sparsity={selection.sparsity!r} and exclude={selection.exclude!r}, which select none of "
-        f"{list(reasons)}{because and f' ({because})'}. Select at least one{hint}."
+        f"sparsity={shown(selection.sparsity)} and exclude={shown(selection.exclude)}, which "
+        f"select none of {list(reasons)}{because and f' ({because})'}. Select at least one{hint}."
     )
 
 
 def _check_sparsity(sparsity: Any) -> Sparsity:
     if isinstance(sparsity, Mapping):
-        for pattern, share in sparsity.items():
+        found = {}
+        for pattern, share in checks.items("sparsity", sparsity):
             _check_pattern("sparsity", pattern)
-            checks.fraction(f"sparsity[{pattern!r}]", share)
-        return {pattern: float(share) for pattern, share in sparsity.items()}
+            found[pattern] = checks.fraction(f"sparsity[{shown(pattern)}]", share)
+        return found
     if callable(sparsity):
         return sparsity
     if not isinstance(sparsity, numbers.Real):
         raise TypeError(
             f"Expected `sparsity` to be a number in [0, 1), a dict from regular expressions on "
-            f"paths to such numbers, or a function of a weight. Received: sparsity={sparsity!r} "
-            f"of type {type(sparsity).__name__}. Give 0.3 for 30 %, or a dict: {{'dense': 0.3}}."
+            f"paths to such numbers, or a function of a weight. Received: "
+            f"sparsity={shown(sparsity)} of type {type(sparsity).__name__}. Give 0.3 for "
+            f"30 %, or a dict: {{'dense': 0.3}}."
         )
     return checks.fraction("sparsity", sparsity)
 
@@ -240,24 +240,25 @@ def _check_exclude(exclude: Any) -> tuple[str, ...]:
     if isinstance(exclude, str | bytes) or not isinstance(exclude, Sequence):
         raise TypeError(
             f"Expected `exclude` to be a list of regular expressions on paths. "
-            f"Received: exclude={exclude!r} of type {type(exclude).__name__}. "
+            f"Received: exclude={shown(exclude)} of type {type(exclude).__name__}. "
             f"Put a single expression in a list: exclude=['dense_1/']."
         )
-    for pattern in exclude:
+    patterns = checks.items("exclude", exclude)
+    for pattern in patterns:
         _check_pattern("exclude", pattern)
-    return tuple(exclude)
+    return tuple(patterns)
 
 
 def _check_pattern(argument: str, pattern: object) -> None:
     if not isinstance(pattern, str):
         raise TypeError(
             f"Expected the patterns of `{argument}` to be regular expressions (str). "
-            f"Received: pattern={pattern!r} of type {type(pattern).__name__}. Give a str."
+            f"Received: pattern={shown(pattern)} of type {type(pattern).__name__}. Give a str."
         )
     try:
         re.compile(pattern)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(
-            f"Expected the patterns of `{argument}` to be regular expressions. "
-            f"Received: pattern={pattern!r} ({error}). Correct or escape it: re.escape(path)."
+            f"Expected the patterns of `{argument}` to be regular expressions. Received: "
+            f"pattern={shown(pattern)} ({error}). Correct or escape it: re.escape(path)."
         ) from error

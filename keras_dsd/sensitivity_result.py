@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from keras_dsd import checks, recommendation
+from keras_dsd.checks import shown
 from keras_dsd.figures import new_figure
 from keras_dsd.recommendation import Curve
 from keras_dsd.selection import whole
@@ -88,9 +89,9 @@ class Sensitivity:
         """
         if (max_drop is None) == (overall is None):
             raise ValueError(
-                f"Expected exactly one of `max_drop` and `overall`. Received: max_drop={max_drop}, "
-                f"overall={overall}. Give max_drop=0.01 to bound what each weight costs, or "
-                f"overall=0.3 to spread 30 %."
+                f"Expected exactly one of `max_drop` and `overall`. Received: "
+                f"max_drop={shown(max_drop)}, overall={shown(overall)}. Give "
+                f"max_drop=0.01 to bound what each weight costs, or overall=0.3 to spread 30 %."
             )
         curves = self._curves()
         if max_drop is not None:

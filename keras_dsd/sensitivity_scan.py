@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from keras_dsd import checks, doors, masks, pruning, sensitivity_file
+from keras_dsd.checks import shown
 from keras_dsd.patterns import NM, Pattern, num_covered
 from keras_dsd.progress_bar import progress_bar
 from keras_dsd.seam import PrunableWeight
 from keras_dsd.sensitivity_file import Scan
 from keras_dsd.sensitivity_result import Sensitivity
-
-_MODES = ("min", "max")
 
 
 def sensitivity(
@@ -62,6 +61,7 @@ def sensitivity(
     """
     weights = doors.door_of(model).weights(model)
     _check_evaluate(evaluate)
+    checks.flag("progress", progress)
     file = _check_path(path)
     scan = Scan(_check_levels(levels), _check_mode(mode), *_identify(model, weights))
     if file is not None:
@@ -158,11 +158,11 @@ def _digest(values: np.ndarray, pattern: Pattern) -> str:
 def _number(value: Any, words: str) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
-            f"Expected `evaluate` to return a number. Received: evaluate(model)={value!r} of type "
-            f"{type(value).__name__} ({words}). Return one float, such as "
+            f"Expected `evaluate` to return a number. Received: evaluate(model)={shown(value)} of "
+            f"type {type(value).__name__} ({words}). Return one float, such as "
             f"model.evaluate(x, y)[0] where that is a list, or float(value) of an array."
         )
-    number = float(value)
+    number = checks.as_float("evaluate(model)", value)
     return number if math.isfinite(number) else math.nan
 
 
@@ -179,7 +179,7 @@ def _check_evaluate(evaluate: Any) -> None:
     if not callable(evaluate):
         raise TypeError(
             f"Expected `evaluate` to be a function that takes the model and returns a number. "
-            f"Received: evaluate={evaluate!r} of type {type(evaluate).__name__}. Give "
+            f"Received: evaluate={shown(evaluate)} of type {type(evaluate).__name__}. Give "
             f"lambda model: model.evaluate(x, y, verbose=0)."
         )
 
@@ -187,33 +187,33 @@ def _check_evaluate(evaluate: Any) -> None:
 def _check_levels(levels: Any) -> tuple[float, ...]:
     if isinstance(levels, str | bytes) or not isinstance(levels, Iterable):
         raise TypeError(
-            f"Expected `levels` to be a list of sparsities. Received: levels={levels!r} of type "
-            f"{type(levels).__name__}. Put a single one in a list: levels=[0.5]."
+            f"Expected `levels` to be a list of sparsities. Received: levels={shown(levels)} of "
+            f"type {type(levels).__name__}. Put a single one in a list: levels=[0.5]."
         )
-    given = list(levels)
+    given = checks.items("levels", levels)
     found = tuple(checks.fraction(f"levels[{i}]", level) for i, level in enumerate(given))
     if not found or any(b <= a for a, b in zip((0.0, *found), found, strict=False)):
         raise ValueError(
             f"Expected `levels` to be sparsities above 0, each larger than the one before. "
-            f"Received: levels={given!r}. Sort them, and leave out 0 and what comes twice."
+            f"Received: levels={shown(given)}. Sort them, and leave out 0 and what comes twice."
         )
     return found
 
 
 def _check_mode(mode: Any) -> str:
-    if mode not in _MODES:
-        raise ValueError(
-            f"Expected `mode` to be 'min' or 'max'. Received: mode={mode!r}. Give 'min' where "
-            f"evaluate returns a loss, 'max' where it returns an accuracy."
-        )
-    return mode
+    advice = "Give 'min' where evaluate returns a loss, 'max' where it returns an accuracy."
+    return checks.choice("mode", mode, ("min", "max"), advice)
 
 
 def _check_path(path: Any) -> pathlib.Path | None:
     file = checks.path("path", path, "file", "scan.json")
-    if file is not None and (file.is_dir() or not file.parent.is_dir()):
+    try:
+        is_usable = file is None or (not file.is_dir() and file.parent.is_dir())
+    except OSError:  # a name that the file system takes for too long
+        is_usable = False
+    if not is_usable:
         raise ValueError(
-            f"Expected `path` to be a file in a folder that exists. Received: path={str(path)!r}. "
+            f"Expected `path` to be a file in a folder that exists. Received: path={shown(path)}. "
             f"Make the folder first, or give a file in it, such as 'scan.json'."
         )
     return file

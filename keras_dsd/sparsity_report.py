@@ -9,6 +9,7 @@ import numpy as np
 from keras_dsd.patterns import Block, num_covered
 from keras_dsd.seam import PrunableWeight
 from keras_dsd.text_table import shape_text, table
+from keras_dsd.zeros import num_zeros
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +20,8 @@ class WeightSparsity:
         path: Where it is in the model.
         shape: Its shape.
         asked: The sparsity that `apply` was asked for, a fraction; a phase may have its own.
-        measured: The share of its values that are zero now, a fraction.
+        measured: The share of its values that are zero now, a fraction; under a mask, of those
+            that it prunes: one that it keeps may underflow to zero, and is not pruned then.
         masked: Whether it is zero where the mask of a sparse phase prunes it.
         uncovered: Number of values at its edge that make no whole block or group of the pattern;
             these stay dense.
@@ -157,7 +159,7 @@ def _measure(weight: PrunableWeight) -> WeightSparsity:
         path=weight.path,
         shape=tuple(weight.shape),
         asked=weight.sparsity,
-        measured=1.0 - np.count_nonzero(values) / max(values.size, 1),
+        measured=num_zeros(values, mask) / max(values.size, 1),
         masked=mask is not None and not mask.all() and not values[~mask].any(),
         uncovered=values.size - num_covered(weight.shape, weight.pattern, weight.layout),
     )

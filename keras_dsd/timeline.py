@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from keras_dsd import checks
+from keras_dsd.checks import shown
 from keras_dsd.figures import new_figure
 from keras_dsd.plateau import Plateau
 
@@ -15,12 +16,15 @@ _COLOURS = {"dense": "tab:blue", "sparse": "tab:orange"}
 
 
 def _check_phase(phase: "DensePhase | SparsePhase") -> None:
-    checks.whole_number("epochs", phase.epochs, least=1)
-    checks.positive("lr", phase.lr)
+    checks.normalise(
+        phase,
+        epochs=checks.whole_number("epochs", phase.epochs, least=1),
+        lr=checks.positive("lr", phase.lr),
+    )
     if not isinstance(phase.until, Plateau | None):
         raise TypeError(
             f"Expected `until` to be None (the phase lasts its `epochs`) or a Plateau. "
-            f"Received: until={phase.until!r} of type {type(phase.until).__name__}. Give "
+            f"Received: until={shown(phase.until)} of type {type(phase.until).__name__}. Give "
             f"Plateau('val_loss', patience=3), or leave it out."
         )
 
@@ -81,7 +85,7 @@ class SparsePhase:
     def __post_init__(self) -> None:
         _check_phase(self)
         if self.sparsity is not None:
-            checks.fraction("sparsity", self.sparsity)
+            checks.normalise(self, sparsity=checks.fraction("sparsity", self.sparsity))
 
     def __str__(self) -> str:
         share = "" if self.sparsity is None else f" at sparsity {self.sparsity:g}"
@@ -109,19 +113,20 @@ class Timeline:
         if isinstance(phases, str | bytes) or not isinstance(phases, Sequence):
             raise TypeError(
                 f"Expected `phases` to be a list of DensePhase and SparsePhase. "
-                f"Received: phases={phases!r} of type {type(phases).__name__}. "
+                f"Received: phases={shown(phases)} of type {type(phases).__name__}. "
                 f"Give a list, such as [DensePhase(10), SparsePhase(10), DensePhase(10, lr=0.1)]."
             )
+        phases = checks.items("phases", phases)
         for index, phase in enumerate(phases):
             if not isinstance(phase, Phase):
                 raise TypeError(
                     f"Expected every item of `phases` to be a DensePhase or a SparsePhase. "
-                    f"Received: phases[{index}]={phase!r} of type {type(phase).__name__}. "
+                    f"Received: phases[{index}]={shown(phase)} of type {type(phase).__name__}. "
                     f"Write SparsePhase(epochs) or DensePhase(epochs)."
                 )
         if not phases:
             raise ValueError(
-                f"Expected `phases` to hold at least one phase. Received: phases={phases!r}. "
+                f"Expected `phases` to hold at least one phase. Received: phases={shown(phases)}. "
                 f"Give a list, such as [DensePhase(10), SparsePhase(10), DensePhase(10, lr=0.1)]."
             )
         object.__setattr__(self, "phases", tuple(phases))

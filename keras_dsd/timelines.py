@@ -1,9 +1,14 @@
 """Phases of published schedules, as lists to give to `DSDSchedule(phases=...)`."""
 
+from typing import Any
+
 from keras_dsd import checks
+from keras_dsd.checks import shown
 from keras_dsd.timeline import DensePhase, Phase, SparsePhase
 
 __all__ = ["acdc", "dsd", "dsdsd"]
+
+_MOST_CYCLES = 10**5  # more phases than any run has, and few enough to hold
 
 
 def dsd(dense: int, sparse: int, redense: int, *, redense_lr: float = 0.1) -> list[Phase]:
@@ -59,25 +64,18 @@ def dsdsd(
     Reference:
         Han et al., 2017, arXiv:1607.04381, section on DSDSD.
     """
-    if not isinstance(sparsities, tuple | list) or len(sparsities) != 2:
-        raise TypeError(
-            f"Expected `sparsities` to be two fractions. Received: sparsities={sparsities!r} of "
-            f"type {type(sparsities).__name__}. Give a tuple, such as (0.5, 0.25)."
-        )
-    first = dsd(dense, sparse, redense, redense_lr=redense_lr)
-    *kept, _, _ = first
+    share, share_again = _two_fractions(sparsities)
+    *first, _, returned = dsd(dense, sparse, redense, redense_lr=redense_lr)
+    checks.whole_number("sparse_again", sparse_again, least=1)
+    checks.whole_number("redense_again", redense_again, least=1)
+    factor = checks.positive("redense_lr ** 2", returned.lr * returned.lr)
     return [
-        *kept,
-        SparsePhase(sparse, sparsity=checks.fraction("sparsities[0]", sparsities[0])),
-        DensePhase(redense, lr=redense_lr),
-        SparsePhase(
-            checks.whole_number("sparse_again", sparse_again, least=1),
-            sparsity=checks.fraction("sparsities[1]", sparsities[1]), lr=redense_lr,
-        ),
-        DensePhase(
-            checks.whole_number("redense_again", redense_again, least=1), lr=redense_lr**2
-        ),
-    ]  # fmt: skip
+        *first,
+        SparsePhase(sparse, sparsity=share),
+        returned,
+        SparsePhase(sparse_again, sparsity=share_again, lr=returned.lr),
+        DensePhase(redense_again, lr=factor),
+    ]
 
 
 def acdc(
@@ -110,11 +108,13 @@ def acdc(
     Reference:
         Peste et al., AC/DC, NeurIPS 2021, arXiv:2106.12379.
     """
-    if end not in ("dense", "sparse"):
-        raise ValueError(
-            f"Expected `end` to be 'dense' or 'sparse'. Received: end={end!r}. Give one of the two."
-        )
-    checks.whole_number("cycles", cycles, least=1, unit="cycles")
+    checks.choice("end", end, ("dense", "sparse"))
+    checks.whole_number("cycles", cycles, least=1, unit="cycles", most=_MOST_CYCLES)
+    checks.whole_number("warmup", warmup, least=1)
+    checks.whole_number("sparse", sparse, least=1)
+    checks.whole_number("dense", dense, least=1)
+    if last is not None:
+        checks.whole_number("last", last, least=1)
     pair: list[Phase] = [SparsePhase(sparse, sparsity=sparsity), DensePhase(dense)]
     phases: list[Phase] = [DensePhase(warmup), *pair * cycles]
     if end == "sparse":
@@ -122,3 +122,15 @@ def acdc(
     elif last is not None:
         phases[-1] = DensePhase(last)
     return phases
+
+
+def _two_fractions(sparsities: Any) -> tuple[float, float]:
+    is_list = isinstance(sparsities, tuple | list)
+    shares = checks.items("sparsities", sparsities) if is_list else []
+    if len(shares) != 2:
+        raise TypeError(
+            f"Expected `sparsities` to be two fractions. Received: sparsities={shown(sparsities)} "
+            f"of type {type(sparsities).__name__}. Give a tuple, such as (0.5, 0.25)."
+        )
+    first, second = (checks.fraction(f"sparsities[{i}]", each) for i, each in enumerate(shares))
+    return first, second

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_dsd.checks import shown
 from keras_dsd.foreign import refuse_foreign
 from keras_dsd.keras3 import backends, beside, kernels, several_workers
 from keras_dsd.keras3.beside import Beside
@@ -185,6 +186,6 @@ def _check_model(model: Any) -> None:
 
 def _not_a_model(model: Any) -> str:
     return (
-        f"Expected `model` to be a Keras model or layer. Received: model={model!r} of type "
+        f"Expected `model` to be a Keras model or layer. Received: model={shown(model)} of type "
         f"{type(model).__name__}. Give the model that you would call fit on."
     )

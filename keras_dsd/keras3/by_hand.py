@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_dsd.checks import shown
 from keras_dsd.keras3 import backends
 from keras_dsd.keras3.learning_rate import AssignedRates
 from keras_dsd.keras3.training import Side
@@ -28,8 +29,8 @@ class SideByHand(Side):
         if not isinstance(by, (keras.optimizers.Optimizer, *backends.current().OPTIMIZERS)):
             raise TypeError(
                 f"Expected `optimizer` to be of keras.optimizers, or on PyTorch of torch.optim. "
-                f"Received: optimizer={by!r} of type {type(by).__module__}.{type(by).__name__}. "
-                f"Give one of these."
+                f"Received: optimizer={shown(by)} of type {type(by).__module__}."
+                f"{type(by).__name__}. Give one of these."
             )
         self._by = getattr(by, "inner_optimizer", by)
         self._rates = AssignedRates()

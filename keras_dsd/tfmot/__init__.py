@@ -7,6 +7,7 @@ import tf_keras
 from tensorflow_model_optimization.python.core.sparsity.keras import pruning_wrapper
 
 from keras_dsd import selection as reasons
+from keras_dsd.checks import shown
 from keras_dsd.foreign import refuse_foreign
 from keras_dsd.selection import Selection, refuse_nothing, refuse_unmatched
 from keras_dsd.sparsity_report import SkippedWeight
@@ -196,6 +197,6 @@ def _check_model(model: Any) -> None:
 
 def _not_a_model(model: Any) -> str:
     return (
-        f"Expected `model` to be a tf_keras model or layer. Received: model={model!r} of type "
+        f"Expected `model` to be a tf_keras model or layer. Received: model={shown(model)} of type "
         f"{type(model).__name__}. Give the model that you would call fit on."
     )

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from keras_dsd.checks import shown
 from keras_dsd.patches import Patch
 
 _Schedule = tf_keras.optimizers.schedules.LearningRateSchedule
@@ -32,8 +33,9 @@ def check_kind(optimizer: Any) -> None:
     """
     if not isinstance(optimizer, _New | _Legacy):
         raise TypeError(
-            f"Expected `optimizer` to be of tf_keras.optimizers. Received: optimizer={optimizer!r} "
-            f"of type {type(optimizer).__module__}.{type(optimizer).__name__}. Give one of these."
+            f"Expected `optimizer` to be of tf_keras.optimizers. Received: "
+            f"optimizer={shown(optimizer)} of type {type(optimizer).__module__}."
+            f"{type(optimizer).__name__}. Give one of these."
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from keras_dsd.checks import shown
 from keras_dsd.patches import Patch
 from keras_dsd.selection import refuse_unmatched
 from keras_dsd.tfmot import optimizer
@@ -65,8 +66,9 @@ class Side:
         for each in self.optimizers:
             if not hasattr(each, "learning_rate"):
                 raise ValueError(
-                    f"Expected an optimizer with a learning_rate. Received: optimizer={each!r}. "
-                    f"Compile the model with an optimizer from tf_keras.optimizers."
+                    f"Expected an optimizer with a learning_rate. Received: "
+                    f"optimizer={shown(each)}. Compile the model with an optimizer from "
+                    f"tf_keras.optimizers."
                 )
 
     def clear_optimizers(self) -> None:

@@ -61,6 +61,7 @@ def killed(name, kind, kill):
     return first, {"name": name, "backup": name, **KINDS[kind]}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_ends_as_if_it_had_not_been(tmp_path):
     kill = ("on_train_batch_end", 25, 0)  # in the first epoch of the sparse phase
     exits = train(tmp_path, {"name": "whole", "kind": "until"}, *killed("run", "until", kill))

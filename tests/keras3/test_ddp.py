@@ -100,6 +100,7 @@ def train_alone(program, folder, monkeypatch):
     return module.seen
 
 
+@pytest.mark.slow
 def test_two_ranks_train_as_one_process_does(tmp_path, monkeypatch):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)

@@ -88,6 +88,7 @@ ROUTES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Sharding info not provided when restoring")
 @pytest.mark.parametrize("route", ROUTES)
 def test_from_files_of_every_phase(route, digits, compiled, tmp_path):

@@ -131,9 +131,9 @@ def test_without_until_only_stop_ends_a_run():
 
 
 def test_leftover_and_backup_dir_are_checked():
-    with pytest.raises(ValueError, match="'redense', 'stop'.*leftover='dense'"):
+    with pytest.raises(ValueError, match="'redense' or 'stop'.*leftover='dense'"):
         dsd.DSDSchedule(1, 1, 1, leftover="dense")
-    with pytest.raises(ValueError, match="'pruned', 'all', 'none'.*reset=True"):
+    with pytest.raises(ValueError, match="'pruned', 'all' or 'none'.*reset=True"):
         dsd.DSDSchedule(1, 1, 1, reset=True)
     with pytest.raises(TypeError, match="path of a folder.*backup_dir=3"):
         dsd.DSDSchedule(1, 1, 1, backup_dir=3)

@@ -80,6 +80,7 @@ def module(name):
     return loaded
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_one_device_does(tmp_path):
     code, printed = run(
         LAUNCHER, "--workers=2", "--", "--phases=1,1,1", "--batch_size=32",
@@ -105,6 +106,7 @@ def test_two_workers_train_as_one_device_does(tmp_path):
     assert f"test accuracy {np.mean(of_two.argmax(1) == labels):.2%}" in lines[2]
 
 
+@pytest.mark.slow
 def test_launcher_ends_the_others_when_a_worker_fails(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
