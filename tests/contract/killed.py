@@ -59,7 +59,8 @@ class Masks(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch == 3:
-            self.masks = [weight.mask for weight in dsd.weights(self.model)]
+            masks = [weight.mask for weight in dsd.weights(self.model)]
+            self.masks = [mask for mask in masks if mask is not None]
 
 
 def classifier():
