@@ -36,7 +36,7 @@ def some_layout(rank, which):
 def weight(kernel, layout, pattern=None, sparsity=0.5, scope="layer"):
     return types.SimpleNamespace(
         path="w", shape=kernel.shape, layout=layout, pattern=pattern, sparsity=sparsity,
-        scope=scope, numpy=lambda: kernel,
+        scope=scope, mask=None, numpy=lambda: kernel,
     )  # fmt: skip
 
 
