@@ -40,6 +40,11 @@ class WeightSensitivity:
         """Number of values in the weight."""
         return math.prod(self.shape)
 
+    @property
+    def num_covered(self) -> int:
+        """Number of values that the pattern may prune."""
+        return self.size if self.covered is None else self.covered
+
 
 @dataclasses.dataclass(frozen=True)
 class Sensitivity:
@@ -115,7 +120,7 @@ class Sensitivity:
                     "path": point.path,
                     "shape": list(point.shape),
                     "size": point.size,
-                    "covered": point.size if point.covered is None else point.covered,
+                    "covered": point.num_covered,
                     "values": [None if math.isnan(value) else value for value in point.values],
                 }
                 for point in self.points
@@ -166,9 +171,8 @@ class Sensitivity:
         curves: dict[str, Curve] = {}
         for point in self.points:
             worse = [sign * (value - self.baseline) for value in point.values]
-            covered = point.size if point.covered is None else point.covered
             costs = tuple(math.inf if math.isnan(w) else w for w in worse)
-            curve = Curve(point.size, costs, covered)
+            curve = Curve(point.size, costs, point.num_covered)
             same = curves.get(point.path)
             curves[point.path] = curve if same is None else curve.merged(same)
         return curves
