@@ -24,9 +24,9 @@ from xml.etree import ElementTree
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # In the order in which they begin: the longest first, so that nothing long is left for the end.
 PATHS = {
-    "tensorflow": {"KERAS_DSD_PATH": "keras", "KERAS_BACKEND": "tensorflow"},
     "jax": {"KERAS_DSD_PATH": "keras", "KERAS_BACKEND": "jax"},
     "tf_keras": {"KERAS_DSD_PATH": "tf_keras", "KERAS_BACKEND": "tensorflow"},
+    "tensorflow": {"KERAS_DSD_PATH": "keras", "KERAS_BACKEND": "tensorflow"},
     "torch": {"KERAS_DSD_PATH": "keras", "KERAS_BACKEND": "torch"},
 }
 # The networks are small: threads of several paths would wait for each other. XLA compiles each

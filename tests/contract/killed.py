@@ -114,6 +114,7 @@ def train(name, folder, kind="three", backup=None, save_freq="epoch", last=False
     history = model.fit(x, y, epochs=EPOCHS, verbose=0, shuffle=False, callbacks=callbacks).history
     optimizer = model.optimizer
     variables = optimizer.variables() if callable(optimizer.variables) else optimizer.variables
+    model = model if kind == "plain" else dsd.strip(model)
     values = [*paths.arrays(model), *(np.asarray(each.numpy()) for each in variables)]
     of_masks = {f"mask_{i}": mask for i, mask in enumerate(masks.masks)}
     phases = history.get("dsd_phase", [])

@@ -11,7 +11,7 @@ import keras_dsd as dsd
 
 BACKEND = keras.backend.backend()
 # Compiling is what takes long elsewhere.
-SMALL = ["MobileNet", "MobileNetV3Small"] if BACKEND == "torch" else ["MobileNet"]
+SMALL = ["MobileNet", "MobileNetV3Small"] if BACKEND == "torch" else []
 SIZES = {"Xception": 71, "InceptionV3": 75, "InceptionResNetV2": 75, "ConvNeXt": 32}
 NAMES = sorted(
     name for name, made in vars(keras.applications).items()

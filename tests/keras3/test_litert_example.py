@@ -12,6 +12,7 @@ import pytest
 EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "convert_to_litert.py"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow converts")
 @pytest.mark.skipif(
     importlib.metadata.version("tensorflow").startswith("2.16."), reason="its converter aborts"

@@ -11,6 +11,7 @@ import pytest
 EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "tune.py"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="takes long; JAX tells")
 def test_it_tries_settings_and_compares_the_best():
     pytest.importorskip("keras_tuner")

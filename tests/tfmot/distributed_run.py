@@ -142,6 +142,21 @@ def plain_operations(strategy, optimizer):
     return operations(model)
 
 
+def operations_of_tfmot(strategy, optimizer):
+    """Returns the operations of the step of a model that TF-MOT prunes by its own callback."""
+    from tensorflow_model_optimization.sparsity import keras as sparsity
+
+    model = compiled(strategy, optimizer)
+    with strategy.scope():
+        pruned = sparsity.prune_low_magnitude(
+            model, pruning_schedule=sparsity.ConstantSparsity(SPARSITY, 0)
+        )
+        pruned.compile(optimizer(), model.loss)
+    callbacks = [sparsity.UpdatePruningStep()]
+    pruned.fit(*data(), batch_size=BATCH, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
+    return operations(pruned)
+
+
 def statistics(strategy):
     """Returns those of BatchNormalization, estimated right after pruning, on each replica."""
     tf_keras.utils.set_random_seed(1)
@@ -180,6 +195,8 @@ def write(path, strategy):
         statistics=statistics(strategy), loop_values=by_hand.values, loop_masks=by_hand.masks,
     )  # fmt: skip
     counts = {"plain": plain_operations(strategy, optimizer), **look.operations}
+    if path.name == "mirrored":
+        counts["tfmot"] = operations_of_tfmot(strategy, optimizer)
     path.with_suffix(".json").write_text(json.dumps(counts))
 
 

@@ -69,6 +69,12 @@ def test_the_step_that_is_counted_communicates(strategy_runs):
     assert central["AddN"] > 0
 
 
+def test_the_pruning_of_tfmot_communicates_for_each_weight(strategy_runs):
+    """What the step here does without: the masks of both weights, and their thresholds."""
+    counts = json.loads((strategy_runs / "mirrored.json").read_text())
+    assert counts["tfmot"]["CollectiveReduceV2"] == counts["plain"]["CollectiveReduceV2"] + 4
+
+
 def test_a_loop_by_hand_trains_as_on_one_device(strategy_runs, strategy):
     one, several = run(strategy_runs, "one"), run(strategy_runs, strategy)
     assert several["loop_values"].shape == (15, num_replicas(strategy), 1184)

@@ -2,9 +2,10 @@
 
 import shutil
 
-import keras
 import numpy as np
+import paths
 import pytest
+from paths import PATH, keras
 
 import keras_dsd as dsd
 
@@ -14,17 +15,19 @@ EPOCHS = 6
 
 def with_norm():
     """Returns a model with state besides its weights; no dropout: Keras saves no seeds."""
-    keras.backend.clear_session(free_memory=False)  # Orbax goes by the layers' names
+    paths.fresh()  # Orbax goes by the layers' names
     layers = keras.layers
     body = [layers.Flatten(), layers.Dense(16), layers.BatchNormalization(), layers.ReLU()]
     return keras.Sequential([layers.Input((8, 8, 1)), *body, layers.Dense(10)])
 
 
 def train(model, digits, *callbacks, first=0):
-    keras.utils.set_random_seed(1)
+    paths.seed(1)
     model.fit(*digits, epochs=EPOCHS, initial_epoch=first, shuffle=False, verbose=0,
               callbacks=[dsd.DSDSchedule(2, 2, 2), *callbacks])  # fmt: skip
-    return [*model.get_weights(), *map(keras.ops.convert_to_numpy, model.optimizer.variables)]
+    found = model.optimizer.variables
+    variables = found() if callable(found) else found
+    return [*paths.arrays(model), *(np.asarray(each.numpy()) for each in variables)]
 
 
 class TensorFlowCheckpoint(keras.callbacks.Callback):
@@ -58,7 +61,8 @@ def read_weights(model, folder, epoch):
 
 def read_whole(model, folder, epoch):
     del model
-    return dsd.apply(keras.saving.load_model(folder / f"{epoch}.keras"), 0.4)
+    loaded = keras.saving.load_model(folder / f"{epoch}.keras")
+    return loaded if PATH == "tf_keras" else dsd.apply(loaded, 0.4)
 
 
 def orbax(folder):
@@ -91,14 +95,15 @@ ROUTES = {
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Sharding info not provided when restoring")
 @pytest.mark.parametrize("route", ROUTES)
-def test_from_files_of_every_phase(route, digits, compiled, tmp_path):
+def test_from_files_of_every_phase(route, digits, tmp_path):
     if BACKEND != {"tf.train.Checkpoint": "tensorflow", "orbax": "jax"}.get(route, BACKEND):
         pytest.skip("of another backend")
     write, read = ROUTES[route]
 
     def make():
-        keras.utils.set_random_seed(1)
-        return compiled(dsd.apply(with_norm(), 0.4), keras.optimizers.Adam(0.003, name="adam"))
+        paths.seed(1)
+        model = dsd.apply(with_norm(), 0.4)
+        return paths.compiled(model, keras.optimizers.Adam(0.003, name="adam"))
 
     whole = train(make(), digits, write(tmp_path))
     for epoch in (5, 3, 2):  # after the weights were pruned, while they are, and before
