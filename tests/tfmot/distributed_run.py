@@ -161,7 +161,7 @@ def statistics(strategy):
     """Returns those of BatchNormalization, estimated right after pruning, on each replica."""
     tf_keras.utils.set_random_seed(1)
     with strategy.scope():
-        norm = layers.BatchNormalization()
+        norm = layers.BatchNormalization(synchronized=True)
         model = tf_keras.Sequential([layers.Input((64,)), layers.Dense(16), norm, layers.Dense(10)])
         model.compile("sgd", tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     found = []
