@@ -1,10 +1,8 @@
 """The only state of a run: which phase it is in. Enters and leaves phases across the seam."""
 
 import pathlib
-import sys
-import time
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -12,16 +10,28 @@ from absl import logging
 
 from keras_dsd import checks
 from keras_dsd.batch_norm import Batches
-from keras_dsd.masks import check_finite
+from keras_dsd.boundary import Slots, prune, release
+from keras_dsd.observers import (
+    AFTER_PRUNING,
+    BEFORE_PRUNING,
+    END_OF_SPARSE,
+    FIRST_REDENSE_EPOCH,
+    LAST_REDENSE_EPOCH,
+    Audience,
+    Moment,
+    Observer,
+)
+from keras_dsd.progress_bar import progress_bar
 from keras_dsd.pruning import check_pruned_alike, masks_for
 from keras_dsd.run_record import RunRecord
 from keras_dsd.seam import PrunableWeight
 from keras_dsd.timeline import SparsePhase, Timeline
 from keras_dsd.training import Trainer
-from keras_dsd.zeros import measure, num_zeros, sample_pruned
+from keras_dsd.words import say, warn_user
+from keras_dsd.zeros import measure
 
-# Packages between the line of a user's that trains and this one.
-_ON_THE_WAY = {"keras_dsd", "keras", "tf_keras", "tensorflow"}
+# Masks that take longer get a progress bar.
+_SECONDS_WITHOUT_BAR = 1.0
 
 
 class Controller:
@@ -38,6 +48,7 @@ class Controller:
             where training ends without them.
         folder: Where to keep what `until` needs for a run to go on, or None.
         batches: What to estimate the statistics of BatchNormalization from after pruning, or None.
+        observers: What is told of the run.
     """
 
     def __init__(
@@ -48,23 +59,28 @@ class Controller:
         leftover: str = "redense",
         folder: pathlib.Path | None = None,
         batches: Batches | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._timeline = timeline
         self._trainer = trainer
         self._reset = reset
         self._leftover = leftover
         self._batches = batches
+        self._audience = Audience(observers)
         self._record = RunRecord(timeline, folder)
         self._index: int | None = None
+        self._start: int | None = None
+        self._epochs: int | None = None
+        self._is_shown = False
         self._num_pruned = 0
-        self._returned: list[tuple[PrunableWeight, np.ndarray]] = []
-        self._clears_all = False
+        self._returned: tuple[tuple[PrunableWeight, np.ndarray], ...] = ()
 
-    def start(self, epochs: int | None) -> None:
+    def start(self, epochs: int | None, verbose: bool = False) -> None:
         """Checks that the run can be made, and begins it.
 
         Args:
             epochs: The epoch that training is to end at, as given to `fit`; None if unknown.
+            verbose: Whether to print what changes, rather than to log it.
 
         Raises:
             ValueError: The timeline does not fit, or the model can't be trained by DSD, or the
@@ -79,8 +95,10 @@ class Controller:
         self._trainer.check()
         self._record.check()
         self._trainer.open()
-        self._index = None
-        self._returned = []
+        self._index, self._epochs = None, epochs
+        self._is_shown = verbose and self._trainer.prints()
+        self._returned = ()
+        self._audience.begin(self._timeline)
 
     def begin_epoch(self, epoch: int) -> None:
         """Enters the phase that `epoch` is in.
@@ -97,7 +115,7 @@ class Controller:
         """
         epoch = checks.whole_number("epoch", epoch, least=0)
         if not self._record.go_on(epoch, self._all_weights):
-            _warn(
+            warn_user(
                 f"What epoch {epoch} measured was not recorded: the run was stopped between a "
                 f"callback that saved that epoch and DSDSchedule. It counts as not measured, so a "
                 f"phase may last longer. Put DSDSchedule before BackupAndRestore."
@@ -107,25 +125,47 @@ class Controller:
         phase = self._timeline.phases[index]
         if index != self._index:
             if epoch == starts[-1] > 0:
-                self._say_if_unmeasured(index - 1, starts[-2], epoch)
+                self._record.warn_if_unmeasured(index - 1, starts[-2], epoch)
                 self._restore_best(epoch - 1)
             if self._index is None and epoch == starts[-1]:
                 self._recover(index - 1)
             elif self._index is None and isinstance(phase, SparsePhase):
                 self._check_goes_on(phase)
-            self._clears_all = False
-            changed = self._prune(phase) if isinstance(phase, SparsePhase) else self._return()
-            if self._clears_all:
-                self._trainer.clear_optimizers()
-            if self._batches and isinstance(phase, SparsePhase) and epoch == starts[-1]:
-                changed += f"; {self._trainer.estimate_batch_norms(self._batches)}"
-            self._index = index
-            logging.info(
-                "DSD phase %d of %d begins at epoch %d: %s; %s",
-                index + 1, len(self._timeline.phases), epoch + 1, phase, changed,
-            )  # fmt: skip
-        masked = isinstance(phase, SparsePhase)
-        self._trainer.use_step(masked=masked, lr=phase.lr)
+            self._enter(index, epoch, is_start=epoch == starts[-1])
+        self._trainer.use_step(masked=isinstance(phase, SparsePhase), lr=phase.lr)
+
+    def _enter(self, index: int, epoch: int, is_start: bool) -> None:
+        """Enters a phase, at its start or, where a run goes on, within it."""
+        phase, slots = self._timeline.phases[index], Slots(self._reset)
+        if isinstance(phase, SparsePhase):
+            if is_start:
+                self._tell_of_redense_end(index - 1)
+                self._tell(BEFORE_PRUNING, index)
+            with self._mask_bar() as told:
+                change = prune(self._trainer.weights, phase.sparsity, slots, told)
+        else:
+            if is_start and self._timeline.is_sparse(index - 1):
+                self._tell(END_OF_SPARSE, index - 1)
+            change = release(self._trainer.weights, slots)
+        self._num_pruned, self._returned = change.num_pruned, change.returned
+        if slots.all_begin_anew:
+            self._trainer.clear_optimizers()
+        words = [change.words, slots.words, self._trainer.rate_words(phase.lr)]
+        if isinstance(phase, SparsePhase) and is_start:
+            if self._batches:
+                words.insert(1, self._trainer.estimate_batch_norms(self._batches))
+            self._tell(AFTER_PRUNING, index)
+        self._index, self._start = index, epoch if is_start else None
+        self._announce(index, epoch, "; ".join(filter(None, words)))
+
+    def _announce(self, index: int, epoch: int, changed: str) -> None:
+        phase = self._timeline.phases[index]
+        say(
+            f"DSD phase {index + 1} of {len(self._timeline.phases)} begins at epoch {epoch + 1}: "
+            f"{phase}; {changed}",
+            shown=self._is_shown,
+        )
+        self._audience.phase(index, phase, epoch, changed)
 
     def end_epoch(self, logs: Mapping[str, Any]) -> dict[str, Any]:
         """Notes an epoch's logs, and returns what they are to carry besides.
@@ -134,9 +174,10 @@ class Controller:
             logs: What Keras measured.
 
         Returns:
-            `dsd_phase`, the index of the phase, and `dsd_sparsity`, the share of zeros among
-            the selected weights, measured. In a sparse phase those count that its masks prune: a
-            weight that they keep may underflow to zero, and is not pruned then.
+            `dsd_phase`, the index of the phase; `dsd_sparsity`, the share of zeros among
+            the selected weights, measured: in a sparse phase those count that its masks prune, as a
+            weight that they keep may underflow to zero, and is not pruned then; and
+            `dsd_epochs_left`, of the phase, at most where `until` may end it early.
         """
         if not isinstance(logs, Mapping):
             raise TypeError(
@@ -147,13 +188,30 @@ class Controller:
         self._record.add(logs, self._all_weights)
         found = measure(self._trainer.weights)
         if found.num_astray or found.num_pruned < self._num_pruned:
-            _warn(
+            warn_user(
                 f"The mask did not hold: {found.num_zeros} weights are zero at the end of an epoch "
                 f"in which {self._num_pruned} were to stay so. Something other than the model's "
                 f"compiled training step updates or sets the weights; a DSDLoop has to call "
                 f"apply_masks() after each update."
             )
-        return {"dsd_phase": self._index, "dsd_sparsity": found.num_zeros / max(found.size, 1)}
+        measured = {
+            "dsd_phase": self._index,
+            "dsd_sparsity": found.num_zeros / max(found.size, 1),
+            "dsd_epochs_left": self._epochs_left(),
+        }
+        epoch = len(self._record.history) - 1
+        if epoch == self._start and self._timeline.is_redense(self._index or 0):
+            self._tell(FIRST_REDENSE_EPOCH, self._index or 0)
+        self._audience.epoch_end(epoch, {**logs, **measured}, self._trainer)
+        return measured
+
+    def _epochs_left(self) -> int:
+        """Returns how many epochs the phase has yet, at most where `until` may end it early."""
+        starts = self._timeline.starts(self._record.history[:-1])
+        end = starts[-1] + self._timeline.phases[len(starts) - 1].epochs
+        if len(starts) == len(self._timeline.phases) and self._leftover == "redense":
+            end = max(end, self._epochs or 0)
+        return max(end - len(self._record.history), 0)
 
     @property
     def is_over(self) -> bool:
@@ -166,8 +224,11 @@ class Controller:
         if index is not None and index + 1 == len(self._timeline.phases):
             self._restore_best(len(self._record.history) - 1)
         self._trainer.close()
+        if index is not None:
+            self._tell_of_redense_end(index)
+        self._audience.end()
         if self._is_pruned():
-            _warn(
+            warn_user(
                 "Training ended with pruned weights: the sparse phase was the last one reached "
                 "(or its weights were restored). Go on at the next epoch (`initial_epoch` of fit) "
                 "to train them dense again, or use the model as it is, sparse."
@@ -179,6 +240,17 @@ class Controller:
                 index + 1, len(self._timeline.phases),
             )  # fmt: skip
 
+    def _tell(self, name: str, index: int) -> None:
+        self._audience.moment(Moment(name, len(self._record.history), index), self._trainer)
+
+    def _tell_of_redense_end(self, index: int) -> None:
+        if self._timeline.is_redense(index):
+            self._tell(LAST_REDENSE_EPOCH, index)
+
+    def _mask_bar(self) -> AbstractContextManager[Callable[[str], None]]:
+        total = len(self._trainer.weights)
+        return progress_bar(self._is_shown, total, 0, after=_SECONDS_WITHOUT_BAR)
+
     def _is_pruned(self) -> bool:
         """Returns whether weights are pruned now, if only since others restored them so."""
         weights = self._trainer.weights
@@ -186,18 +258,6 @@ class Controller:
             return True
         samples = (weight.numpy().flat[positions] for weight, positions in self._returned)
         return bool(self._returned) and not any(sample.any() for sample in samples)
-
-    def _say_if_unmeasured(self, index: int, start: int, end: int) -> None:
-        until = self._timeline.phases[index].until
-        logs = self._record.history[start:end]
-        if until is not None and not any(until.monitor in each for each in logs):
-            _warn(
-                f"A phase is to end when {until.monitor!r} stops improving, but "
-                f"{until.monitor!r} was in the logs of none of the {len(logs)} epochs that it "
-                f"took. Give fit validation_data for a name that begins with val_, or put what "
-                f"measures it before DSDSchedule in the list of callbacks; or give it to "
-                f"DSDLoop.end_epoch({{...}})."
-            )
 
     def _all_weights(self) -> list[np.ndarray]:
         for weight in self._trainer.weights[:1]:
@@ -227,69 +287,9 @@ class Controller:
         """Checks weights with which a run begins within `phase`, before they are changed."""
         num_unknown = check_pruned_alike(self._trainer.weights, phase.sparsity)
         if num_unknown:
-            _warn(
+            warn_user(
                 f"A sparse phase goes on with {num_unknown} more zeros than its masks prune, and "
                 f"the file has no masks: of equal weights, those that come first stay pruned. "
                 f"The others train. Was it pruned at a higher sparsity, or have kept weights "
                 f"underflowed to zero?"
             )
-
-    def _prune(self, phase: SparsePhase) -> str:
-        began = time.perf_counter()
-        weights = self._trainer.weights
-        if not weights:
-            raise ValueError(
-                "Expected trainable weights to prune when a sparse phase begins. Received: a model "
-                "that has not been built, or in which all that was selected is frozen. Call "
-                "model.build(input_shape), or the model on one batch, before fit; or unfreeze."
-            )
-        self._num_pruned = 0
-        for weight, mask in masks_for(weights, phase.sparsity):
-            self._num_pruned += self._hold(weight, mask)
-        size = sum(int(np.prod(weight.shape)) for weight in weights)
-        return (
-            f"pruned {self._num_pruned} of {size} weights in {len(weights)} tensors, "
-            f"masks took {time.perf_counter() - began:.3f} s"
-        )
-
-    def _return(self) -> str:
-        held = [weight for weight in self._trainer.weights if weight.mask is not None]
-        for weight in held:
-            check_finite(weight.numpy(), weight.path)
-        self._num_pruned, self._returned, num_returned = 0, [], 0
-        for weight in held:
-            mask = np.asarray(weight.mask)
-            self._clear(weight, ~mask)
-            weight.release()
-            num_returned += num_zeros(mask, None)
-            if not mask.all():
-                self._returned.append((weight, sample_pruned(mask)))
-        return f"{num_returned} weights return from zero" if held else "all weights train"
-
-    def _hold(self, weight: PrunableWeight, mask: np.ndarray) -> int:
-        """Puts a mask in force, unless it is already, and returns how many weights it prunes."""
-        values, before = weight.numpy(), weight.mask
-        if before is None or not np.array_equal(before, mask):
-            returned = np.zeros(mask.shape, bool) if before is None else mask & ~before
-            weight.hold(mask)
-            if values[~mask].any() or returned.any():
-                weight.assign(np.where(mask, values, np.zeros((), values.dtype)))
-                self._clear(weight, ~mask | returned)
-        return int(np.count_nonzero(~mask))
-
-    def _clear(self, weight: PrunableWeight, positions: np.ndarray) -> None:
-        """Sets back what optimizers keep of a weight that is pruned, or returns, at `positions`."""
-        if self._reset == "none":
-            weight.clear_averages(positions)
-        else:
-            weight.clear_slots(positions)
-        self._clears_all = self._reset == "all"
-
-
-def _warn(message: str) -> None:
-    """Warns at the line that called Keras, each time: not only in the first run of a process."""
-    frame: Any = sys._getframe()
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _ON_THE_WAY:
-        frame = frame.f_back
-    place = (frame.f_code.co_filename, frame.f_lineno)
-    warnings.warn_explicit(message, UserWarning, *place, module=__name__, registry={})

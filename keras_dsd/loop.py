@@ -149,8 +149,8 @@ class DSDLoop:
             logs: What the epoch measured, by name, for phases with `until`.
 
         Returns:
-            `dsd_phase`, the index of the phase, and `dsd_sparsity`, the share of zeros among the
-            selected weights, measured.
+            `dsd_phase`, the index of the phase; `dsd_sparsity`, the share of zeros among the
+            selected weights, measured; and `dsd_epochs_left`, how many epochs the phase has yet.
 
         Raises:
             TypeError: `logs` is no dict, or a value that is monitored no number.

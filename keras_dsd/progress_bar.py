@@ -1,17 +1,21 @@
 """A progress bar on the terminal, by rich, which is imported only where one may be shown."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def progress_bar(shown: bool, total: int, done: int) -> Iterator[Callable[[str], None]]:
+def progress_bar(
+    shown: bool, total: int, done: int, *, after: float = 0.0
+) -> Iterator[Callable[[str], None]]:
     """Shows how far something is, on stderr where that is a terminal, or in a notebook.
 
     Args:
         shown: Whether to show anything at all.
         total: Number of steps.
         done: How many of them were taken earlier.
+        after: Seconds in which nothing is shown: what is over by then needs no bar.
 
     Yields:
         A function to call after each step, with a few words on it.
@@ -35,6 +39,17 @@ def progress_bar(shown: bool, total: int, done: int) -> Iterator[Callable[[str],
         return
     text = TextColumn("{task.description}", markup=False)  # brackets in a path are no markup
     columns = (text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=total, completed=done)
-        yield lambda words: progress.update(task, advance=1, description=words)
+    progress, began = Progress(*columns, console=console), time.monotonic()
+    task = progress.add_task("", total=total, completed=done)
+
+    def step(words: str) -> None:
+        progress.update(task, advance=1, description=words)
+        if time.monotonic() - began >= after:
+            progress.start()  # once started, it stays so
+
+    if not after:
+        progress.start()
+    try:
+        yield step
+    finally:
+        progress.stop()

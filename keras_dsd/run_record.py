@@ -12,6 +12,7 @@ from keras_dsd import checks
 from keras_dsd.checks import shown
 from keras_dsd.timeline import Timeline
 from keras_dsd.whole_files import replace
+from keras_dsd.words import warn_user
 
 _HISTORY = "dsd_history.json"
 
@@ -94,6 +95,19 @@ class RunRecord:
             data = {"timeline": str(self._timeline), "history": history}
             replace(self._folder / _HISTORY, lambda file: file.write(json.dumps(data).encode()))
         self.history = history
+
+    def warn_if_unmeasured(self, index: int, start: int, end: int) -> None:
+        """Warns where a phase was to end by what no epoch of it, in [start, end), measured."""
+        until = self._timeline.phases[index].until
+        logs = self.history[start:end]
+        if until is not None and not any(until.monitor in each for each in logs):
+            warn_user(
+                f"A phase is to end when {until.monitor!r} stops improving, but "
+                f"{until.monitor!r} was in the logs of none of the {len(logs)} epochs that it "
+                f"took. Give fit validation_data for a name that begins with val_, or put what "
+                f"measures it before DSDSchedule in the list of callbacks; or give it to "
+                f"DSDLoop.end_epoch({{...}})."
+            )
 
     def best_epoch(self, epoch: int) -> int | None:
         """Returns the best epoch so far of the phase of `epoch`, if it is to be restored."""

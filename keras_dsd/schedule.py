@@ -1,6 +1,7 @@
 """DSDSchedule, the callback: a thin layer of Keras's hooks over the controller."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from keras_dsd import checks, doors, timelines
@@ -8,6 +9,7 @@ from keras_dsd.batch_norm import check_batches
 from keras_dsd.checks import shown
 from keras_dsd.controller import Controller
 from keras_dsd.hooks import Hooks
+from keras_dsd.observers import Observer, check_observers
 from keras_dsd.timeline import Phase, Timeline
 from keras_dsd.training import Trainer
 
@@ -18,7 +20,9 @@ class DSDSchedule(Hooks):
     Give `fit` at least as many epochs as the phases take; further ones extend the last phase.
     The phase of an epoch follows from its number alone, so `initial_epoch` goes on where an
     earlier run stopped. Every epoch's logs get `dsd_phase` (index) and `dsd_sparsity` (share of
-    zeros among the selected weights, measured); put this callback before those that read logs.
+    zeros among the selected weights, measured) and `dsd_epochs_left` (of the phase; at most, where
+    `until` may end it early); put this callback before those that read logs. Where `fit` shows its
+    progress, a line says what changes as a phase begins; otherwise that is logged.
 
     Args:
         dense: Epochs of the first phase, ordinary training; `0` starts from a trained model.
@@ -42,10 +46,13 @@ class DSDSchedule(Hooks):
             over these, of the pruned model, which runs on them as in training. Defaults to `None`:
             training goes on from the statistics of the dense model.
         batch_norm_batches: How many of them to take, at most. Defaults to `100`.
+        observers: What is told of the run as it goes on: `WeightHistory()`, `DSDTensorBoard(...)`,
+            or an `Observer` of your own. Defaults to none.
 
     Raises:
         TypeError: Epochs are not integers, `redense_lr` is not a number, or arguments are
-            missing or given both ways, or `batch_norm_data` is not what it says there.
+            missing or given both ways, or `batch_norm_data` or `observers` are not what it says
+            there.
         ValueError: Epochs are too few, `redense_lr` is not above 0, `phases` is empty, or
             `reset` or `leftover` unknown.
 
@@ -71,6 +78,7 @@ learning rate
         backup_dir: "str | os.PathLike[str] | None" = None,
         batch_norm_data: Any = None,
         batch_norm_batches: int = 100,
+        observers: Sequence[Observer] = (),
     ) -> None:
         lengths = {"dense": dense, "sparse": sparse, "redense": redense}
         if phases is None:
@@ -86,6 +94,7 @@ learning rate
         self.leftover = checks.choice("leftover", leftover, ("redense", "stop"))
         self.backup_dir = checks.path("backup_dir", backup_dir, "folder", "run/dsd")
         self._batches = check_batches(batch_norm_data, batch_norm_batches)
+        self.observers = check_observers(observers)
         self._controller: Controller | None = None
 
     def __repr__(self) -> str:
@@ -94,8 +103,9 @@ learning rate
     def controller(self, trainer: Trainer) -> Controller:
         """Returns what takes a model through the phases."""
         return Controller(
-            self.timeline, trainer, self.reset, self.leftover, self.backup_dir, self._batches
-        )
+            self.timeline, trainer, self.reset, self.leftover, self.backup_dir, self._batches,
+            self.observers,
+        )  # fmt: skip
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks model and epochs, before the first batch.
@@ -105,14 +115,14 @@ learning rate
                 passed through `apply`.
         """
         self._controller = self.controller(doors.door_of(self.model).trainer(self.model))
-        self._controller.start(self.params.get("epochs"))
+        self._controller.start(self.params.get("epochs"), bool(self.params.get("verbose")))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Enters the phase of `epoch`."""
         self._running().begin_epoch(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Adds `dsd_phase` and `dsd_sparsity` to the logs."""
+        """Adds `dsd_phase`, `dsd_sparsity` and `dsd_epochs_left` to the logs."""
         measured = self._running().end_epoch({} if logs is None else logs)
         if logs is not None:
             logs.update(measured)

@@ -97,6 +97,12 @@ class Side(Protocol):
     def unscale(self) -> None:
         """Takes that back, keeping what callbacks made of the learning rate meanwhile."""
 
+    def learning_rates(self) -> list[float]:
+        """Returns the learning rates that are not computed from the step, as they are now."""
+
+    def prints(self) -> bool:
+        """Returns whether this Keras prints its progress, and does not log it."""
+
     def masking(self) -> Callable[[], None]:
         """Returns what sets the weights now held, and their averages, to zero where pruned."""
 

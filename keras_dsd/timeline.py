@@ -141,6 +141,14 @@ class Timeline:
         """What the logs have to hold for phases that may end early, each once."""
         return tuple(dict.fromkeys(p.until.monitor for p in self.phases if p.until is not None))
 
+    def is_sparse(self, index: int) -> bool:
+        """Returns whether there is a phase of that index and it is sparse."""
+        return 0 <= index < len(self.phases) and isinstance(self.phases[index], SparsePhase)
+
+    def is_redense(self, index: int) -> bool:
+        """Returns whether there is a phase of that index and it is dense after a sparse one."""
+        return 0 < index < len(self.phases) and self.is_sparse(index - 1) > self.is_sparse(index)
+
     def starts(self, history: Sequence[Mapping[str, float]]) -> list[int]:
         """Returns the first epochs, counted from 0, of the phases begun so far.
 

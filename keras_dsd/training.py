@@ -6,6 +6,7 @@ from typing import Any
 from keras_dsd.batch_norm import Batches, estimate
 from keras_dsd.patches import Patch, in_force
 from keras_dsd.seam import PrunableWeight, Side
+from keras_dsd.words import rate_words
 
 
 class Trainer:
@@ -92,6 +93,14 @@ class Trainer:
             setattr(self.model, name, value)
         if lr != 1.0:
             self.model.train_function = self._scale_first(self.model.train_function, lr)
+
+    def prints(self) -> bool:
+        """Returns whether Keras prints its progress; it may have been told to log it."""
+        return self._side.prints()
+
+    def rate_words(self, lr: float) -> str:
+        """Returns what learning rate a phase trains at that multiplies it by `lr`."""
+        return rate_words(self._side.learning_rates(), self._side.is_scheduled(), lr)
 
     def end_epoch(self) -> None:
         """Notes that an epoch is over; its learning rate stands until the next one begins."""

@@ -24,6 +24,13 @@ def is_scheduled(optimizer: Any) -> bool:
     return rate is not None and not isinstance(rate, keras.Variable)
 
 
+def rates_of(optimizer: Any) -> list[float]:
+    """Returns the learning rates as they stand; an optimizer of `torch.optim` has one a group."""
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        return [float(group["lr"]) for group in optimizer.param_groups]
+    return [float(keras.ops.convert_to_numpy(optimizer.learning_rate))]
+
+
 def slots_of(optimizer: Any, variable: Any) -> dict[str, Any]:
     """Returns the slots of `variable` that have a value for each of its positions, by name."""
     index = optimizer._trainable_variables_indices.get(optimizer._var_key(variable))

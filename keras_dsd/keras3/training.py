@@ -74,6 +74,15 @@ class Side:
         """Takes that back."""
         self._rates.unscale()
 
+    def learning_rates(self) -> list[float]:
+        """Returns the learning rates that are not computed from the step."""
+        settable = [each for each in self.optimizers if not optimizer.is_scheduled(each)]
+        return [rate for each in settable for rate in optimizer.rates_of(each)]
+
+    def prints(self) -> bool:
+        """Returns whether Keras prints its progress, and does not log it."""
+        return bool(keras.config.is_interactive_logging_enabled())
+
     def masking(self) -> Callable[[], None]:
         """Returns what sets the weights now held, and their averages, to zero where pruned."""
         held = [weight for weight in self.weights if weight.mask_on_device is not None]

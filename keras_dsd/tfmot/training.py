@@ -97,6 +97,15 @@ class Side:
         """Takes that back."""
         self._rate.unscale()
 
+    def learning_rates(self) -> list[float]:
+        """Returns the learning rates that are not computed from the step."""
+        settable = [each for each in self.optimizers if not optimizer.is_scheduled(each)]
+        return [float(optimizer.get_learning_rate(each)) for each in settable]
+
+    def prints(self) -> bool:
+        """Returns whether Keras prints its progress, and does not log it."""
+        return bool(tf_keras.utils.is_interactive_logging_enabled())
+
     def masking(self) -> Callable[[], None]:
         """Returns what sets the weights now held, and their averages, to zero where pruned."""
         held = [weight for weight in self.weights if weight.mask is not None]

@@ -359,6 +359,66 @@ def test_the_progress_line_shows_phase_and_sparsity(digits, compiled, mlp, capsy
     assert "dsd_phase: 1.0000 - dsd_sparsity: 0.2998" in lines[1]
 
 
+@pytest.mark.parametrize("verbose", [1, 2, "auto"])
+def test_a_line_says_what_changes_as_a_phase_begins(verbose, digits, compiled, mlp, capsys):
+    model = compiled(dsd.apply(mlp()), "adam")
+    model.fit(*digits, epochs=4, verbose=verbose, callbacks=[dsd.DSDSchedule(2, 1, 1)])
+    lines = capsys.readouterr().out.splitlines()
+    said = [line for line in lines if line.startswith("DSD phase")]
+    assert said[0] == (
+        "DSD phase 1 of 3 begins at epoch 1: dense for 2 epochs; all weights train; "
+        "learning rate 0.001"
+    )
+    assert re.fullmatch(
+        r"DSD phase 2 of 3 begins at epoch 3: sparse for 1 epoch; pruned 355 of 1,184 weights in 2 "
+        r"tensors, masks took 0\.\d{3} s; optimizer slots of 355 weights begin anew; learning rate "
+        r"0\.001", said[1])  # fmt: skip
+    assert said[2] == (
+        "DSD phase 3 of 3 begins at epoch 4: dense for 1 epoch at 0.1 times the learning rate; "
+        "355 weights return from zero; optimizer slots of 355 weights begin anew; "
+        "learning rate 0.0001"
+    )
+    begins = [line for line in lines if line.startswith(("DSD phase", "Epoch"))]
+    assert [line[:5] for line in begins] == ["DSD p", "Epoch", "Epoch", "DSD p", "Epoch", "DSD p",
+                                             "Epoch"]  # fmt: skip
+
+
+def test_nothing_is_printed_where_fit_is_silent(digits, compiled, mlp, capfd):
+    model = compiled(dsd.apply(mlp()))
+    model.fit(*digits, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1)])
+    assert capfd.readouterr().out == ""
+
+
+def test_what_changes_is_logged_where_keras_logs_its_progress(digits, compiled, mlp, capsys):
+    model = compiled(dsd.apply(mlp()))
+    config = keras.utils if PATH == "tf_keras" else keras.config
+    config.disable_interactive_logging()
+    try:
+        model.fit(*digits, epochs=3, verbose=2, callbacks=[dsd.DSDSchedule(1, 1, 1)])
+    finally:
+        config.enable_interactive_logging()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_rate_that_is_computed_is_named_as_that(digits, compiled, mlp, capsys):
+    rate = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
+    model = compiled(dsd.apply(mlp()), keras.optimizers.SGD(rate))
+    model.fit(*digits, epochs=3, verbose=2, callbacks=[dsd.DSDSchedule(1, 1, 1)])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("DSD phase")]
+    assert lines[1].endswith("; learning rate: what its schedule says")
+    assert lines[2].endswith("; learning rate: 0.1 times what its schedule says")
+
+
+@pytest.mark.parametrize(
+    ("leftover", "left"), [("redense", [1, 0, 0, 1, 0]), ("stop", [1, 0, 0, 0])]
+)
+def test_logs_say_how_many_epochs_a_phase_has_left(leftover, left, digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+    schedule = dsd.DSDSchedule(2, 1, 1, leftover=leftover)
+    history = model.fit(*digits, epochs=5, verbose=0, callbacks=[schedule]).history
+    assert history["dsd_epochs_left"] == left
+
+
 def test_logging_says_when_a_phase_begins(digits, compiled, mlp, caplog):
     model = compiled(dsd.apply(mlp()))
     verbosity = logging.get_verbosity()
@@ -371,9 +431,9 @@ def test_logging_says_when_a_phase_begins(digits, compiled, mlp, caplog):
     lines = [record.getMessage() for record in caplog.records if "DSD phase" in record.getMessage()]
     assert lines[0].startswith("DSD phase 1 of 3 begins at epoch 1: dense for 2 epochs;")
     assert re.fullmatch(
-        r"DSD phase 2 of 3 begins at epoch 3: sparse for 1 epoch; pruned 355 of 1184 weights in 2 "
-        r"tensors, masks took 0\.\d{3} s", lines[1])  # fmt: skip
-    assert lines[2].endswith("at 0.1 times the learning rate; 355 weights return from zero")
+        r"DSD phase 2 of 3 begins at epoch 3: sparse for 1 epoch; pruned 355 of 1,184 weights in 2 "
+        r"tensors, masks took 0\.\d{3} s; .*", lines[1])  # fmt: skip
+    assert "at 0.1 times the learning rate; 355 weights return from zero;" in lines[2]
 
 
 def test_csv_and_history_carry_what_is_measured(digits, compiled, mlp, tmp_path):
@@ -382,9 +442,9 @@ def test_csv_and_history_carry_what_is_measured(digits, compiled, mlp, tmp_path)
     model.fit(*digits, epochs=3, verbose=0,
               callbacks=[dsd.DSDSchedule(1, 1, 1), callbacks.CSVLogger(path)])  # fmt: skip
     rows = [line.split(",") for line in path.read_text().splitlines()]
-    assert rows[0][:4] == ["epoch", "dsd_phase", "dsd_sparsity", "loss"]
-    assert [row[1] for row in rows[1:]] == ["0", "1", "2"]
-    assert float(rows[2][2]) == pytest.approx(355 / 1184)
+    assert rows[0][:5] == ["epoch", "dsd_epochs_left", "dsd_phase", "dsd_sparsity", "loss"]
+    assert [row[2] for row in rows[1:]] == ["0", "1", "2"]
+    assert float(rows[2][3]) == pytest.approx(355 / 1184)
 
 
 def test_two_schedules_in_one_fit_are_refused(digits, compiled, mlp):
