@@ -58,13 +58,19 @@ def check_batches(data: Any, number: Any) -> Batches | None:
     )
 
 
-def estimate(layers: Sequence[Any], forward: Callable[[Any], object], batches: Batches) -> int:
+def estimate(
+    layers: Sequence[Any],
+    forward: Callable[[Any], object],
+    batches: Batches,
+    told: Callable[[str], None],
+) -> int:
     """Sets the moving mean and variance of layers to the means over batches.
 
     Args:
         layers: BatchNormalization layers, of either Keras, that train.
         forward: Runs the model on the inputs of a batch, as in training.
         batches: What to run it on.
+        told: Called after each batch, with words on it.
 
     Returns:
         The number of batches.
@@ -86,6 +92,7 @@ def estimate(layers: Sequence[Any], forward: Callable[[Any], object], batches: B
                 error.add_note("This was a batch of DSDSchedule's batch_norm_data.")
                 raise
             number += 1
+            told("batches for BatchNormalization")
             for total, each in zip(sums, statistics, strict=True):
                 total += each.numpy()
         if not number:

@@ -30,7 +30,7 @@ from keras_dsd.training import Trainer
 from keras_dsd.words import say, warn_user
 from keras_dsd.zeros import measure
 
-# Masks that take longer get a progress bar.
+# What takes longer where phases meet gets a progress bar.
 _SECONDS_WITHOUT_BAR = 1.0
 
 
@@ -141,7 +141,7 @@ class Controller:
             if is_start:
                 self._tell_of_redense_end(index - 1)
                 self._tell(BEFORE_PRUNING, index)
-            with self._mask_bar() as told:
+            with self._bar(len(self._trainer.weights)) as told:
                 change = prune(self._trainer.weights, phase.sparsity, slots, told)
         else:
             if is_start and self._timeline.is_sparse(index - 1):
@@ -153,7 +153,8 @@ class Controller:
         words = [change.words, slots.words, self._trainer.rate_words(phase.lr)]
         if isinstance(phase, SparsePhase) and is_start:
             if self._batches:
-                words.insert(1, self._trainer.estimate_batch_norms(self._batches))
+                with self._bar(self._batches.number) as told:
+                    words.insert(1, self._trainer.estimate_batch_norms(self._batches, told))
             self._tell(AFTER_PRUNING, index)
         self._index, self._start = index, epoch if is_start else None
         self._announce(index, epoch, "; ".join(filter(None, words)))
@@ -247,8 +248,7 @@ class Controller:
         if self._timeline.is_redense(index):
             self._tell(LAST_REDENSE_EPOCH, index)
 
-    def _mask_bar(self) -> AbstractContextManager[Callable[[str], None]]:
-        total = len(self._trainer.weights)
+    def _bar(self, total: int) -> AbstractContextManager[Callable[[str], None]]:
         return progress_bar(self._is_shown, total, 0, after=_SECONDS_WITHOUT_BAR)
 
     def _is_pruned(self) -> bool:

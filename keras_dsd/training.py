@@ -67,14 +67,18 @@ class Trainer:
         """Sets all slots of the optimizers back to their initial value, but moving averages."""
         self._side.clear_optimizers()
 
-    def estimate_batch_norms(self, batches: Batches) -> str:
+    def estimate_batch_norms(self, batches: Batches, told: Callable[[str], None]) -> str:
         """Estimates the statistics of BatchNormalization anew, and says of what.
+
+        Args:
+            batches: What to estimate them from.
+            told: Called after each batch, with words on it.
 
         Raises:
             ValueError: There are no batches.
         """
         layers = self._side.batch_norms
-        number = estimate(layers, self._side.forward, batches) if layers else 0
+        number = estimate(layers, self._side.forward, batches, told) if layers else 0
         return f"statistics of {len(layers)} BatchNormalizations estimated from {number} batches"
 
     def use_step(self, *, masked: bool, lr: float) -> None:

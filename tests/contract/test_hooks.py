@@ -4,11 +4,13 @@ import re
 import warnings
 
 import numpy as np
+import paths
 import pytest
 from absl import logging
 from paths import PATH, keras, left_behind, rate, seed
 
 import keras_dsd as dsd
+from keras_dsd import controller
 
 callbacks = keras.callbacks
 
@@ -387,6 +389,20 @@ def test_nothing_is_printed_where_fit_is_silent(digits, compiled, mlp, capfd):
     model = compiled(dsd.apply(mlp()))
     model.fit(*digits, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1)])
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("verbose", [0, 2])
+def test_a_bar_shows_what_takes_long_where_phases_meet(verbose, digits, capfd, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(controller, "_SECONDS_WITHOUT_BAR", 0.0)
+    model = paths.compiled(dsd.apply(paths.classifier("conv")), metrics=None)
+    batches = [(digits[0][:32], digits[1][:32])] * 3
+    schedule = dsd.DSDSchedule(0, 1, 1, batch_norm_data=batches)
+    model.fit(*digits, epochs=2, verbose=verbose, callbacks=[schedule])
+    bar = capfd.readouterr().err
+    for words in ("dense_1/kernel", "batches for BatchNormalization", "3/3"):
+        assert (words in bar) == bool(verbose)
 
 
 def test_what_changes_is_logged_where_keras_logs_its_progress(digits, compiled, mlp, capsys):

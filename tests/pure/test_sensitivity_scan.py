@@ -419,6 +419,15 @@ def test_the_bar_shows_on_stderr_what_was_done(capfd, monkeypatch):
     assert out == "" and "[bold]/kernel at 0.5" in err and "2/3" in err
 
 
+@pytest.mark.parametrize(("after", "shown"), [(60.0, False), (1e-9, True)])
+def test_what_is_over_soon_needs_no_bar(after, shown, capfd, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with progress_bar(True, total=1, done=0, after=after) as advance:
+        assert capfd.readouterr() == ("", "")
+        advance("a/kernel")
+    assert ("a/kernel" in capfd.readouterr().err) == shown
+
+
 def test_what_draws_is_imported_only_when_it_is_used():
     code = (
         "import keras_dsd, sys; keras_dsd.sensitivity;"
