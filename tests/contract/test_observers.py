@@ -115,6 +115,13 @@ def test_a_run_that_goes_on_tells_of_what_it_comes_to(run):
     ]  # fmt: skip
 
 
+def test_a_run_that_goes_on_within_a_phase_tells_of_no_beginning(run):
+    phases = [SPARSE, dsd.DensePhase(2)]
+    model = run(phases, epochs=3)[1]
+    seen, _ = run(phases, initial_epoch=2, model=model)
+    assert [name for name, *_ in seen.calls if " " in name] == ["last re-dense epoch"]
+
+
 def test_a_loop_of_ones_own_tells_too(digits):
     model, seen = compiled(dsd.apply(classifier()), "adam"), Seen()
     schedule = dsd.DSDSchedule(1, 1, 1, observers=[seen])

@@ -178,3 +178,10 @@ def test_a_timeline_plots_itself(tmp_path):
     ]
     assert axes.get_xlim() == (0, 10) and axes.get_xlabel() == "epoch"
     figure.savefig(tmp_path / "timeline.png")
+
+
+def test_a_dense_phase_is_redense_where_weights_return():
+    phases = [dsd.DensePhase(1), dsd.DensePhase(1), dsd.SparsePhase(1), dsd.DensePhase(1)]
+    timeline = dsd.DSDSchedule(phases=phases).timeline
+    assert [timeline.is_sparse(i) for i in range(-1, 5)] == [False] * 3 + [True] + [False] * 2
+    assert [timeline.is_redense(i) for i in range(-1, 5)] == [False] * 4 + [True, False]
