@@ -200,6 +200,7 @@ def test_errors(digits, mlp):
         loop.apply_masks()
 
 
+@pytest.mark.slow
 def test_the_example_runs():
     flags = ["--keras=2" if keras.__name__ == "tf_keras" else "--keras=3", "--epochs=1"]
     done = subprocess.run([sys.executable, str(EXAMPLE), *flags], capture_output=True, text=True)

@@ -12,7 +12,8 @@ from paths import PATH
 QUICKSTART = pathlib.Path(__file__).parents[2] / "examples" / "quickstart.py"
 
 
-@pytest.mark.parametrize("dense", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("dense", [0, 1])
 def test_quickstart(dense, tmp_path):
     keras = "2" if PATH == "tf_keras" else "3"
     flags = [f"--keras={keras}", f"--dense={dense}", "--sparse=1", "--redense=1", "--sparsity=0.5",
