@@ -45,8 +45,8 @@ def as_text(table: Table) -> str:
         for cells in rows:
             drawn.add_row(*map(Text, cells))  # brackets in a path are no markup
         drawn.add_section()
-    console = Console(width=_WIDE, color_system=None, force_terminal=False, force_jupyter=False)
-    lines = ("".join(part.text for part in each) for each in console.render_lines(drawn, pad=False))
+    drawn_lines = Console(width=_WIDE).render_lines(drawn, pad=False)
+    lines = ("".join(part.text for part in each) for each in drawn_lines)  # without their styles
     return "\n".join([*map(str.rstrip, lines), *table.lines])
 
 
@@ -57,7 +57,7 @@ def as_rich(table: Table) -> "RenderableType":
     """
     from rich.text import Text
 
-    return Text(as_text(table), overflow="fold")
+    return Text(as_text(table))
 
 
 def as_html(
