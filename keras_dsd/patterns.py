@@ -70,6 +70,11 @@ class Block:
                 scores[start : start + step] = of_blocks
         return np.minimum(pooled, np.finfo(pooled.dtype).max, out=pooled)
 
+    def magnitudes(self, kernel: np.ndarray, layout: Layout) -> np.ndarray:
+        """Returns the scores in the unit of the weights: averages where `pooling` is `"avg"`."""
+        scores = self.scores(kernel, layout)
+        return scores / (self.height * self.width) if self.pooling == "avg" else scores
+
     def expand(self, kept: np.ndarray, shape: tuple[int, ...], layout: Layout) -> np.ndarray:
         """Returns the mask of a kernel of which the blocks are kept that `kept` says."""
         mask = np.ones(layout.sizes(shape), bool)

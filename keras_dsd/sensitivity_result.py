@@ -10,10 +10,11 @@ from keras_dsd.checks import shown
 from keras_dsd.figures import new_figure
 from keras_dsd.recommendation import Curve
 from keras_dsd.selection import whole
-from keras_dsd.text_table import shape_text, table
+from keras_dsd.text_table import Table, as_html, as_rich, as_text, shape_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
 _BETTER = {"min": "smaller is better", "max": "larger is better"}
 
@@ -132,17 +133,32 @@ class Sensitivity:
         return json.dumps(self.to_dict(), indent=1)
 
     def render(self) -> str:
-        """Returns a table in plain text."""
-        rows = [("weight", "shape", "size", *(f"{100 * level:.6g}%" for level in self.levels))]
-        for point in self.points:
-            values = (f"{value:.4g}" for value in point.values)
-            rows.append((point.path, shape_text(point.shape), f"{point.size:,}", *values))
-        rows.append(("total", "", f"{self.size:,}", *("" for _ in self.levels)))
-        last = f"nothing pruned: {self.baseline:.4g} ({_BETTER[self.mode]})"
-        return "\n".join([*table(rows, left=(0, 1)), last])
+        """Returns a table in plain text, however wide."""
+        return as_text(self._table())
 
     def __str__(self) -> str:
         return self.render()
+
+    def __rich__(self) -> "RenderableType":
+        """Returns what `rich.print` shows."""
+        return as_rich(self._table())
+
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows."""
+        table = self._table()
+        caption = "Value of evaluate with one weight pruned, by the share of it that is"
+        return as_html(table, caption, lines=table.lines)
+
+    def _table(self) -> Table:
+        rows = [
+            (point.path, shape_text(point.shape), f"{point.size:,}",
+             *(f"{value:.4g}" for value in point.values))
+            for point in self.points
+        ]  # fmt: skip
+        head = ("weight", "shape", "size", *(f"{100 * level:.6g}%" for level in self.levels))
+        total = ("total", "", f"{self.size:,}", *("" for _ in self.levels))
+        last = f"nothing pruned: {self.baseline:.4g} ({_BETTER[self.mode]})"
+        return Table(head, rows, [total], (0, 1), [last])
 
     def plot(self) -> "Figure":
         """Returns a figure: a line for each weight, and the baseline, dashed.

@@ -1,15 +1,24 @@
-"""How sparse each weight is, and what stays dense and why: data first, then text."""
+"""How sparse each weight is, and what stays dense and why: data first, then tables."""
 
 import dataclasses
+import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_dsd.patterns import Block, num_covered
 from keras_dsd.seam import PrunableWeight
-from keras_dsd.text_table import shape_text, table
+from keras_dsd.text_table import Table, as_html, as_rich, as_text, shape_text
+from keras_dsd.thresholds import thresholds
 from keras_dsd.zeros import num_zeros
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_HEAD = ("weight", "shape", "size", "share", "asked", "measured", "threshold", "mask")
+_EMPTY = "no weights yet: the model is not built"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +34,10 @@ class WeightSparsity:
         masked: Whether it is zero where the mask of a sparse phase prunes it.
         uncovered: Number of values at its edge that make no whole block or group of the pattern;
             these stay dense.
+        threshold: The smallest magnitude that is kept, of a block the smallest pooled one: that
+            the mask keeps or, where none is in force, that a sparse phase would keep if it began
+            now. None with N:M, and where it can't be told, as with NaN in the weight.
+        share: Its part of all values in the report, of what is left dense too, a fraction.
     """
 
     path: str
@@ -33,11 +46,13 @@ class WeightSparsity:
     measured: float
     masked: bool
     uncovered: int = 0
+    threshold: float | None = None
+    share: float = 0.0
 
     @property
     def size(self) -> int:
         """Number of values."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +72,7 @@ class SkippedWeight:
     @property
     def size(self) -> int:
         """Number of values."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,36 +97,90 @@ class SparsityReport:
     @property
     def sparsity(self) -> float:
         """Share of zeros among them, a fraction, measured."""
-        return sum(w.measured * w.size for w in self.weights) / max(self.size, 1)
+        return self._num_zeros / max(self.size, 1)
+
+    @property
+    def total_size(self) -> int:
+        """Number of values in all weights here, those left dense too."""
+        return self.size + sum(weight.size for weight in self.skipped)
+
+    @property
+    def total_sparsity(self) -> float:
+        """Share of all these that is zero in the weights that DSD prunes, a fraction, measured."""
+        return self._num_zeros / max(self.total_size, 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values: lists, dicts, numbers and text."""
+        """Returns plain values: lists, dicts, numbers and text.
+
+        `"weights"` and `"skipped"` are lists of rows: `pandas.DataFrame(found["weights"])`.
+        """
         return {
             "weights": [_row(weight) for weight in self.weights],
             "skipped": [_row(weight) for weight in self.skipped],
             "size": self.size,
             "sparsity": self.sparsity,
+            "total_size": self.total_size,
+            "total_sparsity": self.total_sparsity,
             "notes": list(self.notes),
         }
 
+    def to_json(self) -> str:
+        """Returns `to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=1)
+
     def render(self) -> str:
-        """Returns a table in plain text."""
-        if not self.weights and not self.skipped:
-            return "no weights yet: the model is not built"
-        rows: list[tuple[str, ...]] = [("weight", "shape", "size", "asked", "measured", "mask")]
-        for w in self.weights:
-            held = "held" if w.masked else "-"
-            rows.append((w.path, shape_text(w.shape), f"{w.size:,}", f"{w.asked:.2%}",
-                         f"{w.measured:.2%}", held))  # fmt: skip
-        rows.append(("total", "", f"{self.size:,}", "", f"{self.sparsity:.2%}", ""))
-        lines = [*table(rows, left=(0, 1, 5)), *self.notes]
-        lines += [f"edge left dense: {w.uncovered:,} values of {w.path}"
-                  for w in self.weights if w.uncovered]  # fmt: skip
-        lines += [f"left dense: {_text_of(reason, group)}" for reason, group in self._by_reason()]
-        return "\n".join(lines)
+        """Returns a table in plain text, however wide."""
+        return as_text(self._table()) if self._has_weights else _EMPTY
 
     def __str__(self) -> str:
         return self.render()
+
+    def __rich__(self) -> "RenderableType":
+        """Returns what `rich.print` shows."""
+        return as_rich(self._table()) if self._has_weights else _EMPTY
+
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows."""
+        total = max(self.total_size, 1)
+        rest = [
+            (w.path, shape_text(w.shape), f"{w.size:,}", f"{w.size / total:.2%}",
+             f"left dense: {w.reason}")
+            for w in self.skipped
+        ]  # fmt: skip
+        caption = f"{len(self.weights)} weights that DSD prunes, {len(rest)} that it leaves dense"
+        caption = caption if self._has_weights else _EMPTY
+        return as_html(self._table(), caption, rest, self._remarks())
+
+    @property
+    def _has_weights(self) -> bool:
+        return bool(self.weights or self.skipped)
+
+    @property
+    def _num_zeros(self) -> float:
+        return sum(w.measured * w.size for w in self.weights)
+
+    def _table(self) -> Table:
+        rows = [
+            (w.path, shape_text(w.shape), f"{w.size:,}", f"{w.share:.2%}", f"{w.asked:.2%}",
+             f"{w.measured:.2%}", "-" if w.threshold is None else f"{w.threshold:.4g}",
+             "held" if w.masked else "-")
+            for w in self.weights
+        ]  # fmt: skip
+        dense = [f"left dense: {_text_of(reason, group)}" for reason, group in self._by_reason()]
+        return Table(_HEAD, rows, list(self._totals()), (0, 1, 7), [*self._remarks(), *dense])
+
+    def _totals(self) -> Iterator[tuple[str, ...]]:
+        left = self.total_size - self.size
+        of_all = [("left dense", left, ""), ("all", self.total_size, f"{self.total_sparsity:.2%}")]
+        rows = [("total", self.size, f"{self.sparsity:.2%}"), *(of_all if self.skipped else ())]
+        for name, size, measured in rows:
+            share = f"{size / max(self.total_size, 1):.2%}"
+            yield (name, "", f"{size:,}", share, "", measured, "", "")
+
+    def _remarks(self) -> list[str]:
+        edges = [f"edge left dense: {w.uncovered:,} values of {w.path}"
+                 for w in self.weights if w.uncovered]  # fmt: skip
+        return [*self.notes, *edges]
 
     def _by_reason(self) -> Iterable[tuple[str, list[SkippedWeight]]]:
         groups: dict[str, list[SkippedWeight]] = {}
@@ -129,9 +198,11 @@ def make_report(
         weights: What DSD prunes.
         skipped: What it leaves dense.
     """
-    weights = list(weights)
-    measured = tuple(_measure(weight) for weight in weights)
-    return SparsityReport(measured, tuple(skipped), tuple(_notes(weights)))
+    weights, skipped = list(weights), tuple(skipped)
+    measured = [_measure(*pair) for pair in zip(weights, thresholds(weights), strict=True)]
+    total = sum(w.size for w in measured) + sum(w.size for w in skipped)
+    shared = (dataclasses.replace(w, share=w.size / max(total, 1)) for w in measured)
+    return SparsityReport(tuple(shared), skipped, tuple(_notes(weights)))
 
 
 def _notes(weights: Sequence[PrunableWeight]) -> Iterator[str]:
@@ -153,7 +224,7 @@ def _is_of_another_sparsity(weight: PrunableWeight) -> bool:
     return abs(int(np.count_nonzero(~mask)) - asked) > at_once
 
 
-def _measure(weight: PrunableWeight) -> WeightSparsity:
+def _measure(weight: PrunableWeight, threshold: float | None) -> WeightSparsity:
     values, mask = weight.numpy(), weight.mask
     return WeightSparsity(
         path=weight.path,
@@ -162,6 +233,7 @@ def _measure(weight: PrunableWeight) -> WeightSparsity:
         measured=num_zeros(values, mask) / max(values.size, 1),
         masked=mask is not None and not mask.all() and not values[~mask].any(),
         uncovered=values.size - num_covered(weight.shape, weight.pattern, weight.layout),
+        threshold=threshold,
     )
 
 

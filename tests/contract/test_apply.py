@@ -133,13 +133,17 @@ def test_report_as_data_and_as_text(digits, compiled, mlp):
         model.fit(*digits, verbose=0, callbacks=[dsd.DSDSchedule(phases=[dsd.SparsePhase(1)])])
     found = dsd.report(model)
     data = found.to_dict()
-    assert data["weights"][0] == {
-        "path": IN + "dense/kernel", "shape": [64, 16], "size": 1024, "asked": 0.5, "measured": 0.5,
-        "masked": True, "uncovered": 0,
+    weight = dsd.weights(model)[0]
+    threshold = float(np.abs(weight.numpy()[weight.mask]).min())
+    assert threshold > 0 and data["weights"][0] == {
+        "path": IN + "dense/kernel", "shape": [64, 16], "size": 1024, "share": 1024 / 1210,
+        "asked": 0.5, "measured": 0.5, "threshold": threshold, "masked": True, "uncovered": 0,
     }  # fmt: skip
     assert data["size"] == 1184 and data["sparsity"] == found.sparsity == 0.5
+    assert data["total_size"] == 1210
     lines = found.render().splitlines()
-    assert lines[2].split() == f"{IN}dense/kernel 64 x 16 1,024 50.00% 50.00% held".split()
+    expected = f"{IN}dense/kernel 64 x 16 1,024 84.63% 50.00% 50.00% {threshold:.4g} held"
+    assert lines[2].split() == expected.split()
     assert lines[-1].startswith(f"left dense: {IN}dense/bias, {IN}dense_1/bias (not a kernel")
     assert str(found) == found.render()
 
