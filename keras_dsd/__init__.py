@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from keras_dsd.loading import register_with_tf_keras
 
 if TYPE_CHECKING:
+    from keras_dsd import plots as plots
     from keras_dsd import timelines as timelines
     from keras_dsd.api import apply, report, strip, weights
     from keras_dsd.loop import DSDLoop
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from keras_dsd.schedule import DSDSchedule
     from keras_dsd.sensitivity_scan import sensitivity
     from keras_dsd.timeline import DensePhase, SparsePhase
+    from keras_dsd.weight_history import WeightHistory
 
 __version__ = "0.1.0"
 
@@ -28,6 +30,7 @@ __all__ = [
     "DensePhase",
     "Plateau",
     "SparsePhase",
+    "WeightHistory",
     "apply",
     "report",
     "sensitivity",
@@ -43,20 +46,22 @@ _HOMES = {
     "DensePhase": "keras_dsd.timeline",
     "Plateau": "keras_dsd.plateau",
     "SparsePhase": "keras_dsd.timeline",
+    "WeightHistory": "keras_dsd.weight_history",
     "apply": "keras_dsd.api",
     "report": "keras_dsd.api",
     "sensitivity": "keras_dsd.sensitivity_scan",
     "strip": "keras_dsd.api",
     "weights": "keras_dsd.api",
 }
+_MODULES = {"plots": "keras_dsd.plots", "timelines": "keras_dsd.timelines"}
 
 
 register_with_tf_keras()
 
 
 def __getattr__(name: str) -> Any:
-    if name == "timelines":
-        return importlib.import_module("keras_dsd.timelines")
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
@@ -65,4 +70,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "timelines"})
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING
 
 from keras_dsd import checks
 from keras_dsd.checks import shown
-from keras_dsd.figures import new_figure
+from keras_dsd.figures import new_figure, shade
 from keras_dsd.plateau import Plateau
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_COLOURS = {"dense": "tab:blue", "sparse": "tab:orange"}
 
 
 def _check_phase(phase: "DensePhase | SparsePhase") -> None:
@@ -195,10 +193,8 @@ class Timeline:
         for phase in self.phases:
             kind = "sparse" if isinstance(phase, SparsePhase) else "dense"
             end = start + phase.epochs
-            axes.axvspan(start, end, color=_COLOURS[kind], alpha=0.3, linewidth=0)
+            shade(axes, start, end, kind, _title(phase))
             axes.plot([start, end], [phase.lr] * 2, color="black")
-            axes.text((start + end) / 2, 1.02, _title(phase), ha="center", va="bottom",
-                      transform=axes.get_xaxis_transform(), fontsize="small")  # fmt: skip
             start = end
         axes.set_xlim(0, start)
         axes.set_yscale("log")

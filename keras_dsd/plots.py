@@ -1,0 +1,243 @@
+"""Figures of runs: from what was kept of them, and nothing else.
+
+Each function returns a matplotlib Figure that belongs to no window: `figure.savefig("x.png")`
+writes it. matplotlib comes with the extra `plots`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from keras_dsd import checks, curve_figures, weight_figures
+from keras_dsd.checks import shown
+from keras_dsd.observers import FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH
+from keras_dsd.sensitivity_result import Sensitivity
+from keras_dsd.snapshots import Snapshot
+from keras_dsd.timeline import Timeline
+from keras_dsd.weight_history import WeightHistory
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from keras_dsd.schedule import DSDSchedule
+
+__all__ = [
+    "comparison",
+    "learning_curves",
+    "returned_weights",
+    "sensitivity",
+    "weight_distributions",
+]
+
+
+def weight_distributions(
+    weights: WeightHistory | Sequence[Snapshot], path: str | None = None
+) -> "Figure":
+    """Draws how the values of weights are spread at each moment, as the paper's figure does.
+
+    There is a panel for each moment, with a column of them for each sparse phase; all have the same
+    axes and bins. Weights that returned are drawn in another colour where it is known which did.
+    Exact zeros have a bar of their own at zero. Bars higher than the panel are cut, so that the
+    pruned and those that just returned do not crush the rest; a text says how many are at zero. The
+    farthest thousandth of the weights is beyond the axes.
+
+    Args:
+        weights: A `WeightHistory`, or snapshots of one.
+        path: The path of one weight, without the model's own name. Defaults to `None`: all weights
+            together, counted in the bins of the one that has the widest.
+
+    Returns:
+        The figure.
+
+    Raises:
+        TypeError: `weights` or `path` is something else.
+        ValueError: Nothing was kept, or of no such weight.
+        ImportError: matplotlib is not installed.
+    """
+    return weight_figures.draw_distributions(_chosen(weights, path), path)
+
+
+def returned_weights(
+    weights: WeightHistory | Sequence[Snapshot], path: str | None = None
+) -> "Figure":
+    """Draws where weights that were pruned and returned ended up, against those that stayed.
+
+    There is a panel for the first epoch of each re-dense phase, and one for the last, each with
+    magnitudes, as shares of the group: those that returned, and those that stayed. Dashed lines
+    mark the medians. The legend says them, and the share that is as large as what the mask kept:
+    at least the threshold below which its tensor was pruned.
+
+    Args:
+        weights: A `WeightHistory`, or snapshots of one.
+        path: The path of one weight, without the model's own name. Defaults to `None`: all weights
+            together.
+
+    Returns:
+        The figure.
+
+    Raises:
+        TypeError: `weights` or `path` is something else.
+        ValueError: No re-dense epoch was kept of which it is known what returned, or of no such
+            weight.
+        ImportError: matplotlib is not installed.
+    """
+    redense = [
+        each
+        for each in _chosen(weights, path)
+        if each.name in (FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH)
+    ]
+    found = [each for each in redense if not each.note]
+    if not found:
+        why = redense[0].note if redense else "it has no re-dense epoch"
+        raise ValueError(
+            f"Expected `weights` to know which weights returned. Received: weights="
+            f"{shown(weights)}: {why}. Give a WeightHistory of a run that trained its sparse "
+            f"phase's end and a re-dense epoch."
+        )
+    return weight_figures.draw_returned(found, path)
+
+
+def learning_curves(
+    history: Any,
+    metrics: Sequence[str] | None = None,
+    timeline: "Timeline | DSDSchedule | None" = None,
+) -> "Figure":
+    """Draws what a run measured at each epoch's end, with its phases shaded.
+
+    Without `timeline`, phases count as sparse by what was measured: where `dsd_sparsity` rises by
+    more than 0.01 as they begin. The first phase in the history, before which nothing is known,
+    does where it falls by as much as the next one begins or, if there is no next one, where it is
+    above 0.01. So give `timeline` where a sparse phase follows a sparser one without a dense one
+    between, and where a history begins within a re-dense phase.
+
+    Args:
+        history: What `fit` returned, or its dict from names to one value an epoch. It needs
+            `dsd_phase` and, without `timeline`, `dsd_sparsity`, as the logs of a run with
+            `DSDSchedule` have them. A dict counts as beginning with the first epoch.
+        metrics: Names such as `"loss"`; each has axes of its own, with `"val_loss"`, dashed, where
+            it was measured. Defaults to `None`: all but learning rates and what DSD adds.
+        timeline: The run's `Timeline` or `DSDSchedule`. Defaults to `None`.
+
+    Returns:
+        The figure.
+
+    Raises:
+        TypeError: An argument is something else.
+        ValueError: The history has no epoch, no `dsd_phase`, or none of a metric.
+        ImportError: matplotlib is not installed.
+    """
+    logs, epochs = _logs_of(history)
+    names = curve_figures.metrics_of(logs) if metrics is None else _names(metrics, logs)
+    phases = curve_figures.phases_of(logs, epochs, _timeline_of(timeline))
+    return curve_figures.draw_curves(logs, epochs, names, phases)
+
+
+def sensitivity(scan: Sensitivity) -> "Figure":
+    """Draws what `dsd.sensitivity` measured: `scan.plot()`.
+
+    Args:
+        scan: What it returned.
+
+    Returns:
+        The figure.
+
+    Raises:
+        TypeError: `scan` is something else.
+        ImportError: matplotlib is not installed.
+    """
+    if not isinstance(scan, Sensitivity):
+        raise _not_a("scan", scan, "what dsd.sensitivity(model, evaluate) returns")
+    return scan.plot()
+
+
+def comparison(result: Any) -> "Figure":
+    """Draws what `dsd.compare` measured: `result.plot()`.
+
+    Args:
+        result: What it returned.
+
+    Returns:
+        The figure.
+
+    Raises:
+        TypeError: `result` is something else.
+        ImportError: matplotlib is not installed.
+    """
+    if not callable(getattr(result, "plot", None)):
+        raise _not_a("result", result, "what dsd.compare(...) returns")
+    figure: Figure = result.plot()
+    return figure
+
+
+def _not_a(name: str, value: object, wanted: str) -> TypeError:
+    return TypeError(
+        f"Expected `{name}` to be {wanted}. Received: {name}={shown(value)} of type "
+        f"{type(value).__name__}. Give that."
+    )
+
+
+def _chosen(weights: Any, path: Any) -> list[Snapshot]:
+    """Returns the snapshots that have a path, at least one."""
+    wanted = "a WeightHistory that a run was watched with, or a list of its snapshots"
+    of = weights.snapshots if isinstance(weights, WeightHistory) else weights
+    if isinstance(of, str | bytes) or not isinstance(of, Sequence):
+        raise _not_a("weights", weights, wanted)
+    if not all(isinstance(each, Snapshot) for each in of):
+        raise _not_a("weights", weights, wanted)
+    if path is not None and not isinstance(path, str):
+        raise _not_a("path", path, "the path of a weight as a str, such as 'dense/kernel', or None")
+    found = [each for each in of if each.select(path)]
+    if found:
+        return found
+    if of and path is not None:
+        paths = ", ".join(dict.fromkeys(known for each in of for known in each.paths))
+        raise ValueError(
+            f"Expected `path` to be that of a weight that was watched: {paths}. Received: "
+            f"path={shown(path)}. Give one of these, or None for all."
+        )
+    raise ValueError(
+        f"Expected `weights` to have kept a moment. Received: weights={shown(weights)}, which has "
+        f"kept none. Train with DSDSchedule(..., observers=[dsd.WeightHistory()]) up to its sparse "
+        f"phase, or see that its path is right."
+    )
+
+
+def _logs_of(history: Any) -> tuple[dict[str, list[float]], list[int]]:
+    """Returns the values of each name, and the epochs, from 0, that they were measured at."""
+    logs = getattr(history, "history", history)
+    if not isinstance(logs, Mapping):
+        raise _not_a("history", history, "what fit returned, or its dict of lists")
+    found = {str(name): list(values) for name, values in logs.items()}
+    longest = max(map(len, found.values()), default=0)
+    epochs = list(getattr(history, "epoch", ())) or list(range(longest))
+    if not epochs or "dsd_phase" not in found:
+        raise ValueError(
+            f"Expected `history` to be of a run with DSDSchedule, of one epoch or more. Received: "
+            f"history of {len(epochs)} epochs with {', '.join(found) or 'nothing'}. Call fit with "
+            f"callbacks=[dsd.DSDSchedule(...)]."
+        )
+    return found, epochs
+
+
+def _timeline_of(timeline: Any) -> Timeline | None:
+    found = getattr(timeline, "timeline", timeline)
+    if not isinstance(found, Timeline | None):
+        raise _not_a("timeline", timeline, "a DSDSchedule, its timeline, or None")
+    return found
+
+
+def _names(metrics: Any, logs: Mapping[str, Any]) -> list[str]:
+    if isinstance(metrics, str | bytes) or not isinstance(metrics, Sequence):
+        raise _not_a("metrics", metrics, "a list of names, such as ['loss', 'accuracy'], or None")
+    names = checks.items("metrics", metrics)
+    for name in names:
+        if name not in logs and f"val_{name}" not in logs:
+            raise ValueError(
+                f"Expected `metrics` to be among what was measured: {', '.join(logs)}. Received: "
+                f"metrics={shown(metrics)}. Give some of these."
+            )
+    if not names:
+        raise ValueError(
+            f"Expected at least one name in `metrics`. Received: metrics={shown(metrics)}. Give "
+            f"some of {', '.join(logs)}, or None for all."
+        )
+    return names
