@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from keras_dsd.plateau import Plateau
     from keras_dsd.schedule import DSDSchedule
     from keras_dsd.sensitivity_scan import sensitivity
+    from keras_dsd.tensorboard_writer import DSDTensorBoard
     from keras_dsd.timeline import DensePhase, SparsePhase
     from keras_dsd.weight_history import WeightHistory
 
@@ -27,6 +28,7 @@ __all__ = [
     "Block",
     "DSDLoop",
     "DSDSchedule",
+    "DSDTensorBoard",
     "DensePhase",
     "Plateau",
     "SparsePhase",
@@ -43,6 +45,7 @@ _HOMES = {
     "Block": "keras_dsd.patterns",
     "DSDLoop": "keras_dsd.loop",
     "DSDSchedule": "keras_dsd.schedule",
+    "DSDTensorBoard": "keras_dsd.tensorboard_writer",
     "DensePhase": "keras_dsd.timeline",
     "Plateau": "keras_dsd.plateau",
     "SparsePhase": "keras_dsd.timeline",

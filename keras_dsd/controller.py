@@ -94,11 +94,11 @@ class Controller:
             )
         self._trainer.check()
         self._record.check()
+        self._audience.begin(self._timeline)
         self._trainer.open()
         self._index, self._epochs = None, epochs
         self._is_shown = verbose and self._trainer.prints()
         self._returned = ()
-        self._audience.begin(self._timeline)
 
     def begin_epoch(self, epoch: int) -> None:
         """Enters the phase that `epoch` is in.

@@ -17,8 +17,8 @@ MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "keras_dsd").rglob("
 OF_THE_TFMOT_DOOR = {"tensorflow", "tf_keras", "tensorflow_model_optimization"}
 OF_THE_KERAS_DOOR = {"keras"}
 PUBLIC = [
-    "NM", "Block", "DSDLoop", "DSDSchedule", "DensePhase", "Plateau", "SparsePhase",
-    "WeightHistory", "apply", "report", "sensitivity", "strip", "weights",
+    "NM", "Block", "DSDLoop", "DSDSchedule", "DSDTensorBoard", "DensePhase", "Plateau",
+    "SparsePhase", "WeightHistory", "apply", "report", "sensitivity", "strip", "weights",
 ]  # fmt: skip
 
 
