@@ -166,23 +166,44 @@ def test_what_was_written_stands_when_fit_fails(digits, tmp_path):
     assert list(series(run, "dsd_phases/spans")) == [1]
 
 
+def run_loop(model, schedule, values):
+    """Sets both weights to values, an epoch after the other, and trains nothing."""
+    with dsd.DSDLoop(model, model.optimizer, schedule) as loop:
+        for epoch, both in enumerate(values):
+            loop.begin_epoch(epoch)
+            loop.apply_masks()
+            for weight, value in zip(dsd.weights(model), both, strict=True):
+                weight.assign(np.broadcast_to(value, weight.shape))
+            loop.end_epoch()
+
+
 def test_a_loop_of_ones_own_writes_too_whatever_the_weights_are(tmp_path):
     model = compiled(dsd.apply(classifier()), "adam")
     schedule = dsd.DSDSchedule(0, 1, 1, observers=[dsd.DSDTensorBoard(str(tmp_path))])
-    with dsd.DSDLoop(model, model.optimizer, schedule) as loop:
-        for epoch in range(2):
-            loop.begin_epoch(epoch)
-            loop.apply_masks()
-            if epoch == 1:
-                for weight, value in zip(dsd.weights(model), [np.nan, 1e-45], strict=True):
-                    weight.assign(np.full(weight.shape, value))
-            loop.end_epoch()
+    spoilt = np.array([np.nan, np.inf, *[-2.0] * 14])
+    # What a mask keeps may be zero by itself, and is not pruned then.
+    run_loop(model, schedule, [(0.0, 0.0), (spoilt, 1e-45)])
     run = read(tmp_path / "dsd")
     assert series(run, "dsd_phase") == {0: 0, 1: 1}
-    for path, size in zip(WEIGHTS, [0, 160], strict=True):
-        assert series(run, f"dsd_sparsity/{path}")[1] == 0
-        last = series(run, f"dsd_magnitude/{path}/5 last re-dense epoch")[2]
-        assert last[:, 2].sum() == size
+    for path, size in WEIGHTS.items():
+        pruned = np.float32(round(0.3 * size) / size)
+        assert series(run, f"dsd_sparsity/{path}") == {0: pruned, 1: 0}
+    last = {
+        path: series(run, f"dsd_magnitude/{path}/5 last re-dense epoch")[2].T for path in WEIGHTS
+    }
+    finite = last["dense/kernel"]
+    assert (finite[1][-1], finite[2][-1], finite[2].sum()) == (2, 14 * 64, 14 * 64)
+    assert last["dense_1/kernel"][2].sum() == 160
+
+
+def test_one_serves_several_runs(tmp_path):
+    model = compiled(dsd.apply(classifier()), "adam")
+    schedule = dsd.DSDSchedule(0, 1, 1, observers=[dsd.DSDTensorBoard(tmp_path)])
+    for _ in range(2):
+        run_loop(model, schedule, [(0.0, 0.0), (1.0, 1.0)])
+    assert len(list((tmp_path / "dsd").iterdir())) == 2
+    drawn = read(tmp_path / "dsd").Tensors("dsd_phases/spans")
+    assert [each.step for each in drawn] == [1, 2, 1, 2]
 
 
 def test_a_folder_that_can_not_be_is_refused_before_training(digits, tmp_path):
@@ -193,6 +214,15 @@ def test_a_folder_that_can_not_be_is_refused_before_training(digits, tmp_path):
         fit(digits, tmp_path, model=model)
     assert all(map(np.array_equal, before, paths.arrays(model)))
     assert not paths.left_behind(model)
+
+
+def test_a_folder_that_is_gone_is_said(tmp_path):
+    board = dsd.DSDTensorBoard(tmp_path)
+    timeline = dsd.DSDSchedule(1, 1, 1).timeline
+    board.on_begin(timeline)
+    shutil.rmtree(tmp_path / "dsd")
+    with pytest.raises(OSError, match=r"Expected to write .*Received: path=.*tfevents.* Make room"):
+        board.on_phase(0, timeline.phases[0], 0, "all weights train")
 
 
 @pytest.mark.parametrize("bad", [None, 3, ["logs"]])
