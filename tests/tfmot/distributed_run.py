@@ -91,13 +91,13 @@ def operations(model):
     return collections.Counter([each.type for each in graph.get_operations()] + inside)
 
 
-def train(strategy, optimizer, phases=(2, 2, 2), callbacks=()):
+def train(strategy, optimizer, phases=(2, 2, 2), callbacks=(), observers=()):
     """Trains with DSD; returns the stripped model and what was seen."""
     model = dsd.apply(compiled(strategy, optimizer), SPARSITY)
     look = Look()
     model.fit(
         *data(), batch_size=BATCH, epochs=sum(phases), shuffle=False, verbose=0,
-        callbacks=[*callbacks, Silent(*phases), look],
+        callbacks=[*callbacks, Silent(*phases, observers=observers), look],
     )  # fmt: skip
     return dsd.strip(model), look
 
@@ -185,7 +185,9 @@ def write(path, strategy):
     def optimizer():
         return tf_keras.optimizers.SGD(0.05, momentum=0.9, use_ema=True)
 
-    model, look = train(strategy, optimizer)
+    rank = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0)
+    observers = [dsd.DSDTensorBoard(path.with_name("logs"))] if rank == 0 else []
+    model, look = train(strategy, optimizer, observers=observers)
     model.export(str(path))
     reloaded = tf.saved_model.load(str(path))
     _, by_hand = loop(strategy, optimizer)

@@ -35,6 +35,7 @@ def test_workers_train_as_one_device_does(number, strategy_runs, tmp_path):
         np.testing.assert_allclose(run["loop_values"], one["loop_values"], rtol=0, atol=1e-5)
         np.testing.assert_allclose(run["exported"], run["predicted"], rtol=0, atol=1e-5)
         np.testing.assert_allclose(run["statistics"], one["statistics"], rtol=1e-5, atol=1e-6)
+    assert [len([*(tmp_path / str(i)).glob("logs/dsd/*")]) for i in (0, 1)] == [1, 0]
     counts = json.loads((tmp_path / "1" / "multi_worker.json").read_text())
     assert counts["0"] == counts["plain"]
     assert counts["3"]["CollectiveReduceV2"] == counts["plain"]["CollectiveReduceV2"] > 0
