@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-_NUM_BUCKETS = 30  # TensorBoard's own number
+from keras_dsd.histogram import histogram
 
 
 class EventFile:
@@ -132,7 +132,7 @@ def image(tag: str, png: bytes, width: int, height: int) -> Any:
 def magnitudes(tag: str, values: np.ndarray) -> Any:
     """Returns a histogram to write, of the magnitudes of what is finite.
 
-    Its buckets are of one width, from 0 to the largest: pruning, which leaves that, leaves them.
+    Its buckets are of one width, from 0; zeros are in the first.
 
     Args:
         tag: What TensorBoard calls it.
@@ -140,13 +140,10 @@ def magnitudes(tag: str, values: np.ndarray) -> Any:
     """
     from tensorboard.plugins.histogram.metadata import create_summary_metadata
 
-    found = np.abs(values[np.isfinite(values)])
-    if found.dtype.itemsize < 4:
-        found = found.astype(np.float32)
-    most = float(found.max(initial=0.0))
-    # Of less, no 30 buckets can be told apart.
-    end = most if most >= np.finfo(np.float32).tiny else 1.0
-    counts, edges = np.histogram(found, _NUM_BUCKETS, range=(0.0, end))
+    found = histogram(values).magnitudes()
+    counts = np.array(found.counts or [0])
+    counts[0] += found.num_zeros
+    edges = found.edges if found.counts else np.zeros(2)
     buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
     return _value(tag, create_summary_metadata("", ""), buckets)
 

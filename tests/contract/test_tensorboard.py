@@ -33,11 +33,11 @@ class Seen(Observer):
     """Keeps what a run shows, from the weights themselves."""
 
     def __init__(self):
-        self.sparsity, self.magnitudes = [], {}
+        self.sparsity, self.values = [], {}
 
     def on_moment(self, moment, weights):
         for weight in weights:
-            self.magnitudes[weight.short_path, moment.name] = np.abs(weight.numpy())
+            self.values[weight.short_path, moment.name] = weight.numpy()
 
     def on_epoch_end(self, epoch, logs, weights):
         del epoch, logs
@@ -105,12 +105,12 @@ def test_each_moment_has_a_histogram_of_the_magnitudes_of_each_weight(written):
             found = series(run, f"dsd_magnitude/{path}/{name}")
             assert list(found) == [epoch]
             left, right, counts = found[epoch].T
-            magnitudes = seen.magnitudes[path, name[2:]]
-            assert counts.sum() == size == magnitudes.size
-            assert (left[0], right[-1]) == (0, magnitudes.max())
-            assert np.array_equal(left[1:], right[:-1])
-            assert counts[-1] == np.sum(magnitudes >= left[-1])
-            assert counts[0] == np.sum(magnitudes < right[0])
+            values = seen.values[path, name[2:]]
+            assert counts.sum() == size == values.size
+            assert left[0] == 0 and np.array_equal(left[1:], right[:-1])
+            below, above = np.split(np.histogram(values, [*-right[::-1], 0, *right])[0], 2)
+            assert np.array_equal(counts, below[::-1] + above)
+            assert counts[-1] > 0
 
 
 def test_each_phase_says_what_changed(written):
