@@ -22,7 +22,7 @@ _ORDER = (
     observers.FIRST_REDENSE_EPOCH,
     observers.LAST_REDENSE_EPOCH,
 )
-_WIDTH, _HEIGHT, _DOTS_PER_INCH = 6, 3, 100  # cards are small
+_WIDTH, _HEIGHT, _DOTS_PER_INCH = 5, 3, 100  # cards are small
 
 
 class DSDTensorBoard(Observer):
