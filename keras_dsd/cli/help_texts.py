@@ -65,7 +65,7 @@ def _flag(flag: Any, values: Mapping[str, str]) -> tuple[str, str]:
     choices = getattr(flag.parser, "enum_values", None)
     value = "|".join(choices) if choices else _TYPES.get(flag.flag_type(), "TEXT")
     # absl adds the choices before, and after that a flag may be repeated.
-    words = re.sub(r"^<[^>]*>: |; repeat this option.*$", "", flag.help)
+    words = re.sub(r"^<[^>]*>: |;\s*repeat this option.*$", "", flag.help, flags=re.DOTALL)
     default = flag.default
     shown = ",".join(map(str, default)) if isinstance(default, list) else default
     words = words if default is None else f"{words} Default: {shown}."

@@ -69,7 +69,7 @@ def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
     lines = [
         found.render(),
         "",
-        f"would prune: {num_pruned:,} of {found.size:,} values in {len(found.weights)} weights, "
+        f"would prune: {num_pruned:,} of {found.size:,} values (weights: {len(found.weights)}), "
         f"{num_pruned / max(found.total_size, 1):.2%} of all {found.total_size:,}",
         f"memory: the masks take {data['mask_bytes']:,} bytes {door.MASKS_LAST}",
     ]

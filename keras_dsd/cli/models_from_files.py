@@ -132,7 +132,7 @@ def _refuse_code(path: str, config: Any, package: str) -> None:
         kind, name, module = (part.get(key) for key in ("class_name", "config", "module"))
         found = None
         if kind in ("Lambda", "__lambda__") or "lambda" in _types(part):
-            found = "the code of a Lambda"
+            found = "a Lambda"
         elif package == "tf_keras" and kind is not None and isinstance(module, str):
             if module.partition(".")[0] not in _MODULES:
                 found = f"what is to be imported from {module!r}"
@@ -140,8 +140,8 @@ def _refuse_code(path: str, config: Any, package: str) -> None:
                 found = f"a call of Python's {name}"
         if found is not None:
             raise CommandError(
-                f"{path} carries code: {found}. It was not run. If you trust where the file comes "
-                f"from, add --unsafe."
+                f"{path} carries code ({found}), which was not run. If you trust where the file "
+                f"comes from, add --unsafe."
             )
 
 

@@ -178,8 +178,8 @@ COMMAND = Command(
     description=_DESCRIPTION,
     arguments={"MODEL": models_from_files.ARGUMENT},
     define=_define,
-    values={"data": "FILE.npz", "loss": "NAME", "metric": "NAME", "levels": "0.3,0.5", "path": "SCAN.json",
-            "plot": "SCAN.png"},
+    values={"data": "FILE.npz", "loss": "NAME", "metric": "NAME", "levels": "0.3,0.5",
+            "path": "SCAN.json", "plot": "SCAN.png"},
     examples=[
         "keras-dsd sensitivity model.keras --data=validation.npz",
         "keras-dsd sensitivity model.keras --data=mnist.npz --metric=accuracy --max_drop=0.01",
