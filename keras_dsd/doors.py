@@ -32,6 +32,15 @@ def door_of(model: Any, argument: str = "model") -> Any:
     )
 
 
+def door_to(root: str) -> Any:
+    """Returns the package that serves a Keras.
+
+    Args:
+        root: The package of that Keras: `"keras"` or `"tf_keras"`.
+    """
+    return importlib.import_module(_DOORS[root])
+
+
 def _check_made(model: Any, argument: str, root: str) -> None:
     if is_layer_of(model, root) and not hasattr(model, "name"):
         raise ValueError(

@@ -81,10 +81,7 @@ class Plateau:
         return found
 
     def _is_better(self, value: float, best: float | None) -> bool:
-        name = self.monitor.lower()
-        larger = self.mode == "max" or (
-            self.mode == "auto" and any(part in name for part in _LARGER_IS_BETTER)
-        )
+        larger = self.mode == "max" or (self.mode == "auto" and is_larger_better(self.monitor))
         if best is None:
             return value == value  # NaN is never good
         return value > best + self.min_delta if larger else value < best - self.min_delta
@@ -92,3 +89,8 @@ class Plateau:
     def __str__(self) -> str:
         epochs = "an epoch" if self.patience == 1 else f"{self.patience} epochs"
         return f"until {self.monitor} has not improved for {epochs}"
+
+
+def is_larger_better(name: str) -> bool:
+    """Returns whether larger values of a metric are better, by its name."""
+    return any(part in name.lower() for part in _LARGER_IS_BETTER)

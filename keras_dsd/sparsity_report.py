@@ -28,7 +28,8 @@ class WeightSparsity:
     Attributes:
         path: Where it is in the model.
         shape: Its shape.
-        asked: The sparsity that `apply` was asked for, a fraction; a phase may have its own.
+        asked: The sparsity that `apply` was asked for, a fraction; a phase may have its own. None
+            where that is not known, as of a file.
         measured: The share of its values that are zero now, a fraction; under a mask, of those
             that it prunes: one that it keeps may underflow to zero, and is not pruned then.
         masked: Whether it is zero where the mask of a sparse phase prunes it.
@@ -42,7 +43,7 @@ class WeightSparsity:
 
     path: str
     shape: tuple[int, ...]
-    asked: float
+    asked: float | None
     measured: float
     masked: bool
     uncovered: int = 0
@@ -161,9 +162,9 @@ class SparsityReport:
 
     def _table(self) -> Table:
         rows = [
-            (w.path, shape_text(w.shape), f"{w.size:,}", f"{w.share:.2%}", f"{w.asked:.2%}",
-             f"{w.measured:.2%}", "-" if w.threshold is None else f"{w.threshold:.4g}",
-             "held" if w.masked else "-")
+            (w.path, shape_text(w.shape), f"{w.size:,}", f"{w.share:.2%}",
+             "-" if w.asked is None else f"{w.asked:.2%}", f"{w.measured:.2%}",
+             "-" if w.threshold is None else f"{w.threshold:.4g}", "held" if w.masked else "-")
             for w in self.weights
         ]  # fmt: skip
         dense = [f"left dense: {_text_of(reason, group)}" for reason, group in self._by_reason()]

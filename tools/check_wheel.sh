@@ -23,4 +23,7 @@ fi
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check "${wheel}[examples]"
 cd "$work"
 "$work/venv/bin/python" "$checkout/tools/run_readme.py" "$checkout/README.md"
+"$work/venv/bin/python" -c \
+    "import keras; keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4)]).save('m.keras')"
+"$work/venv/bin/keras-dsd" inspect m.keras
 echo "The wheel is whole: $(basename "$wheel")"

@@ -1,5 +1,6 @@
 """The one door to Keras 3, on any backend that trains. Models stay as they are."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,7 +23,12 @@ from keras_dsd.selection import (
 from keras_dsd.sparsity_report import SkippedWeight
 from keras_dsd.training import Trainer, abandon
 
-__all__ = ["Weight", "apply", "side_by_hand", "skipped", "strip", "trainer", "weights"]
+__all__ = [
+    "Weight", "apply", "is_compiled", "load_model", "mask_bytes", "side_by_hand", "skipped",
+    "strip", "trainer", "weights", "went_through_apply",
+]  # fmt: skip
+
+MASKS_LAST = "in a sparse phase"
 
 
 def apply(model: Any, selection: Selection) -> Any:
@@ -110,6 +116,32 @@ def skipped(model: Any) -> list[SkippedWeight]:
             taken.add(id(candidate.variable))
             found.append(SkippedWeight(candidate.path, candidate.shape, reason or ONE_LAYER))
     return found
+
+
+def went_through_apply(model: Any) -> bool:
+    """Returns whether `model`, or a part of it, went through `apply`."""
+    return any(beside.get(part) for part in kernels.parts_of(model))
+
+
+def mask_bytes(model: Any) -> int:
+    """Returns how much memory the masks of a sparse phase take, in bytes: one for each value."""
+    return sum(math.prod(weight.shape) for weight in weights(model))
+
+
+def load_model(path: str, safe_mode: bool, compiled: bool) -> Any:
+    """Returns the model in a file.
+
+    Args:
+        path: The file.
+        safe_mode: Whether Keras refuses what it knows as code.
+        compiled: Whether to compile it as the file says.
+    """
+    return keras.saving.load_model(path, compile=compiled, safe_mode=safe_mode)
+
+
+def is_compiled(model: Any) -> bool:
+    """Returns whether `model` has a loss, and so can be evaluated."""
+    return bool(model.compiled)
 
 
 def trainer(model: Any) -> Trainer:

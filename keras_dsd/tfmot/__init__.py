@@ -19,9 +19,11 @@ from keras_dsd.tfmot.wrapper import DSDWrapper
 from keras_dsd.training import Trainer
 
 __all__ = [
-    "DSDWrapper", "Side", "Weight", "apply", "side_by_hand", "skipped", "strip", "trainer",
-    "weights",
+    "DSDWrapper", "Side", "Weight", "apply", "is_compiled", "load_model", "mask_bytes",
+    "side_by_hand", "skipped", "strip", "trainer", "weights", "went_through_apply",
 ]  # fmt: skip
+
+MASKS_LAST = "in every phase, from apply to strip"
 
 
 def apply(model: Any, selection: Selection) -> Any:
@@ -124,6 +126,36 @@ def skipped(model: Any) -> list[SkippedWeight]:
                 path, shape = path_of(variable, prefix), tuple(variable.shape)
                 found.append(SkippedWeight(path, shape, reason))
     return found
+
+
+def went_through_apply(model: Any) -> bool:
+    """Returns whether `model` holds a wrapper."""
+    return any(isinstance(part, DSDWrapper) for part in model._flatten_layers())
+
+
+def mask_bytes(model: Any) -> int:
+    """Returns how much memory masks take, in bytes: each is of its weight's dtype.
+
+    TF-MOT's wrapper keeps them in all phases.
+    """
+    masks = [weight.mask_variable for weight in weights(model)]
+    return sum(mask.dtype.size * mask.shape.num_elements() for mask in masks)
+
+
+def load_model(path: str, safe_mode: bool, compiled: bool) -> Any:
+    """Returns the model in a file.
+
+    Args:
+        path: The file.
+        safe_mode: Whether tf_keras refuses what it knows as code; it does not look into HDF5.
+        compiled: Whether to compile it as the file says.
+    """
+    return tf_keras.models.load_model(path, compile=compiled, safe_mode=safe_mode)
+
+
+def is_compiled(model: Any) -> bool:
+    """Returns whether `model` has a loss, and so can be evaluated."""
+    return bool(model._is_compiled)
 
 
 def trainer(model: Any) -> Trainer:

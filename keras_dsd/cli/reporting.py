@@ -1,0 +1,56 @@
+"""`keras-dsd report`: how sparse the weights in a file are."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from keras_dsd import api, doors
+from keras_dsd.cli import models_from_files
+from keras_dsd.cli.commands import Command, Result
+from keras_dsd.sparsity_report import SparsityReport
+from keras_dsd.zeros import num_zeros
+
+_DESCRIPTION = """
+Measures how sparse the weights in a file are: of a finished model, or of a
+checkpoint from any phase of a run. For each weight that DSD could prune: its
+shape, its share of all values, the share of its values that is zero, and its
+smallest other magnitude (the threshold). A file does not say what sparsity was
+asked for, except those of tf_keras that were not stripped.
+"""
+
+
+def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
+    (path,) = arguments
+    model = models_from_files.load(path, values)
+    is_applied = doors.door_of(model).went_through_apply(model)
+    found = api.report(model) if is_applied else _measured(model)
+    return Result({"model": path, **found.to_dict()}, found.render())
+
+
+def _measured(model: Any) -> SparsityReport:
+    """Returns the report of a model as if it had been asked to be as sparse as it is."""
+    found = api.report(api.apply(model, _share_of_zeros))
+    bare = (dataclasses.replace(weight, asked=None) for weight in found.weights)
+    return dataclasses.replace(found, weights=tuple(bare))
+
+
+def _share_of_zeros(weight: Any) -> float:
+    values = weight.numpy()
+    share = num_zeros(values, None) / max(values.size, 1)
+    # At 0 it would count as left dense, and 1 can't be asked for. Neither changes how many.
+    return min(max(share, math.ulp(0.0)), math.nextafter(1.0, 0.0))
+
+
+COMMAND = Command(
+    name="report",
+    summary="How sparse the weights in a file are.",
+    description=_DESCRIPTION,
+    arguments={"MODEL": models_from_files.ARGUMENT},
+    define=models_from_files.define_flags,
+    values={},
+    examples=["keras-dsd report model.keras", "keras-dsd report checkpoint.keras --json"],
+    run=_run,
+)

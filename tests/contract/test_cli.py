@@ -1,0 +1,211 @@
+"""What the command finds in files of real models, on every path."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from paths import PATH, classifier, compiled, fresh, keras, seed
+
+import keras_dsd as dsd
+from keras_dsd.cli import main
+
+KERAS = "--keras=2" if PATH == "tf_keras" else "--keras=3"
+SIZES = {"dense/kernel": 1024, "dense_1/kernel": 160}
+NO_WARNINGS = [  # of what Keras says as it saves and loads
+    "ignore:You are saving your model as an HDF5 file:UserWarning",
+    "ignore:Training ended with pruned weights",
+]
+pytestmark = [pytest.mark.filterwarnings(each) for each in NO_WARNINGS]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, digits):
+    """Files of one model: as it was made, from a sparse phase, not compiled; and data."""
+    found = tmp_path_factory.mktemp("files")
+    fresh()
+    seed(3)
+    plain = compiled(classifier())
+    plain.save(found / "plain.keras")
+    plain.save(found / "plain.h5")
+    classifier().save(found / "bare.keras")
+    applied = dsd.apply(plain, 0.5)
+    sparse = dsd.DSDSchedule(phases=[dsd.SparsePhase(1)])
+    applied.fit(*digits, verbose=0, callbacks=[sparse])
+    applied.save(found / "sparse.keras")
+    applied.save(found / "sparse.h5")
+    dsd.strip(applied).save(found / "stripped.keras")
+    x, y = digits
+    np.savez(found / "data.npz", x_train=x[:9], y_train=y[:9], x_test=x[:64], y_test=y[:64])
+    np.savez(found / "flat.npz", x=x.reshape(-1, 8, 8)[:, :5], y=y)
+    return found
+
+
+@pytest.fixture
+def run(capfd):
+    """Runs the command; what the process writes to stdout, by whatever way, is looked at."""
+
+    def run(command, *arguments):
+        capfd.readouterr()
+        code = main.main([command, KERAS, *map(str, arguments)])
+        printed = capfd.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def found(run):
+    """Runs the command with --json and returns what it found."""
+
+    def found(*arguments):
+        code, said, errors = run(*arguments, "--json")
+        assert code == 0, errors
+        return json.loads(said)  # and nothing else was printed
+
+    return found
+
+
+def sizes(paths):
+    return {name: size for name, size in SIZES.items() if any(p.endswith(name) for p in paths)}
+
+
+@pytest.mark.parametrize("name", ["plain.keras", "plain.h5", "sparse.keras", "sparse.h5"])
+def test_inspect_says_what_would_be_pruned_of_any_file(name, folder, found):
+    data = found("inspect", folder / name, "--sparsity=0.25")
+    rows = {row["path"]: row for row in data["report"]["weights"]}
+    assert sizes(rows) == SIZES and {row["asked"] for row in rows.values()} == {0.25}
+    assert data["would_prune"]["values"] == 296
+    assert [*data["would_prune"]["by_weight"].values()] == [256, 40]
+    assert [*data["would_prune"]["by_weight"]] == [*rows]
+    assert data["mask_bytes"] == 1184 * (4 if PATH == "tf_keras" else 1)
+    assert {row["measured"] for row in rows.values()} == {0.5 if "sparse" in name else 0.0}
+
+
+def test_inspect_takes_the_arguments_of_apply(folder, found, run):
+    path = folder / "plain.keras"
+    data = found("inspect", path, '--sparsity={"dense": 0.5}', "--exclude=dense_1/")
+    assert data["would_prune"]["values"] == 512
+    reasons = {row["path"].rpartition("dense")[2]: row["reason"] for row in
+               data["report"]["skipped"]}  # fmt: skip
+    assert reasons["_1/kernel"] == "excluded"
+    data = found("inspect", path, "--pattern=nm:1:4")
+    assert data["would_prune"]["values"] == 888 and data["report"]["notes"] == ["pattern: 1:4"]
+    data = found("inspect", path, "--scope=global", "--sparsity=0.5")
+    assert data["would_prune"]["values"] == 592
+    code, said, errors = run("inspect", path, "--sparsity=0.5", "--pattern=block:4x2")
+    assert code == 0 and "blocks of 4 x 2 (avg)" in said and "would prune: 592 of 1,184" in said
+    assert "memory: the masks take " in said and "left dense: " in said
+    code, said, errors = run("inspect", path, "--exclude=densest")
+    assert (code, said) == (1, "")
+    assert "keras-dsd: Expected every pattern of `exclude` to match" in errors.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["plain.keras", "sparse.keras", "sparse.h5", "stripped.keras"])
+def test_report_measures_what_a_file_holds(name, folder, found):
+    data = found("report", folder / name)
+    is_sparse = name != "plain.keras"
+    assert data["sparsity"] == 0.5 * is_sparse and data["total_size"] == 1210
+    loaded = keras.models.load_model(folder / name)
+    loaded = dsd.strip(loaded) if PATH == "tf_keras" and name.startswith("sparse") else loaded
+    kernels = [np.abs(value) for value in map(np.array, loaded.get_weights()) if value.ndim == 2]
+    for row, kernel in zip(data["weights"], kernels, strict=True):
+        assert row["measured"] == np.mean(kernel == 0)
+        assert row["threshold"] == pytest.approx(float(kernel[kernel > 0].min()))
+        is_known = PATH == "tf_keras" and name.startswith("sparse")
+        assert row["asked"] == (0.5 if is_known else None) and row["masked"] == is_known
+
+
+def test_report_prints_a_table(folder, run):
+    code, said, _ = run("report", folder / "stripped.keras")
+    rows = [line.split() for line in said.splitlines()]
+    assert code == 0 and rows[0][0] == "weight"
+    assert rows[2][1:8] == ["64", "x", "16", "1,024", "84.63%", "-", "50.00%"]
+    assert rows[5][:4] == ["total", "1,184", "97.85%", "50.00%"]
+
+
+def test_sensitivity_scans_recommends_draws_and_goes_on(folder, found, run, tmp_path):
+    scan = ["sensitivity", folder / "sparse.keras", f"--data={folder / 'data.npz'}",
+            "--levels=0.9,0.4", f"--path={tmp_path / 'scan.json'}"]  # fmt: skip
+    data = found(*scan, "--recommend_overall=0.4", f"--plot={tmp_path / 'scan.png'}")
+    assert (tmp_path / "scan.png").read_bytes().startswith(b"\x89PNG")
+    assert data["metric"] == "loss" and data["scan"]["mode"] == "min"
+    assert data["scan"]["levels"] == [0.4, 0.9]
+    model = keras.models.load_model(folder / "stripped.keras")
+    with np.load(folder / "data.npz") as arrays:
+        loss = model.evaluate(arrays["x_test"], arrays["y_test"], verbose=0)[0]
+    assert data["scan"]["baseline"] == pytest.approx(loss, rel=1e-5)
+    assert [p["values"][0] for p in data["scan"]["points"]] == pytest.approx([loss] * 2, rel=1e-5)
+    assert len(data["recommended"]) == 2
+    sparsity = f"--sparsity={json.dumps(data['recommended'])}"
+    pruned = found("inspect", folder / "sparse.keras", sparsity)["would_prune"]["values"]
+    assert pruned == pytest.approx(0.4 * 1184, abs=2)
+    code, said, errors = run(*scan, "--max_drop=0")
+    assert "recommended, for --sparsity:" in said and "x_test and y_test of" in errors
+    assert json.loads((tmp_path / "scan.json").read_text())["baseline"] == data["scan"]["baseline"]
+
+
+def test_sensitivity_by_another_metric_or_a_loss_by_name(folder, found):
+    more = [f"--data={folder / 'data.npz'}", "--levels=0.5"]
+    data = found("sensitivity", folder / "plain.keras", "--metric=accuracy", *more)
+    assert data["scan"]["mode"] == "max" and 0 <= data["scan"]["baseline"] <= 1
+    loss = "--loss=sparse_categorical_crossentropy"
+    data = found("sensitivity", folder / "bare.keras", loss, "--metric=accuracy", *more)
+    assert data["scan"]["mode"] == "max"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "flag", "words"),
+    [
+        ("bare.keras", "data.npz", "--metric=loss", "a model that is not compiled"),
+        ("bare.keras", "data.npz", "--loss=nonsense", "nonsense"),
+        ("plain.keras", "data.npz", "--metric=auc", "expected --metric to be one of"),
+        ("plain.keras", "flat.npz", "--metric=loss", "on inputs of shape (320, 5, 8) and targets"),
+        ("plain.keras", "none.npz", "--metric=loss", "none.npz: there is no such file"),
+        ("plain.keras", "data.npz", "--path=no/scan.json", "Expected `path` to be a file in a"),
+    ],
+)
+def test_sensitivity_says_what_is_missing(name, data, flag, words, folder, run):
+    code, said, errors = run(
+        "sensitivity", folder / name, f"--data={folder / data}", flag, "--levels=0.5"
+    )
+    assert (code, said) == (1, "")
+    (line,) = [line for line in errors.splitlines() if line.startswith("keras-dsd: ")]
+    assert words in line and "Traceback" not in errors
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_code_in_a_file_is_not_run_unless_asked(name, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Keras writes down a lambda's code, not the name of the function.
+    layer = keras.layers.Lambda(
+        lambda t: (__import__("pathlib").Path("carried_out").touch(), t)[1], output_shape=(3,)
+    )
+    keras.Sequential([keras.layers.Input((3,)), layer, keras.layers.Dense(2)]).save(name)
+    carried_out = tmp_path / "carried_out"
+    carried_out.unlink(missing_ok=True)  # Keras ran it as the model was made
+    for command in ("inspect", "report", "sensitivity"):
+        np.savez("data.npz", x=np.ones((2, 3)), y=np.ones(2))
+        data = ["--data=data.npz"] if command == "sensitivity" else []
+        code, said, errors = run(command, name, *data)
+        assert (code, said) == (1, "")
+        assert f"keras-dsd: {name} carries code (a Lambda), which was not run." in errors
+    assert not carried_out.exists()
+    code, said, errors = run("report", name, "--unsafe")
+    assert code == 0 and "dense" in said and carried_out.exists()
+
+
+def test_a_file_cut_behind_its_config_is_no_model(folder, run, tmp_path):
+    whole = (folder / "plain.h5").read_bytes()
+    (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
+    code, said, errors = run("report", tmp_path / "cut.h5")
+    assert (code, said) == (1, "") and "cut.h5 can't be read as a model" in errors
+
+
+@pytest.mark.slow
+def test_the_process_prints_one_object_and_nothing_else(folder):
+    command = [sys.executable, "-m", "keras_dsd", "report", KERAS, folder / "sparse.keras"]
+    ran = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(ran.stdout)["sparsity"] == 0.5
