@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from keras_dsd import checks, curve_figures, weight_figures
 from keras_dsd.checks import shown
-from keras_dsd.observers import FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH
 from keras_dsd.sensitivity_result import Sensitivity
-from keras_dsd.snapshots import Snapshot
+from keras_dsd.snapshots import REDENSE, Snapshot
 from keras_dsd.timeline import Timeline
 from keras_dsd.weight_history import WeightHistory
 
@@ -80,11 +79,7 @@ def returned_weights(
             weight.
         ImportError: matplotlib is not installed.
     """
-    redense = [
-        each
-        for each in _chosen(weights, path)
-        if each.name in (FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH)
-    ]
+    redense = [each for each in _chosen(weights, path) if each.name in REDENSE]
     found = [each for each in redense if not each.note]
     if not found:
         why = redense[0].note if redense else "it has no re-dense epoch"

@@ -40,7 +40,8 @@ def draw_distributions(found: Sequence[Snapshot], path: str | None) -> "Figure":
     """
     figure, panels = _panels(found, path, 1.7, sharex=True, sharey=True)
     exponent = max(panel.values.exponent for panel in panels)
-    reach = max(panel.values.quantile(_SHARE_SHOWN) for panel in panels)
+    reaches = [panel.values.quantile(_SHARE_SHOWN) for panel in panels]
+    reach = max((reach for reach in reaches if reach > 0), default=1.0)
     top = 1.3 * max(panel.peak(exponent) for panel in panels)
     for panel in panels:
         _distribution(panel, exponent)
@@ -67,7 +68,9 @@ def draw_returned(found: Sequence[Snapshot], path: str | None) -> "Figure":
                 _cumulated(panel.axes, group.magnitudes(), name)
         for threshold in {weight.threshold for weight in panel.snapshot.select(path)}:
             if path is not None and threshold is not None:
-                panel.axes.axvline(threshold, color="black", linestyle=":", label="pruned below")
+                panel.axes.axvline(
+                    threshold, color="black", linestyle=":", label="pruning threshold"
+                )
         panel.axes.grid(alpha=0.3)
         panel.axes.legend(
             title=_title(panel.snapshot), loc="lower left", bbox_to_anchor=(0, 1), frameon=False,
@@ -121,7 +124,7 @@ def _distribution(panel: _Panel, exponent: int) -> None:
     axes.stairs(returned, values.edges, fill=True, color=_RETURNED, label=back)
     zero = label(values.num_zeros, "at zero")
     axes.bar(0, values.num_zeros, width=2.0**exponent, color=_RETURNED, label=zero)
-    if values.num_zeros:
+    if values.num_zeros or returned.any():
         axes.legend(loc="upper right", fontsize="small")
 
 
