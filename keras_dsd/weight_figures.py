@@ -64,7 +64,7 @@ def draw_returned(found: Sequence[Snapshot], path: str | None) -> "Figure":
     figure, panels = _panels(found, path, 2.9, sharex=True, sharey=True)
     for panel in panels:
         for name, group in (("stayed", panel.stayed), ("returned", panel.returned)):
-            if group is not None and group.counts:
+            if group is not None and group.size:
                 _cumulated(panel.axes, group.magnitudes(), name)
         for threshold in {weight.threshold for weight in panel.snapshot.select(path)}:
             if path is not None and threshold is not None:
@@ -76,8 +76,9 @@ def draw_returned(found: Sequence[Snapshot], path: str | None) -> "Figure":
             title=_title(panel.snapshot), loc="lower left", bbox_to_anchor=(0, 1), frameon=False,
             fontsize="small", alignment="left",
         )  # fmt: skip
-    panels[0].axes.set_xscale("log")
-    panels[0].axes.set_ylim(0, 100)
+    if any(panel.values.counts for panel in panels):
+        panels[0].axes.set_xscale("log")
+    panels[0].axes.set_ylim(0, 101)
     panels[0].axes.set_yticks([0, 25, 50, 75, 100])
     figure.supxlabel("magnitude", fontsize="medium")
     figure.supylabel("share of the group up to that magnitude (%)", fontsize="medium")
@@ -118,10 +119,11 @@ def _distribution(panel: _Panel, exponent: int) -> None:
     def label(count: int, words: str) -> str:
         return f"{count:,} {words} ({count / values.size:.0%})" if count else ""
 
-    others = label(int((counts - returned).sum()), "others")
-    axes.stairs(counts, values.edges, baseline=returned, fill=True, color=_STAYED, label=others)
-    back = label(int(returned.sum()), "returned")
-    axes.stairs(returned, values.edges, fill=True, color=_RETURNED, label=back)
+    if values.counts:
+        others = label(int((counts - returned).sum()), "others")
+        axes.stairs(counts, values.edges, baseline=returned, fill=True, color=_STAYED, label=others)
+        back = label(int(returned.sum()), "returned")
+        axes.stairs(returned, values.edges, fill=True, color=_RETURNED, label=back)
     zero = label(values.num_zeros, "at zero")
     axes.bar(0, values.num_zeros, width=2.0**exponent, color=_RETURNED, label=zero)
     if values.num_zeros or returned.any():
@@ -132,7 +134,7 @@ def _cumulated(axes: Any, group: Histogram, name: str) -> None:
     ends, shares = group.edges[1:], (group.num_zeros + np.cumsum(group.counts)) / group.size
     label = f"{name} ({group.size:,}): median {group.quantile(0.5):.2g}"
     if group.num_large is not None:
-        label += f", {group.num_large / group.size:.1%} not below the threshold"
+        label += f", {group.num_large / group.size:.1%} above the pruning threshold"
     colour = _STAYED if name == "stayed" else _RETURNED
     axes.plot(ends, 100 * shares, color=colour, label=label)
     axes.axvline(group.quantile(0.5), color=colour, linestyle="--")
