@@ -54,7 +54,7 @@ def draw_curves(logs: Logs, names: Sequence[str], phases: Sequence[Span]) -> "Fi
         names: Of the metrics; at least one.
         phases: What to shade.
     """
-    figure, grid = new_panels(len(names), 1, 7, 0.8 + 2.4 * len(names), sharex=True)
+    figure, grid = new_panels(len(names), 1, 6, 0.8 + 2.2 * len(names), sharex=True)
     for row, (name, axes) in enumerate(zip(names, grid[:, 0], strict=True)):
         for phase in phases:
             kind = "sparse" if phase.is_sparse else "dense"

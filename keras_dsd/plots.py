@@ -61,10 +61,11 @@ def returned_weights(
 ) -> "Figure":
     """Draws where weights that were pruned and returned ended up, against those that stayed.
 
-    There is a panel for the first epoch of each re-dense phase, and one for the last, each with
-    magnitudes, as shares of the group: those that returned, and those that stayed. Dashed lines
-    mark the medians. The legend says them, and the share that is as large as what the mask kept:
-    at least the threshold below which its tensor was pruned.
+    There is a panel for the first epoch of each re-dense phase, and one for the last, with a line
+    for each group: which share of it does not exceed a magnitude. Dashed lines mark the medians.
+    The legend says them, the share that is zero still, as of weights that have no gradient, and the
+    share that is as large as what the mask kept: at least the threshold below which the weight's
+    tensor was pruned, which is drawn too where there is one tensor. With a pattern, there is none.
 
     Args:
         weights: A `WeightHistory`, or snapshots of one.

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from keras_dsd.checks import shown
 from keras_dsd.histogram import Histogram, total
 from keras_dsd.observers import (
     AFTER_PRUNING,
@@ -153,6 +154,6 @@ def read(path: pathlib.Path) -> tuple[str, tuple[Snapshot, ...]]:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"Expected `path` to be a file that WeightHistory wrote, or a new one. Received: "
-            f"path={str(path)!r}, which can't be read, is not whole or something else "
-            f"({type(error).__name__}: {error}). Delete it to begin anew, or give another path."
+            f"path={shown(str(path))}, which can't be read, is not whole or something else "
+            f"({shown(error)}). Delete it to begin anew, or give another path."
         ) from error

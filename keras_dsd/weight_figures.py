@@ -92,7 +92,7 @@ def _panels(
     """Returns a figure with a row for each kind of moment and a column for each sparse phase."""
     names = list(dict.fromkeys(snapshot.name for snapshot in found))
     phases = list(dict.fromkeys(snapshot.sparse_phase for snapshot in found))
-    size = (1.5 + 5 * len(phases), 1 + height * len(names))
+    size = (0.9 + 4.7 * len(phases), 1 + height * len(names))
     figure, grid = new_panels(len(names), len(phases), *size, **shared)
     unused, panels = {*grid.flat}, []
     for each in found:
@@ -133,8 +133,9 @@ def _distribution(panel: _Panel, exponent: int) -> None:
 def _cumulated(axes: Any, group: Histogram, name: str) -> None:
     ends, shares = group.edges[1:], (group.num_zeros + np.cumsum(group.counts)) / group.size
     label = f"{name} ({group.size:,}): median {group.quantile(0.5):.2g}"
-    if group.num_large is not None:
-        label += f", {group.num_large / group.size:.1%} above the pruning threshold"
+    shares_of = {"zero": group.num_zeros, "above the pruning threshold": group.num_large}
+    known = [f"{n / group.size:.1%} {words}" for words, n in shares_of.items() if n is not None]
+    label += f"\n{', '.join(known)}"
     colour = _STAYED if name == "stayed" else _RETURNED
     axes.plot(ends, 100 * shares, color=colour, label=label)
     axes.axvline(group.quantile(0.5), color=colour, linestyle="--")

@@ -242,7 +242,12 @@ def test_what_is_no_such_file_is_refused(text, tmp_path):
     assert path.read_text() == text
 
 
-def test_a_folder_is_refused(tmp_path):
+def test_a_folder_is_refused_and_so_is_a_path_too_long_which_is_not_repeated(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"Expected `path` .*Received: path=.* another path\."
+    ) as said:
+        dsd.WeightHistory("a" * 10_000)
+    assert len(str(said.value)) < 1000
     with pytest.raises(ValueError, match=r"Expected `path` .*Received: path=.* another path\."):
         dsd.WeightHistory(tmp_path)
 
