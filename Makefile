@@ -10,10 +10,14 @@ VENV ?= .venv
 # TensorFlow's C++ side logs dozens of lines as it is imported.
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: demo torch onnx orbax ray mlflow wandb kubernetes test test-slow test-oldest lint typecheck build-check wheel-check clean
+.PHONY: demo figures torch onnx orbax ray mlflow wandb kubernetes test test-slow test-oldest lint typecheck build-check wheel-check clean
 
 demo: $(VENV)/.has-examples $(patsubst %,$(VENV)/.has-%,$(filter jax torch,$(KERAS_BACKEND)))
 	$(VENV)/bin/python examples/quickstart.py $(ARGS)
+
+# The pictures in docs.
+figures: $(VENV)/.has-examples $(VENV)/.has-plots $(patsubst %,$(VENV)/.has-%,$(filter jax torch,$(KERAS_BACKEND)))
+	$(VENV)/bin/python examples/figures.py $(ARGS)
 
 # What these need is tested where it is installed.
 torch onnx orbax ray mlflow wandb kubernetes: %: $(VENV)/.has-%

@@ -1,10 +1,11 @@
 """Draws what was measured epoch after epoch, over the phases."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from keras_dsd.figures import new_panels, shade
+from keras_dsd.logs import Logs
 from keras_dsd.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -12,77 +13,56 @@ if TYPE_CHECKING:
 
 # How much the measured sparsity has to change at a boundary to be that of a mask.
 _LEAST_CHANGE = 0.01
-_NO_METRICS = {"lr", "learning_rate"}
 
 
 class Span(NamedTuple):
     """Epochs of a phase that were measured: from the first, counted from 0, to before the last."""
 
-    phase: int
     start: int
     end: int
     is_sparse: bool
 
 
-def metrics_of(logs: Mapping[str, Sequence[float]]) -> list[str]:
-    """Returns the names of what was measured, each once, without `val_`."""
-    names = dict.fromkeys(name.removeprefix("val_") for name in logs)
-    return [name for name in names if name not in _NO_METRICS and not name.startswith("dsd_")]
-
-
-def phases_of(
-    logs: Mapping[str, Sequence[float]], epochs: Sequence[int], timeline: Timeline | None
-) -> list[Span]:
+def phases_of(logs: Logs, timeline: Timeline | None) -> list[Span]:
     """Returns the phases that epochs were in.
 
     Args:
         logs: With `dsd_phase` and, without a timeline, `dsd_sparsity`.
-        epochs: That the logs are of, counted from 0.
         timeline: What the phases are, if given; otherwise told from the sparsity.
     """
-    sparsity = logs.get("dsd_sparsity", [0.0] * len(epochs))
-    rows = list(zip(logs["dsd_phase"], epochs, sparsity, strict=False))
+    sparsity = [0.0] * len(logs.epochs) if timeline else logs.numbers("dsd_sparsity")
+    rows = zip(logs.numbers("dsd_phase"), logs.epochs, sparsity, strict=True)
     runs = [list(run) for _, run in itertools.groupby(rows, key=lambda row: row[0])]
     found = []
     for place, run in enumerate(runs):
-        index = int(run[0][0])
         if timeline is not None:
-            is_sparse = timeline.is_sparse(index)
+            is_sparse = timeline.is_sparse(int(run[0][0]))
         elif place:
             is_sparse = run[0][2] - runs[place - 1][-1][2] > _LEAST_CHANGE
         else:
             after = runs[1][0][2] if len(runs) > 1 else 0.0
             is_sparse = run[-1][2] - after > _LEAST_CHANGE
-        found.append(Span(index, run[0][1], run[-1][1] + 1, is_sparse))
+        found.append(Span(run[0][1], run[-1][1] + 1, is_sparse))
     return found
 
 
-def draw_curves(
-    logs: Mapping[str, Sequence[float]],
-    epochs: Sequence[int],
-    names: Sequence[str],
-    phases: Sequence[Span],
-) -> "Figure":
+def draw_curves(logs: Logs, names: Sequence[str], phases: Sequence[Span]) -> "Figure":
     """Returns the figure of `plots.learning_curves`.
 
     Args:
-        logs: The values of each name, one an epoch.
-        epochs: Which these are, counted from 0.
+        logs: What was measured.
         names: Of the metrics; at least one.
         phases: What to shade.
     """
-    figure, grid = new_panels(len(names), 1, 7, 0.8 + 2.4 * len(names), sharex=True)
+    figure, grid = new_panels(len(names), 1, 6, 0.8 + 2.2 * len(names), sharex=True)
     for row, (name, axes) in enumerate(zip(names, grid[:, 0], strict=True)):
         for phase in phases:
             kind = "sparse" if phase.is_sparse else "dense"
             shade(axes, phase.start, phase.end, kind, "" if row else kind)
-        for label, values, style in (
-            ("training", logs.get(name), "-"), ("validation", logs.get(f"val_{name}"), "--"),
-        ):  # fmt: skip
-            if values is not None:
-                # An epoch's value is measured at its end.
-                ends = [epoch + 1 for epoch in epochs[: len(values)]]
-                axes.plot(ends, values, f".{style}", color="black", label=label)
+        curves = {"training": (name, ".-"), "validation": (f"val_{name}", ".--")}
+        for label, (key, style) in curves.items():
+            if key in logs.given:
+                axes.plot(logs.ends(key), logs.numbers(key), style, color="black", label=label)
         axes.set_ylabel(name)
         axes.legend(fontsize="small")
     grid[-1, 0].set_xlabel("epochs trained")

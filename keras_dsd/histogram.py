@@ -121,7 +121,9 @@ def histogram(
     for part in _parts(values, chosen):
         finite = part[np.isfinite(part)]
         present = finite[finite != 0]
-        bins = np.floor(np.ldexp(present, -exponent)).astype(np.int64)
+        scaled = np.ldexp(present, -exponent)
+        # The smallest may underflow, and zero is above a negative one.
+        bins = np.floor(scaled).astype(np.int64) - ((scaled == 0) & (present < 0))
         counts += np.bincount(bins + _BINS, minlength=counts.size)
         size, num_finite = size + part.size, num_finite + finite.size
         num_zeros += finite.size - present.size

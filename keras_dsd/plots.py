@@ -4,14 +4,14 @@ Each function returns a matplotlib Figure that belongs to no window: `figure.sav
 writes it. matplotlib comes with the extra `plots`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_dsd import checks, curve_figures, weight_figures
 from keras_dsd.checks import shown
-from keras_dsd.observers import FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH
+from keras_dsd.logs import Logs, read_logs
 from keras_dsd.sensitivity_result import Sensitivity
-from keras_dsd.snapshots import Snapshot
+from keras_dsd.snapshots import REDENSE, Snapshot
 from keras_dsd.timeline import Timeline
 from keras_dsd.weight_history import WeightHistory
 
@@ -61,10 +61,11 @@ def returned_weights(
 ) -> "Figure":
     """Draws where weights that were pruned and returned ended up, against those that stayed.
 
-    There is a panel for the first epoch of each re-dense phase, and one for the last, each with
-    magnitudes, as shares of the group: those that returned, and those that stayed. Dashed lines
-    mark the medians. The legend says them, and the share that is as large as what the mask kept:
-    at least the threshold below which its tensor was pruned.
+    There is a panel for the first epoch of each re-dense phase, and one for the last, with a line
+    for each group: which share of it does not exceed a magnitude. Dashed lines mark the medians.
+    The legend says them, the share that is zero still, as of weights that have no gradient, and the
+    share that is as large as what the mask kept: at least the threshold below which the weight's
+    tensor was pruned, which is drawn too where there is one tensor. With a pattern, there is none.
 
     Args:
         weights: A `WeightHistory`, or snapshots of one.
@@ -80,11 +81,7 @@ def returned_weights(
             weight.
         ImportError: matplotlib is not installed.
     """
-    redense = [
-        each
-        for each in _chosen(weights, path)
-        if each.name in (FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH)
-    ]
+    redense = [each for each in _chosen(weights, path) if each.name in REDENSE]
     found = [each for each in redense if not each.note]
     if not found:
         why = redense[0].note if redense else "it has no re-dense epoch"
@@ -125,10 +122,11 @@ def learning_curves(
         ValueError: The history has no epoch, no `dsd_phase`, or none of a metric.
         ImportError: matplotlib is not installed.
     """
-    logs, epochs = _logs_of(history)
-    names = curve_figures.metrics_of(logs) if metrics is None else _names(metrics, logs)
-    phases = curve_figures.phases_of(logs, epochs, _timeline_of(timeline))
-    return curve_figures.draw_curves(logs, epochs, names, phases)
+    known = _timeline_of(timeline)
+    needed = ["dsd_phase"] if known else ["dsd_phase", "dsd_sparsity"]
+    logs = read_logs(history, needed)
+    names = _names(logs.metrics if metrics is None else metrics, logs)
+    return curve_figures.draw_curves(logs, names, curve_figures.phases_of(logs, known))
 
 
 def sensitivity(scan: Sensitivity) -> "Figure":
@@ -201,23 +199,6 @@ def _chosen(weights: Any, path: Any) -> list[Snapshot]:
     )
 
 
-def _logs_of(history: Any) -> tuple[dict[str, list[float]], list[int]]:
-    """Returns the values of each name, and the epochs, from 0, that they were measured at."""
-    logs = getattr(history, "history", history)
-    if not isinstance(logs, Mapping):
-        raise _not_a("history", history, "what fit returned, or its dict of lists")
-    found = {str(name): list(values) for name, values in logs.items()}
-    longest = max(map(len, found.values()), default=0)
-    epochs = list(getattr(history, "epoch", ())) or list(range(longest))
-    if not epochs or "dsd_phase" not in found:
-        raise ValueError(
-            f"Expected `history` to be of a run with DSDSchedule, of one epoch or more. Received: "
-            f"history of {len(epochs)} epochs with {', '.join(found) or 'nothing'}. Call fit with "
-            f"callbacks=[dsd.DSDSchedule(...)]."
-        )
-    return found, epochs
-
-
 def _timeline_of(timeline: Any) -> Timeline | None:
     found = getattr(timeline, "timeline", timeline)
     if not isinstance(found, Timeline | None):
@@ -225,19 +206,14 @@ def _timeline_of(timeline: Any) -> Timeline | None:
     return found
 
 
-def _names(metrics: Any, logs: Mapping[str, Any]) -> list[str]:
+def _names(metrics: Any, logs: Logs) -> list[str]:
     if isinstance(metrics, str | bytes) or not isinstance(metrics, Sequence):
         raise _not_a("metrics", metrics, "a list of names, such as ['loss', 'accuracy'], or None")
     names = checks.items("metrics", metrics)
-    for name in names:
-        if name not in logs and f"val_{name}" not in logs:
-            raise ValueError(
-                f"Expected `metrics` to be among what was measured: {', '.join(logs)}. Received: "
-                f"metrics={shown(metrics)}. Give some of these."
-            )
-    if not names:
+    known = {*logs.given, *logs.metrics}
+    if not names or not all(isinstance(name, str) and name in known for name in names):
         raise ValueError(
-            f"Expected at least one name in `metrics`. Received: metrics={shown(metrics)}. Give "
-            f"some of {', '.join(logs)}, or None for all."
+            f"Expected `metrics` to be some of what was measured: {', '.join(logs.metrics)}. "
+            f"Received: metrics={shown(metrics)}. Give one or more of these, or None for all."
         )
     return names

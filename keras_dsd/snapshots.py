@@ -7,8 +7,18 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from keras_dsd.checks import shown
 from keras_dsd.histogram import Histogram, total
-from keras_dsd.observers import FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH
+from keras_dsd.observers import (
+    AFTER_PRUNING,
+    BEFORE_PRUNING,
+    END_OF_SPARSE,
+    FIRST_REDENSE_EPOCH,
+    LAST_REDENSE_EPOCH,
+)
+
+REDENSE = (FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH)
+MOMENTS = (BEFORE_PRUNING, AFTER_PRUNING, END_OF_SPARSE, *REDENSE)  # in the order they come
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,12 +109,25 @@ class Snapshot:
     def from_dict(cls, data: dict[str, Any]) -> "Snapshot":
         """Returns what `to_dict` was called on."""
         weights = tuple(WeightSnapshot.from_dict(weight) for weight in data["weights"])
-        return cls(**{**data, "weights": weights})
+        made = cls(**{**data, "weights": weights})
+        if made.name not in MOMENTS or not type(made.epoch) is type(made.phase) is int:
+            raise ValueError(f"there is no moment {made.name!r} ({made.epoch}, {made.phase})")
+        return made
+
+    @property
+    def shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Path and shape of each weight."""
+        return [(weight.path, weight.shape) for weight in self.weights]
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """What orders moments of a run: the phase, and which of its moments."""
+        return self.phase, MOMENTS.index(self.name)
 
     @property
     def sparse_phase(self) -> int:
         """Index of the sparse phase that it is around."""
-        return self.phase - (self.name in (FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH))
+        return self.phase - (self.name in REDENSE)
 
     def select(self, path: str | None) -> tuple[WeightSnapshot, ...]:
         """Returns the weights of a path, or all for None."""
@@ -117,31 +140,20 @@ def merged(histograms: Sequence[Histogram | None]) -> Histogram | None:
     return total(known) if known and len(known) == len(histograms) else None
 
 
-def to_json(timeline: str, snapshots: Sequence[Snapshot]) -> str:
-    """Returns what a run has seen, as `read` reads it.
-
-    Args:
-        timeline: The run's phases, in words.
-        snapshots: In order.
-    """
-    found = [snapshot.to_dict() for snapshot in snapshots]
-    return json.dumps({"timeline": timeline, "snapshots": found})
-
-
 def read(path: pathlib.Path) -> tuple[str, tuple[Snapshot, ...]]:
-    """Reads such a file.
+    """Returns the phases and the snapshots of such a file; nothing where there is none.
 
     Raises:
-        ValueError: It is not one, or not whole.
-        OSError: It can't be read.
+        ValueError: It can't be read, is something else, or is not whole.
     """
-    text = path.read_bytes()
     try:
-        data = json.loads(text.decode("utf-8"))
+        data = json.loads(path.read_bytes().decode("utf-8"))
         return str(data["timeline"]), tuple(map(Snapshot.from_dict, data["snapshots"]))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except FileNotFoundError:
+        return "", ()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"Expected `path` to be a file that WeightHistory wrote, or a new one. Received: "
-            f"path={str(path)!r}, which is not whole or something else "
-            f"({type(error).__name__}: {error}). Delete it to begin anew, or give another path."
+            f"path={shown(str(path))}, which can't be read, is not whole or something else "
+            f"({shown(error)}). Delete it to begin anew, or give another path."
         ) from error

@@ -40,7 +40,8 @@ def draw_distributions(found: Sequence[Snapshot], path: str | None) -> "Figure":
     """
     figure, panels = _panels(found, path, 1.7, sharex=True, sharey=True)
     exponent = max(panel.values.exponent for panel in panels)
-    reach = max(panel.values.quantile(_SHARE_SHOWN) for panel in panels)
+    reaches = [panel.values.quantile(_SHARE_SHOWN) for panel in panels]
+    reach = max((reach for reach in reaches if reach > 0), default=1.0)
     top = 1.3 * max(panel.peak(exponent) for panel in panels)
     for panel in panels:
         _distribution(panel, exponent)
@@ -63,18 +64,21 @@ def draw_returned(found: Sequence[Snapshot], path: str | None) -> "Figure":
     figure, panels = _panels(found, path, 2.9, sharex=True, sharey=True)
     for panel in panels:
         for name, group in (("stayed", panel.stayed), ("returned", panel.returned)):
-            if group is not None and group.counts:
+            if group is not None and group.size:
                 _cumulated(panel.axes, group.magnitudes(), name)
         for threshold in {weight.threshold for weight in panel.snapshot.select(path)}:
             if path is not None and threshold is not None:
-                panel.axes.axvline(threshold, color="black", linestyle=":", label="pruned below")
+                panel.axes.axvline(
+                    threshold, color="black", linestyle=":", label="pruning threshold"
+                )
         panel.axes.grid(alpha=0.3)
         panel.axes.legend(
             title=_title(panel.snapshot), loc="lower left", bbox_to_anchor=(0, 1), frameon=False,
             fontsize="small", alignment="left",
         )  # fmt: skip
-    panels[0].axes.set_xscale("log")
-    panels[0].axes.set_ylim(0, 100)
+    if any(panel.values.counts for panel in panels):
+        panels[0].axes.set_xscale("log")
+    panels[0].axes.set_ylim(0, 101)
     panels[0].axes.set_yticks([0, 25, 50, 75, 100])
     figure.supxlabel("magnitude", fontsize="medium")
     figure.supylabel("share of the group up to that magnitude (%)", fontsize="medium")
@@ -88,7 +92,7 @@ def _panels(
     """Returns a figure with a row for each kind of moment and a column for each sparse phase."""
     names = list(dict.fromkeys(snapshot.name for snapshot in found))
     phases = list(dict.fromkeys(snapshot.sparse_phase for snapshot in found))
-    size = (1.5 + 5 * len(phases), 1 + height * len(names))
+    size = (0.9 + 4.7 * len(phases), 1 + height * len(names))
     figure, grid = new_panels(len(names), len(phases), *size, **shared)
     unused, panels = {*grid.flat}, []
     for each in found:
@@ -115,21 +119,23 @@ def _distribution(panel: _Panel, exponent: int) -> None:
     def label(count: int, words: str) -> str:
         return f"{count:,} {words} ({count / values.size:.0%})" if count else ""
 
-    others = label(int((counts - returned).sum()), "others")
-    axes.stairs(counts, values.edges, baseline=returned, fill=True, color=_STAYED, label=others)
-    back = label(int(returned.sum()), "returned")
-    axes.stairs(returned, values.edges, fill=True, color=_RETURNED, label=back)
+    if values.counts:
+        others = label(int((counts - returned).sum()), "others")
+        axes.stairs(counts, values.edges, baseline=returned, fill=True, color=_STAYED, label=others)
+        back = label(int(returned.sum()), "returned")
+        axes.stairs(returned, values.edges, fill=True, color=_RETURNED, label=back)
     zero = label(values.num_zeros, "at zero")
     axes.bar(0, values.num_zeros, width=2.0**exponent, color=_RETURNED, label=zero)
-    if values.num_zeros:
+    if values.num_zeros or returned.any():
         axes.legend(loc="upper right", fontsize="small")
 
 
 def _cumulated(axes: Any, group: Histogram, name: str) -> None:
     ends, shares = group.edges[1:], (group.num_zeros + np.cumsum(group.counts)) / group.size
     label = f"{name} ({group.size:,}): median {group.quantile(0.5):.2g}"
-    if group.num_large is not None:
-        label += f", {group.num_large / group.size:.1%} not below the threshold"
+    shares_of = {"zero": group.num_zeros, "above the pruning threshold": group.num_large}
+    known = [f"{n / group.size:.1%} {words}" for words, n in shares_of.items() if n is not None]
+    label += f"\n{', '.join(known)}"
     colour = _STAYED if name == "stayed" else _RETURNED
     axes.plot(ends, 100 * shares, color=colour, label=label)
     axes.axvline(group.quantile(0.5), color=colour, linestyle="--")

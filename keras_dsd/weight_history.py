@@ -1,31 +1,30 @@
 """Keeps what weights were around the boundaries of a run, for figures and for a file."""
 
+import dataclasses
+import json
 import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from keras_dsd import checks, snapshots
+from keras_dsd import checks
 from keras_dsd.histogram import histogram
 from keras_dsd.masks import comparable
 from keras_dsd.observers import (
     AFTER_PRUNING,
     BEFORE_PRUNING,
     END_OF_SPARSE,
-    FIRST_REDENSE_EPOCH,
     LAST_REDENSE_EPOCH,
     Moment,
     Observer,
 )
 from keras_dsd.seam import PrunableWeight
-from keras_dsd.snapshots import Snapshot, WeightSnapshot
+from keras_dsd.snapshots import Snapshot, WeightSnapshot, read
 from keras_dsd.timeline import Timeline
 from keras_dsd.whole_files import replace
 
-_ORDER = (
-    BEFORE_PRUNING, AFTER_PRUNING, END_OF_SPARSE, FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH,
-)  # fmt: skip
 _UNSEEN = "which weights returned is not known: the run went on after they had returned"
 
 
@@ -42,8 +41,7 @@ class WeightHistory(Observer):
 
     Raises:
         TypeError: `path` is no path.
-        ValueError: `path` is a file that `WeightHistory` did not write, or not whole.
-        OSError: It can't be read.
+        ValueError: `path` is something that `WeightHistory` did not write, or not whole.
 
     Example:
         >>> weights = WeightHistory()
@@ -54,26 +52,23 @@ class WeightHistory(Observer):
 
     def __init__(self, path: "str | os.PathLike[str] | None" = None) -> None:
         self.path = checks.path("path", path, "file", "weights.json")
-        self._timeline = ""
-        self._snapshots: tuple[Snapshot, ...] = ()
+        self._timeline, self._snapshots = ("", ()) if self.path is None else read(self.path)
         # Of the last sparse phase, packed; None for a weight that is kept whole.
         self._masks: list[np.ndarray | None] | None = None
-        if self.path is not None and self.path.exists():
-            self._timeline, self._snapshots = snapshots.read(self.path)
 
     @property
     def snapshots(self) -> tuple[Snapshot, ...]:
         """What was kept, in order."""
         return self._snapshots
 
-    def to_dict(self) -> "dict[str, object]":
+    def to_dict(self) -> dict[str, Any]:
         """Returns plain values: lists, dicts, numbers and text."""
         found = [snapshot.to_dict() for snapshot in self._snapshots]
         return {"timeline": self._timeline, "snapshots": found}
 
     def to_json(self) -> str:
         """Returns `to_dict` as JSON."""
-        return snapshots.to_json(self._timeline, self._snapshots)
+        return json.dumps(self.to_dict())
 
     def on_begin(self, timeline: Timeline) -> None:
         """Sees that what was kept is of a run with these phases, and that it can be written.
@@ -97,15 +92,17 @@ class WeightHistory(Observer):
         """Keeps what weights are at a moment."""
         if moment.name in (AFTER_PRUNING, END_OF_SPARSE):
             self._masks = [_packed(weight.mask) for weight in weights]
-        earlier = self._before(moment, weights)
-        thresholds = _thresholds(moment, earlier) or [None] * len(weights)
+        is_unseen = moment.name != BEFORE_PRUNING and self._masks is None
+        now = Snapshot(moment.name, moment.epoch, moment.phase, (), _UNSEEN * is_unseen)
+        same = [(weight.short_path, tuple(weight.shape)) for weight in weights]
+        # A run that is made anew, or on another model, goes on from nothing of an earlier one.
+        earlier = tuple(s for s in self._snapshots if s.place < now.place and s.shapes == same)
+        thresholds = _thresholds(now, earlier) or [None] * len(weights)
         found = tuple(
-            self._snapshot(moment, index, weight, thresholds[index])
+            self._snapshot(weight, index, thresholds[index], moment.name == AFTER_PRUNING)
             for index, weight in enumerate(weights)
         )
-        is_unseen = moment.name != BEFORE_PRUNING and self._masks is None
-        now = Snapshot(moment.name, moment.epoch, moment.phase, found, _UNSEEN * is_unseen)
-        self._snapshots = (*earlier, now)
+        self._snapshots = (*earlier, dataclasses.replace(now, weights=found))
         if moment.name == LAST_REDENSE_EPOCH:
             self._masks = None
         self._write()
@@ -115,11 +112,11 @@ class WeightHistory(Observer):
         self._masks = None
 
     def _snapshot(
-        self, moment: Moment, index: int, weight: PrunableWeight, threshold: float | None
+        self, weight: PrunableWeight, index: int, threshold: float | None, is_new: bool
     ) -> WeightSnapshot:
         values, in_force = weight.numpy(), weight.mask
         mask = None if self._masks is None else _unpacked(self._masks[index], values.shape)
-        if moment.name == AFTER_PRUNING and mask is not None and weight.pattern is None:
+        if is_new and mask is not None and weight.pattern is None:
             threshold = float(np.abs(comparable(values[mask])).min()) if mask.any() else None
         return WeightSnapshot(
             path=weight.short_path,
@@ -129,17 +126,6 @@ class WeightHistory(Observer):
             values=histogram(values, None, threshold),
             stayed=None if mask is None else histogram(values, mask, threshold),
             returned=None if mask is None else histogram(values, ~mask, threshold),
-        )
-
-    def _before(self, moment: Moment, weights: Sequence[PrunableWeight]) -> tuple[Snapshot, ...]:
-        """Returns what was kept of moments before one, and of the same weights."""
-        same = [(weight.short_path, tuple(weight.shape)) for weight in weights]
-        place = (moment.phase, _ORDER.index(moment.name))
-        return tuple(
-            snapshot
-            for snapshot in self._snapshots
-            if (snapshot.phase, _ORDER.index(snapshot.name)) < place
-            and [(weight.path, weight.shape) for weight in snapshot.weights] == same
         )
 
     def _write(self) -> None:
@@ -158,10 +144,9 @@ def _unpacked(packed: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
     return np.unpackbits(packed, count=math.prod(shape)).view(bool).reshape(shape)
 
 
-def _thresholds(moment: Moment, earlier: Sequence[Snapshot]) -> list[float | None] | None:
-    """Returns what the weights were pruned below in the sparse phase that a moment belongs to."""
-    sparse = moment.phase - (moment.name in (FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH))
+def _thresholds(now: Snapshot, earlier: Sequence[Snapshot]) -> list[float | None] | None:
+    """Returns what the weights were pruned below in the sparse phase that a moment is around."""
     for snapshot in earlier:
-        if (snapshot.name, snapshot.phase) == (AFTER_PRUNING, sparse):
+        if (snapshot.name, snapshot.phase) == (AFTER_PRUNING, now.sparse_phase):
             return [weight.threshold for weight in snapshot.weights]
     return None

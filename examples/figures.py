@@ -1,0 +1,71 @@
+"""Draws the figures of a real run: a small convolutional network on scikit-learn's digits.
+
+KERAS_BACKEND=jax python examples/figures.py --seed=3 --folder=figures
+"""
+
+import pathlib
+import platform
+
+import keras
+import matplotlib
+from absl import app, flags
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+import keras_dsd as dsd
+
+FLAGS = flags.FLAGS
+flags.DEFINE_float("sparsity", 0.3, "Share of each weight tensor to prune, in [0, 1).")
+flags.DEFINE_integer("epochs", 10, "Epochs of each of the three phases.")
+flags.DEFINE_integer("seed", 0, "Seed of the weights, the split and the batches.")
+flags.DEFINE_string("folder", "docs/figures", "Where to write the figures.")
+
+
+def build():
+    layers = keras.layers
+    return keras.Sequential([
+        layers.Input((8, 8, 1)), layers.Conv2D(16, 3, activation="relu", name="first"),
+        layers.Conv2D(32, 3, activation="relu", name="second"), layers.Flatten(),
+        layers.Dense(64, activation="relu", name="hidden"), layers.Dense(10, name="digits"),
+    ])  # fmt: skip
+
+
+def main(argv):
+    del argv
+    keras.utils.set_random_seed(FLAGS.seed)
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16).astype("float32").reshape(-1, 8, 8, 1)
+    split = train_test_split(images, labels, test_size=0.3, random_state=FLAGS.seed)
+    train_data, test_data = split[::2], split[1::2]
+
+    model = dsd.apply(build(), sparsity=FLAGS.sparsity)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"])
+    weights = dsd.WeightHistory()
+    schedule = dsd.DSDSchedule(*[FLAGS.epochs] * 3, observers=[weights])
+    history = model.fit(
+        *train_data, validation_data=test_data, epochs=3 * FLAGS.epochs, verbose=0,
+        callbacks=[schedule],
+    )  # fmt: skip
+    scan = dsd.sensitivity(model, lambda m: m.evaluate(*test_data, verbose=0)[0])
+
+    figures = {
+        "timeline": schedule.timeline.plot(),
+        "weight_distributions": dsd.plots.weight_distributions(weights),
+        "returned_weights": dsd.plots.returned_weights(weights),
+        "learning_curves": dsd.plots.learning_curves(history, timeline=schedule),
+        "sensitivity": dsd.plots.sensitivity(scan),
+    }
+    folder = pathlib.Path(FLAGS.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        path = folder / f"{name}.png"
+        figure.savefig(path, dpi=110, metadata={"Software": None})
+        print(f"{path}  {path.stat().st_size:,} bytes")
+    versions = f"keras {keras.__version__} on {keras.backend.backend()}"
+    print(f"seed {FLAGS.seed}, keras_dsd {dsd.__version__}, {versions}, "
+          f"matplotlib {matplotlib.__version__}, Python {platform.python_version()}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    app.run(main)
