@@ -11,6 +11,7 @@ from keras_dsd.loading import register_with_tf_keras
 if TYPE_CHECKING:
     from keras_dsd import timelines as timelines
     from keras_dsd.api import apply, report, strip, weights
+    from keras_dsd.comparison import compare
     from keras_dsd.loop import DSDLoop
     from keras_dsd.patterns import NM, Block
     from keras_dsd.plateau import Plateau
@@ -29,6 +30,7 @@ __all__ = [
     "Plateau",
     "SparsePhase",
     "apply",
+    "compare",
     "report",
     "sensitivity",
     "strip",
@@ -44,6 +46,7 @@ _HOMES = {
     "Plateau": "keras_dsd.plateau",
     "SparsePhase": "keras_dsd.timeline",
     "apply": "keras_dsd.api",
+    "compare": "keras_dsd.comparison",
     "report": "keras_dsd.api",
     "sensitivity": "keras_dsd.sensitivity_scan",
     "strip": "keras_dsd.api",

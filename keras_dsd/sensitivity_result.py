@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_dsd import checks, recommendation
 from keras_dsd.checks import shown
+from keras_dsd.evaluation import BETTER
 from keras_dsd.figures import new_figure
 from keras_dsd.recommendation import Curve
 from keras_dsd.selection import whole
@@ -14,8 +15,6 @@ from keras_dsd.text_table import shape_text, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_BETTER = {"min": "smaller is better", "max": "larger is better"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +137,7 @@ class Sensitivity:
             values = (f"{value:.4g}" for value in point.values)
             rows.append((point.path, shape_text(point.shape), f"{point.size:,}", *values))
         rows.append(("total", "", f"{self.size:,}", *("" for _ in self.levels)))
-        last = f"nothing pruned: {self.baseline:.4g} ({_BETTER[self.mode]})"
+        last = f"nothing pruned: {self.baseline:.4g} ({BETTER[self.mode]})"
         return "\n".join([*table(rows, left=(0, 1)), last])
 
     def __str__(self) -> str:
@@ -157,7 +156,7 @@ class Sensitivity:
             axes.plot(self.levels, point.values, marker=".", label=point.path)
         axes.axhline(self.baseline, color="black", linestyle="--", label="nothing pruned")
         axes.set_xlabel("sparsity of one weight, the others as they are (fraction)")
-        axes.set_ylabel(f"value of evaluate ({_BETTER[self.mode]})")
+        axes.set_ylabel(f"value of evaluate ({BETTER[self.mode]})")
         figure.legend(loc="outside right upper", fontsize="small")
         return figure
 

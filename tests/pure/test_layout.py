@@ -18,7 +18,7 @@ OF_THE_TFMOT_DOOR = {"tensorflow", "tf_keras", "tensorflow_model_optimization"}
 OF_THE_KERAS_DOOR = {"keras"}
 PUBLIC = [
     "NM", "Block", "DSDLoop", "DSDSchedule", "DensePhase", "Plateau", "SparsePhase", "apply",
-    "report",    "sensitivity", "strip", "weights",
+    "compare", "report", "sensitivity", "strip", "weights",
 ]  # fmt: skip
 
 
