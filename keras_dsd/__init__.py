@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from keras_dsd import plots as plots
     from keras_dsd import timelines as timelines
     from keras_dsd.api import apply, report, strip, weights
+    from keras_dsd.comparison import compare
     from keras_dsd.loop import DSDLoop
     from keras_dsd.patterns import NM, Block
     from keras_dsd.plateau import Plateau
@@ -34,6 +35,7 @@ __all__ = [
     "SparsePhase",
     "WeightHistory",
     "apply",
+    "compare",
     "report",
     "sensitivity",
     "strip",
@@ -51,6 +53,7 @@ _HOMES = {
     "SparsePhase": "keras_dsd.timeline",
     "WeightHistory": "keras_dsd.weight_history",
     "apply": "keras_dsd.api",
+    "compare": "keras_dsd.comparison",
     "report": "keras_dsd.api",
     "sensitivity": "keras_dsd.sensitivity_scan",
     "strip": "keras_dsd.api",

@@ -93,7 +93,7 @@ learning rate
         self.reset = checks.choice("reset", reset, ("pruned", "all", "none"))
         self.leftover = checks.choice("leftover", leftover, ("redense", "stop"))
         self.backup_dir = checks.path("backup_dir", backup_dir, "folder", "run/dsd")
-        self._batches = check_batches(batch_norm_data, batch_norm_batches)
+        self.batches = check_batches(batch_norm_data, batch_norm_batches)
         self.observers = check_observers(observers)
         self._controller: Controller | None = None
 
@@ -103,7 +103,7 @@ learning rate
     def controller(self, trainer: Trainer) -> Controller:
         """Returns what takes a model through the phases."""
         return Controller(
-            self.timeline, trainer, self.reset, self.leftover, self.backup_dir, self._batches,
+            self.timeline, trainer, self.reset, self.leftover, self.backup_dir, self.batches,
             self.observers,
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_dsd import checks, recommendation
 from keras_dsd.checks import shown
+from keras_dsd.evaluation import BETTER
 from keras_dsd.figures import new_figure
 from keras_dsd.recommendation import Curve
 from keras_dsd.selection import whole
@@ -15,8 +16,6 @@ from keras_dsd.text_table import Table, as_html, as_rich, as_text, shape_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import RenderableType
-
-_BETTER = {"min": "smaller is better", "max": "larger is better"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +156,7 @@ class Sensitivity:
         ]  # fmt: skip
         head = ("weight", "shape", "size", *(f"{100 * level:.6g}%" for level in self.levels))
         total = ("total", "", f"{self.size:,}", *("" for _ in self.levels))
-        last = f"nothing pruned: {self.baseline:.4g} ({_BETTER[self.mode]})"
+        last = f"nothing pruned: {self.baseline:.4g} ({BETTER[self.mode]})"
         return Table(head, rows, [total], (0, 1), [last])
 
     def plot(self) -> "Figure":
@@ -173,7 +172,7 @@ class Sensitivity:
             axes.plot(self.levels, point.values, marker=".", label=point.path)
         axes.axhline(self.baseline, color="black", linestyle="--", label="nothing pruned")
         axes.set_xlabel("sparsity of one weight, the others as they are (fraction)")
-        axes.set_ylabel(f"value of evaluate ({_BETTER[self.mode]})")
+        axes.set_ylabel(f"value of evaluate ({BETTER[self.mode]})")
         figure.legend(loc="outside right upper", fontsize="small")
         return figure
 

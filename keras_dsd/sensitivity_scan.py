@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import numbers
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -10,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_dsd import checks, doors, masks, pruning, sensitivity_file
+from keras_dsd import checks, doors, evaluation, masks, pruning, sensitivity_file
 from keras_dsd.checks import shown
+from keras_dsd.evaluation import number
 from keras_dsd.patterns import NM, Pattern, num_covered
 from keras_dsd.progress_bar import progress_bar
 from keras_dsd.seam import PrunableWeight
@@ -60,10 +60,10 @@ def sensitivity(
         >>> model = apply(strip(model), sparsity=scan.recommend(overall=0.3))
     """
     weights = doors.door_of(model).weights(model)
-    _check_evaluate(evaluate)
+    evaluation.check_evaluate(evaluate, "model", "model.evaluate(x, y, verbose=0)")
     checks.flag("progress", progress)
-    file = _check_path(path)
-    scan = Scan(_check_levels(levels), _check_mode(mode), *_identify(model, weights))
+    file = evaluation.check_file(path, "scan.json")
+    scan = Scan(_check_levels(levels), evaluation.check_mode(mode), *_identify(model, weights))
     if file is not None:
         sensitivity_file.go_on(file, scan)
     _run(scan, weights, lambda: evaluate(model), file, progress)
@@ -87,7 +87,7 @@ def _run(
     with progress_bar(progress, scan.num_points, scan.num_done) as advance:
         if scan.baseline is None:
             try:
-                scan.baseline = _check_baseline(_number(evaluate(), "nothing pruned"))
+                scan.baseline = _check_baseline(number(evaluate(), "nothing pruned"))
             finally:
                 # Keras keeps a JAX model's values elsewhere meanwhile. Reading one brings all back.
                 weights[0].numpy()
@@ -113,7 +113,7 @@ def _prune_alone(
             pruned[~pruning.mask_of(whole, weight, level)] = 0
             weight.assign(pruned)
             words = f"{weight.path} at {level:g}"
-            values.append(_number(evaluate(), words))
+            values.append(number(evaluate(), words))
             done(words)
     finally:
         weight.assign(whole)
@@ -155,17 +155,6 @@ def _digest(values: np.ndarray, pattern: Pattern) -> str:
     return hashlib.blake2b(values.tobytes() + layout, digest_size=16).hexdigest()
 
 
-def _number(value: Any, words: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(
-            f"Expected `evaluate` to return a number. Received: evaluate(model)={shown(value)} of "
-            f"type {type(value).__name__} ({words}). Return one float, such as "
-            f"model.evaluate(x, y)[0] where that is a list, or float(value) of an array."
-        )
-    number = checks.as_float("evaluate(model)", value)
-    return number if math.isfinite(number) else math.nan
-
-
 def _check_baseline(value: float) -> float:
     if math.isnan(value):
         raise ValueError(
@@ -173,15 +162,6 @@ def _check_baseline(value: float) -> float:
             "others with. Received: NaN or infinity. Nothing was pruned; see what it computes."
         )
     return value
-
-
-def _check_evaluate(evaluate: Any) -> None:
-    if not callable(evaluate):
-        raise TypeError(
-            f"Expected `evaluate` to be a function that takes the model and returns a number. "
-            f"Received: evaluate={shown(evaluate)} of type {type(evaluate).__name__}. Give "
-            f"lambda model: model.evaluate(x, y, verbose=0)."
-        )
 
 
 def _check_levels(levels: Any) -> tuple[float, ...]:
@@ -198,22 +178,3 @@ def _check_levels(levels: Any) -> tuple[float, ...]:
             f"Received: levels={shown(given)}. Sort them, and leave out 0 and what comes twice."
         )
     return found
-
-
-def _check_mode(mode: Any) -> str:
-    advice = "Give 'min' where evaluate returns a loss, 'max' where it returns an accuracy."
-    return checks.choice("mode", mode, ("min", "max"), advice)
-
-
-def _check_path(path: Any) -> pathlib.Path | None:
-    file = checks.path("path", path, "file", "scan.json")
-    try:
-        is_usable = file is None or (not file.is_dir() and file.parent.is_dir())
-    except OSError:  # a name that the file system takes for too long
-        is_usable = False
-    if not is_usable:
-        raise ValueError(
-            f"Expected `path` to be a file in a folder that exists. Received: path={shown(path)}. "
-            f"Make the folder first, or give a file in it, such as 'scan.json'."
-        )
-    return file

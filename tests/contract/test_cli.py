@@ -1,7 +1,6 @@
 """What the command finds in files of real models, on every path."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -142,7 +141,7 @@ def test_sensitivity_scans_recommends_draws_and_goes_on(folder, found, run, tmp_
     sparsity = f"--sparsity={json.dumps(data['recommended'])}"
     pruned = found("inspect", folder / "sparse.keras", sparsity)["would_prune"]["values"]
     assert pruned == pytest.approx(0.4 * 1184, abs=2)
-    code, said, errors = run(*scan, "--max_drop=0")
+    _, said, errors = run(*scan, "--max_drop=0")
     assert "recommended, for --sparsity:" in said and "x_test and y_test of" in errors
     assert json.loads((tmp_path / "scan.json").read_text())["baseline"] == data["scan"]["baseline"]
 

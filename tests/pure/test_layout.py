@@ -18,7 +18,8 @@ OF_THE_TFMOT_DOOR = {"tensorflow", "tf_keras", "tensorflow_model_optimization"}
 OF_THE_KERAS_DOOR = {"keras"}
 PUBLIC = [
     "NM", "Block", "DSDLoop", "DSDSchedule", "DSDTensorBoard", "DensePhase", "Plateau",
-    "SparsePhase", "WeightHistory", "apply", "report", "sensitivity", "strip", "weights",
+    "SparsePhase", "WeightHistory", "apply", "compare", "report", "sensitivity", "strip",
+    "weights",
 ]  # fmt: skip
 
 

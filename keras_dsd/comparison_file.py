@@ -1,0 +1,89 @@
+"""The file that a comparison goes on from: JSON, written anew whenever an arm is trained."""
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_dsd.checks import shown
+from keras_dsd.comparison_result import Run, plain
+from keras_dsd.whole_files import replace
+
+_KIND = "keras_dsd comparison"
+
+
+def write(path: pathlib.Path, identity: Mapping[str, Any], runs: Sequence[Run]) -> None:
+    """Replaces the file in one go, so that whenever the process ends, a whole one is there.
+
+    Args:
+        path: The file.
+        identity: What tells the comparison from others, as JSON has it.
+        runs: The arms trained so far.
+    """
+    data = {
+        "kind": _KIND,
+        "identity": identity,
+        "runs": [plain(dataclasses.asdict(run)) for run in runs],
+    }
+    replace(path, lambda file: file.write(json.dumps(data, indent=1).encode()))
+
+
+def read(path: pathlib.Path, identity: Mapping[str, Any]) -> list[Run]:
+    """Returns the runs that a file holds; none where there is no file.
+
+    Args:
+        path: The file.
+        identity: What tells the comparison from others.
+
+    Raises:
+        ValueError: The file is of another comparison, or it is no such file.
+    """
+    if not path.exists():
+        return []
+    try:
+        found, runs = _parse(path.read_bytes())
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise ValueError(
+            f"Expected `path` to be a file that compare() wrote, or a new one. Received: "
+            f"path={str(path)!r}, which is not whole or something else "
+            f"({type(error).__name__}: {error}). Delete it to begin anew, or give another path."
+        ) from error
+    for name in {**identity, **found}:
+        if found.get(name) != identity.get(name):
+            raise ValueError(
+                f"Expected the file to be of a comparison with the same {name}. Received: "
+                f"path={str(path)!r} with {name} {shown(found.get(name))}, but "
+                f"{shown(identity.get(name))} here. Give another path, or delete the file to begin "
+                f"anew."
+            )
+    return runs
+
+
+def _parse(text: bytes) -> tuple[dict[str, Any], list[Run]]:
+    data = json.loads(text.decode("utf-8"))
+    if data["kind"] != _KIND or not isinstance(data["identity"], dict):
+        raise ValueError("it is of another kind")
+    return data["identity"], [_run(entry) for entry in data["runs"]]
+
+
+def _run(entry: Mapping[str, Any]) -> Run:
+    values = {**entry, "validation": tuple(map(_number, entry["validation"]))}
+    for name in ("test_last", "test_best"):
+        values[name] = _number(entry[name])
+    for name in ("seed", "best_epoch", "num_updates"):
+        if type(entry[name]) is not int:
+            raise ValueError(f"{entry[name]!r} is no whole number")
+    run = Run(**values)
+    if not 0 <= run.best_epoch < len(run.validation):
+        raise ValueError(f"there is no epoch {run.best_epoch}")
+    return run
+
+
+def _number(value: Any) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no finite number")
+    return float(value)
