@@ -45,7 +45,7 @@ class WeightHistory(Observer):
         ValueError: `path` is a file that `WeightHistory` did not write, or not whole.
         OSError: It can't be read.
 
-    Example:
+    Examples:
         >>> weights = WeightHistory()
         >>> schedule = dsd.DSDSchedule(10, 10, 10, observers=[weights])
         >>> model.fit(x, y, epochs=30, callbacks=[schedule])
