@@ -53,7 +53,7 @@ def apply(
             `model` is of a tf_keras subclass, or has been through `apply` before. `model` is as
             it was then.
 
-    Example:
+    Examples:
         >>> model = apply(model, {"conv": 0.3, "dense": 0.5}, exclude=["predictions/"])
 
     Reference:

@@ -56,7 +56,7 @@ class DSDSchedule(Hooks):
         ValueError: Epochs are too few, `redense_lr` is not above 0, `phases` is empty, or
             `reset` or `leftover` unknown.
 
-    Example:
+    Examples:
         >>> print(DSDSchedule(dense=10, sparse=5, redense=10).timeline)
         dense for 10 epochs, then sparse for 5 epochs, then dense for 10 epochs at 0.1 times the \
 learning rate

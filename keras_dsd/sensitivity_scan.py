@@ -55,7 +55,7 @@ def sensitivity(
             weights that are not finite; `levels`, `mode` or `path` can't be used; the file is not
             whole, or of another scan; or `evaluate` returned nothing finite for `model` as it is.
 
-    Example:
+    Examples:
         >>> scan = sensitivity(model, lambda model: model.evaluate(x, y, verbose=0))
         >>> model = apply(strip(model), sparsity=scan.recommend(overall=0.3))
     """

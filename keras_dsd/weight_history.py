@@ -43,7 +43,7 @@ class WeightHistory(Observer):
         TypeError: `path` is no path.
         ValueError: `path` is something that `WeightHistory` did not write, or not whole.
 
-    Example:
+    Examples:
         >>> weights = WeightHistory()
         >>> schedule = dsd.DSDSchedule(10, 10, 10, observers=[weights])
         >>> model.fit(x, y, epochs=30, callbacks=[schedule])

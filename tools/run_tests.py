@@ -39,7 +39,7 @@ QUICK = {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 TESTS = {
-    "tf_keras": ["tests/contract", "tests/tfmot", "tests/pure"],
+    "tf_keras": ["tests/contract", "tests/tfmot", "tests/pure", "tests/docs"],
     "keras": ["tests/contract", "tests/keras3"],
 }
 NO_TESTS = 5  # pytest's exit code where none was collected

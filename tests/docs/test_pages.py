@@ -1,0 +1,108 @@
+"""Every block of code of README.md and docs/ runs, or a line below says why it does not."""
+
+import importlib.util
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pages
+import pytest
+
+# Blocks of commands that are not run here, by how they begin.
+ELSEWHERE = {
+    "make ": "each is a step of .ci/run",
+    "pip install ": "make runs it, and a test must not change what it runs in",
+}
+QUICK = {"README.md"}
+# Languages of what a program prints, or of what no program is.
+NOT_CODE = {"text"}
+COMMANDS = {"console", "bash"}
+
+
+def read(page):
+    return page.read_text(encoding="utf-8")
+
+
+def name_of(page):
+    return str(page.relative_to(pages.ROOT))
+
+
+def commands_of(block):
+    """The commands of a block, without their prompts and without what they print."""
+    lines = block.code.replace("\\\n", " ").splitlines()
+    if block.language == "console":
+        lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    return [line for line in lines if line.strip()]
+
+
+def marked(page, *values):
+    name = name_of(page)
+    marks = [] if name in QUICK else [pytest.mark.slow]
+    return pytest.param(page, *values, id="-".join(map(str, (name, *values))), marks=marks)
+
+
+PROGRAMS = [
+    marked(page, number)
+    for page in pages.PAGES
+    for number in range(len(pages.programs_of(read(page))))
+]
+COMMANDS_OF_PAGES = [
+    marked(page, command)
+    for page in pages.PAGES
+    for block in pages.blocks_of(read(page))
+    if block.language in COMMANDS
+    for command in commands_of(block)
+    if not command.startswith(tuple(ELSEWHERE))
+]
+
+
+def run(arguments, variables, folder):
+    kept = {k: v for k, v in os.environ.items() if k not in ("KERAS_BACKEND", "KERAS_DSD_PATH")}
+    ran = subprocess.run(
+        arguments, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        env={**kept, "PYTHONPATH": str(pages.ROOT), "COLUMNS": "100", **variables},
+    )  # fmt: skip
+    assert ran.returncode == 0, f"{ran.stdout[-3000:]}\n{ran.stderr[-5000:]}"
+
+
+@pytest.mark.parametrize(("page", "number"), PROGRAMS)
+def test_a_page_runs_from_top_to_bottom(page, number, tmp_path):
+    variables = pages.programs_of(read(page))[number].variables
+    if variables.get("KERAS_BACKEND") == "torch" and importlib.util.find_spec("torch") is None:
+        pytest.skip("PyTorch is not installed; `make torch` installs it")
+    run([sys.executable, pages.__file__, page, str(number)], variables, tmp_path)
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS_OF_PAGES)
+def test_a_command_of_a_page_runs(page, command, tmp_path):
+    for folder in ("examples", "benchmarks"):
+        (tmp_path / folder).symlink_to(pages.ROOT / folder)
+    words = shlex.split(command)
+    split = next(i for i, word in enumerate(words) if not re.match(r"[A-Z_]+=", word))
+    variables = dict(word.split("=", 1) for word in words[:split])
+    program, *arguments = words[split:]
+    found = pathlib.Path(sys.executable).with_name(program)
+    run([sys.executable if program == "python" else found, *arguments], variables, tmp_path)
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=name_of)
+def test_no_block_is_left_out(page):
+    for block in pages.blocks_of(read(page)):
+        where = f"{name_of(page)}:{block.line}"
+        if block.included is not None:
+            assert is_tested(block.included), f"{where}: no test runs {block.included}"
+        else:
+            known = block.language in {"python", *COMMANDS, *NOT_CODE}
+            assert known, f"{where}: give the block one of the languages known here"
+    fences = len(re.findall(r"^ *```", read(page), flags=re.MULTILINE))
+    hidden = read(page).count("<!-- run\n")
+    assert fences == 2 * (len(pages.blocks_of(read(page))) - hidden), f"{page}: a fence is open"
+
+
+def is_tested(path):
+    """Whether a test names the file, which runs it then."""
+    tests = pages.ROOT.glob("tests/*/*.py")
+    return any(pathlib.Path(path).name in read(test) for test in tests)
