@@ -10,14 +10,15 @@ VENV ?= .venv
 # TensorFlow's C++ side logs dozens of lines as it is imported.
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: demo figures torch onnx orbax ray mlflow wandb kubernetes test test-slow test-oldest lint typecheck build-check wheel-check clean
+.PHONY: demo figures torch onnx orbax ray mlflow wandb kubernetes test test-slow test-oldest lint typecheck build-check wheel-check docs docs-check notebook clean
 
 demo: $(VENV)/.has-examples $(patsubst %,$(VENV)/.has-%,$(filter jax torch,$(KERAS_BACKEND)))
 	$(VENV)/bin/python examples/quickstart.py $(ARGS)
 
 # The pictures in docs.
-figures: $(VENV)/.has-examples $(VENV)/.has-plots $(patsubst %,$(VENV)/.has-%,$(filter jax torch,$(KERAS_BACKEND)))
+figures: notebook $(VENV)/.has-examples $(VENV)/.has-plots $(patsubst %,$(VENV)/.has-%,$(filter jax torch,$(KERAS_BACKEND)))
 	$(VENV)/bin/python examples/figures.py $(ARGS)
+	cp .build/tutorial/*.png docs/figures/tutorial
 
 # What these need is tested where it is installed.
 torch onnx orbax ray mlflow wandb kubernetes: %: $(VENV)/.has-%
@@ -46,6 +47,19 @@ build-check:
 
 wheel-check: $(VENV)/.has-dev
 	tools/check_wheel.sh $(VENV)/bin/python
+
+# mkdocs-material says in every build what it thinks of MkDocs 2.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(VENV)/.has-docs
+	$(VENV)/bin/mkdocs build --strict
+
+docs-check: docs
+	$(VENV)/bin/python tools/check_site.py .build/site .build/screenshots
+
+notebook: $(VENV)/.has-docs
+	$(VENV)/bin/python tools/make_notebook.py
+	@rm -rf .build/tutorial && mkdir -p .build/tutorial && cp docs/tutorial.ipynb .build/tutorial
+	$(VENV)/bin/python -m pytest --nbmake --nbmake-timeout=600 .build/tutorial/tutorial.ipynb
 
 clean:
 	rm -rf .venv* .build dist *.egg-info .*_cache .hypothesis saved_model

@@ -18,14 +18,6 @@ class DSDLoop:
     `tf.function`. Between epochs the optimizer shows its unscaled learning rate: set it, and write
     checkpoints, there.
 
-        with dsd.DSDLoop(model, optimizer, dsd.DSDSchedule(10, 10, 10)) as loop:
-            for epoch in range(30):
-                loop.begin_epoch(epoch)
-                for x, y in batches:
-                    train_step(x, y)
-                    loop.apply_masks()
-                print(loop.end_epoch())
-
     A step without state, as on JAX, takes the masks as an argument, `loop.masks()`, and ends in
     `jnp.where(mask, value, 0)`. The variables of model and optimizer have to hold their values
     when `begin_epoch` and `end_epoch` are called; read them after `begin_epoch`, which sets them.
@@ -40,6 +32,15 @@ class DSDLoop:
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: `model` did not go through `apply`, or the learning rate can't be set.
+
+    Examples:
+        >>> with dsd.DSDLoop(model, optimizer, dsd.DSDSchedule(10, 10, 10)) as loop:
+        ...     for epoch in range(30):
+        ...         loop.begin_epoch(epoch)
+        ...         for x, y in batches:
+        ...             train_step(x, y)
+        ...             loop.apply_masks()
+        ...         print(loop.end_epoch())
 
     Reference:
         Han et al., 2017, arXiv:1607.04381, Algorithm 1.

@@ -48,6 +48,16 @@ model, optimizer = keras.models.clone_model(model), keras.optimizers.Adam()
 model.compile(optimizer, "sparse_categorical_crossentropy")
 model, batches, train_step = dsd.apply(model), [(x[:64], y[:64])], model.train_on_batch
 """,
+        """
+def build():
+    layers = [keras.layers.Dense(32, "relu"), keras.layers.Dense(10, "softmax")]
+    model = keras.Sequential([keras.layers.Input((64,)), *layers])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+x, y, x_val, y_val, x_test, y_test = x[:32], y[:32], x[32:64], y[32:64], x[64:96], y[64:96]
+""",
     ]
 }
 

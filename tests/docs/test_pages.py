@@ -16,7 +16,7 @@ ELSEWHERE = {
     "make ": "each is a step of .ci/run",
     "pip install ": "make runs it, and a test must not change what it runs in",
 }
-QUICK = {"README.md"}
+QUICK: set[str] = set()
 # Languages of what a program prints, or of what no program is.
 NOT_CODE = {"text"}
 COMMANDS = {"console", "bash"}
@@ -106,3 +106,13 @@ def is_tested(path):
     """Whether a test names the file, which runs it then."""
     tests = pages.ROOT.glob("tests/*/*.py")
     return any(pathlib.Path(path).name in read(test) for test in tests)
+
+
+@pytest.mark.slow
+def test_the_examples_in_docstrings_run(tmp_path):
+    program = pathlib.Path(pages.__file__).with_name("docstrings.py")
+    run([sys.executable, program], {"KERAS_BACKEND": "jax"}, tmp_path)
+
+
+def test_the_notebook_is_the_tutorial():
+    run([sys.executable, pages.ROOT / "tools" / "make_notebook.py", "--check"], {}, pages.ROOT)

@@ -1,0 +1,76 @@
+"""Runs the examples in the docstrings of all public names: python docstrings.py.
+
+What an example says is printed has to be; what it prints besides, such as fit's progress, is its own
+affair. Each has a namespace of its own, with a model and data as a reader would have.
+"""
+
+import contextlib
+import doctest
+import inspect
+import io
+import sys
+
+import keras
+import numpy as np
+
+import keras_dsd as dsd
+
+MODULES = ("plots", "timelines")
+# These take a model that has not been through apply.
+OF_A_PLAIN_MODEL = {"apply"}
+
+
+def build():
+    hidden = [keras.layers.Dense(8, "relu", name=name) for name in ("conv", "dense")]
+    last = keras.layers.Dense(3, "softmax", name="predictions")
+    model = keras.Sequential([keras.layers.Input((4,)), *hidden, last])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+def names():
+    """Every public name with what has its docstring, methods by their class."""
+    inner = [f"{m}.{n}" for m in MODULES for n in getattr(dsd, m).__all__]
+    for name in [*dsd.__all__, *inner]:
+        module, _, last = name.rpartition(".")
+        public = getattr(getattr(dsd, module) if module else dsd, last)
+        yield name, public
+        if inspect.isclass(public):
+            methods = inspect.getmembers(public, inspect.isfunction)
+            yield from ((f"{name}.{n}", method) for n, method in methods if n[0] != "_")
+
+
+def namespace(name):
+    random = np.random.default_rng(0)
+    x, y = random.random((24, 4), dtype="float32"), np.arange(24) % 3
+    model = build()
+    if name not in OF_A_PLAIN_MODEL:
+        model = dsd.apply(model)
+    parts = {"train": (x[:12], y[:12]), "validation": (x[12:18], y[12:18]), "test": (x[18:], y[18:])}
+    given = {n: getattr(dsd, n) for n in (*dsd.__all__, *MODULES)}
+    return {
+        **given, "dsd": dsd, "build": build, "data": parts, "model": model, "x": x, "y": y,
+        "optimizer": model.optimizer, "batches": [(x, y)], "train_step": model.train_on_batch,
+    }  # fmt: skip
+
+
+def run(name, text):
+    """Runs the examples in a docstring, and returns how many there were."""
+    given = namespace(name)
+    examples = doctest.DocTestParser().get_examples(text)
+    for example in examples:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(example.source, name, "exec"), given)
+        if example.want and printed.getvalue() != example.want:
+            sys.exit(f"{name}: {example.source}printed {printed.getvalue()}not {example.want}")
+    return len(examples)
+
+
+if __name__ == "__main__":
+    found = {name: inspect.getdoc(public) or "" for name, public in names()}
+    wrong = [name for name, text in found.items() if "\nExample:" in text or "::\n" in text]
+    if wrong:
+        sys.exit(f"Write 'Examples:', which the reference shows as code, in {', '.join(wrong)}")
+    ran = {name: run(name, text) for name, text in found.items() if ">>>" in text}
+    print(", ".join(f"{name} {count}" for name, count in ran.items()))
