@@ -56,7 +56,6 @@ def build():
     return model
 
 
-x, y, x_val, y_val, x_test, y_test = x[:32], y[:32], x[32:64], y[32:64], x[64:96], y[64:96]
 """,
     ]
 }
