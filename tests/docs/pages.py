@@ -56,6 +56,7 @@ def build():
     return model
 
 
+x, y, x_val, y_val, x_test, y_test = x[:32], y[:32], x[32:48], y[32:48], x[48:], y[48:]
 """,
     ]
 }
