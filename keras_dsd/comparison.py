@@ -97,7 +97,7 @@ def compare(
         ValueError: An argument can't be used; test data are in the others; the file is not whole
             or of another comparison; or an arm made fewer updates than others.
 
-    Example:
+    Examples:
         >>> result = compare(build, data, phases=timelines.dsd(10, 10, 10))
 
     Reference:
