@@ -1,6 +1,7 @@
 """What a command of `keras-dsd` is made of, and how it fails."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -55,5 +56,8 @@ class Command:
 
 def one_line(error: BaseException) -> str:
     """Returns what an error of Keras, NumPy or the system says, as the begin of one line."""
-    said = " ".join(str(error).split()) or type(error).__name__
+    # What goes wrong in traced code begins with where that was, over many lines.
+    _, _, said = str(error).rpartition("in user code:")
+    causes = re.findall(r"^ *\w+(?:Error|Exception): .*", said, re.DOTALL | re.MULTILINE)
+    said = " ".join((causes[0] if causes else said).split()) or type(error).__name__
     return said if len(said) <= _MOST_SHOWN else f"{said[:_MOST_SHOWN]}..."

@@ -26,16 +26,22 @@ def folder(tmp_path_factory, digits):
     found = tmp_path_factory.mktemp("files")
     fresh()
     seed(3)
-    plain = compiled(classifier())
-    plain.save(found / "plain.keras")
-    plain.save(found / "plain.h5")
+    compiled(classifier()).save(found / "plain.h5")  # on Keras 3, it forgets its optimizer then
     classifier().save(found / "bare.keras")
+    fresh()
+    plain = compiled(classifier())
+    plain.fit(*digits, verbose=0)
+    plain.save(found / "plain.keras")
     applied = dsd.apply(plain, 0.5)
     sparse = dsd.DSDSchedule(phases=[dsd.SparsePhase(1)])
     applied.fit(*digits, verbose=0, callbacks=[sparse])
     applied.save(found / "sparse.keras")
-    applied.save(found / "sparse.h5")
-    dsd.strip(applied).save(found / "stripped.keras")
+    if PATH == "tf_keras":
+        applied.save(found / "sparse.h5")
+    stripped = dsd.strip(applied)
+    stripped.save(found / "stripped.keras")
+    if PATH == "keras":
+        stripped.save(found / "sparse.h5")
     x, y = digits
     np.savez(found / "data.npz", x_train=x[:9], y_train=y[:9], x_test=x[:64], y_test=y[:64])
     np.savez(found / "flat.npz", x=x.reshape(-1, 8, 8)[:, :5], y=y)
@@ -179,9 +185,7 @@ def test_sensitivity_says_what_is_missing(name, data, flag, words, folder, run):
 def test_code_in_a_file_is_not_run_unless_asked(name, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Keras writes down a lambda's code, not the name of the function.
-    layer = keras.layers.Lambda(
-        lambda t: (__import__("pathlib").Path("carried_out").touch(), t)[1], output_shape=(3,)
-    )
+    layer = keras.layers.Lambda(lambda t: (__import__("pathlib").Path("carried_out").touch(), t)[1])
     keras.Sequential([keras.layers.Input((3,)), layer, keras.layers.Dense(2)]).save(name)
     carried_out = tmp_path / "carried_out"
     carried_out.unlink(missing_ok=True)  # Keras ran it as the model was made
