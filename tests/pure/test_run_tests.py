@@ -51,7 +51,8 @@ SAID = {
 
 @pytest.mark.parametrize("chosen", SAID)
 def test_what_it_says_and_its_exit_code(chosen, tmp_path):
-    for folder in ("tools", "tests/pure", "tests/contract", "tests/tfmot", "tests/keras3"):
+    run = [folder for folders in load().TESTS.values() for folder in folders]
+    for folder in {"tools", *run}:
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "tools" / "run_tests.py").write_text(PROGRAM.read_text())
     (tmp_path / "tests" / "contract" / "test_each.py").write_text(TESTS)
