@@ -195,10 +195,8 @@ class Comparison:
             ImportError: matplotlib or SciPy is not installed.
         """
         values = {arm: {when: self.tests(arm, when) for when in WHEN} for arm in self._rows()}
-        gains = {when: self.gain(when) for when in WHEN}
-        intervals = {
-            f"{WHEN[when]}\nthan {gain.control}": gain.paired for when, gain in gains.items()
-        }
+        gains = [self.gain(when) for when in WHEN]
+        intervals = {f"{gain.when} epochs,\nover {gain.control}": gain.paired for gain in gains}
         label = f"{self.metric} on test data ({BETTER[self.mode]})"
         return comparison_plot.plot(values, intervals, label)
 
@@ -254,15 +252,13 @@ def _is_gain(gain: Gain) -> bool:
 
 
 def _sentence(gain: Gain, num_seeds: int) -> str:
-    control = f"{gain.control}, its best control on validation data"
+    control = f"{gain.control}, the best control on validation data"
     if not gain.paired.is_shown:
-        return (
-            f"No difference shown between dsd and {control}, on test data with {num_seeds} seeds."
-        )
+        return f"No difference shown between dsd and {control} ({num_seeds} seeds, on test data)."
     better = "better" if gain.paired.mean > 0 else "worse"
     return (
-        f"dsd is {better} than {control}: by {abs(gain.paired.mean):.4g} on test data "
-        f"({abs(gain.relative):.2%} of its value), with {num_seeds} seeds."
+        f"dsd is {better} than {control}, by {abs(gain.paired.mean):.4g} or "
+        f"{abs(gain.relative):.2%} ({num_seeds} seeds, on test data)."
     )
 
 

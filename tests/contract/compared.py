@@ -1,0 +1,41 @@
+"""What tests compare: a small model and digits, which other processes can import too."""
+
+import os
+
+import numpy as np
+from paths import OPTIMIZERS, classifier, compiled
+from sklearn.datasets import load_digits
+
+import keras_dsd as dsd
+
+PHASES = [dsd.DensePhase(2), dsd.SparsePhase(1, sparsity=0.5), dsd.DensePhase(1, lr=0.1)]
+STEPS = 4  # in an epoch of batches of 40
+FIT = {"batch_size": 40}
+
+
+def build(optimizer="adam"):
+    return compiled(classifier(), OPTIMIZERS[optimizer](), metrics=[])
+
+
+def data():
+    x, y = load_digits(return_X_y=True)
+    x = (x / 16).astype("float32").reshape(-1, 8, 8, 1)
+    places = {"train": slice(160), "validation": slice(160, 240), "test": slice(240, 320)}
+    return {name: (x[place], y[place]) for name, place in places.items()}
+
+
+def loss(model, part):
+    return model.evaluate(*part, batch_size=40, verbose=0)
+
+
+def trained(model):
+    """Returns what a model trains, as bits."""
+    return [np.array(variable).tobytes() for variable in model.trainable_variables]
+
+
+def fail(model, part):
+    raise RuntimeError("this can't be evaluated")
+
+
+def die(model, part):
+    os._exit(7)

@@ -1,0 +1,232 @@
+"""What a comparison trains is what a user would train by hand, on every path."""
+
+import functools
+import json
+
+import compared
+import numpy as np
+import pytest
+from compared import FIT, PHASES, STEPS
+from paths import keras, seed
+
+import keras_dsd as dsd
+from keras_dsd import doors
+from keras_dsd.comparison_arms import FIRST
+from keras_dsd.comparison_run import Job, inspect, seed_at, train_seed
+
+IN_ORDER = {**FIT, "shuffle": False}
+
+
+class Watched:
+    """Evaluates, and remembers with what weights each value on test data came about."""
+
+    def __init__(self, data, path=None):
+        self.data, self.path = data, path
+        self.weights, self.num_calls = {}, 0
+
+    def __call__(self, model, part):
+        self.num_calls += 1
+        if self.path is not None and len(trained_in(self.path)) == 5:
+            raise KeyboardInterrupt
+        value = compared.loss(model, part)
+        if part is self.data["test"]:
+            self.weights[value] = compared.trained(model)
+        return value
+
+    def at_the_end(self, result, seed, arm):
+        return self.weights[run_of(result, seed, arm).test_last]
+
+
+def trained_in(path):
+    runs = json.loads(path.read_text())["runs"] if path.exists() else []
+    return [(run["seed"], run["arm"]) for run in runs]
+
+
+def run_of(result, seed, arm):
+    (found,) = [run for run in result.runs if (run.seed, run.arm) == (seed, arm)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def data():
+    return compared.data()
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """A comparison that was killed in the second seed's DSD arm and went on."""
+    path = tmp_path_factory.mktemp("compare") / "comparison.json"
+    options = {"phases": PHASES, "seeds": 2, "arms": ("dense", "dsd"), "path": path,
+               "fit_options": IN_ORDER, "progress": False}  # fmt: skip
+    watched = Watched(data, path)
+    with pytest.raises(KeyboardInterrupt):
+        dsd.compare(compared.build, data, evaluate=watched, **options)
+    assert trained_in(path)[3:] == [(1, FIRST), (1, "dense")]
+    watched.num_calls, watched.path = 0, None
+    return dsd.compare(compared.build, data, evaluate=watched, **options), watched
+
+
+def in_one_fit(data, number, callbacks=(), prepare=lambda model: model, optimizer="adam"):
+    seed(number)
+    model = prepare(compared.build(optimizer))
+    model.fit(*data["train"], epochs=4, verbose=0, callbacks=[*callbacks], **IN_ORDER)
+    return model
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_dense_arm_is_a_plain_fit(whole, data, number):
+    result, watched = whole
+    model = in_one_fit(data, number)
+    assert watched.at_the_end(result, number, "dense") == compared.trained(model)
+    assert run_of(result, number, "dense").test_last == compared.loss(model, data["test"])
+
+
+def test_the_dsd_arm_is_a_fit_with_the_schedule(whole, data):
+    result, watched = whole
+    model = in_one_fit(data, 1, [dsd.DSDSchedule(phases=PHASES)], dsd.apply)
+    assert watched.at_the_end(result, 1, "dsd") == compared.trained(model)
+
+
+def test_every_arm_makes_as_many_updates_from_the_same_start(whole):
+    result, _ = whole
+    assert [(run.seed, run.arm) for run in result.runs] == [
+        (number, arm) for number in (0, 1) for arm in (FIRST, "dense", "dsd")
+    ]
+    for run in result.runs:
+        epochs = 2 if run.arm == FIRST else 4
+        assert (run.num_updates, len(run.validation)) == (epochs * STEPS, epochs)
+        assert run.start == run_of(result, run.seed, FIRST).start
+        assert run.validation[:2] == run_of(result, run.seed, FIRST).validation
+    assert len({run.start for run in result.runs}) == 2
+
+
+def test_what_was_trained_before_the_kill_is_not_trained_again(whole):
+    _, watched = whole
+    # The first phase again, of which the file has no weights; then the DSD arm.
+    assert 2 + 2 + 2 <= watched.num_calls <= 2 + 2 + 2 * 2
+
+
+def test_the_first_phase_is_as_exact_with_momentum(data):
+    job, _ = inspect(Job(
+        build=functools.partial(compared.build, "momentum"), data=data, digests={},
+        arms={"dense": (dsd.DensePhase(4),)}, num_shared=2, apply_options={}, reset="pruned",
+        batches=None, evaluate=(watched := Watched(data)), mode="min", fit_options=IN_ORDER,
+    ), 0)  # fmt: skip
+    *_, run = train_seed(job, 0, {}, lambda words: None)
+    model = in_one_fit(data, 0, optimizer="momentum")
+    assert watched.weights[run.test_last] == compared.trained(model)
+
+
+class Shrinking(getattr(keras.utils, "PyDataset", None) or keras.utils.Sequence):
+    """Batches that are fewer from a certain reading on."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y, self.length = x, y, STEPS
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        place = slice(40 * index, 40 * index + 40)
+        return self.x[place], self.y[place]
+
+
+def test_an_arm_with_fewer_updates_is_refused(data, tmp_path):
+    batches, path, calls = Shrinking(*data["train"]), tmp_path / "comparison.json", []
+    watched = Watched(data)
+
+    def load():
+        calls.append(None)
+        batches.length = STEPS - (len(calls) == 4)  # a look at them, then one for each fit
+        return {**data, "train": batches}
+
+    with pytest.raises(ValueError, match=(
+        "as many updates. Received: 16 in arm 'sparse' of seed 0, but 14 in arm 'dsd' of seed 0"
+    )):  # fmt: skip
+        dsd.compare(compared.build, load, phases=PHASES, path=path, arms=["sparse", "dsd"],
+                    evaluate=watched, progress=False)  # fmt: skip
+    assert trained_in(path) == [(0, FIRST), (0, "sparse")]
+    sparse = json.loads(path.read_text())["runs"][1]
+    kernels = watched.weights[sparse["test_last"]][::2]
+    assert [np.mean(np.frombuffer(kernel, np.float32) == 0) for kernel in kernels] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_test_data_that_leak_are_refused_before_anything_trains(data, part):
+    x, y = data[part]
+    leaking = np.concatenate([data["test"][0], x[:3]]), np.concatenate([data["test"][1], y[:3]])
+    with pytest.raises(ValueError, match=rf"3 of 83 rows of data\['test'\] .* data\['{part}'\]"):
+        dsd.compare(pytest.fail, {**data, "test": leaking}, phases=PHASES)
+
+
+def test_what_is_no_model_to_train_is_refused(data):
+    def later():
+        model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)])
+        model.compile("sgd", "mse")
+        return model
+
+    for build, message in [
+        (
+            lambda: keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(2)]),
+            "not compiled",
+        ),
+        (later, "has not made them.*Begin it with an Input"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            dsd.compare(build, data, phases=PHASES, progress=False)
+    with pytest.raises(TypeError, match=r"`build\(\)` to be a model.*build\(\)=3"):
+        dsd.compare(lambda: 3, data, phases=PHASES, progress=False)
+    model = compared.build()
+    with pytest.raises(ValueError, match="a new model each time.*inside of build"):
+        dsd.compare(lambda: model, data, phases=PHASES, fit_options=FIT, progress=False)
+
+
+@pytest.mark.slow
+def test_processes_train_the_same(data):
+    options = {"phases": PHASES, "seeds": 2, "fit_options": IN_ORDER, "progress": False}
+    here = dsd.compare(compared.build, data, evaluate=compared.loss, **options)
+    there = dsd.compare(
+        compared.build, compared.data, evaluate=compared.loss, parallel=2, **options
+    )
+    assert there == here
+    with pytest.raises(RuntimeError, match="can't be evaluated"):
+        dsd.compare(compared.build, data, evaluate=compared.fail, parallel=2, **options)
+    with pytest.raises(RuntimeError, match="its end, with exit code 7"):
+        dsd.compare(compared.build, data, evaluate=compared.die, parallel=2, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+def test_batches_are_shuffled_alike_in_every_arm(data, optimizer):
+    watched = Watched(data)
+    build = functools.partial(compared.build, optimizer)
+    result = dsd.compare(build, data, phases=PHASES, arms=["llr", "dsd"], seeds=[3, 7],
+                         evaluate=watched, fit_options=FIT, progress=False)  # fmt: skip
+    state = doors.door_of(build()).whole_state
+    arms = {"llr": [dsd.DensePhase(3), dsd.DensePhase(1, lr=0.1)], "dsd": PHASES}
+    for arm, phases in arms.items():
+        state.begin(7)
+        model = build()
+        seed(7)
+        model.fit(*data["train"], epochs=2, verbose=0, callbacks=[Scores(data)], **FIT)
+        values = state.read(model)
+        state.begin(7)
+        model = build()
+        state.write(model, values)
+        model = dsd.apply(model)
+        seed(seed_at(7, 2))
+        callbacks = [dsd.DSDSchedule(phases=phases), Scores(data)]
+        model.fit(*data["train"], initial_epoch=2, epochs=4, verbose=0, callbacks=callbacks, **FIT)
+        assert watched.at_the_end(result, 7, arm) == compared.trained(model)
+
+
+class Scores(keras.callbacks.Callback):
+    """Reads validation data at each epoch's end: PyTorch draws numbers for that."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.data = data
+
+    def on_epoch_end(self, epoch, logs=None):
+        compared.loss(self.model, self.data["validation"])
