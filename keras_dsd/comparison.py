@@ -1,4 +1,25 @@
-"""DSD against plain training of the same budget, for a user's own model and data."""
+"""DSD against plain training of the same budget, for a user's own model and data.
+
+Arms, which all begin with the same dense phase, trained once for each seed where that is exact, and
+which all make as many updates, or there is an error:
+
+- `"dense"`: plain training at its own learning rates.
+- `"llr"`: dense, at the learning rates that DSD has: the paper's own control.
+- `"sparse"`: as DSD, but what is pruned first never returns.
+- `"dsd"`: the phases that were given.
+
+A control that would be the same as another arm is left out. Models are fitted on training data.
+Every arm, and the first dense phase alone, is scored at its last epoch and at its epoch best on
+validation data, and the control is the one that is best there: what early stopping gives too is no
+gain. What is reported comes from test data, on which nothing is chosen. Rows that test or
+validation data share with others are counted, and refused above `max_shared_rows`; those of
+datasets are not looked at.
+
+Before `build()` the seed is set, and again before each `fit`; where one goes on at an epoch, it is
+`comparison_run.seed_at`. So batches are shuffled alike in every arm; those of a dataset that
+shuffles by itself only where a function makes it. A learning rate that falls goes into the
+optimizer as a `LearningRateSchedule`: callbacks are not taken.
+"""
 
 import functools
 import os
@@ -20,11 +41,15 @@ from keras_dsd.comparison_arms import ARMS, FIRST
 from keras_dsd.comparison_data import arguments
 from keras_dsd.comparison_result import Comparison, Run
 from keras_dsd.comparison_run import Job, inspect, train_seed
-from keras_dsd.patterns import Pattern
 from keras_dsd.progress_bar import progress_bar
 from keras_dsd.schedule import DSDSchedule
 from keras_dsd.selection import DEFAULT_SPARSITY, Selection, Sparsity
 from keras_dsd.timeline import Phase
+
+Build = Callable[[], Any]
+Data = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+Evaluate = Callable[[Any, Any], float]
+Options = Mapping[str, Any] | None
 
 # compare() sets these itself; state that a callback has would not be the same in every arm.
 _OWN = {
@@ -35,57 +60,31 @@ _OWN = {
 
 
 def compare(
-    build: Callable[[], Any],
-    data: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
-    *,
-    phases: Sequence[Phase] | DSDSchedule,
-    sparsity: Sparsity = DEFAULT_SPARSITY,
-    exclude: Sequence[str] = (),
-    pattern: Pattern = None,
-    scope: str = "layer",
-    seeds: int | Iterable[int] = 5,
-    arms: Iterable[str] = ARMS,
-    evaluate: Callable[[Any, Any], float] | None = None,
-    mode: str = "min",
-    fit_options: Mapping[str, Any] | None = None,
-    max_shared_rows: float = 0.0,
-    path: str | os.PathLike[str] | None = None,
-    parallel: int = 1,
-    progress: bool = True,
-) -> Comparison:
-    """Trains a model with DSD and plainly, from the same weights and as long, and says which won.
+    build: Build, data: Data, *, phases: Sequence[Phase] | DSDSchedule,
+    sparsity: Sparsity = DEFAULT_SPARSITY, apply_options: Options = None,
+    fit_options: Options = None, seeds: int | Iterable[int] = 5, arms: Iterable[str] = ARMS,
+    evaluate: Evaluate | None = None, mode: str = "min", max_shared_rows: float = 0.0,
+    path: str | os.PathLike[str] | None = None, parallel: int = 1, progress: bool = True,
+) -> Comparison:  # fmt: skip
+    """Trains a model with DSD and plainly, from the same weights and as long; says which is better.
 
-    Arms: `"dense"`, plain training at its own learning rates; `"llr"`, dense at the learning rates
-    that DSD has, the paper's own control; `"sparse"`, pruned once and never returned; `"dsd"`. All
-    begin with the same dense phase, which is trained once for each seed. Every arm is scored at its
-    last epoch and at its epoch best on validation data; the control is the best of them there; what
-    is reported comes from test data, which nothing is chosen on.
+    The module `keras_dsd.comparison` says what every arm is, and what is chosen on which data.
 
     Args:
-        build: Returns a new model, built and compiled, of either Keras. Random seeds are set
-            before it is called.
-        data: `{"train": (x, y), "validation": (x, y), "test": (x, y)}`; in place of a tuple also a
-            dataset that can be read again. Or a function that returns such a dict, the same each
-            time: it is called before every `fit`, so that datasets shuffle alike in every arm.
-        phases: Those of DSD, none with `until`: a list, of `keras_dsd.timelines` also; or a
-            `DSDSchedule`, of which `reset` and `batch_norm_data` count too.
+        build: Returns a new model, built and compiled. Random seeds are set before it is called.
+        data: `{"train": (x, y), "validation": (x, y), "test": (x, y)}`, or a function that returns
+            it, called before every `fit`. In place of a tuple, a dataset that can be read again.
+        phases: A list, as of `keras_dsd.timelines`, without `until`; or a `DSDSchedule`.
         sparsity: As `apply` takes it.
-        exclude: Likewise.
-        pattern: Likewise.
-        scope: Likewise.
-        seeds: How many, counted from 0, or a list of them; at least 2.
-        arms: Which of the four; `"dsd"` and one other at least. One that would be the same as
-            another is left out. Defaults to all.
-        evaluate: Takes the model and one of the values of `data`, and returns a number. It must not
-            train. Defaults to `None`: the loss that `model.evaluate` returns.
-        mode: `"min"` where smaller numbers are better, `"max"` where larger ones are.
+        apply_options: Its other arguments, such as `{"pattern": NM(2, 4)}`.
         fit_options: What `fit` is given besides, such as `{"batch_size": 64}`.
-        max_shared_rows: Which share of the rows of one part of the data, such as test, may be in
-            another too, a fraction. Rows of datasets are not looked at. Defaults to `0.0`.
-        path: A JSON file to write whenever an arm is trained. Where it exists, the comparison goes
-            on from it. Defaults to `None`: no file.
-        parallel: How many seeds to train at a time, each in a process of its own, which has to
-            import `build`. Defaults to `1`: one after another, here.
+        seeds: How many, counted from 0, or a list of them; at least 2.
+        arms: `"dsd"` and one at least of `"dense"`, `"llr"`, `"sparse"`. Defaults to all.
+        evaluate: Takes the model and a value of `data`; returns a number. Defaults to the loss.
+        mode: `"min"` where smaller numbers are better, `"max"` where larger ones are.
+        max_shared_rows: Which share of the rows of test data may be in others, a fraction.
+        path: A JSON file to write after every arm, and to go on from where it exists.
+        parallel: How many seeds to train at a time, each in a process that imports `build`.
         progress: Whether to show a progress bar, where stderr is a terminal, or in a notebook.
 
     Returns:
@@ -94,54 +93,51 @@ def compare(
     Raises:
         ImportError: SciPy is not installed.
         TypeError: An argument is of the wrong type, or `evaluate` returned no number.
-        ValueError: An argument can't be used; test data are in the others; the file is not whole
-            or of another comparison; or an arm made fewer updates than others.
-
-    Examples:
-        >>> result = compare(build, data, phases=timelines.dsd(10, 10, 10))
-
-    Reference:
-        Han et al., 2017, arXiv:1607.04381.
+        ValueError: An argument can't be used, such as test data that are among the others, or a
+            file of another comparison; or an arm made fewer updates than others.
     """
     comparison_statistics.scipy_stats()
-    _check_callable("build", build, "that returns a new compiled model")
-    Selection(sparsity, exclude, pattern, scope)
-    evaluation.check_mode(mode)
-    options = _check_options(fit_options)
-    numbers = _check_seeds(seeds)
+    number = checks.whole_number("parallel", parallel, least=1, unit="processes")
+    numbers, is_shown = _check_seeds(seeds), checks.flag("progress", progress)
     file = evaluation.check_file(path, "comparison.json")
-    checks.flag("progress", progress)
-    schedule = phases if isinstance(phases, DSDSchedule) else None
-    chosen = comparison_arms.make_arms(schedule.timeline.phases if schedule else phases, arms)
+    options = _check_apply(sparsity, apply_options), _check_options(fit_options)
+    read = data() if callable(data) else data
+    shared = comparison_data.check_data(read, _share(max_shared_rows))
+    job = _make_job(build, data, read, phases, arms, *options, evaluate, mode)
+    comparison_processes.check_importable(job, number)
+    job, identity = inspect(job, numbers[0])
+    runs = _Runs(job, numbers, file, {**_identify(job, numbers), **identity})
+    runs.train(number, is_shown)
+    return Comparison(_name_of(evaluate), mode, _arms_of(job), runs.in_order(), shared)
+
+
+def _make_job(
+    build: Any, data: Any, read: Mapping[str, Any], phases: Any, arms: Any,
+    apply_options: dict[str, Any], fit_options: dict[str, Any], evaluate: Any, mode: Any,
+) -> Job:  # fmt: skip
+    """Checks what there is to train, and returns it."""
+    if not callable(build):
+        raise TypeError(
+            f"Expected `build` to be a function that returns a new compiled model. Received: "
+            f"build={shown(build)} of type {type(build).__name__}. Give the function itself; it is "
+            f"called for every arm."
+        )
     if evaluate is not None:
         evaluation.check_evaluate(evaluate, "model, data", "model.evaluate(*data, verbose=0)[1]")
-    read = data() if callable(data) else data
-    shared_rows = comparison_data.check_data(read, _share(max_shared_rows))
-    job = Job(
+    schedule = phases if isinstance(phases, DSDSchedule) else None
+    chosen = comparison_arms.make_arms(schedule.timeline.phases if schedule else phases, arms)
+    return Job(
         build=build,
         data=data,
         digests=comparison_data.digest(read),
         arms=chosen,
         num_shared=comparison_arms.num_shared(chosen),
-        apply_options=dict(sparsity=sparsity, exclude=exclude, pattern=pattern, scope=scope),
+        apply_options=apply_options,
         reset=schedule.reset if schedule else "pruned",
         batches=schedule.batches if schedule else None,
-        evaluate=evaluate or functools.partial(_loss, options.get("batch_size")),
-        mode=mode,
-        fit_options=options,
-    )
-    number = checks.whole_number("parallel", parallel, least=1, unit="processes")
-    if number > 1:
-        comparison_processes.check_importable(job)
-    job, identity = inspect(job, numbers[0])
-    runs = _Runs(job, numbers, file, {**_identify(job, numbers), **identity})
-    runs.train(number, progress)
-    return Comparison(
-        metric=_name_of(evaluate),
-        mode=mode,
-        arms={name: comparison_arms.words_of(phases) for name, phases in job.arms.items()},
-        runs=runs.in_order(),
-        shared_rows=shared_rows,
+        evaluate=evaluate or functools.partial(_loss, fit_options.get("batch_size")),
+        mode=evaluation.check_mode(mode),
+        fit_options=fit_options,
     )
 
 
@@ -212,7 +208,7 @@ class _Runs:
 def _identify(job: Job, seeds: Sequence[int]) -> dict[str, Any]:
     """Returns what tells a comparison from others, as JSON has it."""
     return {
-        "arms": {name: comparison_arms.words_of(phases) for name, phases in job.arms.items()},
+        "arms": _arms_of(job),
         "seeds": list(seeds),
         "mode": job.mode,
         "data": dict(job.digests),
@@ -222,6 +218,10 @@ def _identify(job: Job, seeds: Sequence[int]) -> dict[str, Any]:
         "batches for BatchNormalization": job.batches.number if job.batches else None,
         "fit_options": {name: _words(value) for name, value in sorted(job.fit_options.items())},
     }
+
+
+def _arms_of(job: Job) -> dict[str, str]:
+    return {name: comparison_arms.words_of(phases) for name, phases in job.arms.items()}
 
 
 def _words(value: Any) -> str:
@@ -241,21 +241,30 @@ def _loss(batch_size: int | None, model: Any, part: Any) -> Any:
     return found[0] if isinstance(found, list | tuple) else found
 
 
-def _check_callable(name: str, value: Any, words: str) -> None:
-    if not callable(value):
-        raise TypeError(
-            f"Expected `{name}` to be a function {words}. Received: {name}={shown(value)} of type "
-            f"{type(value).__name__}. Give the function itself, which is called for every arm."
+def _check_apply(sparsity: Any, options: Any) -> dict[str, Any]:
+    """Returns what `apply` is to be given."""
+    found = _check_mapping("apply_options", options, "{'scope': 'global'}")
+    if not {"exclude", "pattern", "scope"} >= set(found):
+        raise ValueError(
+            f"Expected `apply_options` to be some of exclude, pattern and scope. Received: "
+            f"{', '.join(map(str, found))}. See what apply takes."
         )
+    Selection(sparsity, **found)
+    return {"sparsity": sparsity, **found}
+
+
+def _check_mapping(name: str, value: Any, example: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping | None):
+        raise TypeError(
+            f"Expected `{name}` to be a dict. Received: {name}={shown(value)} of type "
+            f"{type(value).__name__}. Give one, such as {example}."
+        )
+    return dict(value or {})
 
 
 def _check_options(options: Any) -> dict[str, Any]:
-    if not isinstance(options, Mapping | None):
-        raise TypeError(
-            f"Expected `fit_options` to be a dict. Received: fit_options={shown(options)} of type "
-            f"{type(options).__name__}. Give one, such as {{'batch_size': 64}}."
-        )
-    found = dict(options or {})
+    """Returns what `fit` is to be given besides."""
+    found = _check_mapping("fit_options", options, "{'batch_size': 64}")
     if _OWN & set(found):
         raise ValueError(
             f"Expected `fit_options` without what compare() gives fit itself. Received: "

@@ -11,12 +11,18 @@ from keras_dsd.comparison_result import Run
 from keras_dsd.comparison_run import Job, train_seed
 
 
-def check_importable(job: Job) -> None:
-    """Checks that other processes can be given a job.
+def check_importable(job: Job, number: int) -> None:
+    """Checks that other processes can be given a job, where there are any.
+
+    Args:
+        job: What is to be trained.
+        number: How many processes; one is this one.
 
     Raises:
         ValueError: They can't.
     """
+    if number == 1:
+        return
     try:
         pickle.dumps((job.build, job.evaluate, job.data, job.apply_options, job.fit_options))
     except Exception as error:  # whatever is in there may raise anything
