@@ -1,4 +1,4 @@
-"""Looks at the built site as a person would: every page in Chromium, wide and narrow, light and dark.
+"""Looks at the built site as a reader would: in Chromium, wide and narrow, light and dark.
 
     python tools/check_site.py .build/site .build/screenshots
 

@@ -19,6 +19,7 @@ _PART = re.compile(
     r"^```(?P<language>\w+)\n(?P<code>.*?)^```\n|^!\[[^\]]*\]\(figures/tutorial/(?P<figure>[^)]+)\)\n",
     flags=re.DOTALL | re.MULTILINE,
 )
+_SHOW = 'from IPython.display import Image\n\nImage("{}")'
 
 
 def cell(kind: str, text: str, number: int) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def cells_of(page: str) -> list[dict[str, Any]]:
         found.append(("markdown", page[end : part.start()]))
         end = part.end()
         if part["figure"]:
-            found.append(("code", f'from IPython.display import Image\n\nImage("{part["figure"]}")'))
+            found.append(("code", _SHOW.format(part["figure"])))
         elif part["language"] == "python":
             found.append(("code", part["code"]))
     found.append(("markdown", page[end:]))

@@ -6,6 +6,7 @@ affair. Each has a namespace of its own, with a model and data as a reader would
 
 import contextlib
 import doctest
+import functools
 import inspect
 import io
 import sys
@@ -46,8 +47,10 @@ def namespace(name):
     model = build()
     if name not in OF_A_PLAIN_MODEL:
         model = dsd.apply(model)
-    parts = {"train": (x[:12], y[:12]), "validation": (x[12:18], y[12:18]), "test": (x[18:], y[18:])}
+    cuts = {"train": slice(12), "validation": slice(12, 18), "test": slice(18, 24)}
+    parts = {part: (x[cut], y[cut]) for part, cut in cuts.items()}
     given = {n: getattr(dsd, n) for n in (*dsd.__all__, *MODULES)}
+    given["compare"] = functools.partial(dsd.compare, seeds=2, arms=("dense", "dsd"))
     return {
         **given, "dsd": dsd, "build": build, "data": parts, "model": model, "x": x, "y": y,
         "optimizer": model.optimizer, "batches": [(x, y)], "train_step": model.train_on_batch,
