@@ -27,8 +27,8 @@ def check_data(data: Any, max_shared_rows: float) -> dict[str, float]:
 
     Raises:
         TypeError: `data` is no mapping.
-        ValueError: Its names are others; one can be read only once, serves twice, or holds more
-            rows of another than it may.
+        ValueError: Its names are others; one can be read only once, is empty, serves twice, or
+            holds more rows of another than it may.
     """
     if not isinstance(data, Mapping):
         raise TypeError(
@@ -79,6 +79,11 @@ def _check_part(name: str, part: Any) -> None:
             f"Expected data[{name!r}] to be data that can be read again and again. Received: "
             f"{shown(part)} of type {type(part).__name__}. Give arrays, a tf.data.Dataset, a "
             f"PyDataset or a DataLoader."
+        )
+    if any(len(array) == 0 for array in _arrays_in(inputs_of(part))):
+        raise ValueError(
+            f"Expected data[{name!r}] to hold rows. Received: arrays without any. See how the data "
+            f"were split."
         )
 
 

@@ -436,6 +436,7 @@ def test_of_what_is_no_array_rows_are_not_looked_at(kind):
 
 
 @pytest.mark.parametrize(("change", "message"), [
+    ({"test": (np.zeros((0, 4)), np.zeros(0))}, r"data\['test'\] to hold rows.*without any"),
     ({"train": None}, r"data\['train'\] to be data that can be read again.*None"),
     ({"test": iter([1])}, r"data\['test'\].*iterator"),
     ({"validation": (ROWS,)}, r"data\['validation'\] to be \(x, y\).*a tuple of 1"),
