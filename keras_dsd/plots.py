@@ -179,6 +179,7 @@ def _chosen(weights: Any, path: Any) -> list[Snapshot]:
     of = weights.snapshots if isinstance(weights, WeightHistory) else weights
     if isinstance(of, str | bytes) or not isinstance(of, Sequence):
         raise _not_a("weights", weights, wanted)
+    of = checks.items("weights", of)
     if not all(isinstance(each, Snapshot) for each in of):
         raise _not_a("weights", weights, wanted)
     if path is not None and not isinstance(path, str):

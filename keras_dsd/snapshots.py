@@ -135,9 +135,9 @@ class Snapshot:
 
 
 def merged(histograms: Sequence[Histogram | None]) -> Histogram | None:
-    """Returns one histogram of all, or None where one of them is not known."""
+    """Returns one histogram of all weights; None where they are not known, of a moment all."""
     known = [each for each in histograms if each is not None]
-    return total(known) if known and len(known) == len(histograms) else None
+    return total(known) if known else None
 
 
 def read(path: pathlib.Path) -> tuple[str, tuple[Snapshot, ...]]:

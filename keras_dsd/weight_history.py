@@ -107,10 +107,6 @@ class WeightHistory(Observer):
             self._masks = None
         self._write()
 
-    def on_end(self) -> None:
-        """Forgets the mask, where the run ended in a sparse phase."""
-        self._masks = None
-
     def _snapshot(
         self, weight: PrunableWeight, index: int, threshold: float | None, is_new: bool
     ) -> WeightSnapshot:

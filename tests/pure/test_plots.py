@@ -118,8 +118,20 @@ def test_the_panels_have_the_same_axes_which_the_pruned_do_not_crush(run):
     assert len({tuple(np.diff(stairs_of(axes)[0].edges)[:1]) for axes in figure.axes}) == 1
     before, after = (stairs_of(axes)[0].values.max() for axes in figure.axes[:2])
     assert max(before, after) < figure.axes[0].get_ylim()[1] < bar_of(figure.axes[1])[0]
+    assert figure.axes[0].get_ylim()[1] < stairs_of(figure.axes[3])[0].values.max()
     values = np.concatenate([each.ravel() for each in run.values["before pruning"].values()])
     assert np.quantile(np.abs(values), 0.99) < figure.axes[0].get_xlim()[1]
+
+
+def test_weights_that_grew_are_drawn_in_the_bins_of_the_largest():
+    values, kept = np.random.default_rng(0).normal(size=(40, 25)), dsd.WeightHistory()
+    for epoch, factor in enumerate((1, 8, 2)):
+        moment = Moment(NAMES[0], epoch, 1 + 2 * epoch)
+        kept.on_moment(moment, [weight_of("a", factor * values)])
+    found = [stairs_of(axes)[0] for axes in dsd.plots.weight_distributions(kept).axes]
+    assert len({stairs.edges[1] - stairs.edges[0] for stairs in found}) == 1
+    for factor, stairs in zip((1, 8, 2), found, strict=True):
+        assert np.array_equal(stairs.values, counted(factor * values, stairs.edges))
 
 
 def test_one_weight_is_drawn_by_its_path(run):
@@ -192,6 +204,19 @@ def test_of_all_weights_each_counts_by_its_own_threshold(run):
     assert legend_of(last)[1].endswith(f", {large / 390:.1%} above the pruning threshold")
 
 
+def test_where_a_weight_has_no_threshold_no_share_is_above_it():
+    kept, masks = dsd.WeightHistory(), {"a": np.eye(2, dtype=bool), "b": np.zeros((2, 2), bool)}
+    held = [weight_of(path, 1.0 * mask, mask) for path, mask in masks.items()]
+    kept.on_moment(Moment("after pruning", 1, 1), held)
+    kept.on_moment(
+        Moment("last re-dense epoch", 2, 2), [weight_of(p, np.ones((2, 2))) for p in masks]
+    )
+    (axes,) = dsd.plots.returned_weights(kept).axes
+    assert [text.rpartition("\n")[2] for text in legend_of(axes)] == ["0.0% zero"] * 2
+    (axes,) = dsd.plots.returned_weights(kept, "a").axes
+    assert legend_of(axes)[0].endswith("0.0% zero, 100.0% above the pruning threshold")
+
+
 def test_what_is_not_known_to_have_returned_is_not_drawn(run):
     kept = dsd.WeightHistory()
     kept.on_moment(Moment("first re-dense epoch", 1, 1), [weight_of("a", np.ones((2, 2)))])
@@ -251,6 +276,7 @@ def test_each_metric_has_axes_with_the_phases_shaded(tmp_path):
         assert spans_of(axes) == [(0, 2), (2, 3), (3, 5)]
         assert kinds_of(axes) == ["blue", "orange", "blue"]
     assert [text.get_text() for text in loss.texts] == ["dense", "sparse", "dense"]
+    assert not accuracy.texts
     assert loss.get_xlim() == (0, 5) and accuracy.get_xlabel() == "epochs trained"
     figure.savefig(tmp_path / "curves.png")
 
@@ -342,3 +368,5 @@ FUNCTIONS = [getattr(dsd.plots, name) for name in dsd.plots.__all__]
 @given(st.sampled_from(FUNCTIONS), anything())
 def test_whatever_is_given_to_draw_is_refused_as_it_should_be(draw, value):
     is_refused(lambda: draw(value))
+    is_refused(lambda: dsd.plots.learning_curves(LOGS, value))
+    is_refused(lambda: dsd.plots.learning_curves({**LOGS, "loss": value}, ["loss"]))

@@ -34,13 +34,11 @@ def weight_of(values, mask=None, pattern=None, path="a/kernel"):
     )
 
 
-def run(kept, moments, timeline=TIMELINE, ends=True):
+def run(kept, moments, timeline=TIMELINE):
     """Tells `kept` of moments: name, phase, and the weights then."""
     kept.on_begin(timeline)
     for epoch, (name, phase, *weights) in enumerate(moments):
         kept.on_moment(Moment(name, epoch, phase), weights)
-    if ends:
-        kept.on_end()
     return kept
 
 
@@ -148,7 +146,7 @@ def test_a_pattern_has_no_threshold():
 
 
 def test_a_run_that_goes_on_after_weights_returned_says_that_it_can_not_tell_which():
-    kept = run(dsd.WeightHistory(), of_one()[:4], ends=False)
+    kept = run(dsd.WeightHistory(), of_one()[:4])
     run(kept, of_one()[4:])
     *_, first, last = kept.snapshots
     assert names_of(kept) == ONE
@@ -185,7 +183,7 @@ def test_a_run_made_anew_keeps_nothing_of_the_one_before():
 
 
 def test_nothing_is_kept_of_another_model():
-    kept = run(dsd.WeightHistory(), of_one()[:3], ends=False)
+    kept = run(dsd.WeightHistory(), of_one()[:3])
     run(kept, of_one(path="b/kernel")[3:])
     assert names_of(kept) == [(FIRST, 2), (LAST, 2)]
 
@@ -201,7 +199,7 @@ def test_a_history_of_other_phases_is_refused_and_stays(tmp_path):
 
 def test_a_file_is_whole_after_each_moment_and_gone_on_from(tmp_path):
     path = tmp_path / "run" / "weights.json"
-    kept = run(dsd.WeightHistory(path), of_one()[:3], ends=False)
+    kept = run(dsd.WeightHistory(path), of_one()[:3])
     data = json.loads(path.read_text())
     assert data == kept.to_dict() == json.loads(kept.to_json())
     assert [snapshot["name"] for snapshot in data["snapshots"]] == [*NAMES[:3]]
