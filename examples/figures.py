@@ -17,17 +17,21 @@ import keras_dsd as dsd
 FLAGS = flags.FLAGS
 flags.DEFINE_float("sparsity", 0.3, "Share of each weight tensor to prune, in [0, 1).")
 flags.DEFINE_integer("epochs", 10, "Epochs of each of the three phases.")
+flags.DEFINE_integer("seeds", 3, "How many seeds to compare DSD with plain training on.")
 flags.DEFINE_integer("seed", 0, "Seed of the weights, the split and the batches.")
 flags.DEFINE_string("folder", "docs/figures", "Where to write the figures.")
 
 
 def build():
     layers = keras.layers
-    return keras.Sequential([
+    model = keras.Sequential([
         layers.Input((8, 8, 1)), layers.Conv2D(16, 3, activation="relu", name="first"),
         layers.Conv2D(32, 3, activation="relu", name="second"), layers.Flatten(),
         layers.Dense(64, activation="relu", name="hidden"), layers.Dense(10, name="digits"),
     ])  # fmt: skip
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"])
+    return model
 
 
 def main(argv):
@@ -37,10 +41,12 @@ def main(argv):
     images = (images / 16).astype("float32").reshape(-1, 8, 8, 1)
     split = train_test_split(images, labels, test_size=0.3, random_state=FLAGS.seed)
     train_data, test_data = split[::2], split[1::2]
+    half = len(test_data[0]) // 2
+    validation_data = tuple(part[:half] for part in test_data)
+    rest = tuple(part[half:] for part in test_data)
+    parts = {"train": tuple(train_data), "validation": validation_data, "test": rest}
 
     model = dsd.apply(build(), sparsity=FLAGS.sparsity)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adam", loss, metrics=["accuracy"])
     weights = dsd.WeightHistory()
     schedule = dsd.DSDSchedule(*[FLAGS.epochs] * 3, observers=[weights])
     history = model.fit(
@@ -49,12 +55,17 @@ def main(argv):
     )  # fmt: skip
     scan = dsd.sensitivity(model, lambda m: m.evaluate(*test_data, verbose=0)[0])
 
+    result = dsd.compare(build, parts, phases=schedule.timeline.phases, seeds=FLAGS.seeds,
+                         sparsity=FLAGS.sparsity)  # fmt: skip
+    print(result)
+
     figures = {
         "timeline": schedule.timeline.plot(),
         "weight_distributions": dsd.plots.weight_distributions(weights),
         "returned_weights": dsd.plots.returned_weights(weights),
         "learning_curves": dsd.plots.learning_curves(history, timeline=schedule),
         "sensitivity": dsd.plots.sensitivity(scan),
+        "comparison": dsd.plots.comparison(result),
     }
     folder = pathlib.Path(FLAGS.folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_dsd import checks, curve_figures, weight_figures
 from keras_dsd.checks import shown
+from keras_dsd.comparison_result import Comparison
 from keras_dsd.logs import Logs, read_logs
 from keras_dsd.sensitivity_result import Sensitivity
 from keras_dsd.snapshots import REDENSE, Snapshot
@@ -147,7 +148,7 @@ def sensitivity(scan: Sensitivity) -> "Figure":
     return scan.plot()
 
 
-def comparison(result: Any) -> "Figure":
+def comparison(result: Comparison) -> "Figure":
     """Draws what `dsd.compare` measured: `result.plot()`.
 
     Args:
@@ -158,12 +159,11 @@ def comparison(result: Any) -> "Figure":
 
     Raises:
         TypeError: `result` is something else.
-        ImportError: matplotlib is not installed.
+        ImportError: matplotlib or SciPy is not installed.
     """
-    if not callable(getattr(result, "plot", None)):
+    if not isinstance(result, Comparison):
         raise _not_a("result", result, "what dsd.compare(...) returns")
-    figure: Figure = result.plot()
-    return figure
+    return result.plot()
 
 
 def _not_a(name: str, value: object, wanted: str) -> TypeError:

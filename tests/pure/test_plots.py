@@ -10,6 +10,7 @@ from strange import is_refused
 from strange import values as anything
 
 import keras_dsd as dsd
+from keras_dsd import comparison_result
 from keras_dsd.histogram import histogram
 from keras_dsd.observers import Moment
 from keras_dsd.sensitivity_result import Sensitivity, WeightSensitivity
@@ -351,11 +352,19 @@ def test_a_history_that_can_not_be_drawn_is_refused():
 
 
 def test_what_draws_itself_is_found_here_too():
+    pytest.importorskip("scipy")
     scan = Sensitivity(1.0, (0.5,), "min", (WeightSensitivity("a", (2,), (2.0,)),))
     (axes,) = dsd.plots.sensitivity(scan).axes
     assert [line.get_label() for line in axes.lines] == ["a", "nothing pruned"]
-    result = types.SimpleNamespace(plot=lambda: "figure")
-    assert dsd.plots.comparison(result) == "figure"
+    arms = ("dense", "dsd")
+    runs = (
+        comparison_result.Run(seed, arm, (1.0,), 0, 2.0, 2.0, 9, "a")
+        for seed in (0, 1)
+        for arm in arms
+    )
+    result = comparison_result.Comparison("loss", "min", dict.fromkeys(arms, ""), tuple(runs), {})
+    dots, _ = dsd.plots.comparison(result).axes
+    assert [label.get_text() for label in dots.get_xticklabels()] == [*arms]
     for draw, name in ((dsd.plots.sensitivity, "scan"), (dsd.plots.comparison, "result")):
         with pytest.raises(TypeError, match=f"Expected `{name}`.*Received: {name}=3 of type int"):
             draw(3)
