@@ -1,6 +1,5 @@
 """The figure of a comparison: every seed of every arm, and the gains with their intervals."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +39,7 @@ def plot(
         ends = np.abs(np.array([[gain.mean - gain.low], [gain.high - gain.mean]]))
         right.errorbar([place], [gain.mean], yerr=ends, fmt="o", capsize=6, color="black")
     right.axhline(0, color="gray", linestyle="--", linewidth=1)
-    wrapped = ["\n".join(textwrap.wrap(name, 18)) for name in names]
-    right.set_xticks(range(len(names)), wrapped, fontsize="small")
+    right.set_xticks(range(len(names)), names, fontsize="small")
     right.set_xlim(-0.6, len(names) - 0.4)
     right.set_ylabel(f"gain of dsd, mean and {CONFIDENCE:.0%} interval\n(above 0: dsd is better)")
     return figure
