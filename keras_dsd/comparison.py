@@ -250,7 +250,8 @@ def _check_apply(sparsity: Any, options: Any) -> dict[str, Any]:
             f"{', '.join(map(str, found))}. See what apply takes."
         )
     Selection(sparsity, **found)
-    return {"sparsity": sparsity, **found}
+    # The default is known by its identity, which it would not have in another process.
+    return found if sparsity is DEFAULT_SPARSITY else {"sparsity": sparsity, **found}
 
 
 def _check_mapping(name: str, value: Any, example: str) -> dict[str, Any]:

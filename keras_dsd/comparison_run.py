@@ -64,7 +64,7 @@ class Job:
     @property
     def state(self) -> Any:
         """What reads and writes the state of models."""
-        return importlib.import_module(f"{self.door}.whole_state")
+        return importlib.import_module(self.door).whole_state
 
     def load(self) -> Mapping[str, Any]:
         """Returns the data.

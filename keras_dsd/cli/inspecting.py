@@ -22,7 +22,16 @@ changes no file. The flags are the arguments of keras_dsd.apply.
 """
 
 
-def _define(values: flags.FlagValues) -> None:
+# What stands for the values of these flags in their help.
+VALUES = {
+    "sparsity": '0.3 or \'{"conv": 0.3, "dense": 0.5}\'',
+    "exclude": "REGEX",
+    "pattern": "block:4x2 or nm:2:4",
+}
+
+
+def define_selection(values: flags.FlagValues) -> None:
+    """Defines the flags that are the arguments of `apply`."""
     flags.DEFINE_string(
         "sparsity", None,
         "Share of each weight to prune, a fraction from 0 up to 1. Or a JSON object from regular "
@@ -45,14 +54,18 @@ def _define(values: flags.FlagValues) -> None:
         "scope", "layer", ["layer", "global"],
         "Whether each weight is ranked by itself or all are ranked together.", flag_values=values,
     )  # fmt: skip
+
+
+def _define(values: flags.FlagValues) -> None:
+    define_selection(values)
     models_from_files.define_flags(values)
 
 
 def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
-    asked = _asked(values)
+    wanted = asked(values)
     (path,) = arguments
     model = models_from_files.plain(models_from_files.load(path, values))
-    model = api.apply(model, **asked)
+    model = api.apply(model, **wanted)
     found = api.report(model)
     pruned = {
         weight.path: int(np.count_nonzero(~mask))
@@ -76,20 +89,20 @@ def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
     return Result(data, "\n".join(lines))
 
 
-def _asked(values: flags.FlagValues) -> dict[str, Any]:
+def asked(values: flags.FlagValues) -> dict[str, Any]:
     """Returns the arguments of `apply`, checked before a model is loaded."""
-    asked: dict[str, Any] = {
+    found: dict[str, Any] = {
         "exclude": values["exclude"].value or [],
         "pattern": _pattern(values["pattern"].value),
         "scope": values["scope"].value,
     }
     if values["sparsity"].value is not None:
-        asked["sparsity"] = _sparsity(values["sparsity"].value)
+        found["sparsity"] = _sparsity(values["sparsity"].value)
     try:
-        Selection(**{"sparsity": DEFAULT_SPARSITY, **asked})
+        Selection(**{"sparsity": DEFAULT_SPARSITY, **found})
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
-    return asked
+    return found
 
 
 def _sparsity(text: str) -> Any:
@@ -126,8 +139,7 @@ COMMAND = Command(
     description=_DESCRIPTION,
     arguments={"MODEL": models_from_files.ARGUMENT},
     define=_define,
-    values={"sparsity": "0.3 or '{\"conv\": 0.3, \"dense\": 0.5}'", "exclude": "REGEX",
-            "pattern": "block:4x2 or nm:2:4"},
+    values=VALUES,
     examples=[
         "keras-dsd inspect model.keras",
         "keras-dsd inspect model.keras --sparsity=0.5 --exclude=predictions/",

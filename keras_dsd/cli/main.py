@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 import keras_dsd
-from keras_dsd.cli import help_texts, inspecting, reporting, scanning
+from keras_dsd.cli import comparing, help_texts, inspecting, reporting, scanning
 from keras_dsd.cli.commands import Command, CommandError, Result, UsageError, one_line
 
 COMMANDS: dict[str, Command] = {
-    command.name: command for command in (inspecting.COMMAND, reporting.COMMAND, scanning.COMMAND)
+    module.COMMAND.name: module.COMMAND for module in (inspecting, reporting, scanning, comparing)
 }
 
 

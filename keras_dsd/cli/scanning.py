@@ -75,13 +75,13 @@ def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
     (path,), metric = arguments, values["metric"].value
     plot = values["plot"].value
     if plot is not None:
-        _check_plot(plot)
+        check_plot(plot)
     data = data_from_files.load(values["data"].value)
     names = " and ".join(data.names)
     print(f"Evaluates on {names} of {values['data'].value}: {len(data.x):,} examples")
     model = _load(path, values, metric)
     scan = sensitivity_scan.sensitivity(
-        api.apply(model), _evaluate(data, metric, values["batch_size"].value), levels,
+        api.apply(model), evaluate_on(data, metric, values["batch_size"].value), levels,
         mode="max" if is_larger_better(metric) else "min", path=values["path"].value,
     )  # fmt: skip
     if plot is not None:
@@ -113,7 +113,7 @@ def _check(values: flags.FlagValues) -> list[float]:
     return levels
 
 
-def _check_plot(plot: str) -> None:
+def check_plot(plot: str) -> None:
     """Refuses, before the scan, what could not be written after it."""
     figure, _ = figures.new_figure(1, 1)
     kinds = figure.canvas.get_supported_filetypes()
@@ -142,7 +142,9 @@ def _load(path: str, values: flags.FlagValues, metric: str) -> Any:
     return model
 
 
-def _evaluate(data: Data, metric: str, batch_size: int) -> Callable[[Any], float]:
+def evaluate_on(data: Data, metric: str, batch_size: int) -> Callable[[Any], float]:
+    """Returns what evaluates a model on data, by the name of a metric."""
+
     def evaluate(model: Any) -> float:
         try:
             found = model.evaluate(

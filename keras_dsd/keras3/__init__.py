@@ -8,7 +8,7 @@ import keras
 
 from keras_dsd.checks import shown
 from keras_dsd.foreign import refuse_foreign
-from keras_dsd.keras3 import backends, beside, kernels, several_workers
+from keras_dsd.keras3 import backends, beside, kernels, several_workers, whole_state
 from keras_dsd.keras3.beside import Beside
 from keras_dsd.keras3.by_hand import SideByHand
 from keras_dsd.keras3.training import Side
@@ -25,7 +25,7 @@ from keras_dsd.training import Trainer, abandon
 
 __all__ = [
     "Weight", "apply", "is_compiled", "load_model", "mask_bytes", "side_by_hand", "skipped",
-    "strip", "trainer", "weights", "went_through_apply",
+    "strip", "trainer", "weights", "went_through_apply", "whole_state",
 ]  # fmt: skip
 
 MASKS_LAST = "in a sparse phase"

@@ -57,6 +57,12 @@ def weights_of(model: Any) -> list[np.ndarray]:
     return [np.array(value) for value in model.get_weights()]
 
 
+def renewed(model: Any) -> Any:
+    """Returns a model of the same config, compiled alike, with fresh weights."""
+    config = keras.saving.serialize_keras_object(model)
+    return keras.saving.deserialize_keras_object(config, safe_mode=False)
+
+
 def _variables(model: Any) -> list[Any]:
     backends.sync(model)
     if not is_known(model):

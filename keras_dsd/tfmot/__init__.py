@@ -11,7 +11,7 @@ from keras_dsd.checks import shown
 from keras_dsd.foreign import refuse_foreign
 from keras_dsd.selection import Selection, refuse_nothing, refuse_unmatched
 from keras_dsd.sparsity_report import SkippedWeight
-from keras_dsd.tfmot import optimizer, registry, surgery
+from keras_dsd.tfmot import optimizer, registry, surgery, whole_state
 from keras_dsd.tfmot.learning_rate import tracked_factor
 from keras_dsd.tfmot.training import Side
 from keras_dsd.tfmot.weight import Candidate, Weight, frozen, path_of
@@ -20,7 +20,7 @@ from keras_dsd.training import Trainer
 
 __all__ = [
     "DSDWrapper", "Side", "Weight", "apply", "is_compiled", "load_model", "mask_bytes",
-    "side_by_hand", "skipped", "strip", "trainer", "weights", "went_through_apply",
+    "side_by_hand", "skipped", "strip", "trainer", "weights", "went_through_apply", "whole_state",
 ]  # fmt: skip
 
 MASKS_LAST = "in every phase, from apply to strip"

@@ -56,6 +56,12 @@ def weights_of(model: Any) -> list[np.ndarray]:
     return [np.array(value) for value in model.get_weights()]
 
 
+def renewed(model: Any) -> Any:
+    """Returns a model of the same config, compiled alike, with fresh weights."""
+    config = tf_keras.saving.serialize_keras_object(model)
+    return tf_keras.saving.deserialize_keras_object(config, safe_mode=False)
+
+
 def _variables(model: Any) -> list[Any]:
     if not is_known(model):
         return list(model.weights)

@@ -181,6 +181,43 @@ def test_sensitivity_says_what_is_missing(name, data, flag, words, folder, run):
     assert words in line and "Traceback" not in errors
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plain.keras", "sparse.h5"])
+def test_compare_trains_from_fresh_weights_and_goes_on(name, folder, found, run, digits, tmp_path):
+    x, y = digits
+    np.savez(tmp_path / "data.npz", x_train=x[:160], y_train=y[:160], x_test=x[240:],
+             y_test=y[240:])  # fmt: skip
+    asked = ["compare", folder / name, f"--data={tmp_path / 'data.npz'}", "--metric=accuracy",
+             "--validation_share=0.5", "--dense=1", "--sparse=1", "--redense=1", "--seeds=2",
+             f"--path={tmp_path / 'runs.json'}"]  # fmt: skip
+    data = found(*asked, f"--plot={tmp_path / 'runs.png'}")["comparison"]
+    assert (tmp_path / "runs.png").read_bytes().startswith(b"\x89PNG")
+    assert (data["metric"], data["mode"]) == ("accuracy", "max")
+    assert [*data["arms"]] == ["dense", "llr", "sparse", "dsd"]
+    assert {run["num_updates"] for run in data["runs"] if run["arm"] == "dsd"} == {3 * 80 // 32 + 2}
+    # What the file was trained for is gone: two seeds begin with two networks of their own.
+    assert len({tuple(run["validation"][:1]) for run in data["runs"]}) == 2
+    written = (tmp_path / "runs.json").read_text()
+    code, said, _ = run(*asked)
+    assert code == 0 and data["verdict"] in said and "validation: 80 of the 160" in said
+    assert (tmp_path / "runs.json").read_text() == written
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "flag", "words"),
+    [
+        ("bare.keras", "data.npz", "--metric=loss", "a model that is not compiled"),
+        ("plain.keras", "flat.npz", "--metric=loss", "Missing: x_train, y_train, x_test, y_test"),
+        ("plain.keras", "data.npz", "--metric=loss", "of data['test'] that are in data['train']"),
+    ],
+)
+def test_compare_says_what_is_missing(name, data, flag, words, folder, run):
+    code, said, errors = run("compare", folder / name, f"--data={folder / data}", flag)
+    assert (code, said) == (1, "")
+    (line,) = [line for line in errors.splitlines() if line.startswith("keras-dsd: ")]
+    assert words in line and "Traceback" not in errors
+
+
 @pytest.mark.parametrize("name", ["model.keras", "model.h5"])
 def test_code_in_a_file_is_not_run_unless_asked(name, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -189,9 +226,12 @@ def test_code_in_a_file_is_not_run_unless_asked(name, run, tmp_path, monkeypatch
     keras.Sequential([keras.layers.Input((3,)), layer, keras.layers.Dense(2)]).save(name)
     carried_out = tmp_path / "carried_out"
     carried_out.unlink(missing_ok=True)  # Keras ran it as the model was made
-    for command in ("inspect", "report", "sensitivity"):
-        np.savez("data.npz", x=np.ones((2, 3)), y=np.ones(2))
-        data = ["--data=data.npz"] if command == "sensitivity" else []
+    for command in ("inspect", "report", "sensitivity", "compare"):
+        given = {
+            f"{axis}{part}": np.ones((2, 3)) for axis in "xy" for part in ("", "_train", "_test")
+        }
+        np.savez("data.npz", **given)
+        data = ["--data=data.npz"] if command in ("sensitivity", "compare") else []
         code, said, errors = run(command, name, *data)
         assert (code, said) == (1, "")
         assert f"keras-dsd: {name} carries code (a Lambda), which was not run." in errors

@@ -70,7 +70,7 @@ def test_a_flags_default_stands_in_its_help_on_one_line_with_others(run):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "expected a command first: inspect, report, sensitivity. Received: nothing."),
+        ((), "expected a command first: inspect, report, sensitivity, compare. Received: nothing."),
         (("frobnicate",), "Received: frobnicate. keras-dsd --help says"),
         (("inspect",), "expected MODEL and flags. Received: nothing. keras-dsd inspect --help"),
         (("report", "a.keras", "b.keras"), "expected MODEL and flags. Received: a.keras b.keras."),
@@ -85,6 +85,10 @@ def test_a_flags_default_stands_in_its_help_on_one_line_with_others(run):
         (("inspect", "a", "--pattern=block:0x2"), "--pattern=block:0x2: Expected `height`"),
         (("inspect", "a", "--pattern=nm:2:4", "--sparsity=0.5"), "fixes it at 0.5"),
         (("sensitivity", "a"), "expected --data=FILE.npz"),
+        (("compare", "a"), "expected --data=FILE.npz, to train on"),
+        (("compare", "a", "--data=d", "--seeds=1"), "--seeds=1"),
+        (("compare", "a", "--data=d", "--dense=0"), "--dense=0"),
+        (("compare", "a", "--data=d", "--sparsity=2"), "Expected `sparsity` to be in [0, 1)"),
         (("sensitivity", "a", "--data=d", "--levels=0.5,1"), "Received: --levels=0.5,1."),
         (("sensitivity", "a", "--data=d", "--levels=x"), "Received: --levels=x."),
         (("sensitivity", "a", "--data=d", "--levels="), "Received: --levels=."),
@@ -107,7 +111,7 @@ def test_flags_become_the_arguments_of_apply():
         values = flags.FlagValues()
         inspecting.COMMAND.define(values)
         values(["inspect", *given])
-        return inspecting._asked(values)
+        return inspecting.asked(values)
 
     assert asked() == {"exclude": [], "pattern": None, "scope": "layer"}
     assert asked("--sparsity=0.25", "--exclude=a", "--exclude=b", "--scope=global") == {
@@ -317,3 +321,36 @@ def test_setup_installs_the_command():
     name, module, function = re.fullmatch(r"(\S+) = (\S+):(\S+)", script).groups()
     assert name == "keras-dsd"
     assert getattr(importlib.import_module(module), function) is main.main
+
+
+ROWS = np.arange(20.0).reshape(10, 2)
+TEST = {"x_test": ROWS[:3] + 50, "y_test": np.arange(3)}
+TRAIN = {"x_train": ROWS, "y_train": np.arange(10)}
+
+
+def test_validation_rows_are_those_of_the_file_or_held_out_the_same_each_time(tmp_path):
+    np.savez(tmp_path / "all.npz", **TRAIN, **TEST, x_val=ROWS[:2] + 90, y_val=np.arange(2))
+    data, words = data_from_files.load_parts(tmp_path / "all.npz", 0.5)
+    assert words == "test: x_test and y_test; validation: x_val and y_val"
+    assert {part: len(x) for part, (x, _) in data.items()} == {
+        "train": 10, "test": 3, "validation": 2,
+    }  # fmt: skip
+    np.savez(tmp_path / "some.npz", **TRAIN, **TEST)
+    data, words = data_from_files.load_parts(tmp_path / "some.npz", 0.3)
+    assert words == "test: x_test and y_test; validation: 3 of the 10 training rows"
+    assert sorted([*data["train"][1], *data["validation"][1]]) == [*range(10)]
+    assert all((x == ROWS[y]).all() for x, y in (data["train"], data["validation"]))
+    again, _ = data_from_files.load_parts(tmp_path / "some.npz", 0.3)
+    assert (again["validation"][1] == data["validation"][1]).all()
+
+
+@pytest.mark.parametrize(("arrays", "share", "words"), [
+    (TRAIN, 0.2, "Expected arrays x_train, y_train, x_test, y_test.*Missing: x_test, y_test"),
+    ({**TRAIN, **TEST}, 0.0, "the 10 training rows.*--validation_share=0"),
+    ({**TRAIN, **TEST}, 1.0, "--validation_share=1"),
+    ({**TRAIN, **TEST, "y_test": ROWS[:2]}, 0.2, "as many of x_test as of y_test"),
+])  # fmt: skip
+def test_data_that_can_not_be_trained_on_are_refused(arrays, share, words, tmp_path):
+    np.savez(tmp_path / "data.npz", **arrays)
+    with pytest.raises(CommandError, match=words):
+        data_from_files.load_parts(tmp_path / "data.npz", share)

@@ -115,8 +115,8 @@ def made(monkeypatch):
 
     state.write = write
     door = types.ModuleType("keras_of_numbers")
+    door.whole_state = state
     monkeypatch.setitem(sys.modules, "keras_of_numbers", door)
-    monkeypatch.setitem(sys.modules, "keras_of_numbers.whole_state", state)
     monkeypatch.setattr(comparison_run.doors, "door_of", lambda model, name: door)
     monkeypatch.setattr(comparison_run.api, "apply", lambda model, **options: model)
     return types.SimpleNamespace(models=found, seeds=seeds)
@@ -352,7 +352,7 @@ def test_a_file_of_other_data_or_weights_is_refused(made, data, tmp_path, monkey
     with pytest.raises(ValueError, match="same data"):
         run(made, {**data, "train": (x, y + 1)}, path=path)
     monkeypatch.setattr(Model, "get_weights", lambda model: [np.array(7.0)])
-    sys.modules["keras_of_numbers.whole_state"].weights_of = Model.get_weights
+    sys.modules["keras_of_numbers"].whole_state.weights_of = Model.get_weights
     with pytest.raises(ValueError, match="same initial weights"):
         run(made, data, path=path)
 
