@@ -153,7 +153,9 @@ def train_seed(
                 f"{model.name!r} again. Make its layers inside of build()."
             )
         job.state.write(model, state)
-        yield _train_arm(job, model, seed, arm, phases, tell).run(start, shared)
+        segment = _Segment(job, model, seed, arm, tell, state if shared else None)
+        _train_arm(job, segment, arm, phases)
+        yield segment.run(start, shared)
 
 
 def seed_at(seed: int, epoch: int) -> int:
@@ -161,39 +163,47 @@ def seed_at(seed: int, epoch: int) -> int:
     return (seed + _SEED_STEP * epoch) % 2**32
 
 
-def _train_arm(
-    job: Job,
-    model: Any,
-    seed: int,
-    arm: str,
-    phases: Sequence[Phase],
-    tell: Callable[[str], None],
-) -> "_Segment":
+def _train_arm(job: Job, segment: "_Segment", arm: str, phases: Sequence[Phase]) -> None:
     callbacks = []
     if arm != "dense":
-        model = api.apply(model, **job.apply_options)
+        segment.model = api.apply(segment.model, **job.apply_options)
         data, most = job.batches or (None, 1)
         callbacks = [
             DSDSchedule(
                 phases=list(phases), reset=job.reset, batch_norm_data=data, batch_norm_batches=most
             )
         ]
-    segment = _Segment(job, model, seed, arm, tell)
     with warnings.catch_warnings():
         if isinstance(phases[-1], SparsePhase):  # as it is meant to
             warnings.filterwarnings("ignore", message="Training ended with pruned weights")
         segment.train(job.num_shared, job.num_epochs, callbacks)
-    return segment
 
 
 class _Segment(Hooks):
-    """One call of `fit`, and the callback in it that scores every epoch on validation data."""
+    """One call of `fit`, and the callback in it that scores every epoch on validation data.
+
+    Args:
+        job: What to train.
+        model: The model, not through `apply` yet.
+        seed: The seed.
+        arm: What is trained.
+        tell: Called after each epoch, with words on it.
+        state: What the model goes on from; None where it begins.
+    """
 
     def __init__(
-        self, job: Job, model: Any, seed: int, arm: str, tell: Callable[[str], None]
+        self,
+        job: Job,
+        model: Any,
+        seed: int,
+        arm: str,
+        tell: Callable[[str], None],
+        state: Sequence[np.ndarray] | None = None,
     ) -> None:
         super().__init__()
-        self._job, self._model, self._seed, self._arm, self._tell = job, model, seed, arm, tell
+        self._job, self._seed, self._arm, self._tell = job, seed, arm, tell
+        self.model = self._plain = model
+        self._state, self._first = state, 0
         self._begun_with = job.state.num_updates(model)
         self._data: Mapping[str, Any] = {}
         self._best_weights: list[np.ndarray] = []
@@ -204,29 +214,39 @@ class _Segment(Hooks):
 
     def train(self, first: int, end: int, callbacks: Sequence[Any]) -> list[np.ndarray]:
         """Trains from epoch `first` to before epoch `end`, and returns the state at the end."""
-        state = self._job.state
+        state, self._first = self._job.state, first
         # Datasets take their seeds when they are made.
         state.seed(seed_at(self._seed, first))
         self._data = self._job.load()
         state.seed(seed_at(self._seed, first))
-        self._model.fit(
+        self.model.fit(
             *arguments(self._data["train"]), **self._job.fit_options, initial_epoch=first,
             epochs=end, verbose=0, callbacks=[*callbacks, self],
         )  # fmt: skip
-        self.num_updates = state.num_updates(self._model) - self._begun_with
-        at_end: list[np.ndarray] = state.read(self._model)
+        self.num_updates = state.num_updates(self.model) - self._begun_with
+        at_end: list[np.ndarray] = state.read(self.model)
         self.test_last = self.test_best = self._value("test")
         if self.best != len(self.values) - 1:
-            self._model.set_weights(self._best_weights)
+            self.model.set_weights(self._best_weights)
             self.test_best = self._value("test")
         return at_end
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Has a new model go on as the one would that was trained so far.
+
+        Before it trains for the first time Keras runs a model to learn of its shapes, and that
+        draws numbers, from seeds of its layers too.
+        """
+        if self._state is not None:
+            self._job.state.write(self._plain, self._state)
+            self._job.state.seed(seed_at(self._seed, self._first))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Scores an epoch, and keeps its weights where it is the best so far."""
         self.values.append(self._value("validation"))
         if len(self.values) == 1 or is_better(self.values[-1], self.values[self.best], self._job):
             self.best = len(self.values) - 1
-            self._best_weights = self._job.state.weights_of(self._model)
+            self._best_weights = self._job.state.weights_of(self.model)
         self._tell(f"seed {self._seed}, {self._arm}, epoch {epoch + 1}")
 
     def run(self, start: str, shared: "_Segment | None") -> Run:
@@ -245,7 +265,7 @@ class _Segment(Hooks):
     def _value(self, part: str) -> float:
         call = f"evaluate(model, data[{part!r}])"
         words = f"seed {self._seed}, {self._arm}"
-        return number(self._job.evaluate(self._model, self._data[part]), words, call)
+        return number(self._job.evaluate(self.model, self._data[part]), words, call)
 
 
 def is_better(value: float, other: float, job: Job) -> bool:

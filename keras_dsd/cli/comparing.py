@@ -175,7 +175,7 @@ COMMAND = Command(
     examples=[
         "keras-dsd compare model.keras --data=mnist.npz",
         "keras-dsd compare model.keras --data=mnist.npz --dense=20 --sparse=10 --redense=10",
-        "keras-dsd compare model.keras --data=mnist.npz --metric=accuracy --path=comparison.json",
+        "keras-dsd compare model.keras --data=mnist.npz --metric=accuracy --path=runs.json",
     ],
     run=_run,
 )  # fmt: skip

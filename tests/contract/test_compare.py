@@ -7,7 +7,7 @@ import compared
 import numpy as np
 import pytest
 from compared import FIT, PHASES, STEPS
-from paths import keras, seed
+from paths import OPTIMIZERS, PATH, classifier, compiled, keras, seed
 
 import keras_dsd as dsd
 from keras_dsd import doors
@@ -117,6 +117,26 @@ def test_the_first_phase_is_as_exact_with_momentum(data):
     assert watched.weights[run.test_last] == compared.trained(model)
 
 
+def test_all_of_a_model_goes_on_from_its_state(data):
+    """Averages, seeds of dropout on Keras 3, slots, and the scale of the loss."""
+
+    def build():
+        optimizers = keras.mixed_precision if PATH == "tf_keras" else keras.optimizers
+        scaled = optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-3))
+        return compiled(classifier("conv"), scaled, metrics=[])
+
+    model, other = build(), build()
+    state = doors.door_of(model).whole_state
+    model.fit(*data["train"], verbose=0, **IN_ORDER)
+    values = state.read(model)
+    state.write(other, values)
+    assert [v.tobytes() for v in state.read(other)] == [v.tobytes() for v in values]
+    assert state.num_updates(other) == state.num_updates(model) == STEPS
+    counters = [int(each.optimizer.dynamic_counter if PATH == "tf_keras"
+                    else each.optimizer.step_counter) for each in (model, other)]  # fmt: skip
+    assert counters == [STEPS, STEPS]
+
+
 class Shrinking(getattr(keras.utils, "PyDataset", None) or keras.utils.Sequence):
     """Batches that are fewer from a certain reading on."""
 
@@ -198,22 +218,21 @@ def test_processes_train_the_same(data):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
-def test_batches_are_shuffled_alike_in_every_arm(data, optimizer):
+def test_arms_are_two_fits_by_hand_with_shuffling_and_dropout(data, optimizer):
     watched = Watched(data)
-    build = functools.partial(compared.build, optimizer)
+    kind = "mlp" if PATH == "tf_keras" else "conv"  # tf_keras's dropout begins anew with the model
+
+    def build():
+        return compiled(classifier(kind), OPTIMIZERS[optimizer](), metrics=[])
+
     result = dsd.compare(build, data, phases=PHASES, arms=["llr", "dsd"], seeds=[3, 7],
                          evaluate=watched, fit_options=FIT, progress=False)  # fmt: skip
-    state = doors.door_of(build()).whole_state
     arms = {"llr": [dsd.DensePhase(3), dsd.DensePhase(1, lr=0.1)], "dsd": PHASES}
     for arm, phases in arms.items():
-        state.begin(7)
+        seed(7)
         model = build()
         seed(7)
         model.fit(*data["train"], epochs=2, verbose=0, callbacks=[Scores(data)], **FIT)
-        values = state.read(model)
-        state.begin(7)
-        model = build()
-        state.write(model, values)
         model = dsd.apply(model)
         seed(seed_at(7, 2))
         callbacks = [dsd.DSDSchedule(phases=phases), Scores(data)]
