@@ -55,7 +55,7 @@ def check_data(data: Any, max_shared_rows: float) -> dict[str, float]:
 
 def arguments(part: Any) -> tuple[Any, ...]:
     """Returns what to call `fit` and `evaluate` with: x, y and weights, or a dataset."""
-    return part if isinstance(part, tuple) else (part,)
+    return tuple(part) if isinstance(part, tuple | list) else (part,)
 
 
 def inputs_of(part: Any) -> Any:
@@ -69,10 +69,10 @@ def digest(data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _check_part(name: str, part: Any) -> None:
-    if isinstance(part, tuple) and not 2 <= len(part) <= 3:
+    if isinstance(part, tuple | list) and not 2 <= len(part) <= 3:
         raise ValueError(
-            f"Expected data[{name!r}] to be (x, y) or (x, y, sample_weight). Received: a tuple of "
-            f"{len(part)}. Give several inputs as a list or a dict: ([a, b], y)."
+            f"Expected data[{name!r}] to be (x, y) or (x, y, sample_weight). Received: a "
+            f"{type(part).__name__} of {len(part)}. Give several inputs as a list or a dict: ([a, b], y)."
         )
     if part is None or isinstance(part, Iterator):
         raise ValueError(

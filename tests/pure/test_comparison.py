@@ -427,6 +427,14 @@ class Unreadable:
         raise TypeError("on a GPU")
 
 
+def test_a_list_counts_as_a_tuple():
+    given = parts(ROWS, ROWS + 100, ROWS + 200)
+    lists = {name: list(part) for name, part in given.items()}
+    assert comparison_data.check_data(lists, 0.0) == comparison_data.check_data(given, 0.0)
+    assert comparison_data.digest(lists) == comparison_data.digest(given)
+    assert [*comparison_data.arguments(lists["test"])] == lists["test"]
+
+
 @pytest.mark.parametrize("kind", [lambda: [[1, 2]], Unreadable, lambda: np.array([{}, None])])
 def test_of_what_is_no_array_rows_are_not_looked_at(kind):
     data = {name: (kind(), [1]) for name in comparison_data.NAMES}
