@@ -72,7 +72,8 @@ def _check_part(name: str, part: Any) -> None:
     if isinstance(part, tuple | list) and not 2 <= len(part) <= 3:
         raise ValueError(
             f"Expected data[{name!r}] to be (x, y) or (x, y, sample_weight). Received: a "
-            f"{type(part).__name__} of {len(part)}. Give several inputs as a list or a dict: ([a, b], y)."
+            f"{type(part).__name__} of {len(part)}. Give several inputs as a list or a dict: "
+            f"([a, b], y)."
         )
     if part is None or isinstance(part, Iterator):
         raise ValueError(
