@@ -153,7 +153,7 @@ def train_seed(
                 f"{model.name!r} again. Make its layers inside of build()."
             )
         job.state.write(model, state)
-        segment = _Segment(job, model, seed, arm, tell, state if shared else None)
+        segment = _Segment(job, model, seed, arm, tell)
         _train_arm(job, segment, arm, phases)
         yield segment.run(start, shared)
 
@@ -188,22 +188,15 @@ class _Segment(Hooks):
         seed: The seed.
         arm: What is trained.
         tell: Called after each epoch, with words on it.
-        state: What the model goes on from; None where it begins.
     """
 
     def __init__(
-        self,
-        job: Job,
-        model: Any,
-        seed: int,
-        arm: str,
-        tell: Callable[[str], None],
-        state: Sequence[np.ndarray] | None = None,
+        self, job: Job, model: Any, seed: int, arm: str, tell: Callable[[str], None]
     ) -> None:
         super().__init__()
         self._job, self._seed, self._arm, self._tell = job, seed, arm, tell
-        self.model = self._plain = model
-        self._state, self._first = state, 0
+        self.model = model
+        self._first = 0
         self._begun_with = job.state.num_updates(model)
         self._data: Mapping[str, Any] = {}
         self._best_weights: list[np.ndarray] = []
@@ -232,13 +225,12 @@ class _Segment(Hooks):
         return at_end
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Has a new model go on as the one would that was trained so far.
+        """Has a new model that goes on draw the numbers that the one trained so far would.
 
         Before it trains for the first time Keras runs a model to learn of its shapes, and that
-        draws numbers, from seeds of its layers too.
+        draws some.
         """
-        if self._state is not None:
-            self._job.state.write(self._plain, self._state)
+        if self._first:
             self._job.state.seed(seed_at(self._seed, self._first))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
