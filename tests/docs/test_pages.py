@@ -17,12 +17,12 @@ ELSEWHERE = {
     "python benchmarks/": "takes minutes; a test below runs it in a few epochs",
     "pip install ": "make runs it, and a test must not change what it runs in",
 }
+PAGES_ELSEWHERE = {"docs/tutorial.md": "make notebook runs the same program, cell by cell"}
 # What to give to Python for the first word of a command.
 PROGRAMS_OF_COMMANDS = {
     "python": [],
     "keras-dsd": ["-c", "from keras_dsd.cli.main import main; raise SystemExit(main())"],
 }
-QUICK: set[str] = set()
 # Languages of what a program prints, or of what no program is.
 NOT_CODE = {"text"}
 COMMANDS = {"console", "bash"}
@@ -44,15 +44,10 @@ def commands_of(block):
     return [line for line in lines if line.strip()]
 
 
-def marked(page, *values):
-    name = name_of(page)
-    marks = [] if name in QUICK else [pytest.mark.slow]
-    return pytest.param(page, *values, id="-".join(map(str, (name, *values))), marks=marks)
-
-
 PROGRAMS = [
-    marked(page, number)
+    (page, number)
     for page in pages.PAGES
+    if name_of(page) not in PAGES_ELSEWHERE
     for number in range(len(pages.programs_of(read(page))))
 ]
 
@@ -73,7 +68,10 @@ def run(arguments, variables, folder):
     assert ran.returncode == 0, f"{ran.stdout[-3000:]}\n{ran.stderr[-5000:]}"
 
 
-@pytest.mark.parametrize(("page", "number"), PROGRAMS)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "number"), PROGRAMS, ids=[f"{name_of(page)}-{number}" for page, number in PROGRAMS]
+)
 def test_a_page_runs_from_top_to_bottom(page, number, tmp_path):
     variables = pages.programs_of(read(page))[number].variables
     if variables.get("KERAS_BACKEND") == "torch" and importlib.util.find_spec("torch") is None:
@@ -81,7 +79,8 @@ def test_a_page_runs_from_top_to_bottom(page, number, tmp_path):
     run([sys.executable, pages.__file__, page, str(number)], variables, tmp_path)
 
 
-@pytest.mark.parametrize("page", [marked(page) for page in pages.PAGES if commands_in(page)])
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in pages.PAGES if commands_in(page)], ids=name_of)
 def test_the_commands_of_a_page_run(page, tmp_path):
     (tmp_path / "examples").symlink_to(pages.ROOT / "examples")
     if pages.programs_of(read(page)):
