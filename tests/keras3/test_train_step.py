@@ -2,7 +2,9 @@
 
 import collections
 import gc
+import importlib
 import itertools
+import re
 import weakref
 
 import keras
@@ -160,6 +162,20 @@ def size_left(mask):
     import tensorflow as tf
 
     return int(np.prod(tf.raw_ops.VariableShape(input=mask).numpy()))
+
+
+def test_each_phase_compiles_one_step_on_jax(digits, compiled, mlp, caplog):
+    """JAX compiles a step anew where one argument is bound to a device that was not before."""
+    if BACKEND != "jax":
+        pytest.skip("programs of JAX")
+    model = compiled(dsd.apply(mlp()), "adam")
+    jax = importlib.import_module("jax")
+    with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
+        model.fit(*digits, epochs=6, verbose=0, callbacks=[dsd.DSDSchedule(2, 2, 2)])
+    said = [each.getMessage() for each in caplog.records]
+    names = r"Compiling (jit\()?(train_step|step|<lambda>)[) ]"
+    steps = [each for each in said if re.search(names, each)]
+    assert len(steps) == 3
 
 
 def test_masks_take_a_byte_a_weight_and_go_with_the_phase(digits, compiled, mlp):

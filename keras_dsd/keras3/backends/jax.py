@@ -14,9 +14,16 @@ OPTIMIZERS = ()
 
 
 def put_mask(mask: np.ndarray, variable: Any, model: Any, earlier: Any) -> Any:
-    """Returns `mask` on the variable's devices, laid out as the variable is."""
+    """Returns `mask` on the variable's devices, laid out as the variable is.
+
+    A model that nothing has bound to devices stays so: one bound argument binds all that a step
+    returns, and JAX compiles it anew for every mixture of the two that it is then called with.
+    """
     del model, earlier
-    return jax.device_put(mask, variable.value.sharding)
+    value = variable.value
+    if not getattr(value, "_committed", True):  # JAX 0.4 has no public name for it
+        return jnp.asarray(mask)
+    return jax.device_put(mask, value.sharding)
 
 
 def drop_mask(mask: Any) -> None:
