@@ -27,6 +27,8 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from absl import logging
+
 from keras_dsd import (
     checks,
     comparison_arms,
@@ -85,7 +87,7 @@ def compare(
         max_shared_rows: Which share of the rows of test data may be in others, a fraction.
         path: A JSON file to write after every arm, and to go on from where it exists.
         parallel: How many seeds to train at a time, each in a process that imports `build`.
-        progress: Whether to show a progress bar, where stderr is a terminal, or in a notebook.
+        progress: Whether to show a bar, on a terminal and in a notebook. absl logs each arm anyhow.
 
     Returns:
         A `Comparison`: `print(it)` is a table and the verdict; `.plot()`, `.to_json()`.
@@ -153,6 +155,7 @@ class _Runs:
     ) -> None:
         self._job, self._seeds, self._file, self._identity = job, seeds, file, identity
         found = [] if file is None else comparison_file.read(file, identity)
+        logging.info("compare: %d runs in %s", len(found), file)
         self._runs = {(run.seed, run.arm): run for run in found}
         self._check_budget()
 
@@ -188,6 +191,8 @@ class _Runs:
     def _add(self, run: Run) -> None:
         self._runs[run.seed, run.arm] = run
         self._check_budget()
+        done = sum(arm != FIRST for _, arm in self._runs)
+        logging.info("compare: %s of seed %d is trained; arms done: %d", run.arm, run.seed, done)
         if self._file is not None:
             comparison_file.write(self._file, self._identity, list(self._runs.values()))
 
@@ -278,8 +283,7 @@ def _check_options(options: Any) -> dict[str, Any]:
 def _check_seeds(seeds: Any) -> list[int]:
     if isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes):
         given = checks.items("seeds", seeds)
-        most = 2**32 - 1
-        found = [checks.whole_number(f"seeds[{i}]", seed, least=0, unit="a seed", most=most)
+        found = [checks.whole_number(f"seeds[{i}]", seed, least=0, unit="a seed", most=2**32 - 1)
                  for i, seed in enumerate(given)]  # fmt: skip
     else:
         found = list(range(checks.whole_number("seeds", seeds, least=0, unit="seeds")))

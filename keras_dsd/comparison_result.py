@@ -183,6 +183,8 @@ class Comparison:
             f"chosen on validation data."
         )
         arms = [f"{name}: {phases}" for name, phases in self.arms.items()]
+        if FIRST in self._rows():
+            arms.insert(0, f"{FIRST}: what all of these begin with, ended there")
         gains = [_gain_text(self.gain(when)) for when in WHEN]
         return Table(head, rows, (), (0,), [how, *arms, *gains, self.verdict])
 
@@ -196,7 +198,10 @@ class Comparison:
         """
         values = {arm: {when: self.tests(arm, when) for when in WHEN} for arm in self._rows()}
         gains = [self.gain(when) for when in WHEN]
-        intervals = {f"{gain.when} epochs,\nover {gain.control}": gain.paired for gain in gains}
+        intervals = {
+            f"{gain.when} epochs,\nover {gain.control}{_p_text(gain)}": gain.paired
+            for gain in gains
+        }
         label = f"{self.metric} on test data ({BETTER[self.mode]})"
         return comparison_plot.plot(values, intervals, label)
 
@@ -247,6 +252,11 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: one(value) for name, value in values.items()}
 
 
+def _p_text(gain: Gain) -> str:
+    p_value = gain.paired.p_value
+    return "" if math.isnan(p_value) else f"\np = {p_value:.2g}"
+
+
 def _is_gain(gain: Gain) -> bool:
     return gain.paired.is_shown and gain.paired.mean > 0
 
@@ -254,7 +264,13 @@ def _is_gain(gain: Gain) -> bool:
 def _sentence(gain: Gain, num_seeds: int) -> str:
     control = f"{gain.control}, the best control on validation data"
     if not gain.paired.is_shown:
-        return f"No difference shown between dsd and {control} ({num_seeds} seeds, on test data)."
+        words = f"No difference shown between dsd and {control} ({num_seeds} seeds, on test data)."
+        if gain.paired.low > 0 or gain.paired.high < 0:
+            words += (
+                " The interval leaves out 0, but a bootstrap of few seeds is too narrow, and the "
+                "t-test does not agree: more seeds would tell."
+            )
+        return words
     better = "better" if gain.paired.mean > 0 else "worse"
     return (
         f"dsd is {better} than {control}, by {abs(gain.paired.mean):.4g} or "
@@ -270,7 +286,7 @@ def _gain_text(gain: Gain) -> str:
         test = f"paired t-test p = {found.p_value:.3g}"
     return (
         f"gain of dsd over {gain.control} {WHEN[gain.when]}: {found.mean:+.4g} "
-        f"({CONFIDENCE:.0%} interval {found.low:+.4g} to {found.high:+.4g}; {test}; "
+        f"({CONFIDENCE:.0%} bootstrap interval {found.low:+.4g} to {found.high:+.4g}; {test}; "
         f"{gain.relative:+.2%})"
     )
 

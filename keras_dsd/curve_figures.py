@@ -20,7 +20,7 @@ class Span(NamedTuple):
 
     start: int
     end: int
-    is_sparse: bool
+    kind: str
 
 
 def phases_of(logs: Logs, timeline: Timeline | None) -> list[Span]:
@@ -33,17 +33,24 @@ def phases_of(logs: Logs, timeline: Timeline | None) -> list[Span]:
     sparsity = [0.0] * len(logs.epochs) if timeline else logs.numbers("dsd_sparsity")
     rows = zip(logs.numbers("dsd_phase"), logs.epochs, sparsity, strict=True)
     runs = [list(run) for _, run in itertools.groupby(rows, key=lambda row: row[0])]
-    found = []
+    found: list[Span] = []
     for place, run in enumerate(runs):
         if timeline is not None:
-            is_sparse = timeline.is_sparse(int(run[0][0]))
-        elif place:
-            is_sparse = run[0][2] - runs[place - 1][-1][2] > _LEAST_CHANGE
+            kind = timeline.kind(int(run[0][0]))
+        elif _is_sparse(runs, place):
+            kind = "sparse"
         else:
-            after = runs[1][0][2] if len(runs) > 1 else 0.0
-            is_sparse = run[-1][2] - after > _LEAST_CHANGE
-        found.append(Span(run[0][1], run[-1][1] + 1, is_sparse))
+            kind = "re-dense" if found and found[-1].kind == "sparse" else "dense"
+        found.append(Span(run[0][1], run[-1][1] + 1, kind))
     return found
+
+
+def _is_sparse(runs: Sequence[Sequence[tuple[float, int, float]]], place: int) -> bool:
+    """Returns whether a phase is sparse, by what was measured as it began."""
+    if place:
+        return runs[place][0][2] - runs[place - 1][-1][2] > _LEAST_CHANGE
+    after = runs[1][0][2] if len(runs) > 1 else 0.0
+    return runs[0][-1][2] - after > _LEAST_CHANGE
 
 
 def draw_curves(logs: Logs, names: Sequence[str], phases: Sequence[Span]) -> "Figure":
@@ -57,8 +64,7 @@ def draw_curves(logs: Logs, names: Sequence[str], phases: Sequence[Span]) -> "Fi
     figure, grid = new_panels(len(names), 1, 6, 0.8 + 2.2 * len(names), sharex=True)
     for row, (name, axes) in enumerate(zip(names, grid[:, 0], strict=True)):
         for phase in phases:
-            kind = "sparse" if phase.is_sparse else "dense"
-            shade(axes, phase.start, phase.end, kind, "" if row else kind)
+            shade(axes, phase.start, phase.end, phase.kind, "" if row else phase.kind)
         curves = {"training": (name, ".-"), "validation": (f"val_{name}", ".--")}
         for label, (key, style) in curves.items():
             if key in logs.given:

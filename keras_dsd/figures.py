@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-COLOURS = {"dense": "tab:blue", "sparse": "tab:orange"}
+COLOURS = {"dense": "tab:blue", "sparse": "tab:orange", "re-dense": "tab:green"}
 
 
 def new_figure(width: float, height: float) -> "tuple[Figure, Any]":
@@ -57,7 +57,7 @@ def shade(axes: Any, start: float, end: float, kind: str, title: str) -> None:
         axes: Whose horizontal axis is in epochs.
         start: Where the phase begins.
         end: Where it ends.
-        kind: `"dense"` or `"sparse"`.
+        kind: `"dense"`, `"sparse"` or `"re-dense"`.
         title: What to write; nothing if empty.
     """
     axes.axvspan(start, end, color=COLOURS[kind], alpha=0.3, linewidth=0)

@@ -39,6 +39,12 @@ class Observer:
     inside `fit`, `on_end` is not called.
     """
 
+    def __getattr__(self, name: str) -> Any:
+        where = ""
+        if name.startswith(("on_", "set_", "_implements_")):  # Keras asks a callback for these
+            where = ". It is no callback: give it to DSDSchedule(..., observers=[...]), not to fit"
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{where}.")
+
     def on_begin(self, timeline: Timeline) -> None:
         """A run begins, or goes on."""
 

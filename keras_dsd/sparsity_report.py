@@ -76,7 +76,7 @@ class SkippedWeight:
         return math.prod(self.shape)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class SparsityReport:
     """What `report` found.
 
@@ -135,6 +135,12 @@ class SparsityReport:
 
     def __str__(self) -> str:
         return self.render()
+
+    def __repr__(self) -> str:
+        return (
+            f"<SparsityReport: {len(self.weights)} weights to prune, {self.sparsity:.2%} of "
+            f"{self.size:,} values zero; print it>"
+        )
 
     def __rich__(self) -> "RenderableType":
         """Returns what `rich.print` shows."""

@@ -11,7 +11,7 @@ from keras_dsd.event_file import EventFile, image, magnitudes, scalar, tensorboa
 from keras_dsd.figures import new_figure, shade
 from keras_dsd.observers import Moment, Observer
 from keras_dsd.seam import PrunableWeight
-from keras_dsd.timeline import Phase, SparsePhase, Timeline
+from keras_dsd.timeline import Phase, Timeline
 from keras_dsd.zeros import num_zeros
 
 # TensorBoard orders tags by their letters; these are to stand as they come.
@@ -66,8 +66,8 @@ class DSDTensorBoard(Observer):
         new_figure(_WIDTH, _HEIGHT)
         self.log_dir = folder
         self._file: EventFile | None = None
-        self._num_phases = 0
-        self._phases: list[tuple[int, Phase]] = []
+        self._timeline: Timeline | None = None
+        self._phases: list[tuple[int, str]] = []
         self._sparsity: list[tuple[int, float]] = []
 
     def on_begin(self, timeline: Timeline) -> None:
@@ -77,16 +77,19 @@ class DSDTensorBoard(Observer):
             ValueError: `log_dir` can't be written to.
         """
         self._file = EventFile(self.log_dir / "dsd")
-        self._num_phases = len(timeline.phases)
+        self._timeline = timeline
         self._phases, self._sparsity = [], []
 
     def on_phase(self, index: int, phase: Phase, epoch: int, changed: str) -> None:
         """Writes what changed, and the run up to here."""
-        head = f"**Phase {index + 1} of {self._num_phases}**, from epoch {epoch + 1}: {phase}"
+        if self._timeline is None:
+            return
+        number = len(self._timeline.phases)
+        head = f"**Phase {index + 1} of {number}**, from epoch {epoch + 1}: {phase}"
         lines = [head, "", *(f"- {each}" for each in changed.split("; "))]
         self._add(epoch, [text("dsd_phases/text", "\n".join(lines))])
         self._draw()
-        self._phases.append((epoch, phase))
+        self._phases.append((epoch, self._timeline.kind(index)))
 
     def on_moment(self, moment: Moment, weights: Sequence[PrunableWeight]) -> None:
         """Writes the magnitudes of each weight."""
@@ -121,10 +124,10 @@ class DSDTensorBoard(Observer):
         now = self._sparsity[-1][0]
         figure, axes = new_figure(_WIDTH, _HEIGHT)
         ends = [*(start for start, _ in self._phases[1:]), now]
-        for (start, phase), end in zip(self._phases, ends, strict=True):
-            kind = "sparse" if isinstance(phase, SparsePhase) else "dense"
+        for (start, kind), end in zip(self._phases, ends, strict=True):
             shade(axes, start, end, kind, kind)
-        axes.plot(*zip(*self._sparsity, strict=True), color="black", marker=".")
+        sparsity = zip(*self._sparsity, strict=True)
+        axes.plot(*sparsity, color="black", marker=".", drawstyle="steps-pre")
         axes.set_xlim(self._phases[0][0], now)
         axes.set_ylim(-0.02, 1.02)
         axes.set_xlabel("epochs trained")

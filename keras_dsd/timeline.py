@@ -147,6 +147,12 @@ class Timeline:
         """Returns whether there is a phase of that index and it is dense after a sparse one."""
         return 0 < index < len(self.phases) and self.is_sparse(index - 1) > self.is_sparse(index)
 
+    def kind(self, index: int) -> str:
+        """Returns what a phase is called: `"dense"`, `"sparse"` or, after one, `"re-dense"`."""
+        if self.is_sparse(index):
+            return "sparse"
+        return "re-dense" if self.is_redense(index) else "dense"
+
     def starts(self, history: Sequence[Mapping[str, float]]) -> list[int]:
         """Returns the first epochs, counted from 0, of the phases begun so far.
 
@@ -190,10 +196,9 @@ class Timeline:
         """
         figure, axes = new_figure(8, 2.5)
         start = 0
-        for phase in self.phases:
-            kind = "sparse" if isinstance(phase, SparsePhase) else "dense"
-            end = start + phase.epochs
-            shade(axes, start, end, kind, _title(phase))
+        for index, phase in enumerate(self.phases):
+            end, kind = start + phase.epochs, self.kind(index)
+            shade(axes, start, end, kind, _title(phase, kind))
             axes.plot([start, end], [phase.lr] * 2, color="black")
             start = end
         axes.set_xlim(0, start)
@@ -206,11 +211,10 @@ class Timeline:
         return ", then ".join(str(phase) for phase in self.phases)
 
 
-def _title(phase: Phase) -> str:
+def _title(phase: Phase, kind: str) -> str:
     until = "" if phase.until is None else f"\nuntil {phase.until.monitor}"
-    if isinstance(phase, DensePhase):
-        return f"dense{until}"
-    return ("sparse" if phase.sparsity is None else f"sparse {phase.sparsity:.0%}") + until
+    sparsity = getattr(phase, "sparsity", None)
+    return (kind if sparsity is None else f"{kind} {sparsity:.0%}") + until
 
 
 def _length(phase: Phase) -> str:

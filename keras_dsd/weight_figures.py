@@ -125,7 +125,7 @@ def _distribution(panel: _Panel, exponent: int) -> None:
         back = label(int(returned.sum()), "returned")
         axes.stairs(returned, values.edges, fill=True, color=_RETURNED, label=back)
     zero = label(values.num_zeros, "at zero")
-    axes.bar(0, values.num_zeros, width=2.0**exponent, color=_RETURNED, label=zero)
+    axes.bar(0, values.num_zeros, width=2.0**exponent, color="black", label=zero)
     if values.num_zeros or returned.any():
         axes.legend(loc="upper right", fontsize="small")
 

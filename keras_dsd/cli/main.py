@@ -75,7 +75,8 @@ def _parse(command: Command, values: flags.FlagValues, rest: Sequence[str]) -> l
     try:
         given: list[str] = values([command.name, *rest])[1:]
     except flags.Error as error:
-        raise UsageError(f"{one_line(error).rstrip('.')}. {more}") from error
+        said = one_line(error).replace(" ?", "?").rstrip(".")
+        raise UsageError(f"{said}{'' if said.endswith('?') else '.'} {more}") from error
     if len(given) != len(command.arguments):
         raise UsageError(
             f"expected {' '.join(command.arguments)} and flags. Received: "

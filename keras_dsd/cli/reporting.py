@@ -16,9 +16,9 @@ from keras_dsd.zeros import num_zeros
 _DESCRIPTION = """
 Measures how sparse the weights in a file are: of a finished model, or of a
 checkpoint from any phase of a run. For each weight that DSD could prune: its
-shape, its share of all values, the share of its values that is zero, and its
-smallest other magnitude (the threshold). A file does not say what sparsity was
-asked for, except those of tf_keras that were not stripped.
+shape, its share of all values, the share of its values that is zero, and where
+some are, its smallest other magnitude (the threshold). A file does not say what
+sparsity was asked for, except those of tf_keras that were not stripped.
 """
 
 
@@ -33,7 +33,10 @@ def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
 def _measured(model: Any) -> SparsityReport:
     """Returns the report of a model as if it had been asked to be as sparse as it is."""
     found = api.report(api.apply(model, _share_of_zeros))
-    bare = (dataclasses.replace(weight, asked=None) for weight in found.weights)
+    bare = (
+        dataclasses.replace(w, asked=None, threshold=w.threshold if w.measured else None)
+        for w in found.weights
+    )
     return dataclasses.replace(found, weights=tuple(bare))
 
 

@@ -171,6 +171,10 @@ def _result(scan: Sensitivity, values: flags.FlagValues, told: dict[str, Any]) -
     if overall is not None or max_drop is not None:
         data["recommended"] = scan.recommend(max_drop=max_drop, overall=overall)
         text += f"\n\nrecommended, for --sparsity:\n{json.dumps(data['recommended'])}"
+    else:
+        text += (
+            "\n\n--recommend_overall=0.3 or --max_drop=0.01 recommend a sparsity for each weight."
+        )
     return Result(data, text)
 
 

@@ -141,3 +141,12 @@ def test_a_loop_of_ones_own_tells_too(digits):
 def test_what_is_no_list_of_observers_is_refused(bad):
     with pytest.raises(TypeError, match=r"Expected .*observers.*Received: observers.*\."):
         dsd.DSDSchedule(1, 1, 1, observers=bad)
+
+
+@pytest.mark.parametrize("make", [Seen, dsd.WeightHistory])
+def test_an_observer_given_to_fit_says_where_it_belongs(make, digits):
+    model = compiled(dsd.apply(classifier()), "adam")
+    with pytest.raises(
+        AttributeError, match=r"no callback: give it to DSDSchedule\(.*observers=\["
+    ):
+        model.fit(*digits, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1), make()])

@@ -123,6 +123,17 @@ def test_a_gain_that_early_stopping_gives_too_is_no_gain():
     )
 
 
+def test_an_interval_that_only_few_seeds_make_narrow_is_not_taken_for_a_difference():
+    found = comparison(
+        runs_of("dense", [0.30, 0.32, 0.30], [0.2] * 3),
+        runs_of("dsd", [0.29, 0.26, 0.29], [0.1] * 3),
+    )
+    paired = found.gain().paired
+    assert paired.low > 0 and paired.p_value > 0.05
+    assert found.verdict.startswith("No difference shown") and "too narrow" in found.verdict
+    assert "95% bootstrap interval" in str(found)
+
+
 def test_the_first_phase_alone_is_a_control_too():
     first = runs_of(FIRST, OURS[::-1], [0.1] * 5, updates=40)
     dense = runs_of("dense", THEIRS, [0.2] * 5)
@@ -153,7 +164,7 @@ def test_the_table_has_every_arm_and_says_what_was_chosen_on_what(found):
     )
     assert "best epochs and the control are chosen on validation data" in text
     assert "dense: phases of dense\ndsd: phases of dsd\n" in text
-    assert "gain of dsd over dense at the last epoch: +0.1 (95% interval +0.08" in text
+    assert "gain of dsd over dense at the last epoch: +0.1 (95% bootstrap interval +0.08" in text
     assert text.endswith(found.verdict)
 
 
@@ -184,7 +195,11 @@ def test_the_figure_has_a_dot_for_each_seed_and_the_gains(found):
     )
     assert dots.get_ylabel() == "error on test data (smaller is better)"
     labels = [label.get_text() for label in gains.get_xticklabels()]
-    assert labels == ["last epochs,\nover dense", "best epochs,\nover dense"]
+    assert [label.rpartition("\n")[0] for label in labels] == [
+        "last epochs,\nover dense", "best epochs,\nover dense",
+    ]  # fmt: skip
+    p_value = found.gain("last").paired.p_value
+    assert [label.rpartition("\n")[2] for label in labels] == [f"p = {p_value:.2g}", "p = 1"]
     heights = [line.get_ydata()[0] for line in gains.lines if line.get_marker() == "o"]
     assert heights == [found.gain(when).paired.mean for when in ("last", "best")]
 

@@ -169,7 +169,7 @@ def test_a_timeline_plots_itself(tmp_path):
     spans = [(box.x0, box.width) for box in boxes]
     assert spans == [(0, 2), (2, 3), (5, 1), (6, 4)]
     titles = [text.get_text() for text in axes.texts]
-    assert titles == ["dense", "sparse", "dense", "sparse 25%\nuntil val_loss"]
+    assert titles == ["dense", "sparse", "re-dense", "sparse 25%\nuntil val_loss"]
     assert [list(line.get_ydata()) for line in axes.lines] == [
         [1.0] * 2,
         [1.0] * 2,
