@@ -10,11 +10,10 @@ from keras_dsd import comparison_plot
 from keras_dsd.comparison_arms import DSD, FIRST
 from keras_dsd.comparison_statistics import CONFIDENCE, Paired, mean_and_sd, paired
 from keras_dsd.evaluation import BETTER
-from keras_dsd.text_table import Table, as_html, as_rich, as_text
+from keras_dsd.text_table import Table, Tabled, as_html
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.console import RenderableType
 
 LAST, BEST = "last", "best"
 WHEN = {LAST: "at the last epoch", BEST: "at the epoch best on validation data"}
@@ -72,7 +71,7 @@ class Gain:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class Comparison(Tabled):
     """What `compare` measured.
 
     Attributes:
@@ -153,17 +152,6 @@ class Comparison:
     def to_json(self) -> str:
         """Returns `to_dict` as JSON."""
         return json.dumps(self.to_dict(), indent=1)
-
-    def render(self) -> str:
-        """Returns a table in plain text, the gains, and the verdict."""
-        return as_text(self._table())
-
-    def __str__(self) -> str:
-        return self.render()
-
-    def __rich__(self) -> "RenderableType":
-        """Returns what `rich.print` shows."""
-        return as_rich(self._table())
 
     def _repr_html_(self) -> str:
         """Returns what a notebook shows."""

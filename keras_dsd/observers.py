@@ -14,6 +14,10 @@ AFTER_PRUNING = "after pruning"
 END_OF_SPARSE = "end of sparse"
 FIRST_REDENSE_EPOCH = "first re-dense epoch"
 LAST_REDENSE_EPOCH = "last re-dense epoch"
+# As they follow each other around a sparse phase.
+MOMENTS = (
+    BEFORE_PRUNING, AFTER_PRUNING, END_OF_SPARSE, FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,10 @@ from keras_dsd.evaluation import BETTER
 from keras_dsd.figures import new_figure
 from keras_dsd.recommendation import Curve
 from keras_dsd.selection import whole
-from keras_dsd.text_table import Table, as_html, as_rich, as_text, shape_text
+from keras_dsd.text_table import Table, Tabled, as_html, shape_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.console import RenderableType
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +46,7 @@ class WeightSensitivity:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(Tabled):
     """What `sensitivity` measured.
 
     Attributes:
@@ -130,17 +129,6 @@ class Sensitivity:
     def to_json(self) -> str:
         """Returns `to_dict` as JSON."""
         return json.dumps(self.to_dict(), indent=1)
-
-    def render(self) -> str:
-        """Returns a table in plain text, however wide."""
-        return as_text(self._table())
-
-    def __str__(self) -> str:
-        return self.render()
-
-    def __rich__(self) -> "RenderableType":
-        """Returns what `rich.print` shows."""
-        return as_rich(self._table())
 
     def _repr_html_(self) -> str:
         """Returns what a notebook shows."""

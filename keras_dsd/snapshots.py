@@ -9,16 +9,9 @@ from typing import Any
 
 from keras_dsd.checks import shown
 from keras_dsd.histogram import Histogram, total
-from keras_dsd.observers import (
-    AFTER_PRUNING,
-    BEFORE_PRUNING,
-    END_OF_SPARSE,
-    FIRST_REDENSE_EPOCH,
-    LAST_REDENSE_EPOCH,
-)
+from keras_dsd.observers import FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH, MOMENTS
 
 REDENSE = (FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH)
-MOMENTS = (BEFORE_PRUNING, AFTER_PRUNING, END_OF_SPARSE, *REDENSE)  # in the order they come
 
 
 @dataclasses.dataclass(frozen=True)

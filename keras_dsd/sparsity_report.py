@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_dsd.patterns import Block, num_covered
 from keras_dsd.seam import PrunableWeight
-from keras_dsd.text_table import Table, as_html, as_rich, as_text, shape_text
+from keras_dsd.text_table import Table, Tabled, as_html, as_rich, as_text, shape_text
 from keras_dsd.thresholds import thresholds
 from keras_dsd.zeros import num_zeros
 
@@ -77,7 +77,7 @@ class SkippedWeight:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class SparsityReport:
+class SparsityReport(Tabled):
     """What `report` found.
 
     Attributes:
@@ -132,9 +132,6 @@ class SparsityReport:
     def render(self) -> str:
         """Returns a table in plain text, however wide."""
         return as_text(self._table()) if self._has_weights else _EMPTY
-
-    def __str__(self) -> str:
-        return self.render()
 
     def __repr__(self) -> str:
         return (

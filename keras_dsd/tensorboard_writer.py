@@ -6,22 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_dsd import checks, observers
+from keras_dsd import checks
 from keras_dsd.event_file import EventFile, image, magnitudes, scalar, tensorboard_event, text
 from keras_dsd.figures import new_figure, shade
-from keras_dsd.observers import Moment, Observer
+from keras_dsd.observers import MOMENTS, Moment, Observer
 from keras_dsd.seam import PrunableWeight
 from keras_dsd.timeline import Phase, Timeline
 from keras_dsd.zeros import num_zeros
 
-# TensorBoard orders tags by their letters; these are to stand as they come.
-_ORDER = (
-    observers.BEFORE_PRUNING,
-    observers.AFTER_PRUNING,
-    observers.END_OF_SPARSE,
-    observers.FIRST_REDENSE_EPOCH,
-    observers.LAST_REDENSE_EPOCH,
-)
 _WIDTH, _HEIGHT, _DOTS_PER_INCH = 5, 3, 100  # cards are small
 
 
@@ -93,7 +85,8 @@ class DSDTensorBoard(Observer):
 
     def on_moment(self, moment: Moment, weights: Sequence[PrunableWeight]) -> None:
         """Writes the magnitudes of each weight."""
-        name = f"{_ORDER.index(moment.name) + 1} {moment.name}"
+        # TensorBoard orders tags by their letters; these are to stand as they come.
+        name = f"{MOMENTS.index(moment.name) + 1} {moment.name}"
         for weight in weights:
             tag = f"dsd_magnitude/{weight.short_path}/{name}"
             self._add(moment.epoch, [magnitudes(tag, weight.numpy())])

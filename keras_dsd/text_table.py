@@ -31,6 +31,24 @@ class Table(NamedTuple):
     lines: Sequence[str] = ()
 
 
+class Tabled:
+    """Base of what shows itself as a table, in text and on a terminal."""
+
+    def _table(self) -> Table:
+        raise NotImplementedError
+
+    def render(self) -> str:
+        """Returns a table in plain text, however wide."""
+        return as_text(self._table())
+
+    def __str__(self) -> str:
+        return self.render()
+
+    def __rich__(self) -> "RenderableType":
+        """Returns what `rich.print` shows."""
+        return as_rich(self._table())
+
+
 def as_text(table: Table) -> str:
     """Returns the table in plain text, as wide as what it says."""
     from rich.box import Box
