@@ -137,16 +137,17 @@ class Controller:
     def _enter(self, index: int, epoch: int, is_start: bool) -> None:
         """Enters a phase, at its start or, where a run goes on, within it."""
         phase, slots = self._timeline.phases[index], Slots(self._reset)
+        weights = self._trainer.weights  # looked up in the whole model, each time
         if isinstance(phase, SparsePhase):
             if is_start:
                 self._tell_of_redense_end(index - 1)
                 self._tell(BEFORE_PRUNING, index)
-            with self._bar(len(self._trainer.weights)) as told:
-                change = prune(self._trainer.weights, phase.sparsity, slots, told)
+            with self._bar(len(weights)) as told:
+                change = prune(weights, phase.sparsity, slots, told)
         else:
             if is_start and self._timeline.is_sparse(index - 1):
                 self._tell(END_OF_SPARSE, index - 1)
-            change = release(self._trainer.weights, slots)
+            change = release(weights, slots)
         self._num_pruned, self._returned = change.num_pruned, change.returned
         if slots.all_begin_anew:
             self._trainer.clear_optimizers()
