@@ -1,0 +1,317 @@
+"""What the recipes share: flags, devices, going on after a stop, evaluation, export, the table."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import statistics
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+from absl import app, flags, logging
+
+import keras_dsd as dsd
+from recipes import arms, results
+from recipes.chosen_keras import IS_LEGACY, keras
+
+FLAGS = flags.FLAGS
+STEPS = "Epochs of {}, each step with an optional factor of the learning rate: 30,30@0.1; 0: none."
+flags.DEFINE_string("data", None, "Folder with the data; `fake`: random ones, for a smoke test.")
+flags.DEFINE_string("workdir", None, "Folder for all that a run writes; the arms share one.")
+flags.DEFINE_enum("arm", "dsd", arms.ARMS, "DSD; plain training; plain, at DSD's learning rates.")
+flags.DEFINE_string("dense", "10", STEPS.format("the first, dense phase"))
+flags.DEFINE_string("sparse", "10", STEPS.format("the sparse phase"))
+flags.DEFINE_string("redense", "10@0.1", STEPS.format("the dense phase after it"))
+flags.DEFINE_string("sparse2", "0", STEPS.format("a second sparse phase"))
+flags.DEFINE_string("redense2", "0", STEPS.format("the dense phase after that"))
+flags.DEFINE_float("sparsity", 0.3, "Share of each weight that is pruned, in [0, 1).", 0, 1)
+flags.DEFINE_float("sparsity2", 0.3, "The same, for the second sparse phase.", 0, 1)
+flags.DEFINE_float("learning_rate", 0.01, "What the factors above multiply.")
+flags.DEFINE_integer("batch_size", 256, "Examples in a batch, on all devices together.", 1)
+flags.DEFINE_integer(
+    "seed", 0, "Seed of the weights, of the order of examples, of augmentation.", 0
+)
+flags.DEFINE_enum("mixed_precision", "", ["", "mixed_float16", "mixed_bfloat16"],
+                  "Keras's policy; none: float32.")  # fmt: skip
+flags.DEFINE_string("initial_weights", None, "A file to start from; with --dense=0 no more.")
+flags.DEFINE_integer("steps_per_epoch", 0, "Batches an epoch ends after; 0: when all were seen.", 0)
+flags.DEFINE_enum("verbose", "2", ["0", "1", "2"], "What fit prints: nothing, a bar, a line.")
+_WHERE = ("arm", "seed", "workdir", "verbose")
+for _name in ("dense", "sparse", "redense", "sparse2", "redense2"):
+    flags.register_validator(_name, lambda text: arms.parse(text) is not None)
+
+
+class MissingData(ValueError):
+    """What was looked for is not there: says what, where, in which layout, where to get it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What differs from one system to another.
+
+    Args:
+        name: What the table calls it.
+        build: Returns a new model, not compiled.
+        compile: Compiles it.
+        train_batches: Returns one epoch's batches in an order, and with augmentation, that follow
+            from the seed alone, a scalar int64 tensor: what goes on after a stop sees the same.
+        evaluate: Returns the table's numbers, in percent.
+        better: `"min"` or `"max"` for each of them; the one that counts comes first.
+        validation: What `fit` validates on.
+        prune: Regular expressions of the paths of weights to prune; all others stay dense.
+    """
+
+    name: str
+    build: Callable[[], Any]
+    compile: Callable[[Any], None]
+    train_batches: Callable[[tf.Tensor], tf.data.Dataset]
+    evaluate: Callable[[Any], dict[str, float]]
+    better: Mapping[str, str]
+    validation: tf.data.Dataset | None = None
+    prune: tuple[str, ...] = ("",)
+
+
+def use_defaults(defaults: Mapping[str, Any]) -> None:
+    """Sets flags that were not given."""
+    for name, value in defaults.items():
+        FLAGS.set_default(name, value)
+
+
+def is_fake() -> bool:
+    """Returns whether random data were asked for."""
+    return FLAGS.data == "fake"
+
+
+def main(train: Callable[[], None]) -> None:
+    """Parses the flags and calls `train`; what is wrong with them or the data is told in a line."""
+
+    def run_it(argv: list[str]) -> int:
+        if len(argv) > 1:
+            raise app.UsageError(f"Expected flags alone. Received: {argv[1:]}.")
+        logging.set_verbosity(logging.WARNING)  # TensorFlow tells of every file that it writes
+        with _marked_lines("FAKE DATA: ") if is_fake() else contextlib.nullcontext():
+            try:
+                train()
+            except ValueError as error:
+                if not isinstance(error, MissingData):
+                    traceback.print_exc()
+                print(f"error: {error}", file=sys.stderr)
+                return 1
+        return 0
+
+    app.run(run_it)
+
+
+def run(recipe: Recipe) -> None:
+    """Trains the arm that was asked for, or goes on with it, and prints the table of all."""
+    folder = pathlib.Path(FLAGS.workdir, f"seed-{FLAGS.seed}", FLAGS.arm)
+    record = results.Record(folder / "results.json", {"recipe": recipe.name, **_settings()})
+    if not record.result["is_complete"]:
+        _train(recipe, folder, record)
+    table = results.Table(results.found_in(folder.parents[1], record.result), recipe.better)
+    text = f"{recipe.name}, in percent{', on FAKE DATA' * is_fake()}:\n\n{table.to_markdown()}\n"
+    print(f"\n{text}")
+    (folder.parents[1] / "results.md").write_text(text)
+    (folder.parents[1] / "results.json").write_text(json.dumps(table.to_dict(), indent=1) + "\n")
+
+
+def _train(recipe: Recipe, folder: pathlib.Path, record: results.Record) -> None:
+    parts = _parts()
+    schedule = dsd.DSDSchedule(
+        phases=[phase for part in parts for phase in part.phases],
+        observers=[dsd.DSDTensorBoard(folder / "logs")],
+    )
+    if FLAGS.mixed_precision:
+        keras.mixed_precision.set_global_policy(FLAGS.mixed_precision)
+    strategy = _strategy()
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        # Not 0: beside a seed of TensorFlow's that is 0, tf.data takes no tensor for one.
+        keras.utils.set_random_seed(FLAGS.seed + 1)
+        model = recipe.build()
+        if FLAGS.initial_weights:
+            model.load_weights(FLAGS.initial_weights)
+        model = dsd.apply(model, sparsity=dict.fromkeys(recipe.prune, FLAGS.sparsity))
+        recipe.compile(model)
+    record.set(parameters=_num_parameters(model), to_prune=dsd.report(model).size)
+    print(f"{recipe.name}, arm {FLAGS.arm}: {schedule.timeline}")
+    print(f"{record.result['parameters']:,} parameters, {record.result['to_prune']:,} to prune")
+    if parts[0].name != "dense" and "start" not in record.result["parts"]:
+        record.end_part("start", epoch=0, sparsity=0.0, metrics=recipe.evaluate(model))
+    epoch = Epoch()
+    backup = keras.callbacks.BackupAndRestore(
+        folder / "backup",
+        delete_checkpoint=False,
+        **({} if IS_LEGACY else {"double_checkpoint": True}),
+    )
+    # The end of a part is on record before the backup has its last epoch behind it.
+    ends = PartEnds(parts, recipe.evaluate, record)
+    model.fit(
+        _every_epoch(recipe.train_batches, epoch), validation_data=recipe.validation,
+        epochs=schedule.timeline.epochs, verbose=int(FLAGS.verbose),
+        callbacks=[epoch, ends, backup, schedule, *_logs(folder)],
+    )  # fmt: skip
+    _export(dsd.strip(model), folder)
+    record.set(is_complete=True)
+
+
+class Epoch(keras.callbacks.Callback):
+    """Knows which epoch trains."""
+
+    number = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Comes before the epoch's first batch is read."""
+        self.number = epoch
+
+
+class PartEnds(keras.callbacks.Callback):
+    """Evaluates the model as each part of a run ends, and keeps what came of it."""
+
+    def __init__(
+        self,
+        parts: list[arms.Part],
+        evaluate: Callable[[Any], dict[str, float]],
+        record: results.Record,
+    ) -> None:
+        super().__init__()
+        self._name = dict(zip(arms.ends_of(parts), [part.name for part in parts], strict=True))
+        self._evaluate = evaluate
+        self._record = record
+        self._seconds: list[float] = []
+        self._last = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """The time to an epoch's first batch is not that of a step."""
+        self._last = 0.0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Takes the time since the batch before."""
+        now = time.perf_counter()
+        if self._last:
+            self._seconds.append(now - self._last)
+        self._last = now
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Evaluates where a part ends: with masks in force, if it is a sparse one."""
+        name = self._name.get(epoch + 1)
+        if name is None:
+            return
+        metrics = self._evaluate(self.model)
+        sparsity = dsd.report(self.model).sparsity
+        seconds = statistics.median(self._seconds) if self._seconds else None
+        self._record.end_part(
+            name, epoch=epoch + 1, sparsity=sparsity, metrics=metrics, seconds_a_step=seconds
+        )
+        self._seconds = []
+        shown = ", ".join(f"{key} {value:.2f} %" for key, value in metrics.items())
+        print(f"End of the {name} part, epoch {epoch + 1}: {shown}; {sparsity:.2%} zeros")
+
+
+def _every_epoch(batches: Callable[[tf.Tensor], tf.data.Dataset], epoch: Epoch) -> tf.data.Dataset:
+    """Returns a dataset that is another epoch's each time that it is gone through."""
+    base = FLAGS.seed * 1_000_003
+
+    def seed() -> tf.Tensor:
+        return tf.numpy_function(lambda: base + epoch.number, [], tf.int64, stateful=True)
+
+    def batches_of(_: tf.Tensor) -> tf.data.Dataset:
+        value = tf.ensure_shape(seed(), ())
+        return batches(value).take(FLAGS.steps_per_epoch or -1)
+
+    return tf.data.Dataset.range(1).flat_map(batches_of).prefetch(tf.data.AUTOTUNE)
+
+
+def _parts() -> list[arms.Part]:
+    given = {
+        name: arms.parse(FLAGS[name].value)
+        for name in ("dense", "sparse", "redense", "sparse2", "redense2")
+    }
+    parts = arms.parts_of(
+        FLAGS.arm, given["dense"],
+        [(given["sparse"], FLAGS.sparsity), (given["sparse2"], FLAGS.sparsity2)],
+        [given["redense"], given["redense2"]],
+    )  # fmt: skip
+    if not parts:
+        raise ValueError("Expected a phase at least. Received: 0 epochs of each. Give --dense=10.")
+    return parts
+
+
+def _settings() -> dict[str, Any]:
+    """Returns the flags that the numbers depend on."""
+    of_recipes = [
+        flag
+        for module, found in FLAGS.flags_by_module_dict().items()
+        if module == sys.argv[0] or module.startswith("recipes.")
+        for flag in found
+    ]
+    settings = {f.name: f.value for f in of_recipes if f.name not in _WHERE}
+    return {**settings, "arm": FLAGS.arm, "seed": FLAGS.seed}
+
+
+def _strategy() -> tf.distribute.Strategy | None:
+    """Returns what trains on all devices: of TensorFlow a strategy, of JAX Keras's own."""
+    backend = keras.backend.backend()
+    if backend == "jax" and len(keras.distribution.list_devices()) > 1:
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+    if backend != "tensorflow":
+        return None
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) == 1:
+        return None
+    print(f"Training on {len(devices)} devices.")
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def _num_parameters(model: Any) -> int:
+    """Returns how many trainable weights there are; masks are not among them."""
+    return sum(int(tf.size(w)) if IS_LEGACY else w.numpy().size for w in model.trainable_weights)
+
+
+def _logs(folder: pathlib.Path) -> list[Any]:
+    return [
+        keras.callbacks.CSVLogger(folder / "epochs.csv", append=True),
+        keras.callbacks.TensorBoard(folder / "logs", write_graph=False),
+    ]
+
+
+def _export(model: Any, folder: pathlib.Path) -> None:
+    """Writes the plain model: a file of Keras's and, but for PyTorch, a SavedModel."""
+    model.save(folder / "model.keras")
+    print(f"Saved the plain model as {folder / 'model.keras'}")
+    if keras.backend.backend() != "torch":
+        with contextlib.redirect_stdout(io.StringIO()):  # a page of endpoints and captures
+            model.export(folder / "saved_model")
+        print(f"Exported it as {folder / 'saved_model'}")
+
+
+@contextlib.contextmanager
+def _marked_lines(mark: str) -> Iterator[None]:
+    """Has `mark` before every line that this process prints, be it in Python or in C++."""
+    source, sink = os.pipe()
+    kept = [os.dup(1), os.dup(2)]
+    os.dup2(sink, 1)
+    os.dup2(sink, 2)
+    os.close(sink)
+
+    def copy() -> None:
+        with os.fdopen(source, "rb") as lines:
+            for line in lines:
+                os.write(kept[0], mark.encode() + line)
+
+    thread = threading.Thread(target=copy)
+    thread.start()
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(kept[0], 1)
+        os.dup2(kept[1], 2)
+        thread.join()
