@@ -1,4 +1,4 @@
-"""The Keras that a recipe trains with, chosen as `tf.keras` is: TF_USE_LEGACY_KERAS=1 is tf_keras."""
+"""The Keras that a recipe trains with: tf_keras where TF_USE_LEGACY_KERAS=1, as for tf.keras."""
 
 import importlib
 import os

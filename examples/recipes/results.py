@@ -1,4 +1,4 @@
-"""What the runs of a recipe measured: a file for each, and from all of them a table like the paper's."""
+"""What runs of a recipe measured: a file for each, and from all of them a table as the paper's."""
 
 import json
 import pathlib
@@ -56,8 +56,8 @@ def _check_same(path: pathlib.Path, before: Mapping[str, Any], now: Mapping[str,
         if before.get(name) != now.get(name):
             raise ValueError(
                 f"Expected the settings that the run in {path.parent} began with: "
-                f"{name}={before.get(name)!r}. Received: {name}={now.get(name)!r}. Give the same to "
-                f"go on with it, or another --workdir to begin a new one."
+                f"{name}={before.get(name)!r}. Received: {name}={now.get(name)!r}. Give the same "
+                f"to go on with it, or another --workdir to begin a new one."
             )
 
 

@@ -11,15 +11,16 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
 from absl import app, flags, logging
-
-import keras_dsd as dsd
 from recipes import arms, results
 from recipes.chosen_keras import IS_LEGACY, keras
+
+import keras_dsd as dsd
 
 FLAGS = flags.FLAGS
 STEPS = "Epochs of {}, each step with an optional factor of the learning rate: 30,30@0.1; 0: none."
@@ -48,7 +49,7 @@ for _name in ("dense", "sparse", "redense", "sparse2", "redense2"):
     flags.register_validator(_name, lambda text: arms.parse(text) is not None)
 
 
-class MissingData(ValueError):
+class MissingData(ValueError):  # noqa: N818
     """What was looked for is not there: says what, where, in which layout, where to get it."""
 
 
@@ -152,9 +153,11 @@ def _train(recipe: Recipe, folder: pathlib.Path, record: results.Record) -> None
     )
     # The end of a part is on record before the backup has its last epoch behind it.
     ends = PartEnds(parts, recipe.evaluate, record)
+    # Keras 3 warns whenever data of unknown length end, which here is what an epoch is.
+    warnings.filterwarnings("ignore", "Your input ran out of data")
     model.fit(
         _every_epoch(recipe.train_batches, epoch), validation_data=recipe.validation,
-        epochs=schedule.timeline.epochs, verbose=int(FLAGS.verbose),
+        epochs=schedule.timeline.epochs, verbose=int(FLAGS.verbose), shuffle=False,
         callbacks=[epoch, ends, backup, schedule, *_logs(folder)],
     )  # fmt: skip
     _export(dsd.strip(model), folder)
