@@ -38,9 +38,12 @@ QUICK = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
+OF_KERAS_3 = ["tests/contract", "tests/keras3"]
 TESTS = {
-    "tf_keras": ["tests/contract", "tests/tfmot", "tests/pure", "tests/docs"],
-    "keras": ["tests/contract", "tests/keras3"],
+    "jax": OF_KERAS_3,
+    "tf_keras": ["tests/contract", "tests/tfmot", "tests/pure", "tests/docs", "tests/recipes"],
+    "tensorflow": [*OF_KERAS_3, "tests/recipes"],
+    "torch": OF_KERAS_3,
 }
 NO_TESTS = 5  # pytest's exit code where none was collected
 
@@ -120,7 +123,7 @@ def summary(counts: Counter[str]) -> str:
 
 def parts_of(paths: Sequence[str]) -> list[tuple[str, str]]:
     """Returns each path with each of its folders: first the first folder of every path."""
-    folders = {path: TESTS[PATHS[path]["KERAS_DSD_PATH"]] for path in paths}
+    folders = {path: TESTS[path] for path in paths}
     longest = max(map(len, folders.values()), default=0)
     return [(p, folders[p][i]) for i in range(longest) for p in paths if i < len(folders[p])]
 

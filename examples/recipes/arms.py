@@ -30,9 +30,9 @@ def parse(text: str) -> Steps:
     """
     steps = []
     for step in text.split(","):
-        epochs, _, factor = step.strip().partition("@")
+        epochs, at, factor = step.strip().partition("@")
         try:
-            steps.append((int(epochs), float(factor or 1)))
+            steps.append((int(epochs), float(factor) if at else 1.0))
         except ValueError:
             steps.append((-1, 0.0))
         if steps[-1][0] < 0 or not 0 < steps[-1][1] < float("inf"):

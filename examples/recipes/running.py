@@ -17,14 +17,16 @@ from typing import Any
 
 import tensorflow as tf
 from absl import app, flags, logging
+
+import keras_dsd as dsd
 from recipes import arms, results
 from recipes.chosen_keras import IS_LEGACY, keras
 
-import keras_dsd as dsd
-
 FLAGS = flags.FLAGS
 STEPS = "Epochs of {}, each step with an optional factor of the learning rate: 30,30@0.1; 0: none."
-flags.DEFINE_string("data", None, "Folder with the data; `fake`: random ones, for a smoke test.")
+flags.DEFINE_string(
+    "data", None, "Folder with the data; `fake`: random ones, for a smoke test.", required=True
+)
 flags.DEFINE_string("workdir", None, "Folder for all that a run writes; the arms share one.")
 flags.DEFINE_enum("arm", "dsd", arms.ARMS, "DSD; plain training; plain, at DSD's learning rates.")
 flags.DEFINE_string("dense", "10", STEPS.format("the first, dense phase"))
@@ -45,8 +47,15 @@ flags.DEFINE_string("initial_weights", None, "A file to start from; with --dense
 flags.DEFINE_integer("steps_per_epoch", 0, "Batches an epoch ends after; 0: when all were seen.", 0)
 flags.DEFINE_enum("verbose", "2", ["0", "1", "2"], "What fit prints: nothing, a bar, a line.")
 _WHERE = ("arm", "seed", "workdir", "verbose")
-for _name in ("dense", "sparse", "redense", "sparse2", "redense2"):
-    flags.register_validator(_name, lambda text: arms.parse(text) is not None)
+_STEPS = ("dense", "sparse", "redense", "sparse2", "redense2")
+
+
+@flags.multi_flags_validator(_STEPS)
+def _reads_as_steps(values: Mapping[str, str]) -> bool:
+    try:
+        return bool([arms.parse(text) for text in values.values()])
+    except ValueError as error:
+        raise flags.ValidationError(str(error)) from error
 
 
 class MissingData(ValueError):  # noqa: N818
@@ -112,10 +121,11 @@ def main(train: Callable[[], None]) -> None:
 
 def run(recipe: Recipe) -> None:
     """Trains the arm that was asked for, or goes on with it, and prints the table of all."""
+    parts = _parts()
     folder = pathlib.Path(FLAGS.workdir, f"seed-{FLAGS.seed}", FLAGS.arm)
     record = results.Record(folder / "results.json", {"recipe": recipe.name, **_settings()})
     if not record.result["is_complete"]:
-        _train(recipe, folder, record)
+        _train(recipe, parts, folder, record)
     table = results.Table(results.found_in(folder.parents[1], record.result), recipe.better)
     text = f"{recipe.name}, in percent{', on FAKE DATA' * is_fake()}:\n\n{table.to_markdown()}\n"
     print(f"\n{text}")
@@ -123,8 +133,9 @@ def run(recipe: Recipe) -> None:
     (folder.parents[1] / "results.json").write_text(json.dumps(table.to_dict(), indent=1) + "\n")
 
 
-def _train(recipe: Recipe, folder: pathlib.Path, record: results.Record) -> None:
-    parts = _parts()
+def _train(
+    recipe: Recipe, parts: list[arms.Part], folder: pathlib.Path, record: results.Record
+) -> None:
     schedule = dsd.DSDSchedule(
         phases=[phase for part in parts for phase in part.phases],
         observers=[dsd.DSDTensorBoard(folder / "logs")],
@@ -232,10 +243,7 @@ def _every_epoch(batches: Callable[[tf.Tensor], tf.data.Dataset], epoch: Epoch) 
 
 
 def _parts() -> list[arms.Part]:
-    given = {
-        name: arms.parse(FLAGS[name].value)
-        for name in ("dense", "sparse", "redense", "sparse2", "redense2")
-    }
+    given = {name: arms.parse(FLAGS[name].value) for name in _STEPS}
     parts = arms.parts_of(
         FLAGS.arm, given["dense"],
         [(given["sparse"], FLAGS.sparsity), (given["sparse2"], FLAGS.sparsity2)],
@@ -255,7 +263,8 @@ def _settings() -> dict[str, Any]:
         for flag in found
     ]
     settings = {f.name: f.value for f in of_recipes if f.name not in _WHERE}
-    return {**settings, "arm": FLAGS.arm, "seed": FLAGS.seed}
+    kerases = {"keras": keras.__name__.partition(".")[0], "backend": keras.backend.backend()}
+    return {**settings, **kerases, "arm": FLAGS.arm, "seed": FLAGS.seed}
 
 
 def _strategy() -> tf.distribute.Strategy | None:

@@ -1,0 +1,40 @@
+"""Runs a recipe as a user does, in a process of its own."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from paths import PATH
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+LEGACY = "1" if PATH == "tf_keras" else "0"
+
+
+def start(program, *flags, **variables):
+    """Runs `program` to its end and returns what subprocess does."""
+    environment = {
+        **os.environ, "TF_USE_LEGACY_KERAS": LEGACY, "PYTHONPATH": f"{ROOT}:{EXAMPLES}", **variables
+    }  # fmt: skip
+    return subprocess.run(
+        [sys.executable, str(program), *flags], env=environment, capture_output=True, text=True
+    )
+
+
+def run(program, workdir, *flags, **variables):
+    """Runs `program`, which has to succeed, and returns what it printed."""
+    done = start(program, f"--workdir={workdir}", *flags, **variables)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def result_of(workdir, arm="dsd", seed=0):
+    """Returns what an arm has measured."""
+    return json.loads((workdir / f"seed-{seed}" / arm / "results.json").read_text())
+
+
+def table_of(workdir):
+    """Returns the rows of the table: a dict of metrics, of values by seed."""
+    return json.loads((workdir / "results.json").read_text())["rows"]
