@@ -28,19 +28,22 @@ def parse(text: str) -> Steps:
     Raises:
         ValueError: It does not read as epochs, each with an optional factor above 0.
     """
-    steps = []
-    for step in text.split(","):
-        epochs, at, factor = step.strip().partition("@")
-        try:
-            steps.append((int(epochs), float(factor) if at else 1.0))
-        except ValueError:
-            steps.append((-1, 0.0))
-        if steps[-1][0] < 0 or not 0 < steps[-1][1] < float("inf"):
-            raise ValueError(
-                f"Expected epochs, joined by commas, each with an optional factor of the learning "
-                f"rate after an @. Received: {text!r}. Write 30, or 30,30@0.1,30@0.01; 0 for none."
-            )
+    try:
+        steps = [_step(step) for step in text.split(",")]
+    except ValueError as error:
+        raise ValueError(
+            f"Expected epochs, joined by commas, each with an optional factor of the learning "
+            f"rate after an @. Received: {text!r}. Write 30, or 30,30@0.1,30@0.01; 0 for none."
+        ) from error
     return [step for step in steps if step[0]]
+
+
+def _step(text: str) -> tuple[int, float]:
+    epochs, at, factor = text.partition("@")
+    step = int(epochs), float(factor) if at else 1.0
+    if step[0] < 0 or not 0 < step[1] < float("inf"):
+        raise ValueError(text)
+    return step
 
 
 def parts_of(
