@@ -23,9 +23,6 @@ def test_steps_read(text, steps):
     "text", ["", "ten", "3@", "3@0", "3@-1", "3@nan", "3@inf", "-3", "3.5", "3,"]
 )
 def test_what_is_no_steps(text):
-    if text == "3@":
-        assert parse(text) == [(3, 1.0)]
-        return
     with pytest.raises(ValueError, match="Expected epochs.*Received: .*Write 30, or"):
         parse(text)
 
