@@ -34,7 +34,8 @@ def reader():
 def test_an_epoch_has_an_order_of_its_own_and_has_it_whatever_was_read_before():
     read, again = reader(), reader()
     first, second = read(0), read(1)
-    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(50))
+    for batches in (first, second):
+        assert sorted(value for batch in batches for value in batch) == list(range(50))
     assert first != second
     assert again(1) == second
     assert read(0) == first
