@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -123,6 +122,8 @@ def run(recipe: Recipe) -> None:
     """Trains the arm that was asked for, or goes on with it, and prints the table of all."""
     parts = _parts()
     folder = pathlib.Path(FLAGS.workdir, f"seed-{FLAGS.seed}", FLAGS.arm)
+    if recipe.validation is not None:
+        _number_of(recipe.validation)
     record = results.Record(folder / "results.json", {"recipe": recipe.name, **_settings()})
     if not record.result["is_complete"]:
         _train(recipe, parts, folder, record)
@@ -164,8 +165,6 @@ def _train(
     )
     # The end of a part is on record before the backup has its last epoch behind it.
     ends = PartEnds(parts, recipe.evaluate, record)
-    # Keras 3 warns whenever data of unknown length end, which here is what an epoch is.
-    warnings.filterwarnings("ignore", "Your input ran out of data")
     model.fit(
         _every_epoch(recipe.train_batches, epoch), validation_data=recipe.validation,
         epochs=schedule.timeline.epochs, verbose=int(FLAGS.verbose), shuffle=False,
@@ -230,16 +229,30 @@ class PartEnds(keras.callbacks.Callback):
 
 def _every_epoch(batches: Callable[[tf.Tensor], tf.data.Dataset], epoch: Epoch) -> tf.data.Dataset:
     """Returns a dataset that is another epoch's each time that it is gone through."""
-    base = FLAGS.seed * 1_000_003
-
-    def seed() -> tf.Tensor:
-        return tf.numpy_function(lambda: base + epoch.number, [], tf.int64, stateful=True)
+    base, most = FLAGS.seed * 1_000_003, FLAGS.steps_per_epoch or -1
 
     def batches_of(_: tf.Tensor) -> tf.data.Dataset:
-        value = tf.ensure_shape(seed(), ())
-        return batches(value).take(FLAGS.steps_per_epoch or -1)
+        seed = tf.numpy_function(lambda: base + epoch.number, [], tf.int64, stateful=True)
+        return batches(tf.ensure_shape(seed, ())).take(most)
 
-    return tf.data.Dataset.range(1).flat_map(batches_of).prefetch(tf.data.AUTOTUNE)
+    every = tf.data.Dataset.range(1).flat_map(batches_of)
+    number = _number_of(batches(tf.constant(0, tf.int64)).take(most))
+    return every.apply(tf.data.experimental.assert_cardinality(number)).prefetch(tf.data.AUTOTUNE)
+
+
+def _number_of(batches: tf.data.Dataset) -> int:
+    """Returns how many batches there are.
+
+    Of data whose end it does not foresee, Keras 3 on TensorFlow begins one step more: it counts in
+    the optimizer's iterations, and weights decay in it.
+    """
+    number = int(batches.cardinality())
+    if number <= 0:
+        raise ValueError(
+            f"Expected a known number of batches, at least one. Received: cardinality={number}. "
+            f"Apply tf.data.experimental.assert_cardinality to what counts them."
+        )
+    return number
 
 
 def _parts() -> list[arms.Part]:

@@ -51,3 +51,13 @@ def test_an_epoch_may_end_early():
     whole = reader()(3)
     FLAGS["steps_per_epoch"].value = 4
     assert reader()(3) == whole[:4]
+
+
+def test_how_many_batches_there_are_has_to_be_known():
+    def batches(seed):
+        return tf.data.Dataset.range(50).filter(lambda number: number > 3)
+
+    with pytest.raises(ValueError, match=r"Expected a known .*cardinality=-2.*assert_cardinality"):
+        running._every_epoch(batches, running.Epoch())
+    with pytest.raises(ValueError, match=r"Expected a known number .*cardinality=0"):
+        running._every_epoch(lambda seed: tf.data.Dataset.range(3).batch(4, True), running.Epoch())

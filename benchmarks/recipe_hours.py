@@ -1,0 +1,156 @@
+"""What each of the paper's systems would take at full size, from measured steps of the full model.
+
+Each program in examples/ runs all three phases on random data, a few steps an epoch: its own
+measurement of a step, divided by the examples in a batch, times the examples of the real training
+data, times the epochs of its defaults, are the hours on this machine. A step takes as long whatever
+the examples are; for speech it is taken to grow with the frames, as recurrent layers' does.
+
+For other machines there is the count of multiplications and additions: 2 for each weight and each
+place where it is used, times 3 for the forward and the backward pass. Hours on an accelerator are
+that count over a rate that is assumed, --teraflops, not measured.
+
+    python benchmarks/recipe_hours.py
+    python benchmarks/recipe_hours.py --only=resnet18 --steps=10
+"""
+
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from typing import Any, NamedTuple
+
+from absl import app, flags
+
+EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("steps", 4, "Steps of each phase; the median of what is between them counts.")
+flags.DEFINE_float("teraflops", 50.0, "What an accelerator is taken to sustain, 1e12 a second.")
+flags.DEFINE_list("only", [], "Systems to look at; none: all.")
+
+
+class System(NamedTuple):
+    """A recipe at full size: its program, a batch that fits a small machine, its real data."""
+
+    program: str
+    flags: list[str]
+    batch_size: int
+    examples: int  # in an epoch
+    frames: int = 1  # in an example of `--data=fake`, where examples are counted in frames
+
+
+IMAGES = 1_281_167  # ILSVRC 2012's training set
+FRAMES = 81 * 3600 * 100  # WSJ's si284, about 81 hours, a frame each 10 ms
+SENTENCES = 30_000  # of Flickr-8K's 6,000 training images
+SYSTEMS = {
+    **{
+        name: System("imagenet", [f"--model={name}"], batch_size, IMAGES)
+        for name, batch_size in (
+            ("googlenet", 16), ("vgg16", 8), ("resnet18", 16), ("resnet50", 8), ("alexnet", 32),
+            ("squeezenet", 16),
+        )
+    },
+    **{
+        name: System("speech", [f"--model={name}"], 8, FRAMES, 60)
+        for name in ("deepspeech", "deepspeech2")
+    },
+    "neuraltalk": System("caption", [], 100, SENTENCES),
+}  # fmt: skip
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    rows = [["", "parameters", "epochs", "operations an epoch", "ms an example, dense", "sparse",
+             "re-dense", "hours here", f"hours at {FLAGS.teraflops:g} TFLOP/s"]]  # fmt: skip
+    for name in FLAGS.only or SYSTEMS:
+        rows.append(_row(name, SYSTEMS[name]))
+        print(" | ".join(rows[-1]), flush=True)
+    print()
+    for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]:
+        print(f"| {' | '.join(row)} |")
+
+
+def _row(name: str, system: System) -> list[str]:
+    result = _measured(system)
+    seconds = [
+        part["seconds_a_step"] / system.batch_size / system.frames
+        for part in result["parts"].values()
+    ][:3]
+    epochs = _default_epochs(system, name)
+    operations = 6 * _macs(name) * system.examples
+    here = sum(seconds) / len(seconds) * system.examples * epochs / 3600
+    there = operations * epochs / FLAGS.teraflops / 1e12 / 3600
+    return [
+        name, f"{result['parameters']:,}", str(epochs), f"{operations:.1e}",
+        *(f"{1000 * s:.3g}" for s in seconds), f"{here:,.0f}", f"{there:,.1f}",
+    ]  # fmt: skip
+
+
+def _measured(system: System) -> dict[str, Any]:
+    """Returns what the program writes of a run of a few steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = [*system.flags, "--data=fake", f"--workdir={folder}", "--verbose=0",
+                 f"--batch_size={system.batch_size}", f"--steps_per_epoch={FLAGS.steps + 1}",
+                 "--dense=1", "--sparse=1", "--redense=1", "--sparse2=0", "--redense2=0"]  # fmt: skip
+        _run([str(EXAMPLES / f"{system.program}.py"), *given])
+        return json.loads(pathlib.Path(folder, "seed-0", "dsd", "results.json").read_text())
+
+
+def _default_epochs(system: System, name: str) -> int:
+    """Returns how many epochs the program trains for, if not told otherwise."""
+    code = (
+        f"import {system.program} as program, json; from recipes import arms; "
+        f"given = program.DEFAULTS.get({name!r}, program.DEFAULTS); "
+        f"names = ('dense', 'sparse', 'redense', 'sparse2', 'redense2'); "
+        f"print(sum(n for name in names for n, _ in arms.parse(given.get(name, '0'))))"
+    )
+    return int(_run(["-c", code]))
+
+
+def _macs(name: str) -> int:
+    """Returns in how many places each weight of the full model is used, all weights together."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r}); "
+        f"import recipe_hours; print(recipe_hours.count_macs(recipe_hours.model_of({name!r})))"
+    )
+    return int(_run(["-c", code]))
+
+
+def model_of(name: str) -> Any:
+    """Returns a full model, by the program that trains it."""
+    import importlib
+
+    program = importlib.import_module(SYSTEMS[name].program)
+    FLAGS([program.__file__, "--data=fake", *SYSTEMS[name].flags])
+    program.running.use_defaults(program.DEFAULTS.get(name, program.DEFAULTS))
+    return program.build_full()
+
+
+def count_macs(model: Any, frames: int = 60) -> int:
+    """Returns the multiplications of one forward pass of an example, or of one of its frames."""
+    total = 0
+    for layer in model.layers:
+        places = [side or frames for side in layer.output.shape[1:-1]]
+        kernels = [w for w in layer.weights if len(w.shape) > 1 and "embedding" not in w.path]
+        total += sum(math.prod(kernel.shape) for kernel in kernels) * math.prod(places)
+    recurrent = any(None in layer.output.shape[1:] for layer in model.layers)
+    return total // frames if recurrent else total
+
+
+def _run(arguments: list[str]) -> str:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, (EXAMPLES, EXAMPLES.parent))),
+    }
+    done = subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(arguments)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    return done.stdout.strip().splitlines()[-1]
+
+
+if __name__ == "__main__":
+    app.run(main)
