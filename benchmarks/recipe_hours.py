@@ -93,7 +93,8 @@ def _measured(system: System) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         given = [*system.flags, "--data=fake", f"--workdir={folder}", "--verbose=0",
                  f"--batch_size={system.batch_size}", f"--steps_per_epoch={FLAGS.steps + 1}",
-                 "--dense=1", "--sparse=1", "--redense=1", "--sparse2=0", "--redense2=0"]  # fmt: skip
+                 "--dense=1", "--sparse=1", "--redense=1",
+                 "--sparse2=0", "--redense2=0"]  # fmt: skip
         _run([str(EXAMPLES / f"{system.program}.py"), *given])
         return json.loads(pathlib.Path(folder, "seed-0", "dsd", "results.json").read_text())
 
