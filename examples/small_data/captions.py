@@ -1,0 +1,141 @@
+"""Writes a small data set of captioned pictures in the layout of Karpathy's Flickr-8K.
+
+    python examples/small_data/captions.py DIR
+
+Each picture shows two coloured shapes, one left of the other or above it, on a plain background;
+five sentences of a small grammar describe it. The pictures of the test set show scenes that
+none of training shows. The features in `vgg_feats.mat` have VGG's width and a rectifier, but are a
+fixed random projection of the pixels: nothing of them is learned, on ImageNet or elsewhere.
+"""
+
+import itertools
+import json
+import pathlib
+
+import numpy as np
+import scipy.io
+from absl import app, flags
+from PIL import Image, ImageDraw
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("seed", 0, "Seed of the scenes, of the sentences and of the projection.", 0)
+flags.DEFINE_integer("train", 1200, "Pictures to train on.", 1)
+flags.DEFINE_integer("val", 100, "Pictures to validate on.", 1)
+flags.DEFINE_integer("test", 200, "Pictures to test on.", 1)
+
+SIZE = 64
+COLOURS = {"red": (220, 40, 40), "green": (40, 170, 60), "blue": (50, 70, 220),
+           "yellow": (240, 220, 60), "purple": (150, 50, 170)}  # fmt: skip
+BACKGROUNDS = {"white": (250, 250, 250), "gray": (150, 150, 150), "black": (15, 15, 15)}
+SHAPES = {"circle": ["circle", "disc"], "square": ["square", "box"], "triangle": ["triangle"],
+          "cross": ["cross"]}  # fmt: skip
+RELATIONS = {
+    "left": ["to the left of", "left of", "beside"],
+    "above": ["above", "over", "on top of"],
+}
+# First and second shape, background, relation.
+Thing = tuple[str, str]
+Scene = tuple[Thing, Thing, str, str]
+
+
+def all_scenes() -> list[Scene]:
+    """Returns every scene of two things that differ."""
+    things = list(itertools.product(COLOURS, SHAPES))
+    pairs = itertools.permutations(things, 2)
+    return [(a, b, back, how) for (a, b), back, how in itertools.product(pairs, BACKGROUNDS, RELATIONS)]
+
+
+def draw(scene: Scene, random: np.random.Generator) -> Image.Image:
+    """Returns a picture of a scene; size, place and shade vary a little."""
+    *things, background, relation = scene
+    shade = random.integers(-8, 9, size=3)
+    picture = Image.new("RGB", (SIZE, SIZE), tuple(np.clip(BACKGROUNDS[background] + shade, 0, 255)))
+    pen = ImageDraw.Draw(picture)
+    for (colour, shape), offset in zip(things, (-15, 15), strict=True):
+        centre = np.array([offset, 0] if relation == "left" else [0, offset]) + SIZE // 2
+        x, y = centre + random.integers(-2, 3, size=2)
+        fill = tuple(np.clip(COLOURS[colour] + random.integers(-15, 16, size=3), 0, 255))
+        draw_shape(pen, shape, int(x), int(y), int(random.integers(10, 13)), fill)
+    return picture
+
+
+def draw_shape(pen: ImageDraw.ImageDraw, shape: str, x: int, y: int, r: int, fill: tuple) -> None:
+    if shape == "circle":
+        pen.ellipse((x - r, y - r, x + r, y + r), fill)
+    elif shape == "square":
+        pen.rectangle((x - r, y - r, x + r, y + r), fill)
+    elif shape == "triangle":
+        pen.polygon([(x, y - r), (x - r, y + r), (x + r, y + r)], fill)
+    else:
+        pen.rectangle((x - r, y - r // 3, x + r, y + r // 3), fill)
+        pen.rectangle((x - r // 3, y - r, x + r // 3, y + r), fill)
+
+
+def describe(scene: Scene, random: np.random.Generator) -> list[str]:
+    """Returns five different sentences about a scene."""
+    first, second, background, relation = scene
+
+    def name(thing: Thing) -> str:
+        colour, shape = thing
+        return f"{colour} {random.choice(SHAPES[shape])}"
+
+    def how() -> str:
+        return str(random.choice(RELATIONS[relation]))
+
+    side, other = ("left", "right") if relation == "left" else ("top", "bottom")
+    return [
+        f"a {name(first)} {how()} a {name(second)} on a {background} background",
+        f"there is a {name(first)} {how()} a {name(second)}",
+        f"a {name(first)} is {how()} a {name(second)}",
+        f"a {name(first)} and a {name(second)} on a {background} background",
+        f"a {name(first)} at the {side} and a {name(second)} at the {other}",
+    ]
+
+
+def features_of(pictures: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Returns 4096 random sums of each picture's pixels, (4096, pictures), negative ones cut off."""
+    pixels = pictures.reshape(len(pictures), -1) / 127.5 - 1
+    projection = random.normal(size=(4096, pixels.shape[1])) / np.sqrt(pixels.shape[1])
+    return np.maximum(projection @ pixels.T, 0).astype(np.float32)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) != 2:
+        raise app.UsageError(f"Expected one folder to write to. Received: {argv[1:]}.")
+    folder = pathlib.Path(argv[1])
+    random = np.random.default_rng(FLAGS.seed)
+    splits = ["train"] * FLAGS.train + ["val"] * FLAGS.val + ["test"] * FLAGS.test
+    scenes = all_scenes()
+    if len(splits) > len(scenes):
+        raise app.UsageError(f"Expected {len(scenes)} pictures at most. Received: {len(splits)}.")
+    chosen = random.choice(len(scenes), len(splits), replace=False)  # no scene twice
+    (folder / "imgs").mkdir(parents=True, exist_ok=True)
+    images, small = [], []
+    for number, (split, index) in enumerate(zip(splits, chosen, strict=True)):
+        picture = draw(scenes[index], random)
+        filename = f"scene_{number:04}.jpg"
+        picture.save(folder / "imgs" / filename, quality=95)
+        with Image.open(folder / "imgs" / filename) as written:
+            small.append(np.asarray(written.resize((SIZE // 2, SIZE // 2), Image.Resampling.BOX)))
+        images.append(entry(number, split, filename, describe(scenes[index], random)))
+    text = json.dumps({"images": images, "dataset": "drawn scenes"}, indent=1)
+    (folder / "dataset.json").write_text(text + "\n")
+    scipy.io.savemat(folder / "vgg_feats.mat", {"feats": features_of(np.stack(small), random)})
+    print(f"Wrote {len(images)} captioned pictures to {folder}")
+
+
+def entry(number: int, split: str, filename: str, sentences: list[str]) -> dict:
+    """Returns what dataset.json says of a picture."""
+    return {
+        "filename": filename, "imgid": number, "split": split,
+        "sentids": [5 * number + n for n in range(len(sentences))],
+        "sentences": [
+            {"raw": f"{text.capitalize()} .", "tokens": text.split(), "imgid": number,
+             "sentid": 5 * number + n}
+            for n, text in enumerate(sentences)
+        ],
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    app.run(main)
