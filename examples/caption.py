@@ -8,10 +8,10 @@ on random numbers, to see whether all runs. TF_USE_LEGACY_KERAS=1 takes tf_keras
 on $KERAS_BACKEND. The captions of the test images are scored by BLEU.
 """
 
+import dataclasses
 import functools
 import pathlib
 
-import numpy as np
 import tensorflow as tf
 from absl import flags
 
@@ -64,22 +64,13 @@ def read_data() -> caption_data.Captions:
     return caption_data.Captions(features, **splits)
 
 
-def pairs_in(pairs: caption_data.Pairs) -> tf.data.Dataset:
-    """Returns a data set of one sentence after the other."""
-    with tf.device("CPU"):
-        return tf.data.Dataset.from_tensor_slices(
-            (pairs.images, pairs.words, pairs.labels, pairs.weights)
-        )
-
-
-def batches(pairs: tf.data.Dataset, features: np.ndarray, **options) -> tf.data.Dataset:
-    """Returns batches of (image, words), labels and weights; an image is looked up late."""
-
-    def with_image(image, words, labels, weights):
-        found = tf.numpy_function(lambda rows: features[rows], [image], tf.float32)
-        return (tf.ensure_shape(found, (None, caption_data.FEATURES)), words), labels, weights
-
-    return pairs.batch(FLAGS.batch_size, **options).map(with_image).prefetch(tf.data.AUTOTUNE)
+def batches(rows: tf.data.Dataset, features: tf.Tensor, **options) -> tf.data.Dataset:
+    """Returns batches of (image, words), labels and weights; an image is looked up last."""
+    return (
+        rows.batch(FLAGS.batch_size, **options)
+        .map(lambda image, words, *rest: ((tf.gather(features, image), words), *rest))
+        .prefetch(tf.data.AUTOTUNE)
+    )
 
 
 def compile_model(model) -> None:
@@ -114,8 +105,14 @@ def train() -> None:
     data = read_data()
     vocabulary, bias = caption_data.vocabulary_of(data.train, FLAGS.word_count_threshold)
     length = caption_data.longest(data.train)
-    pairs = pairs_in(caption_data.pairs_of(data.train, vocabulary, length))
-    held_out = pairs_in(caption_data.pairs_of(data.validation, vocabulary, length))
+    with tf.device("CPU"):  # once, outside of what is traced for an epoch's batches
+        features = tf.constant(data.features)
+        pairs, held_out = (
+            tf.data.Dataset.from_tensor_slices(
+                dataclasses.astuple(caption_data.pairs_of(images, vocabulary, length))
+            )
+            for images in (data.train, data.validation)
+        )
     print(f"{len(data.train)} images, {len(pairs)} sentences, {len(bias) - 1} words to know")
     caption_data.write_vocabulary(pathlib.Path(FLAGS.workdir), vocabulary)
     running.run(running.Recipe(
@@ -125,11 +122,11 @@ def train() -> None:
         ),
         compile=compile_model,
         train_batches=lambda seed: batches(
-            pairs.shuffle(len(pairs), seed=seed), data.features, drop_remainder=True
+            pairs.shuffle(len(pairs), seed=seed), features, drop_remainder=True
         ),
         evaluate=evaluator(data, vocabulary),
         better=dict.fromkeys(["BLEU-4", "BLEU-3", "BLEU-2", "BLEU-1"], "max"),
-        validation=batches(held_out, data.features),
+        validation=batches(held_out, features),
     ))  # fmt: skip
 
 

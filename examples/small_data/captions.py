@@ -96,7 +96,8 @@ def features_of(pictures: np.ndarray, random: np.random.Generator) -> np.ndarray
     """Returns 4096 random sums of each picture's pixels, (4096, pictures), negative ones cut off."""
     pixels = pictures.reshape(len(pictures), -1) / 127.5 - 1
     projection = random.normal(size=(4096, pixels.shape[1])) / np.sqrt(pixels.shape[1])
-    return np.maximum(projection @ pixels.T, 0).astype(np.float32)
+    sums = projection @ (pixels - pixels.mean(axis=0)).T
+    return np.maximum(sums / sums.std(), 0).astype(np.float32)
 
 
 def main(argv: list[str]) -> None:
