@@ -78,7 +78,8 @@ def compile_model(model) -> None:
     optimizer = keras.optimizers.RMSprop(
         FLAGS.learning_rate, rho=FLAGS.decay_rate, epsilon=1e-8, clipvalue=FLAGS.grad_clip or None
     )
-    model.compile(optimizer, "sparse_categorical_crossentropy")
+    # No metric is weighted; tf_keras warns of weights unless it is told.
+    model.compile(optimizer, "sparse_categorical_crossentropy", weighted_metrics=[])
 
 
 def evaluator(data: caption_data.Captions, vocabulary: list[str]):

@@ -134,9 +134,18 @@ def vocabulary_of(images: Sequence[Image], threshold: int) -> tuple[list[str], n
         The words; the first is the full stop that stands for MARK. And the logarithm of how often
         each occurs, float32, 0 for the most frequent: as the bias of the last layer it spares the
         model from learning that.
+
+    Raises:
+        MissingData: No word occurs as often.
     """
     counts = collections.Counter(w for image in images for s in image.sentences for w in s)
     words = sorted((w for w, n in counts.items() if n >= threshold), key=lambda w: (-counts[w], w))
+    if not words:
+        most = max(counts.values(), default=0)
+        raise MissingData(
+            f"Expected words that occur {threshold} times or more in the sentences to train on. "
+            f"Received: none does, the most frequent {most} times. Lower --word_count_threshold."
+        )
     ends = sum(len(image.sentences) for image in images)
     logs = np.log([ends, *(counts[word] for word in words)])
     return [".", *words], (logs - logs.max()).astype(np.float32)

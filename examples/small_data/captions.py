@@ -118,23 +118,25 @@ def main(argv: list[str]) -> None:
         picture.save(folder / "imgs" / filename, quality=95)
         with Image.open(folder / "imgs" / filename) as written:
             small.append(np.asarray(written.resize((SIZE // 2, SIZE // 2), Image.Resampling.BOX)))
-        images.append(entry(number, split, filename, describe(scenes[index], random)))
+        images.append(entry(number, split, filename, scenes[index], random))
     text = json.dumps({"images": images, "dataset": "drawn scenes"}, indent=1)
     (folder / "dataset.json").write_text(text + "\n")
     scipy.io.savemat(folder / "vgg_feats.mat", {"feats": features_of(np.stack(small), random)})
     print(f"Wrote {len(images)} captioned pictures to {folder}")
 
 
-def entry(number: int, split: str, filename: str, sentences: list[str]) -> dict:
-    """Returns what dataset.json says of a picture."""
+def entry(
+    number: int, split: str, filename: str, scene: Scene, random: np.random.Generator
+) -> dict:
+    """Returns what dataset.json says of a picture; only the scene is not in Karpathy's."""
+    sentids = [5 * number + n for n in range(5)]
+    sentences = [
+        {"raw": f"{text.capitalize()} .", "tokens": text.split(), "imgid": number, "sentid": sentid}
+        for sentid, text in zip(sentids, describe(scene, random), strict=True)
+    ]
     return {
-        "filename": filename, "imgid": number, "split": split,
-        "sentids": [5 * number + n for n in range(len(sentences))],
-        "sentences": [
-            {"raw": f"{text.capitalize()} .", "tokens": text.split(), "imgid": number,
-             "sentid": 5 * number + n}
-            for n, text in enumerate(sentences)
-        ],
+        "filename": filename, "imgid": number, "split": split, "sentids": sentids,
+        "sentences": sentences, "scene": scene,
     }  # fmt: skip
 
 
