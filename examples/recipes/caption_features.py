@@ -87,5 +87,9 @@ def _compute(network: Any, paths: Sequence[pathlib.Path]) -> np.ndarray:
 
 
 def _read(path: pathlib.Path, size: tuple[int, int]) -> np.ndarray:
-    with Picture.open(path) as picture:
-        return np.asarray(picture.convert("RGB").resize(size, Picture.Resampling.BICUBIC), np.float32)
+    try:
+        with Picture.open(path) as picture:
+            small = picture.convert("RGB").resize(size, Picture.Resampling.BICUBIC)
+    except OSError as error:
+        raise missing(path.parent, f"{path} does not read as a picture: {error}") from error
+    return np.asarray(small, np.float32)
