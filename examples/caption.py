@@ -33,8 +33,8 @@ flags.DEFINE_string("vgg_weights", "imagenet", "ImageNet's, where features are c
 # NeuralTalk's own are the rate, the batch, decay, clipping, dropout, threshold and 20 words. Its
 # sizes were 256; 512 makes the 6.8 million parameters that the DSD paper counts, 6,799,339 with
 # Flickr-8K's 2538 words: 2,097,664 embed the image, 1,299,968 words, 2,099,200 are the LSTM's, and
-# 1,302,507 the decoder's. That count and the sparsity are as remembered from the paper, not checked.
-# The epochs are our choice: NeuralTalk trained for 50, and kept the best on validation data.
+# 1,302,507 the decoder's. The paper's count and sparsity are as remembered, not checked. The
+# epochs are our choice: NeuralTalk trained for 50, and kept the best on validation data.
 DEFAULTS = {
     "dense": "20",
     "sparse": "20",
@@ -103,6 +103,8 @@ def evaluator(data: caption_data.Captions, vocabulary: list[str]):
 
 def train() -> None:
     running.use_defaults(DEFAULTS)
+    # Sums in an order of their own would part the arms in their first, dense phase.
+    tf.config.experimental.enable_op_determinism()
     data = read_data()
     vocabulary, bias = caption_data.vocabulary_of(data.train, FLAGS.word_count_threshold)
     length = caption_data.longest(data.train)

@@ -78,7 +78,9 @@ def read_images(folder: pathlib.Path) -> dict[str, list[Image]]:
         raise missing(folder, problem) from error
     for name, images in splits.items():
         if not images:
-            raise missing(folder, f"Expected images of the split {name!r} in {path}. Received none.")
+            raise missing(
+                folder, f"Expected images of the split {name!r} in {path}. Received none."
+            )
     return splits
 
 

@@ -88,7 +88,7 @@ def _float32(array: Any) -> np.ndarray:
     return np.asarray(array).astype(np.float32)
 
 
-# NeuralTalk draws all its matrices so; a fresh initializer for each, since one draws the same twice.
+# NeuralTalk draws all its matrices so. One initializer would draw the same twice.
 def _uniform() -> Any:
     return keras.initializers.RandomUniform(-0.1, 0.1)
 
@@ -103,9 +103,8 @@ def _word_embedding(words: int, size: int) -> Any:
 
 
 def _lstm(size: int, **options: bool) -> Any:
-    return layers.LSTM(
-        size, kernel_initializer=_uniform(), recurrent_initializer=_uniform(), name="lstm", **options
-    )
+    draws = {"kernel_initializer": _uniform(), "recurrent_initializer": _uniform()}
+    return layers.LSTM(size, name="lstm", **draws, **options)
 
 
 def _decoder(words: int) -> Any:

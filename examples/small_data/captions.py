@@ -4,8 +4,8 @@
 
 Each picture shows two coloured shapes, one left of the other or above it, on a plain background;
 five sentences of a small grammar describe it. The pictures of the test set show scenes that
-none of training shows. The features in `vgg_feats.mat` have VGG's width and a rectifier, but are a
-fixed random projection of the pixels: nothing of them is learned, on ImageNet or elsewhere.
+none of training shows. The features in `vgg_feats.mat` are as wide as VGG's and rectified as they
+are, but come of random filters: nothing of them is learned, on ImageNet or elsewhere.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from absl import app, flags
 from PIL import Image, ImageDraw
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("seed", 0, "Seed of the scenes, of the sentences and of the projection.", 0)
+flags.DEFINE_integer("seed", 0, "Seed of the scenes, of the sentences and of the filters.", 0)
 flags.DEFINE_integer("train", 1200, "Pictures to train on.", 1)
 flags.DEFINE_integer("val", 100, "Pictures to validate on.", 1)
 flags.DEFINE_integer("test", 200, "Pictures to test on.", 1)
@@ -33,33 +33,39 @@ RELATIONS = {
     "left": ["to the left of", "left of", "beside"],
     "above": ["above", "over", "on top of"],
 }
-# First and second shape, background, relation.
-Thing = tuple[str, str]
-Scene = tuple[Thing, Thing, str, str]
+Colour = tuple[int, int, int]
+Thing = tuple[str, str]  # a colour and a shape
+Scene = tuple[Thing, Thing, str, str]  # and a background and a relation
 
 
 def all_scenes() -> list[Scene]:
     """Returns every scene of two things that differ."""
     things = list(itertools.product(COLOURS, SHAPES))
-    pairs = itertools.permutations(things, 2)
-    return [(a, b, back, how) for (a, b), back, how in itertools.product(pairs, BACKGROUNDS, RELATIONS)]
+    scenes = itertools.product(itertools.permutations(things, 2), BACKGROUNDS, RELATIONS)
+    return [(*pair, background, relation) for pair, background, relation in scenes]
 
 
 def draw(scene: Scene, random: np.random.Generator) -> Image.Image:
     """Returns a picture of a scene; size, place and shade vary a little."""
     *things, background, relation = scene
-    shade = random.integers(-8, 9, size=3)
-    picture = Image.new("RGB", (SIZE, SIZE), tuple(np.clip(BACKGROUNDS[background] + shade, 0, 255)))
+    plain = shaded(BACKGROUNDS[background], 8, random)
+    picture = Image.new("RGB", (SIZE, SIZE), plain)
     pen = ImageDraw.Draw(picture)
     for (colour, shape), offset in zip(things, (-15, 15), strict=True):
         centre = np.array([offset, 0] if relation == "left" else [0, offset]) + SIZE // 2
-        x, y = centre + random.integers(-2, 3, size=2)
-        fill = tuple(np.clip(COLOURS[colour] + random.integers(-15, 16, size=3), 0, 255))
-        draw_shape(pen, shape, int(x), int(y), int(random.integers(10, 13)), fill)
+        x, y = centre + random.integers(-1, 2, size=2)
+        fill = shaded(COLOURS[colour], 15, random)
+        draw_shape(pen, shape, int(x), int(y), int(random.integers(11, 13)), fill)
     return picture
 
 
-def draw_shape(pen: ImageDraw.ImageDraw, shape: str, x: int, y: int, r: int, fill: tuple) -> None:
+def shaded(colour: Colour, by: int, random: np.random.Generator) -> Colour:
+    """Returns a colour that differs a little."""
+    red, green, blue = np.clip(colour + random.integers(-by, by + 1, size=3), 0, 255)
+    return int(red), int(green), int(blue)
+
+
+def draw_shape(pen: ImageDraw.ImageDraw, shape: str, x: int, y: int, r: int, fill: Colour) -> None:
     if shape == "circle":
         pen.ellipse((x - r, y - r, x + r, y + r), fill)
     elif shape == "square":
@@ -93,11 +99,10 @@ def describe(scene: Scene, random: np.random.Generator) -> list[str]:
 
 
 def features_of(pictures: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Returns 4096 random sums of each picture's pixels, (4096, pictures), negative ones cut off."""
-    pixels = pictures.reshape(len(pictures), -1) / 127.5 - 1
-    projection = random.normal(size=(4096, pixels.shape[1])) / np.sqrt(pixels.shape[1])
-    sums = projection @ (pixels - pixels.mean(axis=0)).T
-    return np.maximum(sums / sums.std(), 0).astype(np.float32)
+    """Returns 64 random sums of each 8 x 8 pixels, negative ones cut off: (4096, pictures)."""
+    blocks = pictures.reshape(-1, 8, 8, 8, 8, 3).swapaxes(2, 3).reshape(-1, 64, 192) / 255
+    sums = (blocks - blocks.mean(axis=0)) @ random.normal(size=(192, 64))
+    return np.maximum(sums / sums.std(), 0).reshape(-1, 4096).T.astype(np.float32)
 
 
 def main(argv: list[str]) -> None:
@@ -111,17 +116,17 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"Expected {len(scenes)} pictures at most. Received: {len(splits)}.")
     chosen = random.choice(len(scenes), len(splits), replace=False)  # no scene twice
     (folder / "imgs").mkdir(parents=True, exist_ok=True)
-    images, small = [], []
+    images, pictures = [], []
     for number, (split, index) in enumerate(zip(splits, chosen, strict=True)):
         picture = draw(scenes[index], random)
         filename = f"scene_{number:04}.jpg"
         picture.save(folder / "imgs" / filename, quality=95)
         with Image.open(folder / "imgs" / filename) as written:
-            small.append(np.asarray(written.resize((SIZE // 2, SIZE // 2), Image.Resampling.BOX)))
+            pictures.append(np.asarray(written))
         images.append(entry(number, split, filename, scenes[index], random))
     text = json.dumps({"images": images, "dataset": "drawn scenes"}, indent=1)
     (folder / "dataset.json").write_text(text + "\n")
-    scipy.io.savemat(folder / "vgg_feats.mat", {"feats": features_of(np.stack(small), random)})
+    scipy.io.savemat(folder / "vgg_feats.mat", {"feats": features_of(np.stack(pictures), random)})
     print(f"Wrote {len(images)} captioned pictures to {folder}")
 
 

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from recipes.beam_search import search
 
 WORDS = 4  # 0 ends a sentence

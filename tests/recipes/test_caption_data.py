@@ -8,14 +8,15 @@ import pytest
 pytest.importorskip("scipy", reason="needs SciPy: make recipes")
 
 import scipy.io
+
 from recipes import caption_data
 from recipes.caption_data import Image
 from recipes.running import MissingData
 
 
-def entry(imgid, split, *sentences, **others):
+def entry(imgid, split, *sentences):
     tokens = [{"tokens": sentence.split(), "raw": sentence} for sentence in sentences]
-    return {"filename": f"{imgid}.jpg", "imgid": imgid, "split": split, "sentences": tokens, **others}
+    return {"filename": f"{imgid}.jpg", "imgid": imgid, "split": split, "sentences": tokens}
 
 
 ENTRIES = [

@@ -8,6 +8,7 @@ pytest.importorskip("PIL", reason="needs Pillow: make recipes")
 
 from paths import keras
 from PIL import Image as Picture
+
 from recipes import caption_features
 from recipes.caption_data import Image
 from recipes.running import MissingData
@@ -22,7 +23,7 @@ def small_vgg(weights):
     x = layers.Dense(4096, activation="relu", name="fc2")(layers.Flatten()(pixels))
     model = keras.Model(pixels, layers.Dense(2)(x))
     if weights == "imagenet":
-        raise Exception("URL fetch failure")  # noqa: TRY002  # as Keras's get_file does
+        raise Exception("URL fetch failure")  # as Keras's get_file does
     if weights is not None:
         model.load_weights(weights)
     return model
