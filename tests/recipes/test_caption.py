@@ -1,12 +1,15 @@
 """The caption recipe: its network and loss, BLEU, the program's data, and real runs."""
 
+import dataclasses
 import json
+import pathlib
 import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 pytest.importorskip("sacrebleu", reason="needs sacrebleu: make recipes")
 pytest.importorskip("scipy", reason="needs SciPy: make recipes")
@@ -56,6 +59,18 @@ def test_parameters_of_the_published_size():
         "decoder": 512 * 2539 + 2539,
     }
     assert model.count_params() == 6_799_339
+    assert [layer.rate for layer in model.layers if "dropout" in layer.name] == [0.5, 0.5]
+
+
+def test_it_trains_as_neuraltalk_does(model):
+    caption.compile_model(model)
+    settings = model.optimizer.get_config()
+    assert settings["name"].lower() in ("rmsprop", "rm_sprop")
+    found = {
+        name: float(settings[name]) for name in ("learning_rate", "rho", "epsilon", "clipvalue")
+    }
+    expected = {"learning_rate": 1e-3, "rho": 0.999, "epsilon": 1e-8, "clipvalue": 5}
+    assert found == pytest.approx(expected)
 
 
 def test_all_matrices_are_pruned(model):
@@ -67,6 +82,21 @@ def test_all_matrices_are_pruned(model):
 
 def test_the_bias_begins_with_how_frequent_words_are(model):
     np.testing.assert_array_equal(model.get_layer("decoder").get_weights()[1], BIAS)
+
+
+def test_batches_bring_each_sentence_its_image(features):
+    pairs = caption_data.pairs_of(IMAGES, VOCABULARY, 7)
+    rows = tf.data.Dataset.from_tensor_slices(dataclasses.astuple(pairs))
+    with flagsaver.flagsaver(batch_size=2):
+        full = list(caption.batches(rows, tf.constant(features), drop_remainder=True))
+        first, last = caption.batches(rows, tf.constant(features))
+    assert len(full) == 1
+    for batch, at in ((full[0], [0, 1]), (first, [0, 1]), (last, [2])):
+        (images, words), labels, weights = batch
+        np.testing.assert_array_equal(images, features[pairs.images[at]])
+        np.testing.assert_array_equal(words, pairs.words[at])
+        np.testing.assert_array_equal(labels, pairs.labels[at])
+        np.testing.assert_array_equal(weights, pairs.weights[at])
 
 
 def loss_of(model, features, length):
@@ -214,6 +244,23 @@ def test_small_data_follow_from_the_seed(small, tmp_path):
 def test_missing_data_are_told_of():
     with flagsaver.flagsaver(data="/nowhere"), pytest.raises(MissingData, match="no such file"):
         caption.read_data()
+
+
+@pytest.mark.parametrize("images", [None, "elsewhere"])
+def test_without_features_they_are_computed(small, tmp_path, monkeypatch, images):
+    (tmp_path / "dataset.json").write_bytes((small / "dataset.json").read_bytes())
+    asked = []
+
+    def features_of(folder, found, **options):
+        asked.append((folder, len(found), options))
+        return np.full((45, 4096), 7, np.float32)
+
+    monkeypatch.setattr(caption.caption_features, "features_of", features_of)
+    with flagsaver.flagsaver(data=str(tmp_path), images=images, vgg_weights="file.h5"):
+        data = caption.read_data()
+    pictures = pathlib.Path(images) if images else tmp_path / "imgs"
+    assert asked == [(tmp_path, 45, {"pictures": pictures, "weights": "file.h5"})]
+    assert (data.features == 7).all()
 
 
 SIZES = ["--dense=1", "--sparse=1", "--redense=1@0.1"]
