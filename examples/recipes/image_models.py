@@ -1,24 +1,28 @@
 """The six ImageNet networks of the DSD paper, as published, each ending in a softmax in float32.
 
 VGG-16 and ResNet-50 are those of keras.applications, so its files of weights fit; the others are
-written out. GoogLeNet is without the two auxiliary classifiers, which are no part of what comes out.
+written out. GoogLeNet comes without its two auxiliary classifiers, of use in training alone.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-
 from recipes.chosen_keras import IS_LEGACY, keras
 
 layers = keras.layers
 Model = Any
-DROPOUT = {"alexnet": 0.5, "googlenet": 0.4, "squeezenet": 0.5, "vgg16": 0.5}
 pad = tf.pad if IS_LEGACY else keras.ops.pad
 
 
 def build(
-    name: str, image_size: int, num_classes: int, dropout: float | None, weight_decay: float
+    name: str,
+    image_size: int,
+    num_classes: int,
+    weight_decay: float,
+    dropout: float | None = None,
+    width: float | None = None,
 ) -> Model:
     """Returns a new network, not compiled.
 
@@ -26,21 +30,23 @@ def build(
         name: A key of `NETWORKS`.
         image_size: Height and width of the images, in pixels.
         num_classes: How many classes it tells apart.
-        dropout: Share of activations that its dropout layers drop. None: as published.
         weight_decay: What the gradient of each kernel is given of the kernel itself. Biases and
             normalisation have none.
+        dropout: Share of activations that its dropout layers drop. None: as published.
+        width: Channels of ResNet-18's layers, as a share of those published. None: 1.
 
     Raises:
-        ValueError: The network has no dropout layer, and `dropout` is not None.
+        ValueError: The network has no dropout layer, or no width, and one is given.
     """
-    if name not in DROPOUT and dropout is not None:
+    options = {"dropout": dropout, "width": width}
+    options = {option: value for option, value in options.items() if value is not None}
+    for option in options.keys() - inspect.signature(NETWORKS[name]).parameters.keys():
         raise ValueError(
-            f"Expected no --dropout for {name}, which has no such layer. "
-            f"Received: --dropout={dropout}. Leave it out."
+            f"Expected no --{option} for {name}, which has none. "
+            f"Received: --{option}={options[option]}. Leave it out, or take another --model."
         )
-    rate = {} if name not in DROPOUT else {"dropout": DROPOUT[name] if dropout is None else dropout}
-    network = NETWORKS[name](image_size, num_classes, **rate)
-    # Its own layers take no regulariser, nor do those of keras.applications take an initialiser.
+    network = NETWORKS[name](image_size, num_classes, **options)
+    # So that no layer above has to name it; those of keras.applications would not take it either.
     changes = {"kernel_regularizer": {"class_name": "L2", "config": {"l2": weight_decay / 2}}}
     if name == "resnet50":
         changes["kernel_initializer"] = "he_normal"
@@ -52,7 +58,7 @@ def _changed(layer: Any, changes: dict[str, Any]) -> Any:
     return type(layer).from_config(config | {k: v for k, v in changes.items() if k in config})
 
 
-def alexnet(image_size: int, num_classes: int, dropout: float) -> Model:
+def alexnet(image_size: int, num_classes: int, dropout: float = 0.5) -> Model:
     """Returns Caffe's AlexNet: two groups, as on the two GPUs it was first trained on."""
     images = layers.Input((image_size, image_size, 3))
     # Caffe takes images of 227 pixels; torchvision pads those of 224 by 2 instead.
@@ -76,13 +82,14 @@ def alexnet(image_size: int, num_classes: int, dropout: float) -> Model:
 
 
 def _gaussian(filters: int, size: int, bias: float = 0.0, **options: Any) -> Any:
+    kernel = keras.initializers.RandomNormal(0, 0.01)
     return layers.Conv2D(
-        filters, size, activation="relu", kernel_initializer=keras.initializers.RandomNormal(0, 0.01),
+        filters, size, activation="relu", kernel_initializer=kernel,
         bias_initializer=keras.initializers.Constant(bias), **{"padding": "same", **options},
     )  # fmt: skip
 
 
-def googlenet(image_size: int, num_classes: int, dropout: float) -> Model:
+def googlenet(image_size: int, num_classes: int, dropout: float = 0.4) -> Model:
     """Returns the Inception network of 2014."""
     images = layers.Input((image_size, image_size, 3))
     x = _xavier(64, 7, strides=2)(images)
@@ -123,7 +130,7 @@ def _xavier(filters: int, size: int, **options: Any) -> Any:
     )
 
 
-def squeezenet(image_size: int, num_classes: int, dropout: float) -> Model:
+def squeezenet(image_size: int, num_classes: int, dropout: float = 0.5) -> Model:
     """Returns SqueezeNet 1.0."""
     images = layers.Input((image_size, image_size, 3))
     x = layers.Conv2D(96, 7, strides=2, activation="relu")(images)
@@ -141,12 +148,13 @@ def squeezenet(image_size: int, num_classes: int, dropout: float) -> Model:
     return _classifier("squeezenet", images, layers.GlobalAveragePooling2D()(x))
 
 
-def resnet18(image_size: int, num_classes: int) -> Model:
+def resnet18(image_size: int, num_classes: int, width: float = 1.0) -> Model:
     """Returns the residual network of 18 layers, with projections where shapes change."""
     images = layers.Input((image_size, image_size, 3))
-    x = layers.ReLU()(_normalised(64, 7, 2)(images))
+    x = layers.ReLU()(_normalised(round(64 * width), 7, 2)(images))
     x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x))
-    for stage, filters in enumerate((64, 128, 256, 512)):
+    for stage in range(4):
+        filters = round(64 * width) * 2**stage
         x = _residual(x, filters, strides=1 + (stage > 0))
         x = _residual(x, filters, strides=1)
     x = layers.GlobalAveragePooling2D()(x)
@@ -180,7 +188,7 @@ def resnet50(image_size: int, num_classes: int) -> Model:
     return _classifier("resnet50", network.input, network.output)
 
 
-def vgg16(image_size: int, num_classes: int, dropout: float) -> Model:
+def vgg16(image_size: int, num_classes: int, dropout: float = 0.5) -> Model:
     """Returns the network of keras.applications, and the dropout it was trained with."""
     network = keras.applications.VGG16(
         weights=None, include_top=False, input_shape=(image_size, image_size, 3)
