@@ -157,7 +157,7 @@ def of_folders(
             f"folders. Leave the flag out, or give another --data."
         )
     paths, labels = _in_order(classes["train"])
-    _check_number(len(paths), batch_size)
+    _check_enough(len(paths), batch_size)
 
     def train(seed: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(len(paths)), [seed, 0])
@@ -192,12 +192,17 @@ def of_records(
         batch_size: How many training images are needed at least.
 
     Raises:
-        MissingData: One of the first records is not as it should be.
+        MissingData: A file ends too early, or one of the first records is not as it should be.
     """
     for paths in records.values():
-        _check_records(paths[0], num_classes)
-    some = tf.data.TFRecordDataset(records["train"]).take(batch_size)
-    _check_number(sum(1 for _ in some), batch_size)
+        _check_labels(paths[0], num_classes)
+    numbers = {split: sum(map(_num_records, paths)) for split, paths in records.items()}
+    _check_enough(numbers["train"], batch_size)
+
+    def counted(split: str, images: tf.data.Dataset) -> tf.data.Dataset:
+        # Of data whose end it does not foresee, Keras 3 on TensorFlow begins a batch that is not
+        # there, and counts it into its metrics.
+        return images.apply(tf.data.experimental.assert_cardinality(numbers[split]))
 
     def parsed(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         features = tf.io.parse_single_example(record, FEATURES)
@@ -213,16 +218,33 @@ def of_records(
             tf.data.TFRecordDataset, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )  # fmt: skip
-        return read.shuffle(shuffle_buffer, seed=seed, reshuffle_each_iteration=False).map(parsed)
+        read = read.shuffle(shuffle_buffer, seed=seed, reshuffle_each_iteration=False)
+        return counted("train", read.map(parsed))
 
-    return Images(num_classes, train, tf.data.TFRecordDataset(records["validation"]).map(parsed))
+    validation = tf.data.TFRecordDataset(records["validation"]).map(parsed)
+    return Images(num_classes, train, counted("validation", validation))
 
 
 def _range(num_classes: int) -> str:
     return f"is not from 1, the first class, to --num_classes={num_classes}"
 
 
-def _check_records(path: str, num_classes: int) -> None:
+def _num_records(path: str) -> int:
+    """Returns how many records a file holds, by the length that stands before each of them."""
+    number, place, size = 0, 0, pathlib.Path(path).stat().st_size
+    with pathlib.Path(path).open("rb") as file:
+        while place < size:
+            file.seek(place)
+            place += 16 + int.from_bytes(file.read(8), "little")  # 8 for it, twice 4 for checksums
+            number += 1
+    if place > size:
+        raise MissingData(
+            f"Expected whole TFRecords. Received: {path}, which ends within one. Fetch it anew."
+        )
+    return number
+
+
+def _check_labels(path: str, num_classes: int) -> None:
     """Looks at the labels of a whole file, one of many."""
     try:
         for record in tf.data.TFRecordDataset(path):
@@ -239,9 +261,9 @@ def _check_records(path: str, num_classes: int) -> None:
         ) from error
 
 
-def _check_number(found: int, batch_size: int) -> None:
-    if found < batch_size:
+def _check_enough(num_images: int, batch_size: int) -> None:
+    if num_images < batch_size:
         raise MissingData(
-            f"Expected a batch of training images at least. Received: {found} images and "
+            f"Expected a batch of training images at least. Received: {num_images} images and "
             f"--batch_size={batch_size}. Give more of them, or a smaller batch."
         )
