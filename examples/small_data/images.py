@@ -78,7 +78,10 @@ def write_tfrecords(folder: pathlib.Path) -> None:
     for split, num_shards in NUM_SHARDS.items():
         found = files(split)
         kinds = sorted({kind for kind, _, _ in found})
-        for shard, some in enumerate(np.array_split(np.arange(len(found)), num_shards)):
+        order = np.arange(len(found))
+        if split == "train":  # any file has images of many classes, as ImageNet's have
+            order = np.random.default_rng(0).permutation(order)
+        for shard, some in enumerate(np.array_split(order, num_shards)):
             path = folder / f"{split}-{shard:05}-of-{num_shards:05}"
             with tf.io.TFRecordWriter(str(path)) as writer:
                 for kind, _, encoded in (found[index] for index in some):
