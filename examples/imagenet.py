@@ -8,6 +8,7 @@ recipes/image_data.py says how ImageNet has to lie in the folder; `--data=fake` 
 """
 
 from absl import flags
+
 from recipes import image_data, image_models, image_pixels, running
 from recipes.chosen_keras import keras
 

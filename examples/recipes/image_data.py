@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+
 from recipes.running import MissingData
 
 LAYOUT = """in one of these layouts:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+
 from recipes.chosen_keras import IS_LEGACY, keras
 
 layers = keras.layers
