@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from paths import keras
-from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from recipes.image_data import MissingData, find
 from recipes.image_pixels import Pixels, decoded
 
+Image = pytest.importorskip("PIL.Image", reason="needs pillow: make recipes")
 WRITER = pathlib.Path(__file__).parents[2] / "examples" / "small_data" / "images.py"
 NUM_TRAIN, NUM_VALIDATION = 12 * 4, 12 * 3
 CLASSES = [*(f"digit_{label}" for label in range(10)), "photo_china", "photo_flower"]
@@ -195,6 +195,30 @@ def test_the_small_data_keep_training_and_validation_apart(small):
     assert len(pixels["train"]) == NUM_TRAIN
     assert len(pixels["validation"]) == NUM_VALIDATION
     assert not pixels["train"] & pixels["validation"]
+
+
+def column_of(part, photograph):
+    """Returns where in a photograph a part was cut out, by some of its pixels."""
+    rows, columns = (np.random.default_rng(0).integers(0, n, 60) for n in part.shape[:2])
+    height, width = (photograph.shape[axis] - part.shape[axis] + 1 for axis in (0, 1))
+    differ = sum(
+        abs(photograph[r : r + height, c : c + width] - part[r, c]).sum(axis=-1)
+        for r, c in zip(rows, columns, strict=True)
+    )
+    return np.unravel_index(differ.argmin(), differ.shape)[1]
+
+
+@pytest.mark.parametrize("file", ["china", "flower"])
+def test_parts_of_photographs_are_cut_from_either_side_of_a_line(file, small):
+    photograph = load_sample_image(f"{file}.jpg").astype(int)
+    at = {
+        split: [
+            column_of(decoded(tf.constant(path.read_bytes())).numpy().astype(int), photograph)
+            for path in sorted((small / "folders" / split / f"photo_{file}").iterdir())
+        ]
+        for split in ("train", "validation")
+    }
+    assert max(at["train"]) + 48 <= 400 <= min(at["validation"])
 
 
 def copied(small, tmp_path, layout):

@@ -193,13 +193,14 @@ def test_other_backends_train(backend, tmp_path):
 def test_what_is_wrong_is_told_in_a_line(flag, tmp_path):
     done = start(IMAGENET, f"--workdir={tmp_path}", "--model=resnet18", "--data=fake", *ONCE, flag)
     assert done.returncode == 1
-    assert f"Received: {flag}" in done.stderr
+    assert f"Received: {flag}" in done.stdout + done.stderr
     assert not list(tmp_path.rglob("model.keras"))
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """The small data, in both layouts."""
+    pytest.importorskip("PIL.Image", reason="needs pillow: make recipes")
     folder = tmp_path_factory.mktemp("data")
     writer = EXAMPLES / "small_data" / "images.py"
     said = subprocess.run(
@@ -209,16 +210,29 @@ def data(tmp_path_factory):
     return folder
 
 
+FEW = ["--steps_per_epoch=5", "--batch_size=16", "--dense=1", "--sparse=1", "--redense=1@0.1"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("program", [IMAGENET, TWO_DEVICES], ids=lambda path: path.stem)
-def test_half_precision_on_one_device_and_on_two(program, data, tmp_path):
-    flags = ["--mixed_precision=mixed_bfloat16", "--steps_per_epoch=5", "--batch_size=16"]
-    phases = ["--dense=1", "--sparse=1", "--redense=1@0.1"]
-    said = run(program, tmp_path, *NARROW, *flags, *phases, f"--data={data / 'tfrecords'}")
-    assert ("Training on 2 devices." in said) == (program != IMAGENET)
+def test_half_precision(data, tmp_path):
+    half = "--mixed_precision=mixed_bfloat16"
+    run(IMAGENET, tmp_path, *NARROW, *FEW, half, f"--data={data / 'folders'}")
     parts = result_of(tmp_path)["parts"]
     assert parts["sparse"]["sparsity"] == pytest.approx(0.3, abs=1e-3)
     assert parts["re-dense"]["sparsity"] < 0.1
+
+
+@pytest.mark.slow
+def test_two_devices_count_every_image_once(data, tmp_path):
+    # 600 validation images end in a batch of 8, which leaves none to the second device: oneDNN's
+    # convolutions have it in the wrong shape then.
+    flags = [*NARROW, *FEW, f"--data={data / 'tfrecords'}"]
+    said = run(TWO_DEVICES, tmp_path, *flags, TF_ENABLE_ONEDNN_OPTS="0")
+    assert "Training on 2 devices." in said
+    parts = result_of(tmp_path)["parts"]
+    assert parts["sparse"]["sparsity"] == pytest.approx(0.3, abs=1e-3)
+    wrong = [6 * error for part in parts.values() for error in part["metrics"].values()]
+    np.testing.assert_allclose(wrong, np.round(wrong), atol=1e-3)
 
 
 # ResNet-18 divides height and width by 32: of 32 pixels it would make a single one.
