@@ -1,0 +1,112 @@
+"""Batches of spectrograms with what CTC's loss is to know, for `fit` and for decoding."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from recipes import speech_data, transcribing
+
+NUM_BUCKETS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """The utterances of a manifest, in batches.
+
+    Args:
+        rows: What is shuffled.
+        read: What makes spectrograms and letters of it.
+        num_frames: Of each utterance's spectrogram.
+        batch_size: Utterances in a batch.
+        stride: Frames from one that the model looks at to the next.
+    """
+
+    rows: tf.data.Dataset
+    read: Callable[[tf.data.Dataset], tf.data.Dataset]
+    num_frames: Sequence[int]
+    batch_size: int
+    stride: int
+
+    def shuffled(self, seed: tf.Tensor) -> tf.data.Dataset:
+        """Returns whole batches in an order that follows from `seed` alone."""
+        rows = self.rows.shuffle(len(self.num_frames), seed, reshuffle_each_iteration=False)
+        return self._in_batches(self._alignable(self.read(rows)), drop_remainder=True)
+
+    def for_loss(self) -> tf.data.Dataset:
+        """Returns all that CTC's loss is finite of."""
+        return self._in_batches(self._alignable(self.read(self.rows)))
+
+    def whole(self) -> tf.data.Dataset:
+        """Returns all utterances."""
+        return self._in_batches(self.read(self.rows))
+
+    def _alignable(self, examples: tf.data.Dataset) -> tf.data.Dataset:
+        """Leaves out what is too short for its letters: its loss is infinite, for TensorFlow an error."""
+        return examples.filter(
+            lambda spectrogram, letters: self._num_out(tf.shape(spectrogram)[0])
+            >= transcribing.num_frames_needed(letters)
+        )
+
+    def _num_out(self, num_frames: tf.Tensor) -> tf.Tensor:
+        return (num_frames + self.stride - 1) // self.stride
+
+    def _in_batches(
+        self, examples: tf.data.Dataset, drop_remainder: bool = False
+    ) -> tf.data.Dataset:
+        ends = ends_of_buckets(self.num_frames, self.batch_size)
+        return (
+            examples.map(lambda s, letters: (s, tf.shape(s)[0], letters, tf.size(letters)))
+            .bucket_by_sequence_length(
+                lambda spectrogram, *_: tf.shape(spectrogram)[0],
+                [end + 1 for end in ends],
+                [self.batch_size] * (len(ends) + 1),
+                drop_remainder=drop_remainder,
+                pad_to_bucket_boundary=True,
+            )
+            .map(self._batch)
+        )
+
+    def _batch(
+        self, spectrogram: tf.Tensor, frames: tf.Tensor, letters: tf.Tensor, num_letters: tf.Tensor
+    ) -> tuple[tuple[tf.Tensor, tf.Tensor], tf.Tensor]:
+        num_out = self._num_out(frames)
+        own = tf.sequence_mask(num_out, self._num_out(tf.shape(spectrogram)[1]), tf.float32)
+        return (spectrogram, own), transcribing.pack(num_out, num_letters, letters)
+
+
+def ends_of_buckets(num_frames: Sequence[int], batch_size: int) -> list[int]:
+    """Returns the lengths to pad to: of eight buckets alike in size, of fewer if they were small.
+
+    Few lengths mean that JAX compiles few steps; utterances of like length waste little on padding.
+    """
+    num_buckets = min(NUM_BUCKETS, max(1, len(num_frames) // (8 * batch_size)))
+    shares = np.arange(1, num_buckets + 1) / num_buckets
+    return sorted({int(end) for end in np.quantile(num_frames, shares, method="higher")})
+
+
+def rows_of(utterances: Sequence[speech_data.Utterance]) -> tf.data.Dataset:
+    """Returns file and letters of each utterance."""
+    paths = [utterance.audio for utterance in utterances]
+    letters = tf.ragged.constant([u.letters for u in utterances], tf.int32, ragged_rank=1)
+    return tf.data.Dataset.from_tensor_slices((paths, letters))
+
+
+def read(rows: tf.data.Dataset, num_bands: int) -> tf.data.Dataset:
+    """Returns spectrogram and letters of each row."""
+
+    def read_one(path: tf.Tensor, letters: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        samples = tf.numpy_function(speech_data.read_audio, [path], tf.float32)
+        samples = tf.ensure_shape(samples, [None])
+        return speech_data.spectrogram(samples, num_bands), letters
+
+    return rows.map(read_one, tf.data.AUTOTUNE)
+
+
+def fake(num_utterances: int, num_bins: int, num_frames: int) -> tf.data.Dataset:
+    """Returns random spectrograms with a few random letters each."""
+    random = np.random.default_rng(0)
+    spectrograms = random.normal(size=(num_utterances, num_frames, num_bins)).astype(np.float32)
+    letters = random.integers(0, transcribing.BLANK, (num_utterances, 5)).astype(np.int32)
+    return tf.data.Dataset.from_tensor_slices((spectrograms, letters))

@@ -1,0 +1,109 @@
+"""DeepSpeech and Deep Speech 2, for either Keras.
+
+Both take spectrograms, shape (batch, frames, bins), and which of the frames that come out are an
+utterance's own, as ones and zeros, shape (batch, ceil(frames / stride)): batches are padded with
+zeros, and nothing that an utterance comes to depends on how far.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+
+from recipes.chosen_keras import IS_LEGACY, keras
+from recipes.transcribing import LETTERS
+
+layers = keras.layers
+NUM_CLASSES = len(LETTERS) + 1  # and CTC's blank
+
+
+@keras.saving.register_keras_serializable("keras_dsd_recipes")
+def clipped_relu(x: Any) -> Any:
+    """Returns `x`, no less than 0 and no more than 20: what keeps a plain recurrence in bounds."""
+    clip = tf.clip_by_value if IS_LEGACY else keras.ops.clip
+    return clip(x, 0.0, 20.0)
+
+
+@keras.saving.register_keras_serializable("keras_dsd_recipes")
+class Letters(layers.Dense):
+    """The layer of the letters' scores, without the mask, which the loss would not know to use."""
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
+        """Returns none; the loss is told the lengths."""
+
+
+def deepspeech(num_bins: int, width: int, stride: int, context: int = 9) -> Any:
+    """Returns a network of five layers (Hannun et al. 2014, arXiv:1412.5567).
+
+    Args:
+        num_bins: Of the spectrogram.
+        width: Units of each layer.
+        stride: Frames from one that is looked at to the next.
+        context: Frames that the first layer sees on either side.
+    """
+    spectrogram, own = _inputs(num_bins)
+    x = layers.ZeroPadding1D(context)(spectrogram)
+    # The first fully connected layer sees several frames at once: a convolution over time.
+    x = layers.Conv1D(width, 2 * context + 1, stride, activation=clipped_relu, name="hidden_1")(x)
+    x = layers.Dense(width, activation=clipped_relu, name="hidden_2")(x)
+    x = layers.Dense(width, activation=clipped_relu, name="hidden_3")(x)
+    x = _both_ways(width, "recurrent_4")(x, mask=own)
+    x = layers.Dense(width, activation=clipped_relu, name="hidden_5")(x)
+    return keras.Model([spectrogram, own], _logits(x), name="deepspeech")
+
+
+def deepspeech2(num_bins: int, width: int, stride: int, num_recurrent: int = 7) -> Any:
+    """Returns two convolutions, recurrent layers, a fully connected one (arXiv:1512.02595).
+
+    Args:
+        num_bins: Of the spectrogram.
+        width: Units of each layer after the convolutions.
+        stride: Frames from one that the first convolution looks at to the next.
+        num_recurrent: How many recurrent layers there are.
+    """
+    spectrogram, own = _inputs(num_bins)
+    x = layers.Reshape((-1, num_bins, 1))(spectrogram)
+    x = _convolution(x, own, 32, (11, 41), (stride, 2), "convolution_1")
+    x = _convolution(x, own, 32, (11, 21), (1, 2), "convolution_2")
+    x = layers.Reshape((-1, x.shape[2] * x.shape[3]))(x)
+    for number in range(1, num_recurrent + 1):
+        x = _normalised(x, own, f"recurrent_{number}")
+        x = _both_ways(width, f"recurrent_{number}")(x, mask=own)
+    x = _normalised(x, own, "hidden")
+    x = layers.Dense(width, activation=clipped_relu, name="hidden")(x)
+    return keras.Model([spectrogram, own], _logits(x), name="deepspeech2")
+
+
+def _inputs(num_bins: int) -> tuple[Any, Any]:
+    return layers.Input((None, num_bins), name="spectrogram"), layers.Input((None,), name="own")
+
+
+def _both_ways(width: int, name: str) -> Any:
+    recurrent = layers.SimpleRNN(
+        width, activation=clipped_relu, return_sequences=True, name="one_way"
+    )
+    return layers.Bidirectional(recurrent, merge_mode="sum", name=name)
+
+
+def _normalised(x: Any, own: Any, before: str) -> Any:
+    """Returns `x` normalised over the batch and over time, past an utterance's end not counted."""
+    return layers.BatchNormalization(name=f"norm_of_{before}")(x, mask=own)
+
+
+def _convolution(
+    x: Any, own: Any, channels: int, size: tuple[int, int], strides: tuple[int, int], name: str
+) -> Any:
+    x = layers.ZeroPadding2D([(side // 2, side // 2) for side in size])(x)
+    x = layers.Conv2D(channels, size, strides, use_bias=False, name=name)(x)
+    num_bins = x.shape[2]
+    # As one axis of frames by bins, which a mask has to have too.
+    x = layers.Reshape((-1, channels))(x)
+    at_bins = layers.UpSampling1D(num_bins)(layers.Reshape((-1, 1))(own))
+    x = layers.BatchNormalization(name=f"norm_{name}")(x, mask=layers.Reshape((-1,))(at_bins))
+    x = layers.Activation(clipped_relu)(x)
+    x = layers.Multiply()([x, at_bins])  # the next convolution sees past the end too
+    return layers.Reshape((-1, num_bins, channels))(x)
+
+
+def _logits(x: Any) -> Any:
+    x = Letters(NUM_CLASSES, name="letters")(x)
+    return layers.Activation("linear", dtype="float32", name="logits")(x)

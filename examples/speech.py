@@ -1,0 +1,142 @@
+"""Trains DeepSpeech or Deep Speech 2 by Dense-Sparse-Dense training, as the DSD paper did.
+
+    python examples/small_data/speech.py data
+    python examples/speech.py --model=deepspeech --size=small --data=data --workdir=run
+    python examples/speech.py --model=deepspeech --size=small --data=data --workdir=run --arm=dense
+
+--data has train.jsonl, validation.jsonl and test.jsonl; docs/recipes.md says more.
+"""
+
+import functools
+import pathlib
+from typing import Any
+
+import tensorflow as tf
+from absl import flags
+
+from recipes import running, speech_batches, speech_data, speech_models, transcribing
+from recipes.chosen_keras import keras
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("model", "deepspeech", ["deepspeech", "deepspeech2"], "What to train.")
+flags.DEFINE_enum("size", "full", ["full", "small"], "As published, or for a processor and a trial.")
+flags.DEFINE_integer("width", None, "Units of each layer, if not those of --size.", 1)
+flags.DEFINE_integer("bands", 0, "Mel bands of the spectrogram; 0: all 161 frequencies.", 0)
+flags.DEFINE_integer("stride", 2, "Frames of 10 ms from one that is looked at to the next.", 1)
+flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "SGD has Nesterov's momentum.")
+flags.DEFINE_float("momentum", 0.99, "Of SGD.", 0, 1)
+flags.DEFINE_float("clip_norm", 400.0, "Longest gradient, all weights' together.", 0)
+flags.DEFINE_enum("decoder", "greedy", ["greedy", "beam"], "How letters are found for error rates.")
+flags.DEFINE_integer("beam_width", 100, "Beginnings that the beam search keeps.", 1)
+flags.DEFINE_list("test", ["test"], "Manifests to measure error rates on, such as eval92,dev93.")
+flags.DEFINE_bool("cache", False, "Keep all spectrograms in memory: 64 kB a second, less in bands.")
+
+# As the DSD paper has it: two rounds, half of the weights pruned in the first and a quarter in the
+# second (as remembered, not checked). Momentum, clipping and a rate in this range are Deep Speech
+# 2's (arXiv:1512.02595). Epochs and their factors are chosen, not published.
+DEFAULTS = {
+    "sparsity": 0.5, "sparsity2": 0.25, "batch_size": 32, "learning_rate": 3e-4,
+    "dense": "40,10@0.1", "sparse": "25@0.3", "redense": "15@0.1",
+    "sparse2": "15@0.1", "redense2": "15@0.03",
+}  # fmt: skip
+# What the commands of examples/small_data/speech.py were tried with.
+SMALL = {
+    **DEFAULTS, "batch_size": 16, "learning_rate": 1e-3, "optimizer": "adam", "clip_norm": 1.0,
+    "bands": 24, "stride": 3, "cache": True,
+    "dense": "8", "sparse": "4", "redense": "3@0.3", "sparse2": "3@0.3", "redense2": "3@0.1",
+}  # fmt: skip
+# The widths of "full" are chosen so that there are about as many parameters as the DSD paper says:
+# 8 million and 67 million.
+MODELS = {
+    ("deepspeech", "full"): (speech_models.deepspeech, {"width": 872}),
+    ("deepspeech", "small"): (speech_models.deepspeech, {"width": 128, "context": 5}),
+    ("deepspeech2", "full"): (speech_models.deepspeech2, {"width": 1520}),
+    ("deepspeech2", "small"): (speech_models.deepspeech2, {"width": 128, "num_recurrent": 2}),
+}
+# What the paper prunes: the fully connected and the recurrent layers. Neither Deep Speech 2's
+# convolutions nor the few weights of the letters' scores.
+PRUNE = ("hidden_?\\d*/", "recurrent_\\d/")
+
+
+def build() -> Any:
+    make, options = MODELS[FLAGS.model, FLAGS.size]
+    width = {"width": FLAGS.width} if FLAGS.width else {}
+    return make(num_bins=num_bins(), stride=FLAGS.stride, **{**options, **width})
+
+
+def num_bins() -> int:
+    return FLAGS.bands or speech_data.NUM_BINS
+
+
+def compile_it(model: Any) -> None:
+    rate, clip = FLAGS.learning_rate, FLAGS.clip_norm
+    if FLAGS.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(rate, global_clipnorm=clip)
+    else:
+        optimizer = keras.optimizers.SGD(rate, FLAGS.momentum, nesterov=True, global_clipnorm=clip)
+    model.compile(optimizer, transcribing.ctc_loss)
+
+
+def read_split(name: str) -> speech_batches.Split:
+    """Returns the utterances of a manifest."""
+    if running.is_fake():
+        lengths = [60] * 4 * FLAGS.batch_size
+        rows, read = speech_batches.fake(len(lengths), num_bins(), lengths[0]), _as_it_is
+    else:
+        utterances = speech_data.read_manifest(pathlib.Path(FLAGS.data, f"{name}.jsonl"))
+        lengths = [utterance.num_frames for utterance in utterances]
+        rows = speech_batches.rows_of(utterances)
+        read = functools.partial(speech_batches.read, num_bands=FLAGS.bands)
+    if FLAGS.cache:
+        rows, read = read(rows).cache(), _as_it_is
+    return speech_batches.Split(rows, read, lengths, FLAGS.batch_size, FLAGS.stride)
+
+
+def _as_it_is(rows: tf.data.Dataset) -> tf.data.Dataset:
+    return rows
+
+
+def evaluate(model: Any, tests: dict[str, tf.data.Dataset]) -> dict[str, float]:
+    """Returns error rates on each test, in percent."""
+    beam_width = FLAGS.beam_width if FLAGS.decoder == "beam" else 0
+    rates = {}
+    for name, batches in tests.items():
+        spoken: list[str] = []
+        heard: list[str] = []
+        for inputs, packed in batches:
+            num_frames, texts = transcribing.unpack(packed)
+            logits = model.predict_on_batch(inputs)
+            heard += transcribing.transcribe(logits, num_frames, beam_width)
+            spoken += texts
+        for rate, value in transcribing.error_rates(spoken, heard).items():
+            rates[column(rate, name)] = value
+    return rates
+
+
+def column(rate: str, test: str) -> str:
+    return rate if len(FLAGS.test) == 1 else f"{rate} of {test}"
+
+
+def main() -> None:
+    running.use_defaults(SMALL if FLAGS.size == "small" else DEFAULTS)
+    train = read_split("train")
+    if len(train.num_frames) < FLAGS.batch_size:
+        raise running.MissingData(
+            f"Expected a whole batch of utterances. Received: {len(train.num_frames)} in "
+            f"train.jsonl with --batch_size={FLAGS.batch_size}. Give a smaller --batch_size."
+        )
+    tests = {name: read_split(name).whole() for name in FLAGS.test}
+    running.run(running.Recipe(
+        name=FLAGS.model,
+        build=build,
+        compile=compile_it,
+        train_batches=train.shuffled,
+        evaluate=functools.partial(evaluate, tests=tests),
+        better={column(rate, test): "min" for rate in ("WER", "CER") for test in FLAGS.test},
+        validation=read_split("validation").for_loss(),
+        prune=PRUNE,
+    ))  # fmt: skip
+
+
+if __name__ == "__main__":
+    running.main(main)
