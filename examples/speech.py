@@ -55,7 +55,7 @@ MODELS = {
 }
 # What the paper prunes: the fully connected and the recurrent layers. Neither Deep Speech 2's
 # convolutions nor the few weights of the letters' scores.
-PRUNE = ("hidden_?\\d*/", "recurrent_\\d/")
+PRUNE = ("hidden", "recurrent")
 
 
 def build() -> Any:

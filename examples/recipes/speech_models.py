@@ -2,7 +2,8 @@
 
 Both take spectrograms, shape (batch, frames, bins), and which of the frames that come out are an
 utterance's own, as ones and zeros, shape (batch, ceil(frames / stride)): batches are padded with
-zeros, and nothing that an utterance comes to depends on how far.
+zeros, and nothing that an utterance comes to depends on how far: recurrences pass over what is not
+an utterance's own, normalisation over batch and time does not count it.
 """
 
 from typing import Any
@@ -66,9 +67,9 @@ def deepspeech2(num_bins: int, width: int, stride: int, num_recurrent: int = 7) 
     x = _convolution(x, own, 32, (11, 21), (1, 2), "convolution_2")
     x = layers.Reshape((-1, x.shape[2] * x.shape[3]))(x)
     for number in range(1, num_recurrent + 1):
-        x = _normalised(x, own, f"recurrent_{number}")
+        x = layers.BatchNormalization(name=f"norm_{number}")(x, mask=own)
         x = _both_ways(width, f"recurrent_{number}")(x, mask=own)
-    x = _normalised(x, own, "hidden")
+    x = layers.BatchNormalization(name=f"norm_{num_recurrent + 1}")(x, mask=own)
     x = layers.Dense(width, activation=clipped_relu, name="hidden")(x)
     return keras.Model([spectrogram, own], _logits(x), name="deepspeech2")
 
@@ -84,11 +85,6 @@ def _both_ways(width: int, name: str) -> Any:
     return layers.Bidirectional(recurrent, merge_mode="sum", name=name)
 
 
-def _normalised(x: Any, own: Any, before: str) -> Any:
-    """Returns `x` normalised over the batch and over time, past an utterance's end not counted."""
-    return layers.BatchNormalization(name=f"norm_of_{before}")(x, mask=own)
-
-
 def _convolution(
     x: Any, own: Any, channels: int, size: tuple[int, int], strides: tuple[int, int], name: str
 ) -> Any:
@@ -98,7 +94,7 @@ def _convolution(
     # As one axis of frames by bins, which a mask has to have too.
     x = layers.Reshape((-1, channels))(x)
     at_bins = layers.UpSampling1D(num_bins)(layers.Reshape((-1, 1))(own))
-    x = layers.BatchNormalization(name=f"norm_{name}")(x, mask=layers.Reshape((-1,))(at_bins))
+    x = layers.BatchNormalization(name=f"norm_of_{name}")(x, mask=layers.Reshape((-1,))(at_bins))
     x = layers.Activation(clipped_relu)(x)
     x = layers.Multiply()([x, at_bins])  # the next convolution sees past the end too
     return layers.Reshape((-1, num_bins, channels))(x)
