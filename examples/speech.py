@@ -103,9 +103,9 @@ def evaluate(model: Any, tests: dict[str, tf.data.Dataset]) -> dict[str, float]:
     for name, batches in tests.items():
         spoken: list[str] = []
         heard: list[str] = []
-        for inputs, packed in batches:
+        for spectrograms, packed in batches.as_numpy_iterator():  # JAX takes no tensors of TensorFlow's
             num_frames, texts = transcribing.unpack(packed)
-            logits = model.predict_on_batch(inputs)
+            logits = model.predict_on_batch(spectrograms)
             heard += transcribing.transcribe(logits, num_frames, beam_width)
             spoken += texts
         for rate, value in transcribing.error_rates(spoken, heard).items():

@@ -70,10 +70,8 @@ class Split:
 
     def _batch(
         self, spectrogram: tf.Tensor, frames: tf.Tensor, letters: tf.Tensor, num_letters: tf.Tensor
-    ) -> tuple[tuple[tf.Tensor, tf.Tensor], tf.Tensor]:
-        num_out = self._num_out(frames)
-        own = tf.sequence_mask(num_out, self._num_out(tf.shape(spectrogram)[1]), tf.float32)
-        return (spectrogram, own), transcribing.pack(num_out, num_letters, letters)
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        return spectrogram, transcribing.pack(self._num_out(frames), num_letters, letters)
 
 
 def ends_of_buckets(num_frames: Sequence[int], batch_size: int) -> list[int]:

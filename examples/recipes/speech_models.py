@@ -1,9 +1,9 @@
 """DeepSpeech and Deep Speech 2, for either Keras.
 
-Both take spectrograms, shape (batch, frames, bins), and which of the frames that come out are an
-utterance's own, as ones and zeros, shape (batch, ceil(frames / stride)): batches are padded with
-zeros, and nothing that an utterance comes to depends on how far: recurrences pass over what is not
-an utterance's own, normalisation over batch and time does not count it.
+Both take spectrograms, shape (batch, frames, bins), and give scores of letters, shape
+(batch, ceil(frames / stride), classes). Batches are padded with zeros, and nothing that an utterance
+comes to depends on how far: recurrences pass over what is not an utterance's own, normalisation
+over batch and time does not count it, and convolutions see zeros there.
 """
 
 from typing import Any
@@ -25,6 +25,17 @@ def clipped_relu(x: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable("keras_dsd_recipes")
+class OwnFrames(layers.Layer):
+    """Tells an utterance's own frames, as 1, from those of padding, as 0: all of these is zero."""
+
+    def call(self, x: Any) -> Any:
+        """Returns shape (batch, frames)."""
+        if IS_LEGACY:
+            return tf.cast(tf.reduce_any(tf.not_equal(x, 0), axis=-1), x.dtype)
+        return keras.ops.cast(keras.ops.any(keras.ops.not_equal(x, 0), axis=-1), x.dtype)
+
+
+@keras.saving.register_keras_serializable("keras_dsd_recipes")
 class Letters(layers.Dense):
     """The layer of the letters' scores, without the mask, which the loss would not know to use."""
 
@@ -41,7 +52,8 @@ def deepspeech(num_bins: int, width: int, stride: int, context: int = 9) -> Any:
         stride: Frames from one that is looked at to the next.
         context: Frames that the first layer sees on either side.
     """
-    spectrogram, own = _inputs(num_bins)
+    spectrogram = layers.Input((None, num_bins), name="spectrogram")
+    own = _own_frames(spectrogram, stride)
     x = layers.ZeroPadding1D(context)(spectrogram)
     # The first fully connected layer sees several frames at once: a convolution over time.
     x = layers.Conv1D(width, 2 * context + 1, stride, activation=clipped_relu, name="hidden_1")(x)
@@ -49,7 +61,7 @@ def deepspeech(num_bins: int, width: int, stride: int, context: int = 9) -> Any:
     x = layers.Dense(width, activation=clipped_relu, name="hidden_3")(x)
     x = _both_ways(width, "recurrent_4")(x, mask=own)
     x = layers.Dense(width, activation=clipped_relu, name="hidden_5")(x)
-    return keras.Model([spectrogram, own], _logits(x), name="deepspeech")
+    return keras.Model(spectrogram, _logits(x), name="deepspeech")
 
 
 def deepspeech2(num_bins: int, width: int, stride: int, num_recurrent: int = 7) -> Any:
@@ -61,7 +73,8 @@ def deepspeech2(num_bins: int, width: int, stride: int, num_recurrent: int = 7) 
         stride: Frames from one that the first convolution looks at to the next.
         num_recurrent: How many recurrent layers there are.
     """
-    spectrogram, own = _inputs(num_bins)
+    spectrogram = layers.Input((None, num_bins), name="spectrogram")
+    own = _own_frames(spectrogram, stride)
     x = layers.Reshape((-1, num_bins, 1))(spectrogram)
     x = _convolution(x, own, 32, (11, 41), (stride, 2), "convolution_1")
     x = _convolution(x, own, 32, (11, 21), (1, 2), "convolution_2")
@@ -71,11 +84,12 @@ def deepspeech2(num_bins: int, width: int, stride: int, num_recurrent: int = 7) 
         x = _both_ways(width, f"recurrent_{number}")(x, mask=own)
     x = layers.BatchNormalization(name=f"norm_{num_recurrent + 1}")(x, mask=own)
     x = layers.Dense(width, activation=clipped_relu, name="hidden")(x)
-    return keras.Model([spectrogram, own], _logits(x), name="deepspeech2")
+    return keras.Model(spectrogram, _logits(x), name="deepspeech2")
 
 
-def _inputs(num_bins: int) -> tuple[Any, Any]:
-    return layers.Input((None, num_bins), name="spectrogram"), layers.Input((None,), name="own")
+def _own_frames(spectrogram: Any, stride: int) -> Any:
+    looked_at = layers.MaxPooling1D(1, stride, name="looked_at")(spectrogram)
+    return OwnFrames(name="own_frames")(looked_at)
 
 
 def _both_ways(width: int, name: str) -> Any:
