@@ -19,7 +19,9 @@ from recipes.chosen_keras import keras
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("model", "deepspeech", ["deepspeech", "deepspeech2"], "What to train.")
-flags.DEFINE_enum("size", "full", ["full", "small"], "As published, or for a processor and a trial.")
+flags.DEFINE_enum(
+    "size", "full", ["full", "small"], "As published, or for a processor and a trial."
+)
 flags.DEFINE_integer("width", None, "Units of each layer, if not those of --size.", 1)
 flags.DEFINE_integer("bands", 0, "Mel bands of the spectrogram; 0: all 161 frequencies.", 0)
 flags.DEFINE_integer("stride", 2, "Frames of 10 ms from one that is looked at to the next.", 1)
@@ -77,19 +79,44 @@ def compile_it(model: Any) -> None:
     model.compile(optimizer, transcribing.ctc_loss)
 
 
-def read_split(name: str) -> speech_batches.Split:
-    """Returns the utterances of a manifest."""
+def read_split(name: str, for_loss: bool = False) -> speech_batches.Split:
+    """Returns the utterances of a manifest, or those that CTC's loss is finite of."""
     if running.is_fake():
-        lengths = [60] * 4 * FLAGS.batch_size
-        rows, read = speech_batches.fake(len(lengths), num_bins(), lengths[0]), _as_it_is
+        lengths, most_letters, read = [60] * 4 * FLAGS.batch_size, 5, _as_it_is
+        rows = speech_batches.fake(len(lengths), num_bins(), lengths[0], most_letters)
     else:
         utterances = speech_data.read_manifest(pathlib.Path(FLAGS.data, f"{name}.jsonl"))
+        if for_loss:
+            utterances = long_enough(utterances, name)
         lengths = [utterance.num_frames for utterance in utterances]
+        most_letters = max(len(utterance.letters) for utterance in utterances)
         rows = speech_batches.rows_of(utterances)
         read = functools.partial(speech_batches.read, num_bands=FLAGS.bands)
     if FLAGS.cache:
         rows, read = read(rows).cache(), _as_it_is
-    return speech_batches.Split(rows, read, lengths, FLAGS.batch_size, FLAGS.stride)
+    sizes = lengths, most_letters, FLAGS.batch_size, FLAGS.stride
+    return speech_batches.Split(rows, read, *sizes)
+
+
+def long_enough(utterances: list[speech_data.Utterance], name: str) -> list[speech_data.Utterance]:
+    """Returns the utterances that have frames enough for their letters, and says if some have not.
+
+    Raises:
+        MissingData: There is none, or of training data no whole batch.
+    """
+    kept = speech_batches.alignable(utterances, FLAGS.stride)
+    if len(kept) < len(utterances):
+        print(
+            f"{name}.jsonl: {len(utterances) - len(kept)} of {len(utterances)} utterances have "
+            f"fewer frames than their text needs at --stride={FLAGS.stride}; they are left out."
+        )
+    least = FLAGS.batch_size if name == "train" else 1
+    if len(kept) < least:
+        raise running.MissingData(
+            f"Expected {least} utterances at least, a batch. Received: {len(kept)} in "
+            f"{name}.jsonl. Give a smaller --batch_size or --stride, or more data."
+        )
+    return kept
 
 
 def _as_it_is(rows: tf.data.Dataset) -> tf.data.Dataset:
@@ -103,7 +130,10 @@ def evaluate(model: Any, tests: dict[str, tf.data.Dataset]) -> dict[str, float]:
     for name, batches in tests.items():
         spoken: list[str] = []
         heard: list[str] = []
-        for spectrograms, packed in batches.as_numpy_iterator():  # JAX takes no tensors of TensorFlow's
+        for (
+            spectrograms,
+            packed,
+        ) in batches.as_numpy_iterator():  # JAX takes no tensors of TensorFlow's
             num_frames, texts = transcribing.unpack(packed)
             logits = model.predict_on_batch(spectrograms)
             heard += transcribing.transcribe(logits, num_frames, beam_width)
@@ -119,13 +149,8 @@ def column(rate: str, test: str) -> str:
 
 def main() -> None:
     running.use_defaults(SMALL if FLAGS.size == "small" else DEFAULTS)
-    train = read_split("train")
-    if len(train.num_frames) < FLAGS.batch_size:
-        raise running.MissingData(
-            f"Expected a whole batch of utterances. Received: {len(train.num_frames)} in "
-            f"train.jsonl with --batch_size={FLAGS.batch_size}. Give a smaller --batch_size."
-        )
-    tests = {name: read_split(name).whole() for name in FLAGS.test}
+    train = read_split("train", for_loss=True)
+    tests = {name: read_split(name).in_order() for name in FLAGS.test}
     running.run(running.Recipe(
         name=FLAGS.model,
         build=build,
@@ -133,7 +158,7 @@ def main() -> None:
         train_batches=train.shuffled,
         evaluate=functools.partial(evaluate, tests=tests),
         better={column(rate, test): "min" for rate in ("WER", "CER") for test in FLAGS.test},
-        validation=read_split("validation").for_loss(),
+        validation=read_split("validation", for_loss=True).in_order(),
         prune=PRUNE,
     ))  # fmt: skip
 

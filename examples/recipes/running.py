@@ -310,9 +310,12 @@ def _export(model: Any, folder: pathlib.Path) -> None:
     """Writes the plain model: a file of Keras's and, but for PyTorch, a SavedModel."""
     model.save(folder / "model.keras")
     print(f"Saved the plain model as {folder / 'model.keras'}")
-    if keras.backend.backend() != "torch":
+    backend = keras.backend.backend()
+    if backend != "torch":
+        # JAX has no gradient of a convolution whose steps are longer than 1 over any length.
+        options = {"jax2tf_kwargs": {"with_gradient": False}} if backend == "jax" else {}
         with contextlib.redirect_stdout(io.StringIO()):  # a page of endpoints and captures
-            model.export(folder / "saved_model")
+            model.export(folder / "saved_model", **options)
         print(f"Exported it as {folder / 'saved_model'}")
 
 

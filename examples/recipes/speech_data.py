@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -65,9 +64,11 @@ def read_manifest(path: pathlib.Path) -> list[Utterance]:
 def _utterance(manifest: pathlib.Path, number: int, line: str) -> Utterance:
     try:
         entry = json.loads(line)
+        if offset := entry.get("offset"):
+            raise ValueError(f"Expected whole files. Received: {offset=}. Cut the file.")
         audio = manifest.parent / entry["audio_filepath"]
         return Utterance(str(audio), transcribing.encode(entry["text"]), _num_frames(audio))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         wrong = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise MissingData(f"{manifest}, line {number}: {wrong}\nThe layout is\n{LAYOUT}") from error
 
@@ -126,5 +127,3 @@ def spectrogram(samples: tf.Tensor, num_bands: int = 0) -> tf.Tensor:
         magnitudes @= tf.signal.linear_to_mel_weight_matrix(num_bands, NUM_BINS, RATE, 60.0, 7600.0)
     logs = tf.math.log(magnitudes + FLOOR)
     return (logs - tf.reduce_mean(logs)) / (tf.math.reduce_std(logs) + FLOOR)
-
-

@@ -1,9 +1,9 @@
 """DeepSpeech and Deep Speech 2, for either Keras.
 
 Both take spectrograms, shape (batch, frames, bins), and give scores of letters, shape
-(batch, ceil(frames / stride), classes). Batches are padded with zeros, and nothing that an utterance
-comes to depends on how far: recurrences pass over what is not an utterance's own, normalisation
-over batch and time does not count it, and convolutions see zeros there.
+(batch, ceil(frames / stride), classes). Batches are padded with zeros, and nothing that an
+utterance comes to depends on how far: recurrences pass over what is not an utterance's own,
+normalisation over batch and time does not count it, and convolutions see zeros there.
 """
 
 from typing import Any

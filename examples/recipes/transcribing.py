@@ -1,5 +1,6 @@
-"""Between texts and the numbers that a speech recogniser is trained on: letters, CTC, error rates."""
+"""Between texts and the numbers that a recogniser of speech is trained on: letters, CTC, errors."""
 
+import itertools
 from collections.abc import Sequence
 
 import jiwer
@@ -34,9 +35,9 @@ def decode(classes: Sequence[int]) -> str:
     return "".join(LETTERS[index] for index in classes)
 
 
-def num_frames_needed(classes: tf.Tensor) -> tf.Tensor:
+def frames_needed(classes: Sequence[int]) -> int:
     """Returns how many frames letters take at least: a blank parts one from the same again."""
-    return tf.size(classes) + tf.math.count_nonzero(classes[1:] == classes[:-1], dtype=tf.int32)
+    return len(classes) + sum(a == b for a, b in itertools.pairwise(classes))
 
 
 def pack(num_frames: tf.Tensor, num_letters: tf.Tensor, letters: tf.Tensor) -> tf.Tensor:
@@ -64,9 +65,7 @@ def ctc_loss(packed: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return keras.ops.ctc_loss(letters, logits, num_letters, num_frames, mask_index=BLANK)
 
 
-def transcribe(
-    logits: npt.ArrayLike, num_frames: npt.ArrayLike, beam_width: int = 0
-) -> list[str]:
+def transcribe(logits: npt.ArrayLike, num_frames: npt.ArrayLike, beam_width: int = 0) -> list[str]:
     """Returns the text that each utterance is taken for.
 
     Args:

@@ -53,7 +53,9 @@ class Line:
     pitch: int
 
 
-def lines_of(split: str, texts: list[str], voices: list[str], random: np.random.Generator) -> list[Line]:
+def lines_of(
+    split: str, texts: list[str], voices: list[str], random: np.random.Generator
+) -> list[Line]:
     """Returns texts with a voice, words a minute (espeak-ng's 80 to 450) and a pitch (0 to 99)."""
     return [
         Line(f"{split}-{number:04}", text, str(random.choice(voices)),
