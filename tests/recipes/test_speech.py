@@ -1,0 +1,194 @@
+"""The speech recipe: its models, what it prunes of them, and its program, also on real speech."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl.testing import flagsaver
+from paths import PATH, arrays, fresh, keras, seed
+from programs_of_recipes import EXAMPLES, result_of, run, table_of
+
+pytest.importorskip("soundfile", reason="needs soundfile: make recipes")
+pytest.importorskip("jiwer", reason="needs jiwer: make recipes")
+
+import speech
+
+import keras_dsd as dsd
+from recipes import speech_data, speech_models, transcribing
+from recipes.running import MissingData
+
+SPEECH = EXAMPLES / "speech.py"
+NUM_BINS, WIDTH, LENGTHS = 9, 8, np.array([30, 19])
+MODELS = {
+    "deepspeech": (speech_models.deepspeech, {"stride": 3, "context": 2}),
+    "deepspeech2": (speech_models.deepspeech2, {"stride": 2, "num_recurrent": 2}),
+}
+
+
+@pytest.fixture(params=MODELS)
+def name(request):
+    return request.param
+
+
+def build(name):
+    fresh()
+    seed(0)
+    make, options = MODELS[name]
+    return make(num_bins=NUM_BINS, width=WIDTH, **options)
+
+
+def spectrograms(num_frames):
+    """Two utterances, of 30 and of 19 frames, padded to `num_frames`."""
+    random = np.random.default_rng(1)
+    padded = np.zeros((2, num_frames, NUM_BINS), "float32")
+    for row, length in zip(padded, LENGTHS, strict=True):
+        row[:length] = random.normal(size=(length, NUM_BINS))
+    return padded
+
+
+def to_numpy(tensor):
+    return np.array(keras.ops.convert_to_numpy(tensor) if PATH == "keras" else tensor)
+
+
+def test_padding_changes_nothing(name):
+    model, stride = build(name), MODELS[name][1]["stride"]
+    packed = np.column_stack([-(-LENGTHS // stride), [2, 3], [[1, 1, 9], [3, 4, 5]]])
+    found, began_with = [], arrays(model)
+    for padded_to in (30, 43):
+        model.set_weights(began_with)  # averages move in training
+        x = spectrograms(padded_to)
+        for logits in (model(x, training=False), model(x, training=True)):
+            assert logits.shape == (2, -(-padded_to // stride), len(transcribing.LETTERS) + 1)
+            found.append(to_numpy(transcribing.ctc_loss(packed.astype("int32"), logits)))
+        found += arrays(model)
+    half = len(found) // 2
+    for ours, theirs in zip(found[:half], found[half:], strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-6)
+
+
+def test_an_utterance_is_heard_alone_as_in_a_batch(name):
+    model = build(name)
+    together = to_numpy(model(spectrograms(40), training=False))[1]
+    alone = to_numpy(model(spectrograms(40)[1:, : LENGTHS[1]], training=False))[0]
+    np.testing.assert_allclose(together[: len(alone)], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_pruned(name):
+    model = dsd.apply(build(name), sparsity=dict.fromkeys(speech.PRUNE, 0.5))
+    report = dsd.report(model)
+    matrices = [row.shape for row in report.skipped if len(row.shape) > 1]
+    w, classes = WIDTH, len(transcribing.LETTERS) + 1
+    if name == "deepspeech":
+        assert [row.shape for row in report.weights] == [(5, NUM_BINS, w)] + 7 * [(w, w)]
+        assert matrices == [(w, classes)]
+    else:
+        first = 32 * 3  # channels by what 9 bins become in two steps of 2
+        one_way = [(first, w), (w, w)]
+        assert [row.shape for row in report.weights] == [*one_way, *one_way] + 5 * [(w, w)]
+        assert matrices == [(11, 41, 1, 32), (11, 21, 32, 32), (w, classes)]
+
+
+def test_files_load(name, tmp_path):
+    model = build(name)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    x = spectrograms(30)
+    assert np.array_equal(to_numpy(loaded(x)), to_numpy(model(x)))
+
+
+@pytest.fixture
+def parse():
+    with flagsaver.flagsaver():
+        yield lambda *given: speech.FLAGS(["speech.py", *given])
+
+
+def test_no_data(parse, tmp_path):
+    parse(f"--data={tmp_path}")
+    with pytest.raises(MissingData, match=r"(?s)a manifest train.jsonl.*layout.*LDC93S6A"):
+        speech.main()
+
+
+def test_utterances_that_are_too_short(parse, capsys):
+    parse("--data=x", "--batch_size=2")
+    letters = transcribing.encode("aab")
+    utterances = [speech_data.Utterance("", letters, frames) for frames in (7, 6, 8)]
+    assert speech.long_enough(utterances, "train") == [utterances[0], utterances[2]]
+    assert "train.jsonl: 1 of 3 utterances have fewer frames" in capsys.readouterr().out
+    with pytest.raises(MissingData, match="Expected 2 utterances at least.*Received: 1 in"):
+        speech.long_enough(utterances[:2], "train")
+
+
+class Says:
+    """A model that says what it is told, letter by letter."""
+
+    def predict_on_batch(self, spectrograms):
+        return np.eye(transcribing.BLANK + 1)[spectrograms[..., 0].astype(int)]
+
+
+def test_errors_are_measured_on_each_test(parse):
+    parse("--data=x", "--test=eval92,dev93", "--decoder=beam")
+    said = np.array([[*transcribing.encode("ab"), transcribing.BLANK]] * 2)[..., None]
+    number, spoken = [3, 3], [transcribing.encode("ab"), transcribing.encode("cb")]
+    packed = np.column_stack([number, [2, 2], spoken]).astype("int32")
+    tests = {
+        "eval92": tf.data.Dataset.from_tensors((said[:1], packed[:1])).repeat(3),
+        "dev93": tf.data.Dataset.from_tensors((said, packed)),
+    }
+    assert speech.evaluate(Says(), tests) == {
+        "WER of eval92": 0, "CER of eval92": 0, "WER of dev93": 50, "CER of dev93": 25
+    }  # fmt: skip
+
+
+FULL = {"deepspeech": (8_020_685, 7_990_136), "deepspeech2": (66_711_197, 66_369_280)}
+
+
+@pytest.mark.slow
+def test_full_size(name, tmp_path):
+    steps = [f"--{part}=1" for part in ("dense", "sparse", "redense", "sparse2", "redense2")]
+    flags = ["--data=fake", *steps, "--batch_size=2", "--steps_per_epoch=1"]
+    said = run(SPEECH, tmp_path, f"--model={name}", *flags)
+    assert all(line.startswith("FAKE DATA: ") for line in said.splitlines())
+    result = result_of(tmp_path)
+    assert (result["parameters"], result["to_prune"]) == FULL[name]
+    shares = {part: found["sparsity"] for part, found in result["parts"].items()}
+    assert (shares["sparse"], shares["sparse 2"]) == (0.5, 0.25)
+    assert max(shares["dense"], shares["re-dense"], shares["re-dense 2"]) < 0.2
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Commands that espeak-ng spoke."""
+    if not shutil.which("espeak-ng"):
+        pytest.skip("needs espeak-ng: make recipes")
+    folder = tmp_path_factory.mktemp("spoken")
+    subprocess.run([sys.executable, EXAMPLES / "small_data" / "speech.py", folder], check=True)
+    return folder
+
+
+@pytest.mark.slow
+def test_small_training(data, tmp_path):
+    flags = ["--model=deepspeech", "--size=small", f"--data={data}"]
+    for arm in ("dense", "llr", "dsd"):
+        run(SPEECH, tmp_path, *flags, f"--arm={arm}")
+        parts = result_of(tmp_path, arm)["parts"]
+        assert parts["re-dense 2"]["metrics"]["WER"] < 20
+        assert parts["re-dense 2"]["metrics"]["CER"] < 10
+    shares = [round(part["sparsity"], 4) for part in parts.values()]
+    assert (shares[1], shares[3]) == (0.5, 0.25)
+    rows = table_of(tmp_path)
+    assert rows["DSD"]["WER"]["0"] == parts["re-dense 2"]["metrics"]["WER"]
+    assert {"Baseline", "LLR", "Dense"} < set(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PATH == "tf_keras", reason="has one backend")
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends(name, backend, tmp_path):
+    pytest.importorskip(backend)
+    steps = ["--dense=1", "--sparse=1", "--redense=1", "--sparse2=0", "--redense2=0"]
+    flags = ["--size=small", "--data=fake", "--batch_size=2", "--steps_per_epoch=2", *steps]
+    run(SPEECH, tmp_path, f"--model={name}", *flags, KERAS_BACKEND=backend)
+    assert result_of(tmp_path)["parts"]["sparse"]["sparsity"] == 0.5
