@@ -45,7 +45,7 @@ DEFAULTS = {
 SMALL = {
     **DEFAULTS, "batch_size": 16, "learning_rate": 1e-3, "optimizer": "adam", "clip_norm": 1.0,
     "bands": 24, "stride": 3, "cache": True,
-    "dense": "8", "sparse": "4", "redense": "3@0.3", "sparse2": "3@0.3", "redense2": "3@0.1",
+    "dense": "7", "sparse": "3", "redense": "2@0.3", "sparse2": "2@0.3", "redense2": "2@0.1",
 }  # fmt: skip
 # The widths of "full" are chosen so that there are about as many parameters as the DSD paper says:
 # 8 million and 67 million.
@@ -76,7 +76,9 @@ def compile_it(model: Any) -> None:
         optimizer = keras.optimizers.Adam(rate, global_clipnorm=clip)
     else:
         optimizer = keras.optimizers.SGD(rate, FLAGS.momentum, nesterov=True, global_clipnorm=clip)
-    model.compile(optimizer, transcribing.ctc_loss)
+    # XLA would compile a step for each length; on JAX it has to.
+    jit_compile = "auto" if keras.backend.backend() == "jax" else False
+    model.compile(optimizer, transcribing.ctc_loss, jit_compile=jit_compile)
 
 
 def read_split(name: str, for_loss: bool = False) -> speech_batches.Split:

@@ -56,13 +56,15 @@ def ctc_loss(packed: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     cast = tf.cast if IS_LEGACY else keras.ops.cast  # Keras may have made floats of them
     packed = cast(packed, "int32")
     num_frames, num_letters, letters = packed[:, 0], packed[:, 1], packed[:, 2:]
-    if keras.backend.backend() == "tensorflow":
-        # Ragged labels, not dense ones as keras.ops has it, take a kernel ten times as fast.
-        ragged = tf.RaggedTensor.from_tensor(letters, num_letters)
-        return tf.nn.ctc_loss(
-            ragged.to_sparse(), logits, None, num_frames, logits_time_major=False, blank_index=BLANK
-        )
-    return keras.ops.ctc_loss(letters, logits, num_letters, num_frames, mask_index=BLANK)
+    if keras.backend.backend() != "tensorflow":
+        return keras.ops.ctc_loss(letters, logits, num_letters, num_frames, mask_index=BLANK)
+    if not tf.config.list_physical_devices("GPU"):
+        # A processor's kernel of its own, ten times as fast. On a GPU sparse labels would mean
+        # cuDNN's, which does not take texts of any length.
+        letters, num_letters = tf.RaggedTensor.from_tensor(letters, num_letters).to_sparse(), None
+    return tf.nn.ctc_loss(
+        letters, logits, num_letters, num_frames, logits_time_major=False, blank_index=BLANK
+    )
 
 
 def transcribe(logits: npt.ArrayLike, num_frames: npt.ArrayLike, beam_width: int = 0) -> list[str]:

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from paths import keras
 from scipy.special import log_softmax, logsumexp
 
@@ -63,7 +64,9 @@ def test_frames_that_a_text_takes(text, frames):
     assert transcribing.frames_needed(transcribing.encode(text)) == frames
 
 
-def test_loss_is_that_of_all_alignments():
+@pytest.mark.parametrize("devices", [[], ["GPU"]])
+def test_loss_is_that_of_all_alignments(devices, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: devices)
     texts, num_frames = ["ab", "aab", "b", "aa"], [5, 5, 3, 4]
     logits = logits_of(4, 5)
     expected = [
