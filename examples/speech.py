@@ -137,7 +137,7 @@ def evaluate(model: Any, tests: dict[str, tf.data.Dataset]) -> dict[str, float]:
             packed,
         ) in batches.as_numpy_iterator():  # JAX takes no tensors of TensorFlow's
             num_frames, texts = transcribing.unpack(packed)
-            logits = model.predict_on_batch(spectrograms)
+            logits = model.predict(spectrograms, FLAGS.batch_size, verbose=0)
             heard += transcribing.transcribe(logits, num_frames, beam_width)
             spoken += texts
         for rate, value in transcribing.error_rates(spoken, heard).items():

@@ -124,7 +124,7 @@ def test_utterances_that_are_too_short(parse, capsys):
 class Says:
     """A model that says what it is told, letter by letter."""
 
-    def predict_on_batch(self, spectrograms):
+    def predict(self, spectrograms, *args, **options):
         return np.eye(transcribing.BLANK + 1)[spectrograms[..., 0].astype(int)]
 
 
@@ -183,12 +183,32 @@ def test_small_training(data, tmp_path):
     assert {"Baseline", "LLR", "Dense"} < set(rows)
 
 
+SHORT = ["--dense=1", "--sparse=1", "--redense=1", "--sparse2=0", "--redense2=0"]
+SHORT += ["--data=fake", "--size=small", "--batch_size=2", "--steps_per_epoch=2"]
+TWO_DEVICES = """
+import speech
+import tensorflow as tf
+from recipes import running
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+running.main(speech.main)
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_and_mixed_precision(name, tmp_path):
+    program = tmp_path / "two_devices.py"
+    program.write_text(TWO_DEVICES)
+    flags = [f"--model={name}", *SHORT, "--mixed_precision=mixed_bfloat16"]
+    said = run(program, tmp_path, *flags, KERAS_BACKEND="tensorflow")
+    assert "Training on 2 devices." in said
+    assert result_of(tmp_path)["parts"]["sparse"]["sparsity"] == 0.5
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(PATH == "tf_keras", reason="has one backend")
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_other_backends(name, backend, tmp_path):
     pytest.importorskip(backend)
-    steps = ["--dense=1", "--sparse=1", "--redense=1", "--sparse2=0", "--redense2=0"]
-    flags = ["--size=small", "--data=fake", "--batch_size=2", "--steps_per_epoch=2", *steps]
-    run(SPEECH, tmp_path, f"--model={name}", *flags, KERAS_BACKEND=backend)
+    run(SPEECH, tmp_path, f"--model={name}", *SHORT, KERAS_BACKEND=backend)
     assert result_of(tmp_path)["parts"]["sparse"]["sparsity"] == 0.5
