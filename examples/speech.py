@@ -27,7 +27,7 @@ flags.DEFINE_integer("bands", 0, "Mel bands of the spectrogram; 0: all 161 frequ
 flags.DEFINE_integer("stride", 2, "Frames of 10 ms from one that is looked at to the next.", 1)
 flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "SGD has Nesterov's momentum.")
 flags.DEFINE_float("momentum", 0.99, "Of SGD.", 0, 1)
-flags.DEFINE_float("clip_norm", 400.0, "Longest gradient, all weights' together.", 0)
+flags.DEFINE_float("clip_norm", 400.0, "Longest gradient, of all weights together; 0: any.", 0)
 flags.DEFINE_enum("decoder", "greedy", ["greedy", "beam"], "How letters are found for error rates.")
 flags.DEFINE_integer("beam_width", 100, "Beginnings that the beam search keeps.", 1)
 flags.DEFINE_list("test", ["test"], "Manifests to measure error rates on, such as eval92,dev93.")
@@ -132,10 +132,8 @@ def evaluate(model: Any, tests: dict[str, tf.data.Dataset]) -> dict[str, float]:
     for name, batches in tests.items():
         spoken: list[str] = []
         heard: list[str] = []
-        for (
-            spectrograms,
-            packed,
-        ) in batches.as_numpy_iterator():  # JAX takes no tensors of TensorFlow's
+        # JAX takes no tensors of TensorFlow's.
+        for spectrograms, packed in batches.as_numpy_iterator():
             num_frames, texts = transcribing.unpack(packed)
             logits = model.predict(spectrograms, FLAGS.batch_size, verbose=0)
             heard += transcribing.transcribe(logits, num_frames, beam_width)

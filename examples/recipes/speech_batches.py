@@ -71,9 +71,8 @@ class Split:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         packed = transcribing.pack(num_out(num_frames, self.stride), num_letters, letters)
         # Buckets may be of several sizes, so TensorFlow takes the size of a batch for unknown.
-        return tf.ensure_shape(spectrogram, [size, None, None]), tf.ensure_shape(
-            packed, [size, None]
-        )
+        spectrogram = tf.ensure_shape(spectrogram, [size, None, None])
+        return spectrogram, tf.ensure_shape(packed, [size, None])
 
 
 def _with_lengths(spectrogram: tf.Tensor, letters: tf.Tensor) -> tuple[tf.Tensor, ...]:
