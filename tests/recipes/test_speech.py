@@ -1,5 +1,6 @@
 """The speech recipe: its models, what it prunes of them, and its program, also on real speech."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -14,10 +15,11 @@ from programs_of_recipes import EXAMPLES, result_of, run, table_of
 pytest.importorskip("soundfile", reason="needs soundfile: make recipes")
 pytest.importorskip("jiwer", reason="needs jiwer: make recipes")
 
+import soundfile
 import speech
 
 import keras_dsd as dsd
-from recipes import speech_data, speech_models, transcribing
+from recipes import speech_models, transcribing
 from recipes.running import MissingData
 
 SPEECH = EXAMPLES / "speech.py"
@@ -111,35 +113,53 @@ def test_no_data(parse, tmp_path):
         speech.main()
 
 
-def test_utterances_that_are_too_short(parse, capsys):
-    parse("--data=x", "--batch_size=2")
-    letters = transcribing.encode("aab")
-    utterances = [speech_data.Utterance("", letters, frames) for frames in (7, 6, 8)]
-    assert speech.long_enough(utterances, "train") == [utterances[0], utterances[2]]
+def test_utterances_that_are_too_short(parse, tmp_path, capsys):
+    lines = ""
+    for name, num_frames in {"a": 7, "b": 6, "c": 8}.items():
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(320 + 160 * (num_frames - 1)), 16000)
+        lines += json.dumps({"audio_filepath": f"{name}.wav", "text": "aab"}) + "\n"
+    (tmp_path / "train.jsonl").write_text(lines)
+    parse(f"--data={tmp_path}", "--batch_size=2")
+    assert speech.read_split("train", for_loss=True).num_frames == [7, 8]
     assert "train.jsonl: 1 of 3 utterances have fewer frames" in capsys.readouterr().out
-    with pytest.raises(MissingData, match="Expected 2 utterances at least.*Received: 1 in"):
-        speech.long_enough(utterances[:2], "train")
+    assert speech.read_split("train").num_frames == [7, 6, 8]
+    parse("--batch_size=3")
+    with pytest.raises(MissingData, match="Expected 3 utterances at least.*Received: 2 in"):
+        speech.read_split("train", for_loss=True)
 
 
 class Says:
-    """A model that says what it is told, letter by letter."""
+    """A model that says what it is given, letter by letter, with 0.6 where the other is a."""
 
     def predict(self, spectrograms, *args, **options):
-        return np.eye(transcribing.BLANK + 1)[spectrograms[..., 0].astype(int)]
+        likely = np.eye(transcribing.BLANK + 1)[spectrograms[..., 0].astype(int)]
+        return np.log(0.6 * likely + 0.4 * np.eye(transcribing.BLANK + 1)[A] + 1e-9)
+
+
+A, B = transcribing.encode("ab")
+
+
+def batch_of(said, spoken):
+    packed = [[len(said), len(text), *transcribing.encode(text)] for text in spoken]
+    x = np.array([said] * len(spoken), "float32")[..., None]
+    return tf.data.Dataset.from_tensors((x, np.array(packed, "int32")))
 
 
 def test_errors_are_measured_on_each_test(parse):
-    parse("--data=x", "--test=eval92,dev93", "--decoder=beam")
-    said = np.array([[*transcribing.encode("ab"), transcribing.BLANK]] * 2)[..., None]
-    number, spoken = [3, 3], [transcribing.encode("ab"), transcribing.encode("cb")]
-    packed = np.column_stack([number, [2, 2], spoken]).astype("int32")
-    tests = {
-        "eval92": tf.data.Dataset.from_tensors((said[:1], packed[:1])).repeat(3),
-        "dev93": tf.data.Dataset.from_tensors((said, packed)),
-    }
+    parse("--data=x", "--test=eval92,dev93")
+    said = [A, B, transcribing.BLANK]
+    tests = {"eval92": batch_of(said, ["ab"]).repeat(3), "dev93": batch_of(said, ["ab", "cb"])}
     assert speech.evaluate(Says(), tests) == {
         "WER of eval92": 0, "CER of eval92": 0, "WER of dev93": 50, "CER of dev93": 25
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("decoder", "rate"), [("greedy", 100), ("beam", 0)])
+def test_the_decoder_is_as_asked_for(parse, decoder, rate):
+    parse("--data=x", f"--decoder={decoder}")
+    # Twice blank is the likeliest alignment, yet a alone has three that are 0.64 together.
+    tests = {"test": batch_of([transcribing.BLANK] * 2, ["a"])}
+    assert speech.evaluate(Says(), tests) == {"WER": rate, "CER": rate}
 
 
 FULL = {"deepspeech": (8_020_685, 7_990_136), "deepspeech2": (66_711_197, 66_369_280)}
