@@ -9,7 +9,7 @@ recipes/image_data.py says how ImageNet has to lie in the folder; `--data=fake` 
 
 from absl import flags
 
-from recipes import image_data, image_models, image_pixels, running
+from recipes import image_data, image_errors, image_models, image_pixels, running
 from recipes.chosen_keras import keras
 
 FLAGS = flags.FLAGS
@@ -49,19 +49,10 @@ MODES = dict.fromkeys(DEFAULTS, "caffe") | {"resnet18": "torch"}
 
 
 def compile_model(model):
-    classes = model.output_shape[-1]
-    top5 = keras.metrics.SparseTopKCategoricalAccuracy(min(5, classes), name="top5")
     model.compile(
-        keras.optimizers.SGD(FLAGS.learning_rate, momentum=0.9),
-        keras.losses.SparseCategoricalCrossentropy(), metrics=["accuracy", top5],
+        keras.optimizers.SGD(FLAGS.learning_rate, momentum=0.9), "sparse_categorical_crossentropy",
+        metrics=image_errors.metrics(model.output_shape[-1]),
     )  # fmt: skip
-
-
-def errors(model, validation):
-    """Returns the share of images whose class is not the first, or not among the first five."""
-    measured = model.evaluate(validation, verbose=0, return_dict=True)
-    names = {"top-1 error": "accuracy", "top-5 error": "top5"}
-    return {error: 100 * (1 - measured[accuracy]) for error, accuracy in names.items()}
 
 
 def train():
@@ -82,7 +73,7 @@ def train():
         ),
         compile=compile_model,
         train_batches=lambda seed: pixels.train_batches(images.train(seed), seed, FLAGS.batch_size),
-        evaluate=lambda model: errors(model, validation),
+        evaluate=lambda model: image_errors.errors(model, validation),
         better={"top-1 error": "min", "top-5 error": "min"},
         validation=validation,
     ))  # fmt: skip

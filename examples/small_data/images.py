@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits, load_sample_image
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("layout", "both", ["both", "folders", "tfrecords"], "What to write.")
-flags.DEFINE_integer("train", 80, "Training images of each class.", 1, 120)
+flags.DEFINE_integer("train", 120, "Training images of each class.", 1, 120)
 flags.DEFINE_integer("validation", 50, "Validation images of each class.", 1, 50)
 
 BORDER = 400  # the photographs' column that parts training from validation
@@ -106,8 +106,7 @@ def main(argv: list[str]) -> None:
             if folder.exists():
                 raise app.UsageError(f"Expected a new folder. Received: {folder}. Remove it first.")
             write(folder)
-            flag = " --num_classes=12" * (layout == "tfrecords")
-            print(f"python examples/imagenet.py --data={folder}{flag}")
+            print(f"Wrote {folder}: give it as --data, and images.flags as --flagfile.")
 
 
 if __name__ == "__main__":

@@ -283,10 +283,7 @@ def test_full_size(tmp_path, policy):
     assert result["is_complete"]
 
 
-TRAINING = [
-    *("--dense=10", "--sparse=6", "--redense=6@0.3", "--hidden_size=128", "--dropout=0.1"),
-    *("--learning_rate=0.002", "--decay_rate=0.9", "--beam_size=5", "--verbose=0"),
-]
+TRAINING = f"--flagfile={SMALL_DATA.with_suffix('.flags')}"
 
 
 @pytest.mark.slow
@@ -294,7 +291,7 @@ def test_small_data_are_learned(tmp_path):
     data = drawn(tmp_path / "data")
     work = tmp_path / "work"
     for arm in ("dsd", "llr", "dense"):
-        said = run(PROGRAM, work, f"--data={data}", f"--arm={arm}", *TRAINING)
+        said = run(PROGRAM, work, f"--data={data}", f"--arm={arm}", TRAINING)
     print(said)
     rows = table_of(work)
     firsts = [result_of(work, arm)["parts"]["dense"]["metrics"] for arm in ("dsd", "llr", "dense")]
