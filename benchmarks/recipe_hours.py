@@ -44,6 +44,7 @@ class System(NamedTuple):
 IMAGES = 1_281_167  # ILSVRC 2012's training set
 FRAMES = 81 * 3600 * 100  # WSJ's si284, about 81 hours, a frame each 10 ms
 SENTENCES = 30_000  # of Flickr-8K's 6,000 training images
+WORDS = 20  # the most that --data=fake has in a sentence
 SYSTEMS = {
     **{
         name: System("imagenet", [f"--model={name}"], batch_size, IMAGES)
@@ -111,33 +112,37 @@ def _default_epochs(system: System, name: str) -> int:
 
 
 def _macs(name: str) -> int:
-    """Returns in how many places each weight of the full model is used, all weights together."""
+    """Returns how often the weights of the full model are used, all together: see `count_macs`."""
     code = (
         f"import sys; sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r}); "
-        f"import recipe_hours; print(recipe_hours.count_macs(recipe_hours.model_of({name!r})))"
+        f"import recipe_hours; print(recipe_hours.count_macs({name!r}))"
     )
     return int(_run(["-c", code]))
 
 
-def model_of(name: str) -> Any:
-    """Returns a full model, by the program that trains it."""
-    import importlib
+def count_macs(name: str) -> int:
+    """Returns the multiplications of one forward pass: of an example or, of speech, of a frame."""
+    import numpy as np
 
-    program = importlib.import_module(SYSTEMS[name].program)
-    FLAGS([program.__file__, "--data=fake", *SYSTEMS[name].flags])
-    program.running.use_defaults(program.DEFAULTS.get(name, program.DEFAULTS))
-    return program.build_full()
+    from recipes import caption_models, image_models, speech_models
+    from recipes.chosen_keras import keras
 
-
-def count_macs(model: Any, frames: int = 60) -> int:
-    """Returns the multiplications of one forward pass of an example, or of one of its frames."""
+    places, frames = SYSTEMS[name].frames, 1
+    if name in ("deepspeech", "deepspeech2"):  # which look at every other frame
+        places, frames = places // 2, places
+        width = {"deepspeech": 872, "deepspeech2": 1520}[name]
+        model = getattr(speech_models, name)(num_bins=161, width=width, stride=2)
+    elif name == "neuraltalk":
+        places = WORDS
+        model = caption_models.build(np.zeros(2539, "float32"), hidden_size=512, dropout=0.5)
+    else:
+        model = image_models.build(name, 224, 1000, weight_decay=0.0)
     total = 0
     for layer in model.layers:
-        places = [side or frames for side in layer.output.shape[1:-1]]
-        kernels = [w for w in layer.weights if len(w.shape) > 1 and "embedding" not in w.path]
-        total += sum(math.prod(kernel.shape) for kernel in kernels) * math.prod(places)
-    recurrent = any(None in layer.output.shape[1:] for layer in model.layers)
-    return total // frames if recurrent else total
+        if not isinstance(layer, keras.layers.Embedding):
+            used = math.prod(side or places for side in layer.output.shape[1:-1])
+            total += used * sum(math.prod(w.shape) for w in layer.weights if len(w.shape) > 1)
+    return total // frames
 
 
 def _run(arguments: list[str]) -> str:

@@ -19,6 +19,7 @@ from recipes import caption_data, caption_features, caption_models, captioning, 
 from recipes.chosen_keras import keras
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(running)
 flags.DEFINE_integer("hidden_size", 512, "Units of the LSTM, and size of both embeddings.", 1)
 flags.DEFINE_float("dropout", 0.5, "Rate before the LSTM and after it.", 0, 1)
 flags.DEFINE_integer("word_count_threshold", 5, "How often a word occurs, to be known.", 1)

@@ -13,6 +13,7 @@ from recipes import image_data, image_errors, image_models, image_pixels, runnin
 from recipes.chosen_keras import keras
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(running)
 flags.DEFINE_enum("model", "resnet18", sorted(image_models.NETWORKS), "Which network.")
 flags.DEFINE_integer("image_size", 224, "Height and width of what it sees, in pixels.", 1)
 flags.DEFINE_integer("num_classes", 0, "0: as many as folders; of TFRecords, fake data: 1000.", 0)

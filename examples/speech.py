@@ -1,8 +1,8 @@
 """Trains DeepSpeech or Deep Speech 2 by Dense-Sparse-Dense training, as the DSD paper did.
 
-    python examples/small_data/speech.py data
-    python examples/speech.py --model=deepspeech --size=small --data=data --workdir=run
-    python examples/speech.py --model=deepspeech --size=small --data=data --workdir=run --arm=dense
+    python examples/speech.py --model=deepspeech --data=/data/wsj --workdir=runs/deepspeech
+    python examples/speech.py ... --arm=llr     (and dense: plain training), for the table
+    TF_USE_LEGACY_KERAS=1 python examples/speech.py ...     tf_keras; or KERAS_BACKEND=jax, torch
 
 --data has train.jsonl, validation.jsonl and test.jsonl; docs/recipes.md says more.
 """
@@ -18,9 +18,10 @@ from recipes import running, speech_batches, speech_data, speech_models, transcr
 from recipes.chosen_keras import keras
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(running)
 flags.DEFINE_enum("model", "deepspeech", ["deepspeech", "deepspeech2"], "What to train.")
 flags.DEFINE_enum(
-    "size", "full", ["full", "small"], "As published, or for a processor and a trial."
+    "size", "full", ["full", "small"], "Of the network: as published, or for a trial."
 )
 flags.DEFINE_integer("width", None, "Units of each layer, if not those of --size.", 1)
 flags.DEFINE_integer("bands", 0, "Mel bands of the spectrogram; 0: all 161 frequencies.", 0)
@@ -40,12 +41,6 @@ DEFAULTS = {
     "sparsity": 0.5, "sparsity2": 0.25, "batch_size": 32, "learning_rate": 3e-4,
     "dense": "40,10@0.1", "sparse": "25@0.3", "redense": "15@0.1",
     "sparse2": "15@0.1", "redense2": "15@0.03",
-}  # fmt: skip
-# What the commands of examples/small_data/speech.py were tried with.
-SMALL = {
-    **DEFAULTS, "batch_size": 16, "learning_rate": 1e-3, "optimizer": "adam", "clip_norm": 1.0,
-    "bands": 24, "stride": 3, "cache": True,
-    "dense": "7", "sparse": "3", "redense": "2@0.3", "sparse2": "2@0.3", "redense2": "2@0.1",
 }  # fmt: skip
 # The widths of "full" are chosen so that there are about as many parameters as the DSD paper says:
 # 8 million and 67 million.
@@ -148,7 +143,7 @@ def column(rate: str, test: str) -> str:
 
 
 def main() -> None:
-    running.use_defaults(SMALL if FLAGS.size == "small" else DEFAULTS)
+    running.use_defaults(DEFAULTS)
     train = read_split("train", for_loss=True)
     tests = {name: read_split(name).in_order() for name in FLAGS.test}
     running.run(running.Recipe(

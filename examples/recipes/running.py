@@ -26,7 +26,9 @@ STEPS = "Epochs of {}, each step with an optional factor of the learning rate: 3
 flags.DEFINE_string(
     "data", None, "Folder with the data; `fake`: random ones, for a smoke test.", required=True
 )
-flags.DEFINE_string("workdir", None, "Folder for all that a run writes; the arms share one.")
+flags.DEFINE_string(
+    "workdir", None, "Folder for all that a run writes; the arms share one.", required=True
+)
 flags.DEFINE_enum("arm", "dsd", arms.ARMS, "DSD; plain training; plain, at DSD's learning rates.")
 flags.DEFINE_string("dense", "10", STEPS.format("the first, dense phase"))
 flags.DEFINE_string("sparse", "10", STEPS.format("the sparse phase"))

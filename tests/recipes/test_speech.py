@@ -190,7 +190,7 @@ def data(tmp_path_factory):
 
 @pytest.mark.slow
 def test_small_training(data, tmp_path):
-    flags = ["--model=deepspeech", "--size=small", f"--data={data}"]
+    flags = [f"--flagfile={EXAMPLES / 'small_data' / 'speech.flags'}", f"--data={data}"]
     for arm in ("dense", "llr", "dsd"):
         run(SPEECH, tmp_path, *flags, f"--arm={arm}")
         parts = result_of(tmp_path, arm)["parts"]

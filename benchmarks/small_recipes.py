@@ -1,0 +1,65 @@
+"""Trains each recipe on small real data, every arm and several seeds, and prints their tables.
+
+The data are those that examples/small_data writes: digits and parts of photographs, commands that
+espeak-ng speaks, drawn scenes with sentences of a grammar. The tables in docs/recipes.md are what
+this prints.
+
+    python benchmarks/small_recipes.py --seeds=3 --workdir=runs/small
+
+It goes on where it was stopped, and with more seeds adds to those that are there.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+from absl import app, flags
+
+EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("seeds", 3, "How many seeds, counted from 0.", 1)
+flags.DEFINE_string("workdir", "runs/small", "Folder for data and runs.")
+flags.DEFINE_list("only", [], "Some of imagenet, speech, caption; none: all.")
+# The program, what writes its data and holds its flags, and where in the data the recipe's are.
+RECIPES = {
+    "imagenet": ("images", "tfrecords"),
+    "speech": ("speech", ""),
+    "caption": ("captions", ""),
+}
+
+
+def run(*command: object) -> None:
+    """Runs a program of the examples; shows what it prints only if it fails."""
+    path = os.pathsep.join(map(str, (EXAMPLES.parent, EXAMPLES)))
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        sys.exit(done.stdout[-5000:])
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    for name in FLAGS.only or RECIPES:
+        small, place = RECIPES[name]
+        folder = pathlib.Path(FLAGS.workdir, name)
+        if not (folder / "data").exists():
+            run(EXAMPLES / "small_data" / f"{small}.py", folder / "data-being-written")
+            (folder / "data-being-written").rename(folder / "data")
+        begun = time.monotonic()
+        for seed in range(FLAGS.seeds):
+            for arm in ("dsd", "llr", "dense"):
+                run(
+                    EXAMPLES / f"{name}.py", f"--data={folder / 'data' / place}",
+                    f"--flagfile={EXAMPLES / 'small_data' / f'{small}.flags'}",
+                    f"--workdir={folder / 'runs'}", f"--arm={arm}", f"--seed={seed}",
+                )  # fmt: skip
+        print((folder / "runs" / "results.md").read_text())
+        print(f"Took {(time.monotonic() - begun) / 60:.1f} minutes.\n", flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)
