@@ -44,7 +44,7 @@ class System(NamedTuple):
 IMAGES = 1_281_167  # ILSVRC 2012's training set
 FRAMES = 81 * 3600 * 100  # WSJ's si284, about 81 hours, a frame each 10 ms
 SENTENCES = 30_000  # of Flickr-8K's 6,000 training images
-WORDS = 20  # the most that --data=fake has in a sentence
+WORDS = 21  # that --data=fake has in a sentence, and its end
 SYSTEMS = {
     **{
         name: System("imagenet", [f"--model={name}"], batch_size, IMAGES)

@@ -183,10 +183,10 @@ def pairs_of(images: Sequence[Image], vocabulary: Sequence[str], length: int) ->
 
 
 def fake(words: int, seed: int = 0) -> Captions:
-    """Returns random features, and sentences of a vocabulary of so many words, each five times."""
+    """Returns random features, and sentences of 20 words, of a vocabulary with each five times."""
     random = np.random.default_rng(seed)
     stream = random.permutation(np.repeat(np.arange(words), 5))
-    sentences = [[f"word{n}" for n in part] for part in np.array_split(stream, -(-words // 2))]
+    sentences = [[f"word{n}" for n in part] for part in np.array_split(stream, words // 4)]
     images = [
         Image(number, f"{number}.jpg", sentences[start : start + 5])
         for number, start in enumerate(range(0, len(sentences), 5))

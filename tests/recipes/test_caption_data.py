@@ -152,4 +152,5 @@ def test_fake_data_are_of_full_size():
     assert len(caption_data.vocabulary_of(data.train, 5)[0]) == 2539
     assert data.features.shape == (len(data.train), 4096)
     assert {len(image.sentences) for image in data.test} == {5}
+    assert {len(sentence) for image in data.test for sentence in image.sentences} <= {20, 21}
     caption_data.check_features(None, data.features, data.train)
