@@ -104,8 +104,6 @@ def evaluator(data: caption_data.Captions, vocabulary: list[str]):
 
 def train() -> None:
     running.use_defaults(DEFAULTS)
-    # Sums in an order of their own would part the arms in their first, dense phase.
-    tf.config.experimental.enable_op_determinism()
     data = read_data()
     vocabulary, bias = caption_data.vocabulary_of(data.train, FLAGS.word_count_threshold)
     length = caption_data.longest(data.train)

@@ -46,6 +46,8 @@ flags.DEFINE_enum("mixed_precision", "", ["", "mixed_float16", "mixed_bfloat16"]
                   "Keras's policy; none: float32.")  # fmt: skip
 flags.DEFINE_string("initial_weights", None, "A file to start from; with --dense=0 no more.")
 flags.DEFINE_integer("steps_per_epoch", 0, "Batches an epoch ends after; 0: when all were seen.", 0)
+flags.DEFINE_bool("deterministic", False, "Sums in one order, on TensorFlow, at the cost of time: "
+                  "arms then begin alike, and what goes on ends alike, to the bit.")  # fmt: skip
 flags.DEFINE_enum("verbose", "2", ["0", "1", "2"], "What fit prints: nothing, a bar, a line.")
 _WHERE = ("arm", "seed", "workdir", "verbose")
 _STEPS = ("dense", "sparse", "redense", "sparse2", "redense2")
@@ -145,6 +147,8 @@ def _train(
     )
     if FLAGS.mixed_precision:
         keras.mixed_precision.set_global_policy(FLAGS.mixed_precision)
+    if FLAGS.deterministic:
+        tf.config.experimental.enable_op_determinism()
     strategy = _strategy()
     with strategy.scope() if strategy else contextlib.nullcontext():
         # Not 0: beside a seed of TensorFlow's that is 0, tf.data takes no tensor for one.

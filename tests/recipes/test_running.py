@@ -13,7 +13,14 @@ from programs_of_recipes import result_of, run, start, table_of
 TOY = toy_recipe.__file__
 pytestmark = pytest.mark.slow
 
-PHASES = ["--data=digits", "--dense=2", "--sparse=2", "--redense=2@0.1", "--verbose=0"]
+PHASES = [
+    "--data=digits",
+    "--deterministic",
+    "--dense=2",
+    "--sparse=2",
+    "--redense=2@0.1",
+    "--verbose=0",
+]
 
 
 @pytest.fixture(scope="module")
