@@ -78,6 +78,16 @@ def test_an_utterance_is_heard_alone_as_in_a_batch(name):
     np.testing.assert_allclose(together[: len(alone)], alone, rtol=1e-4, atol=1e-5)
 
 
+def test_loss_of_a_batch_is_the_mean_of_its_utterances(name):
+    model = build(name)
+    num_frames = -(-LENGTHS // MODELS[name][1]["stride"])
+    packed = np.column_stack([num_frames, [2, 3], [[1, 1, 9], [3, 4, 5]]]).astype("int32")
+    losses = to_numpy(transcribing.ctc_loss(packed, model(spectrograms(40), training=False)))
+    model.compile(loss=transcribing.ctc_loss, run_eagerly=True)
+    found = model.test_on_batch(spectrograms(40), packed)
+    assert float(found) == pytest.approx(losses.mean(), rel=1e-5)
+
+
 def test_what_is_pruned(name):
     model = dsd.apply(build(name), sparsity=dict.fromkeys(speech.PRUNE, 0.5))
     report = dsd.report(model)
