@@ -4,14 +4,10 @@ import contextlib
 import dataclasses
 import io
 import json
-import os
 import pathlib
-import statistics
 import sys
-import threading
-import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -20,6 +16,9 @@ from absl import app, flags, logging
 import keras_dsd as dsd
 from recipes import arms, results
 from recipes.chosen_keras import IS_LEGACY, keras
+from recipes.epochs import Epoch, every_epoch, number_of
+from recipes.marked_lines import marked_lines
+from recipes.part_ends import PartEnds
 
 FLAGS = flags.FLAGS
 STEPS = "Epochs of {}, each step with an optional factor of the learning rate: 30,30@0.1; 0: none."
@@ -109,7 +108,7 @@ def main(train: Callable[[], None]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"Expected flags alone. Received: {argv[1:]}.")
         logging.set_verbosity(logging.WARNING)  # TensorFlow tells of every file that it writes
-        with _marked_lines("FAKE DATA: ") if is_fake() else contextlib.nullcontext():
+        with marked_lines("FAKE DATA: ") if is_fake() else contextlib.nullcontext():
             try:
                 train()
             except ValueError as error:
@@ -127,7 +126,7 @@ def run(recipe: Recipe) -> None:
     parts = _parts()
     folder = pathlib.Path(FLAGS.workdir, f"seed-{FLAGS.seed}", FLAGS.arm)
     if recipe.validation is not None:
-        _number_of(recipe.validation)
+        number_of(recipe.validation)
     record = results.Record(folder / "results.json", {"recipe": recipe.name, **_settings()})
     if not record.result["is_complete"]:
         _train(recipe, parts, folder, record)
@@ -172,93 +171,12 @@ def _train(
     # The end of a part is on record before the backup has its last epoch behind it.
     ends = PartEnds(parts, recipe.evaluate, record)
     model.fit(
-        _every_epoch(recipe.train_batches, epoch), validation_data=recipe.validation,
-        epochs=schedule.timeline.epochs, verbose=int(FLAGS.verbose), shuffle=False,
-        callbacks=[epoch, ends, backup, schedule, *_logs(folder)],
+        every_epoch(recipe.train_batches, epoch, FLAGS.seed, FLAGS.steps_per_epoch),
+        validation_data=recipe.validation, epochs=schedule.timeline.epochs, shuffle=False,
+        verbose=int(FLAGS.verbose), callbacks=[epoch, ends, backup, schedule, *_logs(folder)],
     )  # fmt: skip
     _export(dsd.strip(model), folder)
     record.set(is_complete=True)
-
-
-class Epoch(keras.callbacks.Callback):
-    """Knows which epoch trains."""
-
-    number = 0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Comes before the epoch's first batch is read."""
-        self.number = epoch
-
-
-class PartEnds(keras.callbacks.Callback):
-    """Evaluates the model as each part of a run ends, and keeps what came of it."""
-
-    def __init__(
-        self,
-        parts: list[arms.Part],
-        evaluate: Callable[[Any], dict[str, float]],
-        record: results.Record,
-    ) -> None:
-        super().__init__()
-        self._name = dict(zip(arms.ends_of(parts), [part.name for part in parts], strict=True))
-        self._evaluate = evaluate
-        self._record = record
-        self._seconds: list[float] = []
-        self._last = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """The time to an epoch's first batch is not that of a step."""
-        self._last = 0.0
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Takes the time since the batch before."""
-        now = time.perf_counter()
-        if self._last:
-            self._seconds.append(now - self._last)
-        self._last = now
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Evaluates where a part ends: with masks in force, if it is a sparse one."""
-        name = self._name.get(epoch + 1)
-        if name is None:
-            return
-        metrics = self._evaluate(self.model)
-        sparsity = dsd.report(self.model).sparsity
-        seconds = statistics.median(self._seconds) if self._seconds else None
-        self._record.end_part(
-            name, epoch=epoch + 1, sparsity=sparsity, metrics=metrics, seconds_a_step=seconds
-        )
-        self._seconds = []
-        shown = ", ".join(f"{key} {value:.2f} %" for key, value in metrics.items())
-        print(f"End of the {name} part, epoch {epoch + 1}: {shown}; {sparsity:.2%} zeros")
-
-
-def _every_epoch(batches: Callable[[tf.Tensor], tf.data.Dataset], epoch: Epoch) -> tf.data.Dataset:
-    """Returns a dataset that is another epoch's each time that it is gone through."""
-    base, most = FLAGS.seed * 1_000_003, FLAGS.steps_per_epoch or -1
-
-    def batches_of(_: tf.Tensor) -> tf.data.Dataset:
-        seed = tf.numpy_function(lambda: base + epoch.number, [], tf.int64, stateful=True)
-        return batches(tf.ensure_shape(seed, ())).take(most)
-
-    every = tf.data.Dataset.range(1).flat_map(batches_of)
-    number = _number_of(batches(tf.constant(0, tf.int64)).take(most))
-    return every.apply(tf.data.experimental.assert_cardinality(number)).prefetch(tf.data.AUTOTUNE)
-
-
-def _number_of(batches: tf.data.Dataset) -> int:
-    """Returns how many batches there are.
-
-    Of data whose end it does not foresee, Keras 3 on TensorFlow begins one step more: it counts in
-    the optimizer's iterations, and weights decay in it.
-    """
-    number = int(batches.cardinality())
-    if number <= 0:
-        raise ValueError(
-            f"Expected a known number of batches, at least one. Received: cardinality={number}. "
-            f"Apply tf.data.experimental.assert_cardinality to what counts them."
-        )
-    return number
 
 
 def _parts() -> list[arms.Part]:
@@ -323,29 +241,3 @@ def _export(model: Any, folder: pathlib.Path) -> None:
         with contextlib.redirect_stdout(io.StringIO()):  # a page of endpoints and captures
             model.export(folder / "saved_model", **options)
         print(f"Exported it as {folder / 'saved_model'}")
-
-
-@contextlib.contextmanager
-def _marked_lines(mark: str) -> Iterator[None]:
-    """Has `mark` before every line that this process prints, be it in Python or in C++."""
-    source, sink = os.pipe()
-    kept = [os.dup(1), os.dup(2)]
-    os.dup2(sink, 1)
-    os.dup2(sink, 2)
-    os.close(sink)
-
-    def copy() -> None:
-        with os.fdopen(source, "rb") as lines:
-            for line in lines:
-                os.write(kept[0], mark.encode() + line)
-
-    thread = threading.Thread(target=copy)
-    thread.start()
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.dup2(kept[0], 1)
-        os.dup2(kept[1], 2)
-        thread.join()

@@ -2,26 +2,20 @@
 
 import pytest
 import tensorflow as tf
-from absl import flags
 
-from recipes import running
-
-FLAGS = flags.FLAGS
+from recipes.epochs import Epoch, every_epoch
 
 
 @pytest.fixture(autouse=True)
-def parsed(monkeypatch):
-    FLAGS.mark_as_parsed()
+def seeded():
     tf.random.set_seed(1)
-    yield
-    FLAGS["seed"].value = FLAGS["steps_per_epoch"].value = 0
 
 
-def reader():
+def reader(seed=0, steps=0):
     """Returns what reads an epoch by its number."""
-    epoch = running.Epoch()
-    data = running._every_epoch(
-        lambda seed: tf.data.Dataset.range(50).shuffle(50, seed=seed).batch(5), epoch
+    epoch = Epoch()
+    data = every_epoch(
+        lambda seed: tf.data.Dataset.range(50).shuffle(50, seed=seed).batch(5), epoch, seed, steps
     )
 
     def read(number):
@@ -43,14 +37,12 @@ def test_an_epoch_has_an_order_of_its_own_and_has_it_whatever_was_read_before():
 
 def test_the_seed_is_another_order():
     first = reader()(0)
-    FLAGS["seed"].value = 1
-    assert reader()(0) != first
+    assert reader(seed=1)(0) != first
 
 
 def test_an_epoch_may_end_early():
     whole = reader()(3)
-    FLAGS["steps_per_epoch"].value = 4
-    assert reader()(3) == whole[:4]
+    assert reader(steps=4)(3) == whole[:4]
 
 
 def test_how_many_batches_there_are_has_to_be_known():
@@ -58,6 +50,6 @@ def test_how_many_batches_there_are_has_to_be_known():
         return tf.data.Dataset.range(50).filter(lambda number: number > 3)
 
     with pytest.raises(ValueError, match=r"Expected a known .*cardinality=-2.*assert_cardinality"):
-        running._every_epoch(batches, running.Epoch())
+        every_epoch(batches, Epoch(), 0, 0)
     with pytest.raises(ValueError, match=r"Expected a known number .*cardinality=0"):
-        running._every_epoch(lambda seed: tf.data.Dataset.range(3).batch(4, True), running.Epoch())
+        every_epoch(lambda seed: tf.data.Dataset.range(3).batch(4, True), Epoch(), 0, 0)

@@ -1,0 +1,53 @@
+"""What is measured as each part of a run ends."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras_dsd as dsd
+from recipes import arms, results
+from recipes.chosen_keras import keras
+
+
+class PartEnds(keras.callbacks.Callback):
+    """Evaluates the model as each part of a run ends, and keeps what came of it."""
+
+    def __init__(
+        self,
+        parts: list[arms.Part],
+        evaluate: Callable[[Any], dict[str, float]],
+        record: results.Record,
+    ) -> None:
+        super().__init__()
+        self._name = dict(zip(arms.ends_of(parts), [part.name for part in parts], strict=True))
+        self._evaluate = evaluate
+        self._record = record
+        self._seconds: list[float] = []
+        self._last = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """The time to an epoch's first batch is not that of a step."""
+        self._last = 0.0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Takes the time since the batch before."""
+        now = time.perf_counter()
+        if self._last:
+            self._seconds.append(now - self._last)
+        self._last = now
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Evaluates where a part ends: with masks in force, if it is a sparse one."""
+        name = self._name.get(epoch + 1)
+        if name is None:
+            return
+        metrics = self._evaluate(self.model)
+        sparsity = dsd.report(self.model).sparsity
+        seconds = statistics.median(self._seconds) if self._seconds else None
+        self._record.end_part(
+            name, epoch=epoch + 1, sparsity=sparsity, metrics=metrics, seconds_a_step=seconds
+        )
+        self._seconds = []
+        shown = ", ".join(f"{key} {value:.2f} %" for key, value in metrics.items())
+        print(f"End of the {name} part, epoch {epoch + 1}: {shown}; {sparsity:.2%} zeros")
