@@ -205,11 +205,11 @@ def _settings() -> dict[str, Any]:
 
 
 def _strategy() -> tf.distribute.Strategy | None:
-    """Returns what trains on all devices: of TensorFlow a strategy, of JAX Keras's own."""
-    backend = keras.backend.backend()
-    if backend == "jax" and len(keras.distribution.list_devices()) > 1:
-        keras.distribution.set_distribution(keras.distribution.DataParallel())
-    if backend != "tensorflow":
+    """Returns what trains on all devices of TensorFlow, if there are several.
+
+    Keras's own for JAX needs batches that divide by their number, evaluation's last one included.
+    """
+    if keras.backend.backend() != "tensorflow":
         return None
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) == 1:
