@@ -1,7 +1,9 @@
 """What the recipes share, on a small one: arms, going on after a stop, devices, files, errors."""
 
 import importlib
+import json
 import re
+import shutil
 import signal
 
 import numpy as np
@@ -102,6 +104,18 @@ def test_other_settings_do_not_go_on_in_the_same_folder(arms):
     assert "learning_rate=0.05. Received: learning_rate=0.01. Give the same" in done.stderr
 
 
+def test_a_run_that_is_killed_before_its_export_trains_no_more(arms, tmp_path):
+    folder = tmp_path / "seed-0" / "llr"
+    shutil.copytree(arms[0] / "seed-0" / "llr", folder)
+    (folder / "model.keras").unlink()
+    result = result_of(tmp_path, "llr") | {"is_complete": False}
+    (folder / "results.json").write_text(json.dumps(result))
+    said = run(TOY, tmp_path, *PHASES, "--arm=llr")
+    assert "End of the" not in said
+    for ours, theirs in zip(weights_in(tmp_path, "llr"), weights_in(arms[0], "llr"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize("evaluation", [2, 3])
 def test_a_run_that_is_killed_ends_as_one_that_was_not(evaluation, arms, tmp_path):
     killed = start(TOY, f"--workdir={tmp_path}", *PHASES, STOP_AT=str(evaluation))
@@ -139,6 +153,7 @@ def test_two_sparse_phases_two_seeds_and_half_precision(tmp_path):
     for seed in (0, 1):
         further = [f"--seed={seed}", "--mixed_precision=mixed_bfloat16", *more]
         said = run(TOY, tmp_path, *flags, *further)
+    assert "computes in bfloat16" in said
     parts = result_of(tmp_path, seed=1)["parts"]
     assert [parts[name]["sparsity"] for name in ("sparse", "sparse 2")] == [0.5, 0.25]
     assert list(table_of(tmp_path)) == [

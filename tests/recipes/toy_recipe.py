@@ -23,8 +23,9 @@ evaluations = 0
 
 def build():
     pixels = keras.Input((64,))
-    hidden = keras.layers.Dense(16, activation="relu", name="hidden")(pixels)
-    scores = keras.layers.Dense(10, name="out")(hidden)
+    hidden = keras.layers.Dense(16, activation="relu", name="hidden")
+    print(f"computes in {hidden.compute_dtype}")
+    scores = keras.layers.Dense(10, name="out")(hidden(pixels))
     return keras.Model(pixels, keras.layers.Activation("softmax", dtype="float32")(scores))
 
 
