@@ -166,4 +166,4 @@ def _relative(ours: float, theirs: float) -> float:
 
 def _cell(values: list[float]) -> str:
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
+    return f"{round(statistics.mean(values), 2) + 0.0:.2f}{spread}"  # 0.00 without a sign

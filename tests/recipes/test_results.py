@@ -61,6 +61,11 @@ def test_as_markdown():
     assert ["LLR", "16.00", "84.00", "1"] in cells
 
 
+def test_nothing_has_no_sign():
+    alike = [result("dsd", 0, 1.001), result("llr", 0, 1.0)]
+    assert "-" not in Table(alike, {"error": "min"}).to_markdown().splitlines()[-1]
+
+
 def test_what_is_missing_has_no_row():
     assert list(Table([result("llr", 0, 1.0, 1.0, 1.0)], BETTER).rows) == ["LLR"]
     other_seed = [SEVERAL[0], result("llr", 5, 1.0, 1.0, 1.0)]
