@@ -5,6 +5,7 @@ imported. So each path is a pytest of its own: one for each of its folders, whic
 busy to the end. What this program does not know goes on to pytest:
 
     python tools/run_tests.py --only=jax -m "not slow" -k algorithm
+    python tools/run_tests.py --only=torch/contract --only=tf_keras/pure
 """
 
 import argparse
@@ -121,17 +122,29 @@ def summary(counts: Counter[str]) -> str:
     return ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("passed", "failed", "skipped"))
 
 
-def parts_of(paths: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns each path with each of its folders: first the first folder of every path."""
-    folders = {path: TESTS[path] for path in paths}
-    longest = max(map(len, folders.values()), default=0)
-    return [(p, folders[p][i]) for i in range(longest) for p in paths if i < len(folders[p])]
+def parts_of(only: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns each path with each of its folders: first the first folder of every path.
+
+    Args:
+        only: Paths, or paths and folders such as `"jax/contract"`; none: all.
+    """
+    longest = max(map(len, TESTS.values()))
+    parts = [(p, TESTS[p][i]) for i in range(longest) for p in PATHS if i < len(TESTS[p])]
+    return [
+        (path, folder)
+        for path, folder in parts
+        if not only or {path, _name(path, folder)} & {*only}
+    ]
 
 
-def run(paths: Sequence[str], jobs: int, further: Sequence[str]) -> dict[str, Result]:
-    """Runs pytest on `paths`, `jobs` at a time, and returns the result of each."""
-    waiting, running = parts_of(paths), list[Run]()
-    results = {path: Result(Counter()) for path in paths}
+def _name(path: str, folder: str) -> str:
+    return f"{path}/{pathlib.Path(folder).name}"
+
+
+def run(parts: Sequence[tuple[str, str]], jobs: int, further: Sequence[str]) -> dict[str, Result]:
+    """Runs pytest on parts, `jobs` at a time, and returns the result of each path."""
+    waiting, running = list(parts), list[Run]()
+    results = {path: Result(Counter()) for path in PATHS if path in dict(parts)}
     with tempfile.TemporaryDirectory() as folder:
         try:
             while waiting or running:
@@ -153,16 +166,21 @@ def main(arguments: Sequence[str]) -> int:
     """Runs what the arguments ask for, prints a summary, and returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--jobs", type=int, default=2, help="how many paths at a time")
-    parser.add_argument("--only", action="append", choices=PATHS, help="a path; may be repeated")
+    names = [*PATHS, *(_name(*part) for part in parts_of(()))]
+    parser.add_argument(
+        "--only", action="append", choices=names, metavar="PATH[/FOLDER]",
+        help=f"may be repeated; a path is one of {', '.join(PATHS)}",
+    )  # fmt: skip
     options, further = parser.parse_known_args(arguments)
-    chosen = [path for path in PATHS if path in (options.only or PATHS)]
+    chosen = parts_of(options.only or ())
     has_torch = importlib.util.find_spec("torch") is not None
-    results = run([p for p in chosen if has_torch or p != "torch"], max(options.jobs, 1), further)
+    able = [part for part in chosen if has_torch or part[0] != "torch"]
+    results = run(able, max(options.jobs, 1), further)
     print("\n==== All paths")
     for path, (counts, remark) in results.items():
         said = remark or ("" if counts else "no tests")
         print(f"{path}: {summary(counts)}" + (f" ({said})" if said else ""))
-    if "torch" in chosen and not has_torch:
+    if len(able) < len(chosen):
         print("torch: LEFT OUT, since PyTorch is not installed; `make torch` installs it")
     total = sum((result.counts for result in results.values()), Counter())
     print(summary(total), flush=True)

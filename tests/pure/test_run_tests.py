@@ -35,6 +35,14 @@ def test_every_folder_of_tests_is_run():
     assert run == {f"tests/{path.parent.name}" for path in ROOT.glob("tests/*/test_*.py")}
 
 
+def test_a_path_may_be_run_in_part():
+    program = load()
+    assert program.parts_of(["torch/contract", "jax"]) == [
+        ("jax", "tests/contract"), ("torch", "tests/contract"), ("jax", "tests/keras3"),
+    ]  # fmt: skip
+    assert len(program.parts_of([])) == sum(map(len, program.TESTS.values()))
+
+
 SAID = {
     "passes": (0, "jax: 1 passed, 0 failed, 0 skipped\n1 passed, 0 failed, 0 skipped\n"),
     "passes or skipped": (0, "\n1 passed, 0 failed, 1 skipped\n"),
