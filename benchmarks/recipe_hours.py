@@ -1,7 +1,7 @@
 """What each of the paper's systems would take at full size, from measured steps of the full model.
 
-Each program in examples/ runs all three phases on random data, a few steps an epoch: its own
-measurement of a step, divided by the examples in a batch, times the examples of the real training
+Each program in examples/ runs all three phases on random data, two steps an epoch, of which it
+times the second: that, divided by the examples in a batch, times the examples of the real training
 data, times the epochs of its defaults, are the hours on this machine. A step takes as long whatever
 the examples are; for speech it is taken to grow with the frames, as recurrent layers' does.
 
@@ -10,7 +10,7 @@ place where it is used, times 3 for the forward and the backward pass. Hours on 
 that count over a rate that is assumed, --teraflops, not measured.
 
     python benchmarks/recipe_hours.py
-    python benchmarks/recipe_hours.py --only=resnet18 --steps=10
+    python benchmarks/recipe_hours.py --only=resnet18,squeezenet --steps=10
 """
 
 import json
@@ -26,7 +26,7 @@ from absl import app, flags
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("steps", 4, "Steps of each phase; the median of what is between them counts.")
+flags.DEFINE_integer("steps", 3, "Steps of each phase that are timed; the median counts.", 1)
 flags.DEFINE_float("teraflops", 50.0, "What an accelerator is taken to sustain, 1e12 a second.")
 flags.DEFINE_list("only", [], "Systems to look at; none: all.")
 
@@ -93,8 +93,8 @@ def _measured(system: System) -> dict[str, Any]:
     """Returns what the program writes of a run of a few steps."""
     with tempfile.TemporaryDirectory() as folder:
         given = [*system.flags, "--data=fake", f"--workdir={folder}", "--verbose=0",
-                 f"--batch_size={system.batch_size}", f"--steps_per_epoch={FLAGS.steps + 1}",
-                 "--dense=1", "--sparse=1", "--redense=1",
+                 f"--batch_size={system.batch_size}", "--steps_per_epoch=2",
+                 *(f"--{phase}={FLAGS.steps}" for phase in ("dense", "sparse", "redense")),
                  "--sparse2=0", "--redense2=0"]  # fmt: skip
         _run([str(EXAMPLES / f"{system.program}.py"), *given])
         return json.loads(pathlib.Path(folder, "seed-0", "dsd", "results.json").read_text())
