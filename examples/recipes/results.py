@@ -52,23 +52,33 @@ def read(path: pathlib.Path) -> Result:
 
 
 def _check_same(path: pathlib.Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    for name in before.keys() | now.keys():
-        if before.get(name) != now.get(name):
-            raise ValueError(
-                f"Expected the settings that the run in {path.parent} began with: "
-                f"{name}={before.get(name)!r}. Received: {name}={now.get(name)!r}. Give the same "
-                f"to go on with it, or another --workdir to begin a new one."
-            )
+    for name in sorted(_differ(before, now)):
+        raise ValueError(
+            f"Expected the settings that the run in {path.parent} began with: "
+            f"{name}={before.get(name)!r}. Received: {name}={now.get(name)!r}. Give the same "
+            f"to go on with it, or another --workdir to begin a new one."
+        )
 
 
 def found_in(workdir: pathlib.Path, like: Result) -> list[Result]:
-    """Returns the complete runs below `workdir` that differ from one in arm and seed alone."""
-    results = [read(path) for path in sorted(workdir.glob("seed-*/*/results.json"))]
-    return [r for r in results if r["is_complete"] and _shared(r) == _shared(like)]
+    """Returns the complete runs below `workdir` that differ from one in arm and seed alone.
+
+    Those that differ in more are no controls of it: a line says which, and in what.
+    """
+    found = []
+    for path in sorted(workdir.glob("seed-*/*/results.json")):
+        result = read(path)
+        odd = _differ(like["settings"], result["settings"]) - {"arm", "seed"}
+        if result["is_complete"] and odd:
+            print(f"Not in the table, for it has another {', '.join(sorted(odd))}: {path.parent}")
+        elif result["is_complete"]:
+            found.append(result)
+    return found
 
 
-def _shared(result: Result) -> dict[str, Any]:
-    return {k: v for k, v in result["settings"].items() if k not in ("arm", "seed")}
+def _differ(ones: Mapping[str, Any], others: Mapping[str, Any]) -> set[str]:
+    names = ones.keys() | others.keys()
+    return {name for name in names if ones.get(name) != others.get(name)}
 
 
 class Table:

@@ -85,7 +85,7 @@ def test_no_error_at_all_has_no_relative_gain():
     assert rows["Gain over the baseline, relative"]["error"] == {"0": 0.0}
 
 
-def test_runs_that_are_not_done_or_of_other_settings_are_not_in_it(tmp_path):
+def test_runs_that_are_not_done_or_of_other_settings_are_not_in_it(tmp_path, capsys):
     for index, each in enumerate(SEVERAL):
         folder = tmp_path / f"seed-{index}" / each["settings"]["arm"]
         folder.mkdir(parents=True)
@@ -95,6 +95,8 @@ def test_runs_that_are_not_done_or_of_other_settings_are_not_in_it(tmp_path):
         (folder / "results.json").write_text(json.dumps(each))
     found = found_in(tmp_path, SEVERAL[0])
     assert [each["settings"]["arm"] for each in found] == ["dsd", "dense"]
+    said = f"Not in the table, for it has another dense: {tmp_path / 'seed-2' / 'llr'}\n"
+    assert capsys.readouterr().out == said
 
 
 def test_a_record_goes_on_and_refuses_other_settings(tmp_path):
