@@ -7,6 +7,7 @@
 recipes/image_data.py says how ImageNet has to lie in the folder; `--data=fake` needs none.
 """
 
+import tensorflow as tf
 from absl import flags
 
 from recipes import image_data, image_errors, image_models, image_pixels, running
@@ -17,7 +18,8 @@ flags.adopt_module_key_flags(running)
 flags.DEFINE_enum("model", "resnet18", sorted(image_models.NETWORKS), "Which network.")
 flags.DEFINE_integer("image_size", 224, "Height and width of what it sees, in pixels.", 1)
 flags.DEFINE_integer("num_classes", 0, "0: as many as folders; of TFRecords, fake data: 1000.", 0)
-flags.DEFINE_float("weight_decay", 1e-4, "L2, as it stands in the gradient of kernels.", 0)
+flags.DEFINE_float("weight_decay", None, "L2, as it stands in the gradient of kernels. Left out: "
+                   "the network's own.", 0)  # fmt: skip
 flags.DEFINE_float("dropout", None, "Share dropped, where there is dropout. As published.", 0, 0.99)
 flags.DEFINE_float("width", None, "Channels of resnet18, as a share of those published.", 0.02, 8)
 flags.DEFINE_integer("shuffle_buffer", 10_000, "Of TFRecords, images to draw the next one from.", 1)
@@ -64,9 +66,11 @@ def train():
         images = image_data.find(
             FLAGS.data, FLAGS.num_classes, FLAGS.shuffle_buffer, FLAGS.batch_size
         )
+    print(f"{images.num_classes} classes, {images.train(0).cardinality():,} training images, "
+          f"{images.validation.cardinality():,} to validate with")  # fmt: skip
     pixels = image_pixels.Pixels(FLAGS.image_size, FLAGS.augment, MODES[FLAGS.model])
     validation = pixels.validation_batches(images.validation, FLAGS.batch_size)
-    running.run(running.Recipe(
+    recipe = running.Recipe(
         name=FLAGS.model,
         build=lambda: image_models.build(
             FLAGS.model, FLAGS.image_size, images.num_classes, FLAGS.weight_decay,
@@ -75,9 +79,14 @@ def train():
         compile=compile_model,
         train_batches=lambda seed: pixels.train_batches(images.train(seed), seed, FLAGS.batch_size),
         evaluate=lambda model: image_errors.errors(model, validation),
-        better={"top-1 error": "min", "top-5 error": "min"},
+        better=dict.fromkeys(image_errors.names(images.num_classes), "min"),
         validation=validation,
-    ))  # fmt: skip
+    )  # fmt: skip
+    try:
+        running.run(recipe)
+    except tf.errors.InvalidArgumentError:
+        image_data.check_decodable(FLAGS.data)  # TensorFlow does not say which image it was
+        raise
 
 
 if __name__ == "__main__":

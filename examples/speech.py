@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 from absl import flags
 
-from recipes import running, speech_batches, speech_data, speech_models, transcribing
+from recipes import problems, running, speech_batches, speech_data, speech_models, transcribing
 from recipes.chosen_keras import keras
 
 FLAGS = flags.FLAGS
@@ -109,7 +109,7 @@ def long_enough(utterances: list[speech_data.Utterance], name: str) -> list[spee
         )
     least = FLAGS.batch_size if name == "train" else 1
     if len(kept) < least:
-        raise running.MissingData(
+        raise problems.MissingData(
             f"Expected {least} utterances at least, a batch. Received: {len(kept)} in "
             f"{name}.jsonl. Give a smaller --batch_size or --stride, or more data."
         )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import scipy.io
 
-from recipes.running import MissingData
+from recipes.problems import MissingData
 
 FEATURES = 4096  # the width of VGG-16's fc7, NeuralTalk's only size
 MARK = 0  # the id that begins every sentence, as an input, and ends it, as an output

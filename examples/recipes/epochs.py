@@ -5,34 +5,51 @@ from typing import Any
 
 import tensorflow as tf
 
-from recipes.chosen_keras import keras
+from recipes.chosen_keras import IS_LEGACY, keras
 
 
 class Epoch(keras.callbacks.Callback):
-    """Knows which epoch trains."""
+    """Knows which epoch trains, and has what dropout draws follow from it.
 
-    number = 0
+    Keras 3 keeps no state of its random numbers in a backup; tf_keras may be told to.
+
+    Args:
+        seed: Of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._seed = seed
+        self.number = 0
+
+    @property
+    def seed(self) -> int:
+        """The epoch's own."""
+        return self._seed * 1_000_003 + self.number
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Comes before the epoch's first batch is read."""
         self.number = epoch
+        if not IS_LEGACY:
+            states = [v for v in self.model.variables if v.path.endswith("seed_generator_state")]
+            for index, state in enumerate(states):
+                state.assign([index, self.seed])
 
 
 def every_epoch(
-    batches: Callable[[tf.Tensor], tf.data.Dataset], epoch: Epoch, seed: int, steps: int
+    batches: Callable[[tf.Tensor], tf.data.Dataset], epoch: Epoch, steps: int
 ) -> tf.data.Dataset:
     """Returns a dataset that is another epoch's each time that it is gone through.
 
     Args:
         batches: Returns an epoch's, from its seed, a scalar int64 tensor.
         epoch: Knows which epoch it is.
-        seed: Of the run.
         steps: After how many batches an epoch ends; 0: after all.
     """
-    base, most = seed * 1_000_003, steps or -1
+    most = steps or -1
 
     def batches_of(_: tf.Tensor) -> tf.data.Dataset:
-        of_epoch = tf.numpy_function(lambda: base + epoch.number, [], tf.int64, stateful=True)
+        of_epoch = tf.numpy_function(lambda: epoch.seed, [], tf.int64, stateful=True)
         return batches(tf.ensure_shape(of_epoch, ())).take(most)
 
     every = tf.data.Dataset.range(1).flat_map(batches_of)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from recipes.running import MissingData
+from recipes.problems import MissingData
 
 LAYOUT = """in one of these layouts:
   train-00000-of-01024 ... validation-00000-of-00128, TFRecords
@@ -268,3 +268,30 @@ def _check_enough(num_images: int, batch_size: int) -> None:
             f"Expected a batch of training images at least. Received: {num_images} images and "
             f"--batch_size={batch_size}. Give more of them, or a smaller batch."
         )
+
+
+def check_decodable(data: str) -> None:
+    """Looks for an image that does not decode, among all.
+
+    Raises:
+        MissingData: There is one; it is named.
+    """
+    folder = pathlib.Path(data)
+    for split in SPLITS:
+        for path in _records(folder, split):
+            for number, record in enumerate(tf.data.TFRecordDataset(path)):
+                encoded = tf.io.parse_single_example(record, FEATURES)["image/encoded"]
+                _check_decodable(encoded, f"record {number} of {path}")
+        for paths in _classes(folder, split).values():
+            for path in paths:
+                _check_decodable(tf.io.read_file(path), path)
+
+
+def _check_decodable(encoded: tf.Tensor, name: str) -> None:
+    try:
+        tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    except tf.errors.InvalidArgumentError as error:
+        raise MissingData(
+            f"Expected a JPEG or PNG. Received: {name}, of which TensorFlow says: {error.message}. "
+            f"Fetch it anew or take it out; the same command then goes on."
+        ) from error

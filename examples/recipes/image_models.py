@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from recipes.chosen_keras import IS_LEGACY, keras
+from recipes.problems import ProblemError
 
 layers = keras.layers
 Model = Any
@@ -37,12 +38,12 @@ def build(
         width: Channels of ResNet-18's layers, as a share of those published. None: 1.
 
     Raises:
-        ValueError: The network has no dropout layer, or no width, and one is given.
+        ProblemError: The network has no dropout layer, or no width, and one is given.
     """
     options = {"dropout": dropout, "width": width}
     options = {option: value for option, value in options.items() if value is not None}
     for option in options.keys() - inspect.signature(NETWORKS[name]).parameters.keys():
-        raise ValueError(
+        raise ProblemError(
             f"Expected no --{option} for {name}, which has none. "
             f"Received: --{option}={options[option]}. Leave it out, or take another --model."
         )

@@ -1,5 +1,6 @@
 """What is measured as each part of a run ends."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any
 import keras_dsd as dsd
 from recipes import arms, results
 from recipes.chosen_keras import keras
+from recipes.problems import ProblemError
 
 
 class PartEnds(keras.callbacks.Callback):
@@ -20,7 +22,7 @@ class PartEnds(keras.callbacks.Callback):
         record: results.Record,
     ) -> None:
         super().__init__()
-        self._name = dict(zip(arms.ends_of(parts), [part.name for part in parts], strict=True))
+        self._ends = dict(zip(arms.ends_of(parts), parts, strict=True))
         self._evaluate = evaluate
         self._record = record
         self._seconds: list[float] = []
@@ -39,15 +41,22 @@ class PartEnds(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Evaluates where a part ends: with masks in force, if it is a sparse one."""
-        name = self._name.get(epoch + 1)
-        if name is None:
+        if not math.isfinite(loss := (logs or {}).get("loss", 0.0)):
+            raise ProblemError(
+                f"Expected a loss that is a number. Received: loss={loss} in epoch {epoch + 1}. "
+                f"The backup is of the epoch before. Begin anew, in another --workdir, with a "
+                f"smaller --learning_rate or without half precision."
+            )
+        part = self._ends.get(epoch + 1)
+        if part is None:
             return
         metrics = self._evaluate(self.model)
         sparsity = dsd.report(self.model).sparsity
         seconds = statistics.median(self._seconds) if self._seconds else None
         self._record.end_part(
-            name, epoch=epoch + 1, sparsity=sparsity, metrics=metrics, seconds_a_step=seconds
+            part.name, epoch=epoch + 1, sparsity=sparsity, metrics=metrics, seconds_a_step=seconds
         )
         self._seconds = []
         shown = ", ".join(f"{key} {value:.2f} %" for key, value in metrics.items())
-        print(f"End of the {name} part, epoch {epoch + 1}: {shown}; {sparsity:.2%} zeros")
+        place = f"{list(self._ends).index(epoch + 1) + 1} of {len(self._ends)}"
+        print(f"End of part {place} with epoch {epoch + 1}: {shown}; {sparsity:.2%} zeros")

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from recipes.problems import ProblemError
+
 Result = dict[str, Any]
 ROWS = {"dsd": "DSD", "llr": "LLR", "dense": "Dense"}
 
@@ -18,7 +20,7 @@ class Record:
         settings: What the run was asked for.
 
     Raises:
-        ValueError: The file is of a run with other settings.
+        ProblemError: The file is of a run with other settings.
     """
 
     def __init__(self, path: pathlib.Path, settings: Mapping[str, Any]) -> None:
@@ -52,33 +54,30 @@ def read(path: pathlib.Path) -> Result:
 
 
 def _check_same(path: pathlib.Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    for name in sorted(_differ(before, now)):
-        raise ValueError(
-            f"Expected the settings that the run in {path.parent} began with: "
-            f"{name}={before.get(name)!r}. Received: {name}={now.get(name)!r}. Give the same "
-            f"to go on with it, or another --workdir to begin a new one."
-        )
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            raise ProblemError(
+                f"Expected the settings of the run in {path.parent}: {name}="
+                f"{before.get(name)!r}. Received: {name}={now.get(name)!r}. Give the same to go on "
+                f"with it, or for an arm to compare it with; or another --workdir."
+            )
 
 
-def found_in(workdir: pathlib.Path, like: Result) -> list[Result]:
-    """Returns the complete runs below `workdir` that differ from one in arm and seed alone.
+def check_alike(workdir: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    """Checks that all runs below `workdir` go into one table with a new one.
 
-    Those that differ in more are no controls of it: a line says which, and in what.
+    Raises:
+        ProblemError: One differs in more than arm and seed.
     """
-    found = []
     for path in sorted(workdir.glob("seed-*/*/results.json")):
-        result = read(path)
-        odd = _differ(like["settings"], result["settings"]) - {"arm", "seed"}
-        if result["is_complete"] and odd:
-            print(f"Not in the table, for it has another {', '.join(sorted(odd))}: {path.parent}")
-        elif result["is_complete"]:
-            found.append(result)
-    return found
+        others = read(path)["settings"]
+        _check_same(path, {**others, "arm": settings["arm"], "seed": settings["seed"]}, settings)
 
 
-def _differ(ones: Mapping[str, Any], others: Mapping[str, Any]) -> set[str]:
-    names = ones.keys() | others.keys()
-    return {name for name in names if ones.get(name) != others.get(name)}
+def complete_in(workdir: pathlib.Path) -> list[Result]:
+    """Returns the complete runs below `workdir`."""
+    found = [read(path) for path in sorted(workdir.glob("seed-*/*/results.json"))]
+    return [result for result in found if result["is_complete"]]
 
 
 class Table:

@@ -6,7 +6,6 @@ import io
 import json
 import pathlib
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,9 +18,9 @@ from recipes.chosen_keras import IS_LEGACY, keras
 from recipes.epochs import Epoch, every_epoch, number_of
 from recipes.marked_lines import marked_lines
 from recipes.part_ends import PartEnds
+from recipes.problems import ProblemError
 
 FLAGS = flags.FLAGS
-STEPS = "Epochs of {}, each step with an optional factor of the learning rate: 30,30@0.1; 0: none."
 flags.DEFINE_string(
     "data", None, "Folder with the data; `fake`: random ones, for a smoke test.", required=True
 )
@@ -29,18 +28,21 @@ flags.DEFINE_string(
     "workdir", None, "Folder for all that a run writes; the arms share one.", required=True
 )
 flags.DEFINE_enum("arm", "dsd", arms.ARMS, "DSD; plain training; plain, at DSD's learning rates.")
-flags.DEFINE_string("dense", "10", STEPS.format("the first, dense phase"))
-flags.DEFINE_string("sparse", "10", STEPS.format("the sparse phase"))
-flags.DEFINE_string("redense", "10@0.1", STEPS.format("the dense phase after it"))
-flags.DEFINE_string("sparse2", "0", STEPS.format("a second sparse phase"))
-flags.DEFINE_string("redense2", "0", STEPS.format("the dense phase after that"))
-flags.DEFINE_float("sparsity", 0.3, "Share of each weight that is pruned, in [0, 1).", 0, 1)
-flags.DEFINE_float("sparsity2", 0.3, "The same, for the second sparse phase.", 0, 1)
-flags.DEFINE_float("learning_rate", 0.01, "What the factors above multiply.")
-flags.DEFINE_integer("batch_size", 256, "Examples in a batch, on all devices together.", 1)
-flags.DEFINE_integer(
-    "seed", 0, "Seed of the weights, of the order of examples, of augmentation.", 0
-)
+# What every recipe has values of its own for, in its DEFAULTS.
+_OWN = " Left out: the recipe's own."
+_EPOCHS = "Epochs of {}, steps with a factor of the learning rate: 30,30@0.1; 0: none." + _OWN
+_STEPS = {
+    "dense": "the first, dense phase", "sparse": "the sparse phase",
+    "redense": "the dense phase after it", "sparse2": "a second sparse phase",
+    "redense2": "the dense phase after that",
+}  # fmt: skip
+for _name, _phase in _STEPS.items():
+    flags.DEFINE_string(_name, None, _EPOCHS.format(_phase))
+flags.DEFINE_float("sparsity", None, "Share of each weight to prune, in [0, 1)." + _OWN, 0)
+flags.DEFINE_float("sparsity2", None, "Of the second sparse phase." + _OWN, 0)
+flags.DEFINE_float("learning_rate", None, "What the factors above multiply." + _OWN, 0)
+flags.DEFINE_integer("batch_size", None, "Examples, on all devices together." + _OWN, 1)
+flags.DEFINE_integer("seed", 0, "Seed of the weights, the order of examples, augmentation.", 0)
 flags.DEFINE_enum("mixed_precision", "", ["", "mixed_float16", "mixed_bfloat16"],
                   "Keras's policy; none: float32.")  # fmt: skip
 flags.DEFINE_string("initial_weights", None, "A file to start from; with --dense=0 no more.")
@@ -49,19 +51,22 @@ flags.DEFINE_bool("deterministic", False, "Sums in one order, on TensorFlow, at 
                   "arms then begin alike, and what goes on ends alike, to the bit.")  # fmt: skip
 flags.DEFINE_enum("verbose", "2", ["0", "1", "2"], "What fit prints: nothing, a bar, a line.")
 _WHERE = ("arm", "seed", "workdir", "verbose")
-_STEPS = ("dense", "sparse", "redense", "sparse2", "redense2")
+_NONE = {"sparse2": "0", "redense2": "0", "sparsity2": 0.0}  # where a recipe says nothing of them
 
 
-@flags.multi_flags_validator(_STEPS)
-def _reads_as_steps(values: Mapping[str, str]) -> bool:
+@flags.multi_flags_validator(list(_STEPS))
+def _read_as_steps(values: Mapping[str, str | None]) -> bool:
     try:
-        return bool([arms.parse(text) for text in values.values()])
+        for text in values.values():
+            arms.parse(text or "0")
+        return True
     except ValueError as error:
         raise flags.ValidationError(str(error)) from error
 
 
-class MissingData(ValueError):  # noqa: N818
-    """What was looked for is not there: says what, where, in which layout, where to get it."""
+@flags.multi_flags_validator(["sparsity", "sparsity2"], "it is a share, in [0, 1)")
+def _are_shares(values: Mapping[str, float | None]) -> bool:
+    return all(value is None or value < 1 for value in values.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +97,7 @@ class Recipe:
 
 def use_defaults(defaults: Mapping[str, Any]) -> None:
     """Sets flags that were not given."""
-    for name, value in defaults.items():
+    for name, value in {**_NONE, **defaults}.items():
         FLAGS.set_default(name, value)
 
 
@@ -111,11 +116,12 @@ def main(train: Callable[[], None]) -> None:
         with marked_lines("FAKE DATA: ") if is_fake() else contextlib.nullcontext():
             try:
                 train()
-            except ValueError as error:
-                if not isinstance(error, MissingData):
-                    traceback.print_exc()
+            except ProblemError as error:
                 print(f"error: {error}", file=sys.stderr)
                 return 1
+            except KeyboardInterrupt:
+                print("Interrupted. The same command goes on with it.", file=sys.stderr)
+                return 130
         return 0
 
     app.run(run_it)
@@ -127,10 +133,11 @@ def run(recipe: Recipe) -> None:
     folder = pathlib.Path(FLAGS.workdir, f"seed-{FLAGS.seed}", FLAGS.arm)
     if recipe.validation is not None:
         number_of(recipe.validation)
+    results.check_alike(folder.parents[1], {"recipe": recipe.name, **_settings()})
     record = results.Record(folder / "results.json", {"recipe": recipe.name, **_settings()})
     if not record.result["is_complete"]:
         _train(recipe, parts, folder, record)
-    table = results.Table(results.found_in(folder.parents[1], record.result), recipe.better)
+    table = results.Table(results.complete_in(folder.parents[1]), recipe.better)
     text = f"{recipe.name}, in percent{', on FAKE DATA' * is_fake()}:\n\n{table.to_markdown()}\n"
     print(f"\n{text}")
     (folder.parents[1] / "results.md").write_text(text)
@@ -148,13 +155,15 @@ def _train(
         keras.mixed_precision.set_global_policy(FLAGS.mixed_precision)
     if FLAGS.deterministic:
         tf.config.experimental.enable_op_determinism()
+    if IS_LEGACY:  # so that what dropout draws is in a backup
+        keras.backend.experimental.enable_tf_random_generator()
     strategy = _strategy()
     with strategy.scope() if strategy else contextlib.nullcontext():
         # Not 0: beside a seed of TensorFlow's that is 0, tf.data takes no tensor for one.
         keras.utils.set_random_seed(FLAGS.seed + 1)
         model = recipe.build()
         if FLAGS.initial_weights:
-            model.load_weights(FLAGS.initial_weights)
+            _load(model)
         model = dsd.apply(model, sparsity=dict.fromkeys(recipe.prune, FLAGS.sparsity))
         recipe.compile(model)
     record.set(parameters=_num_parameters(model), to_prune=dsd.report(model).size)
@@ -162,16 +171,18 @@ def _train(
     print(f"{record.result['parameters']:,} parameters, {record.result['to_prune']:,} to prune")
     if parts[0].name != "dense" and "start" not in record.result["parts"]:
         record.end_part("start", epoch=0, sparsity=0.0, metrics=recipe.evaluate(model))
-    epoch = Epoch()
+    epoch = Epoch(FLAGS.seed)
     backup = keras.callbacks.BackupAndRestore(
         folder / "backup",
         delete_checkpoint=False,
         **({} if IS_LEGACY else {"double_checkpoint": True}),
     )
+    if (folder / "backup").exists():
+        print(f"Going on from {folder / 'backup'}")
     # The end of a part is on record before the backup has its last epoch behind it.
     ends = PartEnds(parts, recipe.evaluate, record)
     model.fit(
-        every_epoch(recipe.train_batches, epoch, FLAGS.seed, FLAGS.steps_per_epoch),
+        every_epoch(recipe.train_batches, epoch, FLAGS.steps_per_epoch),
         validation_data=recipe.validation, epochs=schedule.timeline.epochs, shuffle=False,
         verbose=int(FLAGS.verbose), callbacks=[epoch, ends, backup, schedule, *_logs(folder)],
     )  # fmt: skip
@@ -186,9 +197,27 @@ def _parts() -> list[arms.Part]:
         [(given["sparse"], FLAGS.sparsity), (given["sparse2"], FLAGS.sparsity2)],
         [given["redense"], given["redense2"]],
     )  # fmt: skip
-    if not parts:
-        raise ValueError("Expected a phase at least. Received: 0 epochs of each. Give --dense=10.")
+    if not given["sparse"]:
+        raise ProblemError(
+            "Expected a sparse phase; without one all arms are the same. Received: --sparse=0. "
+            "Give its epochs."
+        )
+    if not given["dense"] and not FLAGS.initial_weights:
+        raise ProblemError(
+            "Expected a trained model to prune where there is no dense phase. Received: --dense=0 "
+            "and no --initial_weights. Give a file of weights, or epochs of a dense phase."
+        )
     return parts
+
+
+def _load(model: Any) -> None:
+    try:
+        model.load_weights(FLAGS.initial_weights)
+    except Exception as error:  # of files, of HDF5, of layers that do not fit
+        raise ProblemError(
+            f"Expected weights of this network. Received: --initial_weights="
+            f"{FLAGS.initial_weights}, of which Keras says: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _settings() -> dict[str, Any]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from scipy.signal import resample_poly
 
 from recipes import transcribing
-from recipes.running import MissingData
+from recipes.problems import MissingData
 
 RATE = 16000  # samples a second
 WINDOW, STEP = 320, 160  # samples: 20 ms, every 10 ms
@@ -67,7 +67,10 @@ def _utterance(manifest: pathlib.Path, number: int, line: str) -> Utterance:
         if offset := entry.get("offset"):
             raise ValueError(f"Expected whole files. Received: {offset=}. Cut the file.")
         audio = manifest.parent / entry["audio_filepath"]
-        return Utterance(str(audio), transcribing.encode(entry["text"]), _num_frames(audio))
+        letters = transcribing.encode(entry["text"])
+        if not letters:
+            raise ValueError("Expected text. Received: none. Take the line out.")
+        return Utterance(str(audio), letters, _num_frames(audio))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         wrong = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise MissingData(f"{manifest}, line {number}: {wrong}\nThe layout is\n{LAYOUT}") from error

@@ -45,6 +45,7 @@ def pack(num_frames: tf.Tensor, num_letters: tf.Tensor, letters: tf.Tensor) -> t
     return tf.concat([num_frames[:, None], num_letters[:, None], letters], axis=1)
 
 
+@keras.saving.register_keras_serializable("keras_dsd_recipes")
 def ctc_loss(packed: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Returns CTC's loss of each utterance, in nats.
 

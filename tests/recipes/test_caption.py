@@ -21,7 +21,7 @@ from programs_of_recipes import EXAMPLES, result_of, run, start, table_of
 
 import keras_dsd as dsd
 from recipes import caption_data, caption_models, captioning
-from recipes.running import MissingData
+from recipes.problems import MissingData
 
 PROGRAM = EXAMPLES / "caption.py"
 SMALL_DATA = EXAMPLES / "small_data" / "captions.py"

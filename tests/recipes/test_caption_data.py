@@ -11,7 +11,7 @@ import scipy.io
 
 from recipes import caption_data
 from recipes.caption_data import Image
-from recipes.running import MissingData
+from recipes.problems import MissingData
 
 
 def entry(imgid, split, *sentences):

@@ -11,7 +11,7 @@ from PIL import Image as Picture
 
 from recipes import caption_features
 from recipes.caption_data import Image
-from recipes.running import MissingData
+from recipes.problems import MissingData
 
 IMAGES = [Image(number, f"{number}.jpg", [["a"]]) for number in (4, 0, 2)]
 

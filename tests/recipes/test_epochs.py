@@ -3,6 +3,7 @@
 import pytest
 import tensorflow as tf
 
+from recipes.chosen_keras import keras
 from recipes.epochs import Epoch, every_epoch
 
 
@@ -13,9 +14,10 @@ def seeded():
 
 def reader(seed=0, steps=0):
     """Returns what reads an epoch by its number."""
-    epoch = Epoch()
+    epoch = Epoch(seed)
+    epoch.set_model(keras.Sequential())
     data = every_epoch(
-        lambda seed: tf.data.Dataset.range(50).shuffle(50, seed=seed).batch(5), epoch, seed, steps
+        lambda seed: tf.data.Dataset.range(50).shuffle(50, seed=seed).batch(5), epoch, steps
     )
 
     def read(number):
@@ -50,6 +52,6 @@ def test_how_many_batches_there_are_has_to_be_known():
         return tf.data.Dataset.range(50).filter(lambda number: number > 3)
 
     with pytest.raises(ValueError, match=r"Expected a known .*cardinality=-2.*assert_cardinality"):
-        every_epoch(batches, Epoch(), 0, 0)
+        every_epoch(batches, Epoch(0), 0)
     with pytest.raises(ValueError, match=r"Expected a known number .*cardinality=0"):
-        every_epoch(lambda seed: tf.data.Dataset.range(3).batch(4, True), Epoch(), 0, 0)
+        every_epoch(lambda seed: tf.data.Dataset.range(3).batch(4, True), Epoch(0), 0)

@@ -4,6 +4,7 @@ import collections
 import importlib.util
 import io
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -12,8 +13,9 @@ import tensorflow as tf
 from paths import keras
 from sklearn.datasets import load_sample_image
 
-from recipes.image_data import MissingData, find
+from recipes.image_data import check_decodable, find
 from recipes.image_pixels import Pixels, decoded
+from recipes.problems import MissingData
 
 Image = pytest.importorskip("PIL.Image", reason="needs pillow: make recipes")
 WRITER = pathlib.Path(__file__).parents[2] / "examples" / "small_data" / "images.py"
@@ -358,3 +360,27 @@ def test_records_may_lie_in_a_folder_for_each_split(small, tmp_path):
         for path in (small / "tfrecords").glob(f"{split}-*"):
             shutil.copy(path, tmp_path / split)
     assert files(images_in(tmp_path).validation) == files(images_in(small / "folders").validation)
+
+
+def test_an_image_that_does_not_decode_is_named(small, tmp_path):
+    shutil.copytree(small / "folders", tmp_path / "folders")
+    check_decodable(str(tmp_path / "folders"))
+    broken = sorted((tmp_path / "folders" / "validation" / "digit_3").iterdir())[1]
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(MissingData, match=re.escape(f"Expected a JPEG or PNG. Received: {broken}")):
+        check_decodable(str(tmp_path / "folders"))
+
+
+def test_a_record_whose_image_does_not_decode_is_named(small, tmp_path):
+    shutil.copytree(small / "tfrecords", tmp_path / "tfrecords")
+    check_decodable(str(tmp_path / "tfrecords"))
+    path = tmp_path / "tfrecords" / "validation-00001-of-00002"
+    records = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
+    example = tf.train.Example.FromString(records[2])
+    example.features.feature["image/encoded"].bytes_list.value[0] = b"no image"
+    records[2] = example.SerializeToString()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    with pytest.raises(MissingData, match=re.escape(f"Received: record 2 of {path}, of which")):
+        check_decodable(str(tmp_path / "tfrecords"))

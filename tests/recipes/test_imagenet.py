@@ -129,6 +129,16 @@ def test_errors_count_every_image_once():
     assert 0 < found["top-5 error"] < found["top-1 error"] < 100
 
 
+def test_of_five_classes_the_best_five_are_not_counted():
+    assert [image_errors.names(n) for n in (5, 6)] == [
+        ["top-1 error"], ["top-1 error", "top-5 error"]
+    ]  # fmt: skip
+    model = keras.Sequential([keras.layers.Input((5,)), keras.layers.Softmax()])
+    model.compile(loss="sparse_categorical_crossentropy", metrics=image_errors.metrics(5))
+    batches = tf.data.Dataset.from_tensor_slices((np.eye(5), np.arange(5))).batch(5)
+    assert image_errors.errors(model, batches) == {"top-1 error": 0}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50", "vgg16"])
 def test_weights_of_keras_applications_fit(name, tmp_path):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from recipes.results import Record, Table, found_in
+from recipes.results import Record, Table, check_alike, complete_in
 
 SETTINGS = {"recipe": "toy", "dense": "2"}
 
@@ -85,18 +85,16 @@ def test_no_error_at_all_has_no_relative_gain():
     assert rows["Gain over the baseline, relative"]["error"] == {"0": 0.0}
 
 
-def test_runs_that_are_not_done_or_of_other_settings_are_not_in_it(tmp_path, capsys):
+def test_runs_that_are_not_done_are_not_in_it_and_others_are_refused(tmp_path):
     for index, each in enumerate(SEVERAL):
         folder = tmp_path / f"seed-{index}" / each["settings"]["arm"]
         folder.mkdir(parents=True)
-        each = copy.deepcopy(each)
-        each["is_complete"] = index != 1
-        each["settings"]["dense"] = "2" if index != 2 else "3"
-        (folder / "results.json").write_text(json.dumps(each))
-    found = found_in(tmp_path, SEVERAL[0])
-    assert [each["settings"]["arm"] for each in found] == ["dsd", "dense"]
-    said = f"Not in the table, for it has another dense: {tmp_path / 'seed-2' / 'llr'}\n"
-    assert capsys.readouterr().out == said
+        (folder / "results.json").write_text(json.dumps(each | {"is_complete": index != 1}))
+    found = complete_in(tmp_path)
+    assert [each["settings"]["arm"] for each in found] == ["dsd", "llr", "dense"]
+    check_alike(tmp_path, SETTINGS | {"arm": "llr", "seed": 7})
+    with pytest.raises(ValueError, match=r"seed-0.dsd: dense='2'. Received: dense='3'. Give the"):
+        check_alike(tmp_path, SETTINGS | {"arm": "llr", "seed": 7, "dense": "3"})
 
 
 def test_a_record_goes_on_and_refuses_other_settings(tmp_path):

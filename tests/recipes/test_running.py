@@ -94,7 +94,7 @@ def test_it_writes_what_tensorboard_and_tables_of_epochs_show(arms):
 
 def test_a_complete_run_is_not_run_again(arms):
     said = run(TOY, arms[0], *PHASES)
-    assert "End of the" not in said
+    assert "End of part" not in said
     assert "| DSD " in said
 
 
@@ -102,6 +102,9 @@ def test_other_settings_do_not_go_on_in_the_same_folder(arms):
     done = start(TOY, f"--workdir={arms[0]}", *PHASES, "--learning_rate=0.01")
     assert done.returncode == 1
     assert "learning_rate=0.05. Received: learning_rate=0.01. Give the same" in done.stderr
+    assert "Traceback" not in done.stderr
+    other_arm = start(TOY, f"--workdir={arms[0]}", *PHASES, "--seed=5", "--sparsity=0.5")
+    assert "sparsity=0.3. Received: sparsity=0.5. Give the same" in other_arm.stderr
 
 
 def test_a_run_that_is_killed_before_its_export_trains_no_more(arms, tmp_path):
@@ -111,7 +114,7 @@ def test_a_run_that_is_killed_before_its_export_trains_no_more(arms, tmp_path):
     result = result_of(tmp_path, "llr") | {"is_complete": False}
     (folder / "results.json").write_text(json.dumps(result))
     said = run(TOY, tmp_path, *PHASES, "--arm=llr")
-    assert "End of the" not in said
+    assert "End of part" not in said
     for ours, theirs in zip(weights_in(tmp_path, "llr"), weights_in(arms[0], "llr"), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -121,7 +124,7 @@ def test_a_run_that_is_killed_ends_as_one_that_was_not(evaluation, arms, tmp_pat
     killed = start(TOY, f"--workdir={tmp_path}", *PHASES, STOP_AT=str(evaluation))
     assert killed.returncode == -signal.SIGKILL
     said = run(TOY, tmp_path, *PHASES)
-    assert said.count("End of the") == 4 - evaluation
+    assert said.count("End of part") == 4 - evaluation
     for ours, theirs in zip(weights_in(tmp_path), weights_in(arms[0]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     parts, whole = result_of(tmp_path)["parts"], result_of(arms[0])["parts"]
@@ -174,19 +177,33 @@ def test_every_line_says_that_data_are_fake(tmp_path):
     assert "on FAKE DATA" in (tmp_path / "results.md").read_text()
 
 
+def test_a_loss_that_is_no_number_ends_a_run(tmp_path):
+    done = start(TOY, f"--workdir={tmp_path}", *PHASES, "--learning_rate=1e30", "--arm=llr")
+    assert done.returncode == 1
+    assert "Expected a loss that is a number. Received: loss=nan in epoch 1." in done.stderr
+    assert not result_of(tmp_path, "llr")["parts"]
+
+
+LENGTHS = ["--dense=1", "--sparse=1", "--redense=1"]
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
         (["--data=nowhere"], "error: Expected data. Received: data='nowhere'."),
         (["--data=x", "--dense=ten"], "Expected epochs, joined by commas"),
-        (["--data=x", "--dense=0", "--sparse=0", "--redense=0"], "Expected a phase at least"),
+        (["--data=x", *LENGTHS, "--sparse=0"], "error: Expected a sparse phase"),
+        (["--data=x", *LENGTHS, "--dense=0"], "--dense=0 and no --initial_weights. Give"),
+        (["--data=x", *LENGTHS, "--sparsity=1"], "it is a share, in [0, 1)"),
+        (["--data=x", *LENGTHS, "--initial_weights=lost.h5"], "error: Expected weights of this"),
     ],
 )
 def test_errors_are_told(flags, said, tmp_path):
     done = start(TOY, f"--workdir={tmp_path}", *flags)
     assert done.returncode != 0
     assert said in done.stderr + done.stdout
-    assert not list(tmp_path.iterdir())
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("backup"))
 
 
 def test_which_keras_trains(arms):

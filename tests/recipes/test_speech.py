@@ -20,7 +20,7 @@ import speech
 
 import keras_dsd as dsd
 from recipes import speech_models, transcribing
-from recipes.running import MissingData
+from recipes.problems import MissingData
 
 SPEECH = EXAMPLES / "speech.py"
 NUM_BINS, WIDTH, LENGTHS = 9, 8, np.array([30, 19])
@@ -208,6 +208,8 @@ def test_small_training(data, tmp_path):
         assert parts["re-dense 2"]["metrics"]["CER"] < 10
     shares = [round(part["sparsity"], 4) for part in parts.values()]
     assert (shares[1], shares[3]) == (0.5, 0.25)
+    model = keras.models.load_model(tmp_path / "seed-0" / "dsd" / "model.keras")
+    assert model.output_shape[-1] == speech_models.NUM_CLASSES
     rows = table_of(tmp_path)
     assert rows["DSD"]["WER"]["0"] == parts["re-dense 2"]["metrics"]["WER"]
     assert {"Baseline", "LLR", "Dense"} < set(rows)

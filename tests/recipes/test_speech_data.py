@@ -15,7 +15,7 @@ soundfile = pytest.importorskip("soundfile", reason="needs soundfile: make recip
 pytest.importorskip("jiwer", reason="needs jiwer: make recipes")
 
 from recipes import speech_batches, speech_data, transcribing  # noqa: E402
-from recipes.running import MissingData  # noqa: E402
+from recipes.problems import MissingData  # noqa: E402
 
 SPEAK = pathlib.Path(speech_data.__file__).parents[1] / "small_data" / "speech.py"
 RANDOM = np.random.default_rng(0)
@@ -98,6 +98,7 @@ WRONG = {
     "no text": ({"audio_filepath": "a.wav"}, {}, r"line 1: no 'text'.*The layout is"),
     "no audio": (ENTRY | {"audio_filepath": "b.wav"}, {}, r"an audio file. Received: nothing at"),
     "offset": (ENTRY | {"offset": 3.5}, {}, r"whole files. Received: offset=3.5"),
+    "no letters": (ENTRY | {"text": " "}, {}, r"line 1: Expected text. Received: none. Take the"),
     "digits": (ENTRY | {"text": "2"}, {}, r"Received: '2' in '2'. Write numbers as words"),
     "stereo": (ENTRY, {"channels": 2}, r"Expected one channel. Received: .*a.wav with 2.*ffmpeg"),
     "short": (ENTRY, {"num_samples": 319}, r"Expected 20 ms.*with 319 samples at 16000 Hz"),

@@ -11,13 +11,14 @@ import tensorflow as tf
 from absl import flags
 from sklearn.datasets import load_digits
 
-from recipes import running
+from recipes import problems, running
 from recipes.chosen_keras import keras
 
 FLAGS = flags.FLAGS
 STOP_AT = int(os.environ.get("STOP_AT", "0"))
 X, Y = load_digits(return_X_y=True)
 X, Y = (X / 16).astype("float32"), Y.astype("int32")
+DEFAULTS = {"learning_rate": 0.05, "batch_size": 64, "sparsity": 0.3}
 evaluations = 0
 
 
@@ -25,7 +26,8 @@ def build():
     pixels = keras.Input((64,))
     hidden = keras.layers.Dense(16, activation="relu", name="hidden")
     print(f"computes in {hidden.compute_dtype}")
-    scores = keras.layers.Dense(10, name="out")(hidden(pixels))
+    drawn = keras.layers.Dropout(0.2)(hidden(pixels))
+    scores = keras.layers.Dense(10, name="out")(drawn)
     return keras.Model(pixels, keras.layers.Activation("softmax", dtype="float32")(scores))
 
 
@@ -55,8 +57,8 @@ def main():
         devices = [tf.config.LogicalDeviceConfiguration()] * count
         tf.config.set_logical_device_configuration(cpu, devices)
     if FLAGS.data == "nowhere":
-        raise running.MissingData("Expected data. Received: data='nowhere'.")
-    running.use_defaults({"learning_rate": 0.05, "batch_size": 64})
+        raise problems.MissingData("Expected data. Received: data='nowhere'.")
+    running.use_defaults(DEFAULTS)
     better = {"error": "min"}
     recipe = running.Recipe(
         "toy", build, compile_model, train_batches, evaluate, better, prune=("hidden/",)
