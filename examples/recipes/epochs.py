@@ -11,7 +11,7 @@ from recipes.chosen_keras import IS_LEGACY, keras
 class Epoch(keras.callbacks.Callback):
     """Knows which epoch trains, and has what dropout draws follow from it.
 
-    Keras 3 keeps no state of its random numbers in a backup; tf_keras may be told to.
+    No backup has the state of random numbers. tf_keras offers no way to set what dropout draws.
 
     Args:
         seed: Of the run.

@@ -155,8 +155,6 @@ def _train(
         keras.mixed_precision.set_global_policy(FLAGS.mixed_precision)
     if FLAGS.deterministic:
         tf.config.experimental.enable_op_determinism()
-    if IS_LEGACY:  # so that what dropout draws is in a backup
-        keras.backend.experimental.enable_tf_random_generator()
     strategy = _strategy()
     with strategy.scope() if strategy else contextlib.nullcontext():
         # Not 0: beside a seed of TensorFlow's that is 0, tf.data takes no tensor for one.

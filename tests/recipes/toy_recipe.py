@@ -1,7 +1,7 @@
 """A recipe that takes seconds: scikit-learn's digits and a small network.
 
 $STOP_AT ends the process as a power cut would, once as many evaluations are done; $DEVICES is how
-many devices a CPU counts as.
+many devices a CPU counts as; $DROPOUT is a rate.
 """
 
 import os
@@ -15,6 +15,7 @@ from recipes import problems, running
 from recipes.chosen_keras import keras
 
 FLAGS = flags.FLAGS
+DROPOUT = float(os.environ.get("DROPOUT", "0"))
 STOP_AT = int(os.environ.get("STOP_AT", "0"))
 X, Y = load_digits(return_X_y=True)
 X, Y = (X / 16).astype("float32"), Y.astype("int32")
@@ -26,7 +27,7 @@ def build():
     pixels = keras.Input((64,))
     hidden = keras.layers.Dense(16, activation="relu", name="hidden")
     print(f"computes in {hidden.compute_dtype}")
-    drawn = keras.layers.Dropout(0.2)(hidden(pixels))
+    drawn = keras.layers.Dropout(DROPOUT)(hidden(pixels))
     scores = keras.layers.Dense(10, name="out")(drawn)
     return keras.Model(pixels, keras.layers.Activation("softmax", dtype="float32")(scores))
 
