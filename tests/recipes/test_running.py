@@ -142,7 +142,7 @@ def test_a_run_that_is_killed_ends_as_one_that_was_not(evaluation, arms, tmp_pat
 def test_several_devices_train_without_a_flag(tmp_path):
     said = {n: run(TOY, tmp_path / n, *PHASES, "--arm=llr", DEVICES=n) for n in ("1", "2")}
     assert "Training on 2 devices." in said["2"]
-    assert "devices" not in said["1"]
+    assert "Training on" not in said["1"]
     ones, others = (weights_in(tmp_path / number, "llr") for number in said)
     for ours, theirs in zip(ones, others, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-2, atol=1e-3)
