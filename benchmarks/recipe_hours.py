@@ -97,7 +97,7 @@ def _measured(system: System) -> dict[str, Any]:
         given = [*system.flags, "--data=fake", f"--workdir={folder}", "--verbose=0",
                  f"--batch_size={system.batch_size}", "--steps_per_epoch=2",
                  *(f"--{phase}={FLAGS.steps}" for phase in ("dense", "sparse", "redense")),
-                 "--sparse2=0", "--redense2=0"]  # fmt: skip
+                 "--sparse2=0", "--redense2=0", "--learning_rate=1e-6"]  # fmt: skip
         _run([str(EXAMPLES / f"{system.program}.py"), *given])
         return json.loads(pathlib.Path(folder, "seed-0", "dsd", "results.json").read_text())
 
