@@ -87,7 +87,7 @@ def _row(name: str, system: System) -> list[str]:
     there = operations * epochs / FLAGS.teraflops / 1e12 / 3600
     return [
         name, f"{result['parameters']:,}", str(epochs), f"{operations:.1e}",
-        *(f"{1000 * s:.3g}" for s in seconds), f"{here:,.0f}", f"{there:,.1f}",
+        *(f"{1000 * s:.3g}" for s in seconds), f"{here:,.0f}", f"{there:.2g}",
     ]  # fmt: skip
 
 
