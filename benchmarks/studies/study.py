@@ -1,0 +1,215 @@
+"""A study: the arms of `dsd.compare` and several variants of DSD, on one task, all trained alike.
+
+Every variant spends its epochs at the same learning rates, so plain training at those (`llr`) and
+plain training at its own (`dense`) are controls of all of them, trained once for each seed. So are,
+for each sparsity, weights that are pruned for good (`sparse 0.3`), and what all begin with ended
+there (`first dense`). A control may also stop at its best epoch on validation data. What a variant
+gains is over the control that is best on validation data, on test data, seed by seed.
+
+Each study in this folder is a program:
+
+    python benchmarks/studies/digits.py --seeds=5 --parallel=2
+
+It goes on with what benchmarks/studies/results holds of it, so more seeds add to those.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import keras
+from absl import app, flags, logging
+
+import keras_dsd as dsd
+from keras_dsd import comparison_data, comparison_file, comparison_processes, comparison_run
+from keras_dsd.comparison_arms import DSD, FIRST
+from keras_dsd.comparison_result import Comparison, Run
+from keras_dsd.progress_bar import progress_bar
+from keras_dsd.timeline import DensePhase, Phase, SparsePhase, Timeline
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+SPARSITIES = (0.3, 0.5, 0.7, 0.9)
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("seeds", 5, "How many seeds, counted from 0.")
+flags.DEFINE_integer("parallel", 1, "How many seeds to train at a time.")
+flags.DEFINE_list("only", [], "Tasks to train, by name; none: all of the study.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A network and its data.
+
+    Args:
+        name: What its file and its row are called.
+        words: What it is, in a sentence: data, network, optimizer, epochs.
+        build: Returns a new compiled model; importable, as are the next two.
+        data: Returns the three parts of the data.
+        evaluate: Takes a model and a part of the data; returns `metric`.
+        metric: What is compared, with its unit.
+        mode: `"min"` or `"max"`.
+        phases: Epochs of the dense, the sparse and the last phase.
+        batch_size: What `fit` is given.
+        sparsities: Those that are tried.
+        sparse_lr: What the learning rate is multiplied by in the sparse phase.
+        redense_lr: And in the last one.
+        reset: As `DSDSchedule` takes it.
+    """
+
+    name: str
+    words: str
+    build: Callable[[], Any]
+    data: Callable[[], Mapping[str, Any]]
+    evaluate: Callable[[Any, Any], float]
+    metric: str
+    phases: tuple[int, int, int]
+    batch_size: int | None = 128
+    mode: str = "min"
+    sparsities: Sequence[float] = SPARSITIES
+    sparse_lr: float = 1.0
+    redense_lr: float = 0.1
+    reset: str = "pruned"
+
+    @property
+    def variants(self) -> dict[str, list[Phase]]:
+        """The phases of each variant of DSD, all at the same learning rate in every epoch."""
+        dense, sparse, redense = self.phases
+        first = [DensePhase(dense)] if dense else []
+        last = DensePhase(redense, lr=self.redense_lr)
+        found = {
+            f"DSD {s:g}": [*first, SparsePhase(sparse, sparsity=s, lr=self.sparse_lr), last]
+            for s in self.sparsities
+        }
+        third = redense // 3
+        if third:
+            steps = (redense - 2 * third, third, third)
+            found["DSDSD 0.5, 0.25"] = [
+                *first, SparsePhase(sparse, sparsity=0.5, lr=self.sparse_lr),
+                DensePhase(steps[0], lr=self.redense_lr),
+                SparsePhase(steps[1], sparsity=0.25, lr=self.redense_lr),
+                DensePhase(steps[2], lr=self.redense_lr),
+            ]  # fmt: skip
+        if dense and self.sparse_lr == 1.0:
+            found["AC/DC 0.5"] = [*first, *_in_turn(sparse, 0.5), last]
+        return found
+
+    @property
+    def arms(self) -> dict[str, tuple[Phase, ...]]:
+        """The phases of every arm."""
+        dense, sparse, redense = self.phases
+        first = [DensePhase(dense)] if dense else []
+        after = [DensePhase(sparse, lr=self.sparse_lr), DensePhase(redense, lr=self.redense_lr)]
+        for_good = {
+            f"sparse {s:g}": [
+                *first, SparsePhase(sparse, sparsity=s, lr=self.sparse_lr),
+                SparsePhase(redense, sparsity=s, lr=self.redense_lr),
+            ]
+            for s in self.sparsities
+        }  # fmt: skip
+        every = {
+            "dense": [DensePhase(sum(self.phases))], "llr": [*first, *after], **for_good,
+            **self.variants,
+        }  # fmt: skip
+        return {name: tuple(phases) for name, phases in every.items()}
+
+
+def _in_turn(epochs: int, sparsity: float) -> list[Phase]:
+    """Returns sparse and dense phases in turn, as AC/DC has them, sparse at the end."""
+    each = max(epochs // 5, 1)
+    phases: list[Phase] = []
+    while (left := epochs - sum(phase.epochs for phase in phases)) > 0:
+        length = min(each, left)
+        sparse = len(phases) % 2 == 0
+        phases.append(SparsePhase(length, sparsity=sparsity) if sparse else DensePhase(length))
+    return phases
+
+
+def main(tasks: Sequence[Task]) -> None:
+    """Parses the flags, trains the tasks and prints what came of each."""
+
+    def train(argv: list[str]) -> None:
+        del argv
+        for task in tasks:
+            if not FLAGS.only or task.name in FLAGS.only:
+                for variant, result in run(task, range(FLAGS.seeds), FLAGS.parallel).items():
+                    print(f"==== {task.name}: {variant}\n{result}\n", flush=True)
+
+    app.run(train)
+
+
+def run(task: Task, seeds: Sequence[int], parallel: int) -> dict[str, Comparison]:
+    """Trains what is missing, and returns the comparison of each variant with all controls."""
+    logging.set_verbosity(logging.WARNING)
+    job = _job(task)
+    job, identity = comparison_run.inspect(job, seeds[0])
+    identity = {
+        **identity, "task": task.name, "words": task.words, "metric": task.metric,
+        "mode": task.mode, "keras": f"{keras.__version__} on {keras.backend.backend()}",
+        "arms": {name: str(Timeline(phases)) for name, phases in job.arms.items()},
+        "reset": job.reset, "data": dict(job.digests),
+    }  # fmt: skip
+    file = RESULTS / f"{task.name}.json"
+    runs = {(found.seed, found.arm): found for found in comparison_file.read(file, identity)}
+    todo = {seed: _finished(runs, job, seed) for seed in seeds}
+    todo = {seed: done for seed, done in todo.items() if len(done) < len(job.arms)}
+    with progress_bar(True, len(todo) * job.num_epochs * len(job.arms), 0) as tell:
+        for found in _train(job, todo, parallel, tell):
+            runs[found.seed, found.arm] = found
+            comparison_file.write(file, identity, list(runs.values()))
+    return comparisons(task, [each for each in runs.values() if each.seed in seeds])
+
+
+def comparisons(task: Task, runs: Sequence[Run]) -> dict[str, Comparison]:
+    """Returns, for each variant, what `dsd.compare` would of it and all controls."""
+    controls = [run for run in runs if run.arm not in task.variants]
+    found = {}
+    for variant in task.variants:
+        ours = [dataclasses.replace(run, arm=DSD) for run in runs if run.arm == variant]
+        of_both = sorted([*controls, *ours], key=lambda run: run.seed)
+        words = {name: str(Timeline(phases)) for name, phases in task.arms.items()}
+        arms = {name: words[name] for name in words if name not in task.variants}
+        arms[DSD] = words[variant]
+        found[variant] = Comparison(task.metric, task.mode, arms, tuple(of_both))
+    return found
+
+
+def _job(task: Task) -> comparison_run.Job:
+    read = task.data()
+    comparison_data.check_data(read, 1.0)
+    return comparison_run.Job(
+        build=task.build, data=task.data, digests=comparison_data.digest(read), arms=task.arms,
+        num_shared=task.phases[0], apply_options={"sparsity": 0.3}, reset=task.reset, batches=None,
+        evaluate=task.evaluate, mode=task.mode,
+        fit_options={} if task.batch_size is None else {"batch_size": task.batch_size},
+    )  # fmt: skip
+
+
+def _finished(
+    runs: Mapping[tuple[int, str], Run], job: comparison_run.Job, seed: int
+) -> dict[str, str]:
+    found = [runs[seed, name] for name in job.arms if (seed, name) in runs]
+    return {run.arm: run.start for run in found}
+
+
+def _train(
+    job: comparison_run.Job, todo: Mapping[int, Mapping[str, str]], parallel: int,
+    tell: Callable[[str], None],
+) -> Any:  # fmt: skip
+    if parallel > 1:
+        yield from comparison_processes.train_seeds(job, todo, parallel, tell)
+        return
+    for seed, done in todo.items():
+        yield from comparison_run.train_seed(job, seed, done, tell)
+
+
+def error(model: Any, part: tuple[Any, Any]) -> float:
+    """Returns how many of the labels the model gets wrong, in percent."""
+    x, y = part
+    predicted = model.predict(x, batch_size=1000, verbose=0).argmax(axis=-1)
+    return 100 * float((predicted != y).mean())
+
+
+__all__ = ["FIRST", "SPARSITIES", "Task", "dsd", "error", "keras", "main"]
