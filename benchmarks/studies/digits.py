@@ -1,6 +1,6 @@
 """Study: scikit-learn's digits, a small convolutional network.
 
-    python benchmarks/studies/digits.py --seeds=10
+python benchmarks/studies/digits.py --seeds=10
 """
 
 from sklearn.datasets import load_digits

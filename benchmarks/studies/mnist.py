@@ -1,0 +1,90 @@
+"""Studies on MNIST: 1,000 to 50,000 images; LeNet-300-100, LeNet-5, a small VGG; label noise.
+
+$STUDY_DATA is the folder of mnist.npz, as Keras has it. The last 10,000 training images are those
+to choose by, and the test images those to report on.
+
+    STUDY_DATA=data python benchmarks/studies/mnist.py --only=lenet5-1000 --seeds=10
+"""
+
+import functools
+import os
+import pathlib
+
+import numpy as np
+from study import Task, error, keras, main
+
+layers = keras.layers
+
+
+def lenet_300_100():
+    return compiled([layers.Flatten(), layers.Dense(300, "relu"), layers.Dense(100, "relu")])
+
+
+def lenet5():
+    return compiled([
+        layers.Conv2D(6, 5, padding="same", activation="relu"), layers.MaxPooling2D(),
+        layers.Conv2D(16, 5, activation="relu"), layers.MaxPooling2D(), layers.Flatten(),
+        layers.Dense(120, "relu"), layers.Dense(84, "relu"),
+    ])  # fmt: skip
+
+
+def vgg():
+    body = []
+    for filters in (16, 32, 64):
+        for _ in range(2):
+            body += [layers.Conv2D(filters, 3, padding="same", use_bias=False),
+                     layers.BatchNormalization(momentum=0.9), layers.ReLU()]  # fmt: skip
+        body.append(layers.MaxPooling2D())
+    return compiled([*body, layers.Flatten(), layers.Dense(128, "relu")])
+
+
+def compiled(body):
+    model = keras.Sequential([layers.Input((28, 28, 1)), *body, layers.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss)
+    return model
+
+
+def read(num_images, noise=0.0):
+    """Returns the data, with a share `noise` of the training labels drawn anew at random."""
+    with np.load(pathlib.Path(os.environ["STUDY_DATA"], "mnist.npz")) as found:
+        x, y, x_test, y_test = (found[n] for n in ("x_train", "y_train", "x_test", "y_test"))
+    x, x_test = ((each / 255).astype("float32")[..., None] for each in (x, x_test))
+    y, y_test = y.astype("int32"), y_test.astype("int32")
+    drawn = np.random.default_rng(0)
+    chosen = drawn.permutation(50_000)[:num_images]
+    labels = y[chosen]
+    wrong = drawn.random(num_images) < noise
+    labels[wrong] = (labels[wrong] + drawn.integers(1, 10, wrong.sum())) % 10
+    return {
+        "train": (x[chosen], labels),
+        "validation": (x[50_000:], y[50_000:]),
+        "test": (x_test, y_test),
+    }
+
+
+NETWORKS = {
+    "lenet300": (lenet_300_100, "LeNet-300-100"),
+    "lenet5": (lenet5, "LeNet-5"),
+    "vgg": (vgg, "six convolutions with batch normalisation, 16 to 64 channels"),
+}
+LENGTHS = {1000: (30, 30, 30), 5000: (15, 15, 15), 50_000: (5, 5, 5)}
+
+
+def task(name, num_images, noise=0.0, **options):
+    build, words = NETWORKS[name]
+    return Task(
+        f"{name}-{num_images}" + "-noise" * (noise > 0),
+        f"MNIST, {num_images:,} images to train on"
+        + f", {noise:.0%} of their labels wrong" * (noise > 0)
+        + f", 10,000 to choose by, 10,000 to report on; {words}; SGD at 0.05 with momentum 0.9",
+        build, functools.partial(read, num_images, noise), error, "error, in percent",
+        LENGTHS[num_images], **options,
+    )  # fmt: skip
+
+
+TASKS = [task(name, number) for number in LENGTHS for name in NETWORKS]
+TASKS += [task("lenet5", 5000, noise=0.2)]
+
+if __name__ == "__main__":
+    main(TASKS)
