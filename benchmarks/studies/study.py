@@ -37,8 +37,6 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("seeds", 5, "How many seeds, counted from 0.")
 flags.DEFINE_integer("parallel", 1, "How many seeds to train at a time.")
 flags.DEFINE_list("only", [], "Tasks to train, by name; none: all of the study.")
-flags.DEFINE_string("data", os.environ.get("STUDY_DATA", "data"), "Folder with mnist.npz, "
-                    "shakespeare.txt; other processes read $STUDY_DATA.")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
