@@ -17,14 +17,12 @@ import json
 import math
 import os
 import pathlib
-import subprocess
-import sys
 import tempfile
 from typing import Any, NamedTuple
 
 from absl import app, flags
+from programs import EXAMPLES, run
 
-EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("steps", 3, "Steps of each phase that are timed; the median counts.", 1)
 flags.DEFINE_float("teraflops", 50.0, "What an accelerator is taken to sustain, 1e12 a second.")
@@ -98,7 +96,7 @@ def _measured(system: System) -> dict[str, Any]:
                  f"--batch_size={system.batch_size}", "--steps_per_epoch=2",
                  *(f"--{phase}={FLAGS.steps}" for phase in ("dense", "sparse", "redense")),
                  "--sparse2=0", "--redense2=0", "--learning_rate=1e-6"]  # fmt: skip
-        _run([str(EXAMPLES / f"{system.program}.py"), *given])
+        run(EXAMPLES / f"{system.program}.py", *given)
         return json.loads(pathlib.Path(folder, "seed-0", "dsd", "results.json").read_text())
 
 
@@ -110,7 +108,7 @@ def _default_epochs(system: System, name: str) -> int:
         f"names = ('dense', 'sparse', 'redense', 'sparse2', 'redense2'); "
         f"print(sum(n for name in names for n, _ in arms.parse(given.get(name, '0'))))"
     )
-    return int(_run(["-c", code]))
+    return int(run("-c", code))
 
 
 def _macs(name: str) -> int:
@@ -119,21 +117,23 @@ def _macs(name: str) -> int:
         f"import sys; sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r}); "
         f"import recipe_hours; print(recipe_hours.count_macs({name!r}))"
     )
-    return int(_run(["-c", code]))
+    return int(run("-c", code))
 
 
 def count_macs(name: str) -> int:
     """Returns the multiplications of one forward pass: of an example or, of speech, of a frame."""
     import numpy as np
 
-    from recipes import caption_models, image_models, speech_models
+    from recipes import caption_models, image_models
     from recipes.chosen_keras import keras
 
     places, frames = SYSTEMS[name].frames, 1
-    if name in ("deepspeech", "deepspeech2"):  # which look at every other frame
+    if SYSTEMS[name].program == "speech":  # which looks at every other frame
+        import speech
+
         places, frames = places // 2, places
-        width = {"deepspeech": 872, "deepspeech2": 1520}[name]
-        model = getattr(speech_models, name)(num_bins=161, width=width, stride=2)
+        make, options = speech.MODELS[name, "full"]
+        model = make(num_bins=161, stride=2, **options)
     elif name == "neuraltalk":
         places = WORDS
         model = caption_models.build(np.zeros(2539, "float32"), hidden_size=512, dropout=0.5)
@@ -145,19 +145,6 @@ def count_macs(name: str) -> int:
             used = math.prod(side or places for side in layer.output.shape[1:-1])
             total += used * sum(math.prod(w.shape) for w in layer.weights if len(w.shape) > 1)
     return total // frames
-
-
-def _run(arguments: list[str]) -> str:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, (EXAMPLES, EXAMPLES.parent))),
-    }
-    done = subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True
-    )
-    if done.returncode:
-        sys.exit(f"{' '.join(arguments)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
-    return done.stdout.strip().splitlines()[-1]
 
 
 if __name__ == "__main__":

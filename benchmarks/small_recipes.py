@@ -9,15 +9,12 @@ this prints.
 It goes on where it was stopped, and with more seeds adds to those that are there.
 """
 
-import os
 import pathlib
-import subprocess
-import sys
 import time
 
 from absl import app, flags
+from programs import EXAMPLES, run
 
-EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("seeds", 3, "How many seeds, counted from 0.", 1)
 flags.DEFINE_string("workdir", "runs/small", "Folder for data and runs.")
@@ -28,17 +25,6 @@ RECIPES = {
     "speech": ("speech", ""),
     "caption": ("captions", ""),
 }
-
-
-def run(*command: object) -> None:
-    """Runs a program of the examples; shows what it prints only if it fails."""
-    path = os.pathsep.join(map(str, (EXAMPLES.parent, EXAMPLES)))
-    done = subprocess.run(
-        [sys.executable, *map(str, command)], env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    if done.returncode:
-        sys.exit(done.stdout[-5000:])
 
 
 def main(argv: list[str]) -> None:

@@ -1,6 +1,8 @@
 """Study: scikit-learn's digits, a small convolutional network.
 
-python benchmarks/studies/digits.py --seeds=10
+It needs no data but what scikit-learn brings:
+
+    python benchmarks/studies/digits.py --seeds=10
 """
 
 from sklearn.datasets import load_digits

@@ -24,12 +24,11 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import keras
 from absl import app, flags, logging
 
-import keras_dsd as dsd
 from keras_dsd import comparison_data, comparison_file, comparison_processes, comparison_run
-from keras_dsd.comparison_arms import DSD, FIRST
+from keras_dsd.comparison_arms import DSD, num_shared, words_of
 from keras_dsd.comparison_result import Comparison, Run
 from keras_dsd.progress_bar import progress_bar
-from keras_dsd.timeline import DensePhase, Phase, SparsePhase, Timeline
+from keras_dsd.timeline import DensePhase, Phase, SparsePhase
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 SPARSITIES = (0.3, 0.5, 0.7, 0.9)
@@ -148,7 +147,7 @@ def run(task: Task, seeds: Sequence[int], parallel: int) -> dict[str, Comparison
     identity = {
         **identity, "task": task.name, "words": task.words, "metric": task.metric,
         "mode": task.mode, "keras": f"{keras.__version__} on {keras.backend.backend()}",
-        "arms": {name: str(Timeline(phases)) for name, phases in job.arms.items()},
+        "arms": {name: words_of(phases) for name, phases in job.arms.items()},
         "reset": job.reset, "data": dict(job.digests),
     }  # fmt: skip
     file = RESULTS / f"{task.name}.json"
@@ -169,7 +168,7 @@ def comparisons(task: Task, runs: Sequence[Run]) -> dict[str, Comparison]:
     for variant in task.variants:
         ours = [dataclasses.replace(run, arm=DSD) for run in runs if run.arm == variant]
         of_both = sorted([*controls, *ours], key=lambda run: run.seed)
-        words = {name: str(Timeline(phases)) for name, phases in task.arms.items()}
+        words = {name: words_of(phases) for name, phases in task.arms.items()}
         arms = {name: words[name] for name in words if name not in task.variants}
         arms[DSD] = words[variant]
         found[variant] = Comparison(task.metric, task.mode, arms, tuple(of_both))
@@ -181,8 +180,8 @@ def _job(task: Task) -> comparison_run.Job:
     comparison_data.check_data(read, 1.0)
     return comparison_run.Job(
         build=task.build, data=task.data, digests=comparison_data.digest(read), arms=task.arms,
-        num_shared=task.phases[0], apply_options={"sparsity": 0.3}, reset=task.reset, batches=None,
-        evaluate=task.evaluate, mode=task.mode,
+        num_shared=num_shared(task.arms), apply_options={"sparsity": 0.3}, reset=task.reset,
+        batches=None, evaluate=task.evaluate, mode=task.mode,
         fit_options={} if task.batch_size is None else {"batch_size": task.batch_size},
     )  # fmt: skip
 
@@ -210,6 +209,3 @@ def error(model: Any, part: tuple[Any, Any]) -> float:
     x, y = part
     predicted = model.predict(x, batch_size=1000, verbose=0).argmax(axis=-1)
     return 100 * float((predicted != y).mean())
-
-
-__all__ = ["FIRST", "SPARSITIES", "Task", "dsd", "error", "keras", "main"]

@@ -91,7 +91,8 @@ class Table:
     def __init__(self, results: Iterable[Result], better: Mapping[str, str]) -> None:
         self._results = list(results)
         self._better = dict(better)
-        self.rows = self._measured() | self._gains()
+        measured = self._measured()
+        self.rows = measured | self._gains(measured)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns each row's values by metric and seed, in percent."""
@@ -115,11 +116,10 @@ class Table:
         rows: dict[str, Any] = {}
         for arm, title in ROWS.items():
             for result in (each for each in self._results if each["settings"]["arm"] == arm):
-                parts = dict(result["parts"])
-                titles = [title] if arm != "dsd" else [_title(name, parts) for name in parts]
-                kept = list(parts.values()) if arm == "dsd" else [list(parts.values())[-1]]
-                for row, part in zip(titles, kept, strict=True):
-                    self._add(rows, row, result["settings"]["seed"], part["metrics"])
+                parts, seed = result["parts"], result["settings"]["seed"]
+                for name in parts if arm == "dsd" else list(parts)[-1:]:
+                    row = _title(name, parts) if arm == "dsd" else title
+                    self._add(rows, row, seed, parts[name]["metrics"])
         return rows
 
     def _add(self, rows: dict[str, Any], row: str, seed: int, metrics: Mapping[str, float]) -> None:
@@ -127,8 +127,7 @@ class Table:
         for name in self._better:
             cells[name][str(seed)] = metrics[name]
 
-    def _gains(self) -> dict[str, Any]:
-        measured = self._measured()
+    def _gains(self, measured: dict[str, Any]) -> dict[str, Any]:
         baseline = next((row for row in measured if row.startswith("Baseline")), None)
         gains: dict[str, Any] = {}
         if "DSD" not in measured:

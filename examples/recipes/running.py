@@ -133,8 +133,9 @@ def run(recipe: Recipe) -> None:
     folder = pathlib.Path(FLAGS.workdir, f"seed-{FLAGS.seed}", FLAGS.arm)
     if recipe.validation is not None:
         number_of(recipe.validation)
-    results.check_alike(folder.parents[1], {"recipe": recipe.name, **_settings()})
-    record = results.Record(folder / "results.json", {"recipe": recipe.name, **_settings()})
+    settings = {"recipe": recipe.name, **_settings()}
+    results.check_alike(folder.parents[1], settings)
+    record = results.Record(folder / "results.json", settings)
     if not record.result["is_complete"]:
         _train(recipe, parts, folder, record)
     table = results.Table(results.complete_in(folder.parents[1]), recipe.better)

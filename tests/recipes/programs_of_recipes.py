@@ -1,4 +1,4 @@
-"""Runs a recipe as a user does, in a process of its own."""
+"""Runs a recipe as a user does, in a process of its own, with the Keras that conftest.py chose."""
 
 import json
 import os
@@ -6,18 +6,13 @@ import pathlib
 import subprocess
 import sys
 
-from paths import PATH
-
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
-LEGACY = "1" if PATH == "tf_keras" else "0"
 
 
 def start(program, *flags, **variables):
     """Runs `program` to its end and returns what subprocess does."""
-    environment = {
-        **os.environ, "TF_USE_LEGACY_KERAS": LEGACY, "PYTHONPATH": f"{ROOT}:{EXAMPLES}", **variables
-    }  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{EXAMPLES}", **variables}
     return subprocess.run(
         [sys.executable, str(program), *flags], env=environment, capture_output=True, text=True
     )
