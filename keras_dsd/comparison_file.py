@@ -42,14 +42,7 @@ def read(path: pathlib.Path, identity: Mapping[str, Any]) -> list[Run]:
     """
     if not path.exists():
         return []
-    try:
-        found, runs = _parse(path.read_bytes())
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise ValueError(
-            f"Expected `path` to be a file that compare() wrote, or a new one. Received: "
-            f"path={str(path)!r}, which is not whole or something else "
-            f"({type(error).__name__}: {error}). Delete it to begin anew, or give another path."
-        ) from error
+    found, runs = load(path)
     for name in {**identity, **found}:
         if found.get(name) != identity.get(name):
             raise ValueError(
@@ -59,6 +52,25 @@ def read(path: pathlib.Path, identity: Mapping[str, Any]) -> list[Run]:
                 f"anew."
             )
     return runs
+
+
+def load(path: pathlib.Path) -> tuple[dict[str, Any], list[Run]]:
+    """Returns what tells the comparison of a file from others, and the runs that the file holds.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: It is no such file.
+    """
+    try:
+        return _parse(path.read_bytes())
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise ValueError(
+            f"Expected `path` to be a file that compare() wrote, or a new one. Received: "
+            f"path={str(path)!r}, which is not whole or something else "
+            f"({type(error).__name__}: {error}). Delete it to begin anew, or give another path."
+        ) from error
 
 
 def _parse(text: bytes) -> tuple[dict[str, Any], list[Run]]:

@@ -1,10 +1,11 @@
 """A study: the arms of `dsd.compare` and several variants of DSD, on one task, all trained alike.
 
 Every variant spends its epochs at the same learning rates, so plain training at those (`llr`) and
-plain training at its own (`dense`) are controls of all of them, trained once for each seed. So are,
-for each sparsity, weights that are pruned for good (`sparse 0.3`), and what all begin with ended
-there (`first dense`). A control may also stop at its best epoch on validation data. What a variant
-gains is over the control that is best on validation data, on test data, seed by seed.
+plain training at its own (`dense`) are controls of all of them, trained once for each seed. So are
+the low rate as soon as the first phase ends (`llr at once`), for each sparsity weights that are
+pruned for good (`sparse 0.3`), and what all begin with ended there (`first dense`). A control may
+also stop at its best epoch on validation data. What a variant gains is over the control that is
+best on validation data, on test data, seed by seed.
 
 Each study in this folder is a program:
 
@@ -23,9 +24,10 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 from absl import app, flags, logging
+from verdicts import of_each_variant
 
 from keras_dsd import comparison_data, comparison_file, comparison_processes, comparison_run
-from keras_dsd.comparison_arms import DSD, num_shared, words_of
+from keras_dsd.comparison_arms import num_shared, words_of
 from keras_dsd.comparison_result import Comparison, Run
 from keras_dsd.progress_bar import progress_bar
 from keras_dsd.timeline import DensePhase, Phase, SparsePhase
@@ -108,9 +110,10 @@ class Task:
             ]
             for s in self.sparsities
         }  # fmt: skip
+        at_once = [*first, DensePhase(sparse + redense, lr=self.redense_lr)]
         every = {
-            "dense": [DensePhase(sum(self.phases))], "llr": [*first, *after], **for_good,
-            **self.variants,
+            "dense": [DensePhase(sum(self.phases))], "llr": [*first, *after],
+            "llr at once": at_once, **for_good, **self.variants,
         }  # fmt: skip
         return {name: tuple(phases) for name, phases in every.items()}
 
@@ -149,6 +152,7 @@ def run(task: Task, seeds: Sequence[int], parallel: int) -> dict[str, Comparison
         "mode": task.mode, "keras": f"{keras.__version__} on {keras.backend.backend()}",
         "arms": {name: words_of(phases) for name, phases in job.arms.items()},
         "reset": job.reset, "data": dict(job.digests),
+        "batch size": task.batch_size, "variants": list(task.variants),
     }  # fmt: skip
     file = RESULTS / f"{task.name}.json"
     runs = {(found.seed, found.arm): found for found in comparison_file.read(file, identity)}
@@ -158,21 +162,7 @@ def run(task: Task, seeds: Sequence[int], parallel: int) -> dict[str, Comparison
         for found in _train(job, todo, parallel, tell):
             runs[found.seed, found.arm] = found
             comparison_file.write(file, identity, list(runs.values()))
-    return comparisons(task, [each for each in runs.values() if each.seed in seeds])
-
-
-def comparisons(task: Task, runs: Sequence[Run]) -> dict[str, Comparison]:
-    """Returns, for each variant, what `dsd.compare` would of it and all controls."""
-    controls = [run for run in runs if run.arm not in task.variants]
-    found = {}
-    for variant in task.variants:
-        ours = [dataclasses.replace(run, arm=DSD) for run in runs if run.arm == variant]
-        of_both = sorted([*controls, *ours], key=lambda run: run.seed)
-        words = {name: words_of(phases) for name, phases in task.arms.items()}
-        arms = {name: words[name] for name in words if name not in task.variants}
-        arms[DSD] = words[variant]
-        found[variant] = Comparison(task.metric, task.mode, arms, tuple(of_both))
-    return found
+    return of_each_variant(identity, [each for each in runs.values() if each.seed in seeds])
 
 
 def _job(task: Task) -> comparison_run.Job:

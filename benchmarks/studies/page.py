@@ -1,0 +1,132 @@
+"""Writes the tables in docs/results.md, out of what the studies found.
+
+The prose is written by hand. A table stands between a line `<!-- NAME -->`, with the name of a task
+or `summary`, and a line `<!-- end -->`.
+
+    python benchmarks/studies/page.py
+"""
+
+import math
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from absl import app
+from verdicts import best_variant, of_each_variant
+
+from keras_dsd import comparison_file
+from keras_dsd.comparison_arms import DSD
+from keras_dsd.comparison_result import BEST, LAST, Comparison, Gain
+from keras_dsd.comparison_statistics import mean_and_sd
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results.md"
+RESULTS = pathlib.Path(__file__).parent / "results"
+_TABLE = re.compile(r"(?<=^<!-- )([\w-]+)( -->\n).*?(?=^<!-- end -->$)", re.MULTILINE | re.DOTALL)
+Found = Mapping[str, Comparison]
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
+
+
+def filled(page: str, results: pathlib.Path) -> str:
+    """Returns a page with its tables written anew.
+
+    Args:
+        page: The page.
+        results: The folder of the tasks' files.
+
+    Raises:
+        ValueError: A task has no table on the page.
+    """
+    studies = {path.stem: read(path) for path in sorted(results.glob("*.json"))}
+    names = [found[1] for found in _TABLE.finditer(page)]
+    if missing := set(studies) - set(names):
+        raise ValueError(
+            f"Expected a table for each task. Received: none for {sorted(missing)}. Write a line "
+            f"<!-- NAME --> and a line <!-- end --> where it is to be."
+        )
+
+    def write(match: re.Match[str]) -> str:
+        name = match[1]
+        table = summary({n: studies[n] for n in names if n in studies})
+        return name + match[2] + (table if name == "summary" else of_task(*studies[name]))
+
+    return _TABLE.sub(write, page)
+
+
+def read(path: pathlib.Path) -> tuple[dict[str, Any], Found]:
+    """Returns what a task's file says of it, and the comparison of each variant."""
+    identity, runs = comparison_file.load(path)
+    trained = {seed: {run.arm for run in runs if run.seed == seed} for seed in {r.seed for r in runs}}
+    whole = {seed for seed, arms in trained.items() if arms >= set(identity["arms"])}
+    return identity, of_each_variant(identity, [run for run in runs if run.seed in whole])
+
+
+def summary(studies: Mapping[str, tuple[Mapping[str, Any], Found]]) -> str:
+    """Returns the table of all tasks, each with its best control and its best variant."""
+    lines = [
+        "| Task | seeds | best control | | best variant | | gain | 95 % interval | p | |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, (identity, found) in studies.items():
+        variant = best_variant(found)
+        comparison = found[variant]
+        gain = comparison.gain(BEST)
+        lines.append(
+            f"| [{name}](#{name}), {identity['metric']} | {len(comparison.seeds)} | "
+            f"{gain.control} | {_spread(comparison.tests(gain.control))} | {variant} | "
+            f"{_spread(comparison.tests(DSD))} | {_gain(gain)} | {_word(gain)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def of_task(identity: Mapping[str, Any], found: Found) -> str:
+    """Returns what a task is, and the table of its arms."""
+    any_one = next(iter(found.values()))
+    control = any_one.gain(BEST).control
+    better = {"min": "smaller is better", "max": "larger is better"}[identity["mode"]]
+    lines = [
+        f"{identity['words']}, batches of {identity['batch size']}. "
+        f"{_sentence(identity['arms']['llr'])} Every arm: {any_one.num_updates:,} updates. "
+        f"{identity['metric'].capitalize()}, on test data, mean ± standard deviation of "
+        f"{len(any_one.seeds)} seeds; {better}. Keras {identity['keras']}.",
+        "",
+        f"| arm | last epoch | epoch best on validation data | gain over `{control}` | 95 % interval "
+        f"| p |",
+        "|---|---|---|---|---|---|",
+    ]
+    for arm in dict.fromkeys(run.arm for run in any_one.runs if run.arm != DSD):
+        values = (_spread(any_one.tests(arm, when)) for when in (LAST, BEST))
+        lines.append(f"| `{arm}` | {' | '.join(values)} | | | |")
+    for variant, comparison in found.items():
+        values = (_spread(comparison.tests(DSD, when)) for when in (LAST, BEST))
+        lines.append(f"| **{variant}** | {' | '.join(values)} | {_gain(comparison.gain(BEST))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _sentence(words: str) -> str:
+    return f"Learning rates: {words}."
+
+
+def _spread(values: list[float]) -> str:
+    mean, sd = mean_and_sd(values)
+    return f"{mean:.4g} ± {sd:.2g}"
+
+
+def _gain(gain: Gain) -> str:
+    mean, _, low, high, p_value = gain.paired
+    p_text = "" if math.isnan(p_value) else f"{p_value:.2g}"
+    return f"{mean:+.2g} | {low:+.2g} to {high:+.2g} | {p_text}".replace("-", "−")
+
+
+def _word(gain: Gain) -> str:
+    if not gain.paired.is_shown:
+        return "no difference shown"
+    return "**better**" if gain.paired.mean > 0 else "worse"
+
+
+if __name__ == "__main__":
+    app.run(main)
