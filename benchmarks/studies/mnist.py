@@ -1,7 +1,7 @@
 """Studies on MNIST: 1,000 to 50,000 images; LeNet-300-100, LeNet-5, a small VGG; label noise.
 
-$STUDY_DATA is the folder of mnist.npz, as Keras has it. The last 10,000 training images are those
-to choose by, and the test images those to report on.
+$STUDY_DATA is the folder of mnist.npz, as Keras has it. Of the last 10,000 training images, as many
+as are trained on are those to choose by, and the test images those to report on.
 
     STUDY_DATA=data python benchmarks/studies/mnist.py --only=lenet5-1000 --seeds=10
 """
@@ -29,7 +29,7 @@ def lenet5():
 
 
 def vgg():
-    body = []
+    body = [layers.AveragePooling2D()]
     for filters in (16, 32, 64):
         for _ in range(2):
             body += [layers.Conv2D(filters, 3, padding="same", use_bias=False),
@@ -58,7 +58,7 @@ def read(num_images, noise=0.0):
     labels[wrong] = (labels[wrong] + drawn.integers(1, 10, wrong.sum())) % 10
     return {
         "train": (x[chosen], labels),
-        "validation": (x[50_000:], y[50_000:]),
+        "validation": (x[50_000:][:num_images], y[50_000:][:num_images]),
         "test": (x_test, y_test),
     }
 
@@ -66,9 +66,12 @@ def read(num_images, noise=0.0):
 NETWORKS = {
     "lenet300": (lenet_300_100, "LeNet-300-100"),
     "lenet5": (lenet5, "LeNet-5"),
-    "vgg": (vgg, "six convolutions with batch normalisation, 16 to 64 channels"),
+    "vgg": (
+        vgg,
+        "images of half the size, six convolutions with batch normalisation, 16 to 64 channels",
+    ),
 }
-LENGTHS = {1000: (30, 30, 30), 5000: (15, 15, 15), 50_000: (5, 5, 5)}
+LENGTHS = {1000: (20, 20, 20), 5000: (10, 10, 10), 50_000: (4, 4, 4)}
 
 
 def task(name, num_images, noise=0.0, **options):
@@ -77,7 +80,7 @@ def task(name, num_images, noise=0.0, **options):
         f"{name}-{num_images}" + "-noise" * (noise > 0),
         f"MNIST, {num_images:,} images to train on"
         + f", {noise:.0%} of their labels wrong" * (noise > 0)
-        + f", 10,000 to choose by, 10,000 to report on; {words}; SGD at 0.05 with momentum 0.9",
+        + f", {min(num_images, 10_000):,} to choose by, 10,000 to report on; {words}; SGD at 0.05 with momentum 0.9",
         build, functools.partial(read, num_images, noise), error, "error, in percent",
         LENGTHS[num_images], **options,
     )  # fmt: skip

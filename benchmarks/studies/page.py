@@ -23,6 +23,7 @@ from keras_dsd.comparison_statistics import mean_and_sd
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results.md"
 RESULTS = pathlib.Path(__file__).parent / "results"
 _TABLE = re.compile(r"(?<=^<!-- )([\w-]+)( -->\n).*?(?=^<!-- end -->$)", re.MULTILINE | re.DOTALL)
+_MINUS = "\N{MINUS SIGN}"
 Found = Mapping[str, Comparison]
 
 
@@ -60,7 +61,9 @@ def filled(page: str, results: pathlib.Path) -> str:
 def read(path: pathlib.Path) -> tuple[dict[str, Any], Found]:
     """Returns what a task's file says of it, and the comparison of each variant."""
     identity, runs = comparison_file.load(path)
-    trained = {seed: {run.arm for run in runs if run.seed == seed} for seed in {r.seed for r in runs}}
+    trained = {
+        seed: {run.arm for run in runs if run.seed == seed} for seed in {r.seed for r in runs}
+    }
     whole = {seed for seed, arms in trained.items() if arms >= set(identity["arms"])}
     return identity, of_each_variant(identity, [run for run in runs if run.seed in whole])
 
@@ -94,8 +97,8 @@ def of_task(identity: Mapping[str, Any], found: Found) -> str:
         f"{identity['metric'].capitalize()}, on test data, mean ± standard deviation of "
         f"{len(any_one.seeds)} seeds; {better}. Keras {identity['keras']}.",
         "",
-        f"| arm | last epoch | epoch best on validation data | gain over `{control}` | 95 % interval "
-        f"| p |",
+        f"| arm | last epoch | epoch best on validation data | gain over `{control}` | "
+        "95 % interval | p |",
         "|---|---|---|---|---|---|",
     ]
     for arm in dict.fromkeys(run.arm for run in any_one.runs if run.arm != DSD):
@@ -119,7 +122,7 @@ def _spread(values: list[float]) -> str:
 def _gain(gain: Gain) -> str:
     mean, _, low, high, p_value = gain.paired
     p_text = "" if math.isnan(p_value) else f"{p_value:.2g}"
-    return f"{mean:+.2g} | {low:+.2g} to {high:+.2g} | {p_text}".replace("-", "−")
+    return f"{mean:+.2g} | {low:+.2g} to {high:+.2g} | {p_text}".replace("-", _MINUS)
 
 
 def _word(gain: Gain) -> str:

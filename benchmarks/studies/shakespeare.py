@@ -1,8 +1,9 @@
-"""Studies on Shakespeare's works, letter by letter: an LSTM and a small transformer.
+"""Studies on Shakespeare's works, letter by letter: an LSTM, a small transformer, and an MLP.
 
 $STUDY_DATA is the folder of shakespeare.txt. Its first nine tenths are trained on, the next
-twentieth is chosen by and the last reported on. An epoch is a pass over windows of letters, one
-after another.
+twentieth is chosen by and the last reported on. An epoch is a pass over windows of letters: for the
+MLP, which guesses the letter after a window, there is one at each letter; for the others, which
+guess the next letter all along, one after another.
 
     STUDY_DATA=data python benchmarks/studies/shakespeare.py --only=char-lstm
 """
@@ -17,6 +18,7 @@ from study import Task, keras, main
 
 layers = keras.layers
 WINDOW = 64
+CONTEXT = 40
 NUM_LETTERS = 96
 
 
@@ -50,15 +52,39 @@ def transformer(width=64, heads=4, blocks=2):
     return compiled(letters, layers.LayerNormalization()(x))
 
 
-def compiled(letters, x):
+def mlp(width=128, context=CONTEXT, optimizer="sgd"):
+    letters = layers.Input((context,), dtype="int32")
+    x = layers.Flatten()(layers.Embedding(NUM_LETTERS, 8)(letters))
+    found = {
+        "sgd": keras.optimizers.SGD(0.1, momentum=0.9), "adam": keras.optimizers.Adam(1e-3),
+    }  # fmt: skip
+    return compiled(letters, layers.Dense(width, "relu")(x), found[optimizer])
+
+
+def compiled(letters, x, optimizer=None):
     model = keras.Model(letters, layers.Dense(NUM_LETTERS)(x))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(2e-3), loss)
+    model.compile(optimizer or keras.optimizers.Adam(2e-3), loss)
     return model
 
 
 def read(num_letters):
-    """Returns windows of letters, and the letter after each of them."""
+    """Returns windows of letters, and the letter after each of theirs."""
+    return {name: windows(part) for name, part in parts(num_letters).items()}
+
+
+def read_contexts(num_letters, context=CONTEXT):
+    """Returns a window before each letter, and the letter; of the validation part, the first."""
+    found = parts(num_letters)
+    found["validation"] = found["validation"][:100_000]
+    result = {}
+    for name, letters in found.items():
+        every = np.lib.stride_tricks.sliding_window_view(letters, context + 1)
+        result[name] = np.ascontiguousarray(every[:, :-1]), np.ascontiguousarray(every[:, -1])
+    return result
+
+
+def parts(num_letters):
     text = pathlib.Path(os.environ["STUDY_DATA"], "shakespeare.txt").read_text(encoding="utf-8")
     names = {letter: index for index, letter in enumerate(sorted(set(text)))}
     letters = np.array([names[letter] for letter in text], "int32")
@@ -66,8 +92,7 @@ def read(num_letters):
         raise ValueError(f"Expected {NUM_LETTERS} letters at most. Received: {len(names)}.")
     ends = [round(len(letters) * share) for share in (0.9, 0.95, 1.0)]
     train, validation, test = np.split(letters, ends[:2])
-    parts = {"train": train[:num_letters], "validation": validation, "test": test}
-    return {name: windows(part) for name, part in parts.items()}
+    return {"train": train[:num_letters], "validation": validation, "test": test}
 
 
 def windows(letters):
@@ -79,22 +104,36 @@ def windows(letters):
 
 def bits(model, part):
     """Returns the bits that the model needs for a letter."""
-    return model.evaluate(*part, batch_size=256, verbose=0) / math.log(2)
+    x, y = part
+    return model.evaluate(x, y, batch_size=256 * WINDOW // y[0].size, verbose=0) / math.log(2)
 
 
-def task(name, build, words, num_letters, phases):
+def task(name, build, words, num_letters):
     return Task(
         name,
-        f"Shakespeare's works, {num_letters:,} letters to train on, 223,000 to choose by, as many "
+        f"Shakespeare's works, {num_letters:,} letters to train on, 252,864 to choose by, as many "
         f"to report on, in windows of {WINDOW}; {words}; Adam at 0.002",
-        build, functools.partial(read, num_letters), bits, "bits a letter", phases,
-        batch_size=64, sparsities=(0.3, 0.5, 0.7),
+        build, functools.partial(read, num_letters), bits, "bits a letter", (3, 3, 3),
+        batch_size=64,
+    )  # fmt: skip
+
+
+def mlp_task(name, num_letters, width):
+    return Task(
+        name,
+        f"Shakespeare's works, {num_letters:,} letters to train on, 100,000 to choose by, 252,824 "
+        f"to report on; an MLP that guesses a letter from the {CONTEXT} before it, {width} units; "
+        f"SGD at 0.1 with momentum 0.9",
+        functools.partial(mlp, width), functools.partial(read_contexts, num_letters), bits,
+        "bits a letter", (4, 4, 4),
     )  # fmt: skip
 
 
 TASKS = [
-    task("char-lstm", lstm, "an LSTM of 128 units", 1_000_000, (4, 4, 4)),
-    task("char-transformer", transformer, "a transformer of 2 blocks", 1_000_000, (4, 4, 4)),
+    task("char-lstm", lstm, "an LSTM of 128 units", 500_000),
+    task("char-transformer", transformer, "a transformer of 2 blocks", 500_000),
+    mlp_task("char-mlp-300k", 300_000, 128),
+    mlp_task("char-mlp-1m", 1_000_000, 256),
 ]
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from absl import app, flags, logging
 from verdicts import of_each_variant
 
 from keras_dsd import comparison_data, comparison_file, comparison_processes, comparison_run
+from keras_dsd.batch_norm import Batches
 from keras_dsd.comparison_arms import num_shared, words_of
 from keras_dsd.comparison_result import Comparison, Run
 from keras_dsd.progress_bar import progress_bar
@@ -58,6 +59,9 @@ class Task:
         sparse_lr: What the learning rate is multiplied by in the sparse phase.
         redense_lr: And in the last one.
         reset: As `DSDSchedule` takes it.
+        batch_norm_batches: From how many batches the statistics of BatchNormalization are estimated
+            anew where weights are pruned or return; 0: they are not.
+        only: Some of the arms; none: all.
     """
 
     name: str
@@ -73,14 +77,27 @@ class Task:
     sparse_lr: float = 1.0
     redense_lr: float = 0.1
     reset: str = "pruned"
+    batch_norm_batches: int = 0
+    only: Sequence[str] = ()
 
     @property
-    def variants(self) -> dict[str, list[Phase]]:
+    def variants(self) -> dict[str, tuple[Phase, ...]]:
         """The phases of each variant of DSD, all at the same learning rate in every epoch."""
+        return self._wanted(self._every_variant())
+
+    @property
+    def arms(self) -> dict[str, tuple[Phase, ...]]:
+        """The phases of every arm."""
+        return self._wanted(self._every_arm())
+
+    def _wanted(self, arms: Mapping[str, Sequence[Phase]]) -> dict[str, tuple[Phase, ...]]:
+        return {name: tuple(arms[name]) for name in arms if not self.only or name in self.only}
+
+    def _every_variant(self) -> dict[str, Sequence[Phase]]:
         dense, sparse, redense = self.phases
         first = [DensePhase(dense)] if dense else []
         last = DensePhase(redense, lr=self.redense_lr)
-        found = {
+        found: dict[str, Sequence[Phase]] = {
             f"DSD {s:g}": [*first, SparsePhase(sparse, sparsity=s, lr=self.sparse_lr), last]
             for s in self.sparsities
         }
@@ -97,9 +114,7 @@ class Task:
             found["AC/DC 0.5"] = [*first, *_in_turn(sparse, 0.5), last]
         return found
 
-    @property
-    def arms(self) -> dict[str, tuple[Phase, ...]]:
-        """The phases of every arm."""
+    def _every_arm(self) -> dict[str, Sequence[Phase]]:
         dense, sparse, redense = self.phases
         first = [DensePhase(dense)] if dense else []
         after = [DensePhase(sparse, lr=self.sparse_lr), DensePhase(redense, lr=self.redense_lr)]
@@ -111,11 +126,10 @@ class Task:
             for s in self.sparsities
         }  # fmt: skip
         at_once = [*first, DensePhase(sparse + redense, lr=self.redense_lr)]
-        every = {
+        return {
             "dense": [DensePhase(sum(self.phases))], "llr": [*first, *after],
-            "llr at once": at_once, **for_good, **self.variants,
+            "llr at once": at_once, **for_good, **self._every_variant(),
         }  # fmt: skip
-        return {name: tuple(phases) for name, phases in every.items()}
 
 
 def _in_turn(epochs: int, sparsity: float) -> list[Phase]:
@@ -152,9 +166,11 @@ def run(task: Task, seeds: Sequence[int], parallel: int) -> dict[str, Comparison
         "mode": task.mode, "keras": f"{keras.__version__} on {keras.backend.backend()}",
         "arms": {name: words_of(phases) for name, phases in job.arms.items()},
         "reset": job.reset, "data": dict(job.digests),
-        "batch size": task.batch_size, "variants": list(task.variants),
+        "batch size": task.batch_size, "batch norm batches": task.batch_norm_batches,
+        "variants": list(task.variants),
     }  # fmt: skip
     file = RESULTS / f"{task.name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
     runs = {(found.seed, found.arm): found for found in comparison_file.read(file, identity)}
     todo = {seed: _finished(runs, job, seed) for seed in seeds}
     todo = {seed: done for seed, done in todo.items() if len(done) < len(job.arms)}
@@ -168,10 +184,15 @@ def run(task: Task, seeds: Sequence[int], parallel: int) -> dict[str, Comparison
 def _job(task: Task) -> comparison_run.Job:
     read = task.data()
     comparison_data.check_data(read, 1.0)
+    batches = None
+    if task.batch_norm_batches:
+        x, size = read["train"][0], task.batch_size
+        data = [x[begin : begin + size] for begin in range(0, len(x), size)]
+        batches = Batches(data, task.batch_norm_batches)
     return comparison_run.Job(
         build=task.build, data=task.data, digests=comparison_data.digest(read), arms=task.arms,
         num_shared=num_shared(task.arms), apply_options={"sparsity": 0.3}, reset=task.reset,
-        batches=None, evaluate=task.evaluate, mode=task.mode,
+        batches=batches, evaluate=task.evaluate, mode=task.mode,
         fit_options={} if task.batch_size is None else {"batch_size": task.batch_size},
     )  # fmt: skip
 
