@@ -80,14 +80,15 @@ def task(name, num_images, noise=0.0, **options):
         f"{name}-{num_images}" + "-noise" * (noise > 0),
         f"MNIST, {num_images:,} images to train on"
         + f", {noise:.0%} of their labels wrong" * (noise > 0)
-        + f", {min(num_images, 10_000):,} to choose by, 10,000 to report on; {words}; SGD at 0.05 with momentum 0.9",
+        + f", {min(num_images, 10_000):,} to choose by, 10,000 to report on; {words}; "
+        + "SGD at 0.05 with momentum 0.9",
         build, functools.partial(read, num_images, noise), error, "error, in percent",
         LENGTHS[num_images], **options,
     )  # fmt: skip
 
 
 TASKS = [task(name, number) for number in LENGTHS for name in NETWORKS]
-TASKS += [task("lenet5", 5000, noise=0.2)]
+TASKS += [task("lenet5", 5000, noise=0.2), task("lenet300", 50_000, noise=0.2)]
 
 if __name__ == "__main__":
     main(TASKS)
