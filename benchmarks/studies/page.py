@@ -1,7 +1,7 @@
 """Writes the tables in docs/results.md, out of what the studies found.
 
-The prose is written by hand. A table stands between a line `<!-- NAME -->`, with the name of a task
-or `summary`, and a line `<!-- end -->`.
+The prose is written by hand. A table stands between a line `<!-- NAME -->`, a task or one of
+`summary` and `tried`, and a line `<!-- end -->`.
 
     python benchmarks/studies/page.py
 """
@@ -9,9 +9,10 @@ or `summary`, and a line `<!-- end -->`.
 import math
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from absl import app
 from verdicts import best_variant, of_each_variant
 
@@ -52,8 +53,13 @@ def filled(page: str, results: pathlib.Path) -> str:
 
     def write(match: re.Match[str]) -> str:
         name = match[1]
-        table = summary({n: studies[n] for n in names if n in studies})
-        return name + match[2] + (table if name == "summary" else of_task(*studies[name]))
+        if name == "summary":
+            table = summary({n: studies[n] for n in names if n in studies})
+        elif name == "tried":
+            table = tried([read(path) for path in sorted(results.glob("tried/*.json"))])
+        else:
+            table = of_task(*studies[name])
+        return name + match[2] + table
 
     return _TABLE.sub(write, page)
 
@@ -107,6 +113,33 @@ def of_task(identity: Mapping[str, Any], found: Found) -> str:
     for variant, comparison in found.items():
         values = (_spread(comparison.tests(DSD, when)) for when in (LAST, BEST))
         lines.append(f"| **{variant}** | {' | '.join(values)} | {_gain(comparison.gain(BEST))} |")
+    return "\n".join(lines) + "\n"
+
+
+def tried(studies: Sequence[tuple[Mapping[str, Any], Found]]) -> str:
+    """Returns the table of what was tried, on validation data."""
+    lines = [
+        "| what is changed | seeds | best control | | `sparse 0.7` | DSD 0.7 | gain |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for identity, found in studies:
+        comparison = found["DSD 0.7"]
+        control = comparison.gain(BEST).control
+        values = {
+            arm: [run.chosen_on(BEST) for run in comparison.runs if run.arm == arm]
+            for arm in (control, "sparse 0.7", DSD)
+        }
+        sign = 1 if comparison.mode == "min" else -1
+        gain = sign * (np.array(values[control]) - values[DSD])
+        spreads = [_spread(each) for each in values.values()]
+        if control == "sparse 0.7":
+            spreads.insert(0, spreads[0])
+        lines.append(
+            f"| {identity['words']} | {len(comparison.seeds)} | `{control}` | "
+            f"{' | '.join(spreads)} | {gain.mean():+.2g} ± {gain.std(ddof=1):.2g} |".replace(
+                "| -", f"| {_MINUS}"
+            )
+        )
     return "\n".join(lines) + "\n"
 
 
