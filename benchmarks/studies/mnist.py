@@ -32,7 +32,7 @@ def lenet5():
 
 
 def vgg():
-    body = [layers.AveragePooling2D()]
+    body = [layers.AveragePooling2D(2)]
     for filters in (16, 32, 64):
         for _ in range(2):
             body += [layers.Conv2D(filters, 3, padding="same", use_bias=False),
