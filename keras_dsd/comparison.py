@@ -9,11 +9,11 @@ which all make as many updates, or there is an error:
 - `"dsd"`: the phases that were given.
 
 A control that would be the same as another arm is left out. Models are fitted on training data.
-Every arm, and the first dense phase alone, is scored at its last epoch and at its epoch best on
-validation data, and the control is the one that is best there: what early stopping gives too is no
-gain. What is reported comes from test data, on which nothing is chosen. Rows that test or
-validation data share with others are counted, and refused above `max_shared_rows`; those of
-datasets are not looked at.
+Every arm, and what all begin with (the first dense phase, or where there is none what `build`
+returned, trained before), is scored at its last epoch and at its epoch best on validation data, and
+the control is the one that is best there: what early stopping gives too is no gain. What is
+reported comes from test data, on which nothing is chosen. Rows that test or validation data share
+with others are counted, and refused above `max_shared_rows`; those of datasets are not looked at.
 
 Before `build()` the seed is set, and again before each `fit`; where one goes on at an epoch, it is
 `comparison_run.seed_at`. So batches are shuffled alike in every arm; those of a dataset that
@@ -180,7 +180,7 @@ class _Runs:
 
     def in_order(self) -> tuple[Run, ...]:
         """Returns all of them, by seed and arm."""
-        names = [*([FIRST] if self._job.num_shared else []), *self._job.arms]
+        names = [*([FIRST] if self._job.has_first else []), *self._job.arms]
         return tuple(self._runs[seed, name] for seed in self._seeds for name in names)
 
     def _finished(self, seed: int) -> dict[str, str]:

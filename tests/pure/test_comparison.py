@@ -156,12 +156,22 @@ def test_the_first_phase_is_trained_once_and_every_arm_goes_on_from_it(made, dat
     }  # fmt: skip
 
 
-def test_without_a_first_phase_all_arms_start_from_the_same_weights(made, data):
-    found = run(made, data, phases=timelines.dsd(0, 1, 1))
-    assert [(r.seed, r.arm) for r in found.runs] == [
-        (seed, arm) for seed in (0, 1) for arm in ("dense", "dsd")
-    ]
-    assert found.runs[0].validation == (11.0, 22.0)
+def test_without_a_first_phase_what_was_trained_before_is_a_control(made, data):
+    found = run(made, data, phases=timelines.dsd(0, 1, 1), evaluate=lambda model, part: (
+        model.weight + 100 * (part is data["test"])
+    ))  # fmt: skip
+    assert [(r.seed, r.arm, r.validation, r.test_last, r.test_best, r.num_updates)
+            for r in found.runs[:3]] == [
+        (0, FIRST, (0.0,), 100.0, 100.0, 0), (0, "dense", (11.0, 22.0), 122.0, 111.0, 6),
+        (0, "dsd", (21.0, 42.0), 142.0, 121.0, 6),
+    ]  # fmt: skip
+    assert found.gain().control == FIRST and len(found.runs) == 6
+    assert len({r.start for r in found.runs}) == 1
+
+
+def test_what_nobody_trained_is_no_control(made, data):
+    found = run(made, data, phases=[Dense(1, lr=0.5), Sparse(1)])
+    assert [r.arm for r in found.runs] == ["dense", "dsd"] * 2
 
 
 @pytest.mark.parametrize(("values", "mode", "best"), [
