@@ -3,9 +3,10 @@
 Every variant spends its epochs at the same learning rates, so plain training at those (`llr`) and
 plain training at its own (`dense`) are controls of all of them, trained once for each seed. So are
 the low rate as soon as the first phase ends (`llr at once`), for each sparsity weights that are
-pruned for good (`sparse 0.3`), and what all begin with ended there (`first dense`). A control may
-also stop at its best epoch on validation data. What a variant gains is over the control that is
-best on validation data, on test data, seed by seed.
+pruned for good (`sparse 0.3`), and what all begin with ended there (`first dense`): a dense phase,
+or where there is none what `build` returns, trained before. A control may also stop at its best
+epoch on validation data. What a variant gains is over the control that is best on validation data,
+on test data, seed by seed.
 
 Each study in this folder is a program:
 
@@ -160,6 +161,7 @@ def run(task: Task, seeds: Sequence[int], parallel: int) -> dict[str, Comparison
     """Trains what is missing, and returns the comparison of each variant with all controls."""
     logging.set_verbosity(logging.WARNING)
     job = _job(task)
+    keras.utils.set_random_seed(seeds[0])  # a model is looked at before a seed is set
     job, identity = comparison_run.inspect(job, seeds[0])
     identity = {
         **identity, "task": task.name, "words": task.words, "metric": task.metric,
