@@ -27,7 +27,13 @@ import keras
 from absl import app, flags, logging
 from verdicts import of_each_variant
 
-from keras_dsd import comparison_data, comparison_file, comparison_processes, comparison_run
+from keras_dsd import (
+    comparison_budget,
+    comparison_data,
+    comparison_file,
+    comparison_processes,
+    comparison_run,
+)
 from keras_dsd.batch_norm import Batches
 from keras_dsd.comparison_arms import num_shared, words_of
 from keras_dsd.comparison_result import Comparison, Run
@@ -174,11 +180,13 @@ def run(task: Task, seeds: Sequence[int], parallel: int) -> dict[str, Comparison
     file = RESULTS / f"{task.name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     runs = {(found.seed, found.arm): found for found in comparison_file.read(file, identity)}
+    comparison_budget.check(runs.values())
     todo = {seed: _finished(runs, job, seed) for seed in seeds}
     todo = {seed: done for seed, done in todo.items() if len(done) < len(job.arms)}
     with progress_bar(True, len(todo) * job.num_epochs * len(job.arms), 0) as tell:
         for found in _train(job, todo, parallel, tell):
             runs[found.seed, found.arm] = found
+            comparison_budget.check(runs.values())
             comparison_file.write(file, identity, list(runs.values()))
     return of_each_variant(identity, [each for each in runs.values() if each.seed in seeds])
 
