@@ -86,7 +86,7 @@ TASKS = [
         f"{EPOCHS} epochs on these images with a cosine from {RATE} to 0, for each seed anew; then "
         f"SGD at {RATE} with momentum 0.9",
         functools.partial(trained, "converged", same_digits, RATE), same_digits,
-        error, "error, in percent", (0, 15, 15),
+        error, "error, in percent", (0, 10, 10),
     ),
     Task(
         "pretrained-transfer",

@@ -183,7 +183,9 @@ def run(task: Task, seeds: Sequence[int], parallel: int) -> dict[str, Comparison
     comparison_budget.check(runs.values())
     todo = {seed: _finished(runs, job, seed) for seed in seeds}
     todo = {seed: done for seed, done in todo.items() if len(done) < len(job.arms)}
-    with progress_bar(True, len(todo) * job.num_epochs * len(job.arms), 0) as tell:
+    rest = job.num_epochs - job.num_shared
+    left = sum(job.num_shared + (len(job.arms) - len(done)) * rest for done in todo.values())
+    with progress_bar(True, left, 0) as tell:
         for found in _train(job, todo, parallel, tell):
             runs[found.seed, found.arm] = found
             comparison_budget.check(runs.values())

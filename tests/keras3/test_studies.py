@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import pathlib
+import subprocess
 import sys
 
 import keras
@@ -153,3 +154,28 @@ def test_an_arm_with_fewer_updates_is_refused_when_trained_and_when_read(
     path.write_text(json.dumps(kept))
     with pytest.raises(ValueError, match="6 in arm 'dense' of seed 0, but 7 in arm 'sparse 0.5'"):
         study.run(task, range(2), 1)
+
+
+PROGRAM = """
+import dataclasses, pathlib, sys
+sys.path.insert(0, {folder!r})
+import digits, study
+if __name__ == "__main__":
+    study.RESULTS = pathlib.Path({results!r})
+    task = dataclasses.replace(digits.TASKS[0], phases=(1, 1, 1), sparsities=(0.5,), sparse_lr=0.5)
+    study.main([task])
+"""
+
+
+@pytest.mark.slow
+def test_the_program_trains_seeds_at_a_time_and_prints_what_came_of_it(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.format(folder=str(FOLDER), results=str(tmp_path)))
+    done = subprocess.run(
+        [sys.executable, program, "--seeds=2", "--parallel=2", "--only=digits"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    headings = [line for line in done.stdout.splitlines() if line.startswith("====")]
+    assert headings == ["==== digits: DSD 0.5"]
+    assert len(json.loads((tmp_path / "digits.json").read_text())["runs"]) == 2 * 5

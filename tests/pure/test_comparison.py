@@ -1,5 +1,6 @@
 """Comparisons of a model made of numbers: what is trained, refused, gone on with."""
 
+import contextlib
 import json
 import math
 import sys
@@ -208,6 +209,30 @@ def test_test_data_are_read_at_the_ends_alone(made, data):
     parts = []
     run(made, data, lambda model, part: parts.append(part is data["test"]) or len(parts))
     assert parts[:9] == [False, False, True, True] * 2 + [False]
+
+
+def test_the_bar_knows_how_many_epochs_are_left(made, data, tmp_path, monkeypatch):
+    bars = []
+
+    @contextlib.contextmanager
+    def bar(shown, total, done):
+        bars.append([total, done, 0])
+
+        def step(words):
+            bars[-1][2] += 1
+
+        yield step
+
+    monkeypatch.setattr(comparison, "progress_bar", bar)
+    path = tmp_path / "comparison.json"
+    run(made, data, path=path)
+    held = json.loads(path.read_text())
+    held["runs"] = [each for each in held["runs"] if each["arm"] != "dsd"]
+    path.write_text(json.dumps(held))
+    for _ in range(2):
+        run(made, data, path=path)
+    # Two epochs of the first phase, and two of each arm; the first phase is in no file.
+    assert bars == [[12, 0, 12], [12, 4, 8], [12, 12, 0]]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
