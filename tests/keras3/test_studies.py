@@ -14,7 +14,7 @@ import pytest
 from keras_dsd.comparison_arms import DSD, FIRST
 from keras_dsd.comparison_result import Run
 
-FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks" / "studies"
+FOLDER = pathlib.Path(__file__).resolve().parents[2] / "benchmarks" / "studies"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "TASKS = [" in path.read_text())
 NEEDS = {"speech": ("soundfile", "jiwer")}
 
