@@ -9,11 +9,11 @@ which all make as many updates, or there is an error:
 - `"dsd"`: the phases that were given.
 
 A control that would be the same as another arm is left out. Models are fitted on training data.
-Every arm, and the first dense phase alone, is scored at its last epoch and at its epoch best on
-validation data, and the control is the one that is best there: what early stopping gives too is no
-gain. What is reported comes from test data, on which nothing is chosen. Rows that test or
-validation data share with others are counted, and refused above `max_shared_rows`; those of
-datasets are not looked at.
+Every arm, and what all begin with (the first dense phase, or where there is none what `build`
+returned, trained before), is scored at its last epoch and at its epoch best on validation data, and
+the control is the one that is best there: what early stopping gives too is no gain. What is
+reported comes from test data, on which nothing is chosen. Rows that test or validation data share
+with others are counted, and refused above `max_shared_rows`; those of datasets are not looked at.
 
 Before `build()` the seed is set, and again before each `fit`; where one goes on at an epoch, it is
 `comparison_run.seed_at`. So batches are shuffled alike in every arm; those of a dataset that
@@ -32,6 +32,7 @@ from absl import logging
 from keras_dsd import (
     checks,
     comparison_arms,
+    comparison_budget,
     comparison_data,
     comparison_file,
     comparison_processes,
@@ -157,7 +158,7 @@ class _Runs:
         found = [] if file is None else comparison_file.read(file, identity)
         logging.info("compare: %d runs in %s", len(found), file)
         self._runs = {(run.seed, run.arm): run for run in found}
-        self._check_budget()
+        comparison_budget.check(self._runs.values())
 
     def train(self, number: int, progress: bool) -> None:
         """Trains what is missing, `number` seeds at a time."""
@@ -180,7 +181,7 @@ class _Runs:
 
     def in_order(self) -> tuple[Run, ...]:
         """Returns all of them, by seed and arm."""
-        names = [*([FIRST] if self._job.num_shared else []), *self._job.arms]
+        names = [*([FIRST] if self._job.has_first else []), *self._job.arms]
         return tuple(self._runs[seed, name] for seed in self._seeds for name in names)
 
     def _finished(self, seed: int) -> dict[str, str]:
@@ -190,24 +191,11 @@ class _Runs:
 
     def _add(self, run: Run) -> None:
         self._runs[run.seed, run.arm] = run
-        self._check_budget()
+        comparison_budget.check(self._runs.values())
         done = sum(arm != FIRST for _, arm in self._runs)
         logging.info("compare: %s of seed %d is trained; arms done: %d", run.arm, run.seed, done)
         if self._file is not None:
             comparison_file.write(self._file, self._identity, list(self._runs.values()))
-
-    def _check_budget(self) -> None:
-        """Refuses arms that were not trained alike: what wins may have been trained longer."""
-        arms = [run for run in self._runs.values() if run.arm != FIRST]
-        for run in arms[1:]:
-            if run.num_updates != arms[0].num_updates:
-                both = [f"{each.num_updates} in arm {each.arm!r} of seed {each.seed}"
-                        for each in (arms[0], run)]  # fmt: skip
-                raise ValueError(
-                    f"Expected every arm to make as many updates. Received: {both[0]}, but "
-                    f"{both[1]}. See that the data are as long each time they are read, and that "
-                    f"nothing ends fit early."
-                )
 
 
 def _identify(job: Job, seeds: Sequence[int]) -> dict[str, Any]:

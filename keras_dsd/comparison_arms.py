@@ -12,7 +12,7 @@ from keras_dsd.timeline import DensePhase, Phase, SparsePhase, Timeline
 DSD = "dsd"
 CONTROLS = ("dense", "llr", "sparse")
 ARMS = (*CONTROLS, DSD)
-# What all arms begin with, where it is trained once: early stopping by the clock.
+# What all arms begin with, where it is trained once or was before: early stopping by the clock.
 FIRST = "first dense"
 
 Arms = dict[str, tuple[Phase, ...]]
@@ -62,6 +62,11 @@ def num_shared(arms: Arms) -> int:
         sum(phase.epochs for phase in itertools.takewhile(_is_plain, phases))
         for phases in arms.values()
     )
+
+
+def prune_at_once(arms: Arms) -> bool:
+    """Returns whether an arm prunes what it begins with: a network that was trained before."""
+    return any(isinstance(phases[0], SparsePhase) for phases in arms.values())
 
 
 def words_of(phases: Sequence[Phase]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_dsd import api, comparison_data, doors
 from keras_dsd.batch_norm import Batches
-from keras_dsd.comparison_arms import FIRST, Arms
+from keras_dsd.comparison_arms import FIRST, Arms, prune_at_once
 from keras_dsd.comparison_data import arguments
 from keras_dsd.comparison_result import Run
 from keras_dsd.evaluation import number
@@ -60,6 +60,11 @@ class Job:
     def num_epochs(self) -> int:
         """How many epochs every arm is long."""
         return sum(phase.epochs for phase in next(iter(self.arms.values())))
+
+    @property
+    def has_first(self) -> bool:
+        """Whether what all arms begin with is scored as one of them."""
+        return self.num_shared > 0 or prune_at_once(self.arms)
 
     @property
     def state(self) -> Any:
@@ -143,6 +148,10 @@ def train_seed(
         state = shared.train(0, job.num_shared, [])
         start = _digest(state)
         yield shared.run(start, None)
+    elif job.has_first:
+        untouched = _Segment(job, model, seed, FIRST, tell)
+        untouched.score()
+        yield untouched.run(start, None)
     for arm, phases in job.arms.items():
         if finished.get(arm) == start:
             continue
@@ -223,6 +232,12 @@ class _Segment(Hooks):
             self.model.set_weights(self._best_weights)
             self.test_best = self._value("test")
         return at_end
+
+    def score(self) -> None:
+        """Scores the model as it is, in place of training it."""
+        self._data = self._job.load()
+        self.values = [self._value("validation")]
+        self.test_last = self.test_best = self._value("test")
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Has a new model that goes on draw the numbers that the one trained so far would.

@@ -3,9 +3,10 @@
 Every variant spends its epochs at the same learning rates, so plain training at those (`llr`) and
 plain training at its own (`dense`) are controls of all of them, trained once for each seed. So are
 the low rate as soon as the first phase ends (`llr at once`), for each sparsity weights that are
-pruned for good (`sparse 0.3`), and what all begin with ended there (`first dense`). A control may
-also stop at its best epoch on validation data. What a variant gains is over the control that is
-best on validation data, on test data, seed by seed.
+pruned for good (`sparse 0.3`), and what all begin with ended there (`first dense`): a dense phase,
+or where there is none what `build` returns, trained before. A control may also stop at its best
+epoch on validation data. What a variant gains is over the control that is best on validation data,
+on test data, seed by seed.
 
 Each study in this folder is a program:
 
@@ -26,7 +27,13 @@ import keras
 from absl import app, flags, logging
 from verdicts import of_each_variant
 
-from keras_dsd import comparison_data, comparison_file, comparison_processes, comparison_run
+from keras_dsd import (
+    comparison_budget,
+    comparison_data,
+    comparison_file,
+    comparison_processes,
+    comparison_run,
+)
 from keras_dsd.batch_norm import Batches
 from keras_dsd.comparison_arms import num_shared, words_of
 from keras_dsd.comparison_result import Comparison, Run
@@ -160,6 +167,7 @@ def run(task: Task, seeds: Sequence[int], parallel: int) -> dict[str, Comparison
     """Trains what is missing, and returns the comparison of each variant with all controls."""
     logging.set_verbosity(logging.WARNING)
     job = _job(task)
+    keras.utils.set_random_seed(seeds[0])  # a model is looked at before a seed is set
     job, identity = comparison_run.inspect(job, seeds[0])
     identity = {
         **identity, "task": task.name, "words": task.words, "metric": task.metric,
@@ -172,11 +180,15 @@ def run(task: Task, seeds: Sequence[int], parallel: int) -> dict[str, Comparison
     file = RESULTS / f"{task.name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     runs = {(found.seed, found.arm): found for found in comparison_file.read(file, identity)}
+    comparison_budget.check(runs.values())
     todo = {seed: _finished(runs, job, seed) for seed in seeds}
     todo = {seed: done for seed, done in todo.items() if len(done) < len(job.arms)}
-    with progress_bar(True, len(todo) * job.num_epochs * len(job.arms), 0) as tell:
+    rest = job.num_epochs - job.num_shared
+    left = sum(job.num_shared + (len(job.arms) - len(done)) * rest for done in todo.values())
+    with progress_bar(True, left, 0) as tell:
         for found in _train(job, todo, parallel, tell):
             runs[found.seed, found.arm] = found
+            comparison_budget.check(runs.values())
             comparison_file.write(file, identity, list(runs.values()))
     return of_each_variant(identity, [each for each in runs.values() if each.seed in seeds])
 

@@ -117,6 +117,20 @@ def test_the_first_phase_is_as_exact_with_momentum(data):
     assert watched.weights[run.test_last] == compared.trained(model)
 
 
+def test_a_model_that_was_trained_before_is_scored_as_it_is(data):
+    job, _ = inspect(Job(
+        build=compared.build, data=data, digests={}, arms={"dsd": (dsd.SparsePhase(1),)},
+        num_shared=0, apply_options={}, reset="pruned", batches=None, evaluate=compared.loss,
+        mode="min", fit_options=IN_ORDER,
+    ), 0)  # fmt: skip
+    run = next(train_seed(job, 0, {}, lambda words: None))
+    seed(0)
+    model = compared.build()
+    assert (run.arm, run.num_updates) == (FIRST, 0)
+    assert run.validation == (compared.loss(model, data["validation"]),)
+    assert run.test_last == run.test_best == compared.loss(model, data["test"])
+
+
 def test_all_of_a_model_goes_on_from_its_state(data):
     """Averages, seeds of dropout on Keras 3, slots, and the scale of the loss."""
 

@@ -1,5 +1,6 @@
 """Comparisons of a model made of numbers: what is trained, refused, gone on with."""
 
+import contextlib
 import json
 import math
 import sys
@@ -156,12 +157,22 @@ def test_the_first_phase_is_trained_once_and_every_arm_goes_on_from_it(made, dat
     }  # fmt: skip
 
 
-def test_without_a_first_phase_all_arms_start_from_the_same_weights(made, data):
-    found = run(made, data, phases=timelines.dsd(0, 1, 1))
-    assert [(r.seed, r.arm) for r in found.runs] == [
-        (seed, arm) for seed in (0, 1) for arm in ("dense", "dsd")
-    ]
-    assert found.runs[0].validation == (11.0, 22.0)
+def test_without_a_first_phase_what_was_trained_before_is_a_control(made, data):
+    found = run(made, data, phases=timelines.dsd(0, 1, 1), evaluate=lambda model, part: (
+        model.weight + 100 * (part is data["test"])
+    ))  # fmt: skip
+    assert [(r.seed, r.arm, r.validation, r.test_last, r.test_best, r.num_updates)
+            for r in found.runs[:3]] == [
+        (0, FIRST, (0.0,), 100.0, 100.0, 0), (0, "dense", (11.0, 22.0), 122.0, 111.0, 6),
+        (0, "dsd", (21.0, 42.0), 142.0, 121.0, 6),
+    ]  # fmt: skip
+    assert found.gain().control == FIRST and len(found.runs) == 6
+    assert len({r.start for r in found.runs}) == 1
+
+
+def test_what_nobody_trained_is_no_control(made, data):
+    found = run(made, data, phases=[Dense(1, lr=0.5), Sparse(1)])
+    assert [r.arm for r in found.runs] == ["dense", "dsd"] * 2
 
 
 @pytest.mark.parametrize(("values", "mode", "best"), [
@@ -198,6 +209,30 @@ def test_test_data_are_read_at_the_ends_alone(made, data):
     parts = []
     run(made, data, lambda model, part: parts.append(part is data["test"]) or len(parts))
     assert parts[:9] == [False, False, True, True] * 2 + [False]
+
+
+def test_the_bar_knows_how_many_epochs_are_left(made, data, tmp_path, monkeypatch):
+    bars = []
+
+    @contextlib.contextmanager
+    def bar(shown, total, done):
+        bars.append([total, done, 0])
+
+        def step(words):
+            bars[-1][2] += 1
+
+        yield step
+
+    monkeypatch.setattr(comparison, "progress_bar", bar)
+    path = tmp_path / "comparison.json"
+    run(made, data, path=path)
+    held = json.loads(path.read_text())
+    held["runs"] = [each for each in held["runs"] if each["arm"] != "dsd"]
+    path.write_text(json.dumps(held))
+    for _ in range(2):
+        run(made, data, path=path)
+    # Two epochs of the first phase, and two of each arm; the first phase is in no file.
+    assert bars == [[12, 0, 12], [12, 4, 8], [12, 12, 0]]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
