@@ -1,14 +1,12 @@
 """Study: commands that espeak-ng speaks, in noise; a small DeepSpeech, word error rate.
 
 The program has espeak-ng speak them the first time (a minute; apt-get install espeak-ng), and keeps
-them in $STUDY_DATA/speech, or in .build/speech where that is not set. pip install .[recipes] brings
-what else it needs.
+them in .build/speech. pip install .[recipes] brings what else it needs.
 
     python benchmarks/studies/speech.py --seeds=5
 """
 
 import functools
-import os
 import pathlib
 import sys
 
@@ -39,7 +37,7 @@ def build():
 @functools.cache
 def read():
     """Returns spectrograms, padded to the longest of all, and what CTC's loss is to know."""
-    folder = pathlib.Path(os.environ.get("STUDY_DATA", ROOT / ".build"), "speech")
+    folder = ROOT / ".build" / "speech"
     if not folder.exists():
         speak(folder)
     spoken = {name: speech_data.read_manifest(folder / f"{name}.jsonl") for name in SIZES}
