@@ -23,7 +23,9 @@ from keras_dsd.comparison_statistics import mean_and_sd
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results.md"
 RESULTS = pathlib.Path(__file__).parent / "results"
-_TABLE = re.compile(r"(?<=^<!-- )([\w-]+)( -->\n).*?(?=^<!-- end -->$)", re.MULTILINE | re.DOTALL)
+_TABLE = re.compile(
+    r"(?<=^<!-- )(?!end )([\w-]+)( -->\n).*?(?=^<!-- end -->$)", re.MULTILINE | re.DOTALL
+)
 _MINUS = "\N{MINUS SIGN}"
 Found = Mapping[str, Comparison]
 
@@ -58,7 +60,7 @@ def filled(page: str, results: pathlib.Path) -> str:
         elif name == "tried":
             table = tried([read(path) for path in sorted(results.glob("tried/*.json"))])
         else:
-            table = of_task(*studies[name])
+            table = of_task(*studies[name]) if name in studies else "Not measured yet.\n"
         return name + match[2] + table
 
     return _TABLE.sub(write, page)
