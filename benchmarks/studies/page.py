@@ -18,7 +18,7 @@ from verdicts import best_variant, of_each_variant
 
 from keras_dsd import comparison_file
 from keras_dsd.comparison_arms import DSD
-from keras_dsd.comparison_result import BEST, LAST, Comparison, Gain
+from keras_dsd.comparison_result import BEST, LAST, Comparison, Gain, Run
 from keras_dsd.comparison_statistics import mean_and_sd
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results.md"
@@ -28,6 +28,7 @@ _TABLE = re.compile(
 )
 _MINUS = "\N{MINUS SIGN}"
 Found = Mapping[str, Comparison]
+Study = tuple[dict[str, Any], Found]
 
 
 def main(argv: list[str]) -> None:
@@ -45,7 +46,7 @@ def filled(page: str, results: pathlib.Path) -> str:
     Raises:
         ValueError: A task has no table on the page.
     """
-    studies = {path.stem: read(path) for path in sorted(results.glob("*.json"))}
+    studies = read_all(results)
     names = [found[1] for found in _TABLE.finditer(page)]
     if missing := set(studies) - set(names):
         raise ValueError(
@@ -58,7 +59,7 @@ def filled(page: str, results: pathlib.Path) -> str:
         if name == "summary":
             table = summary({n: studies[n] for n in names if n in studies})
         elif name == "tried":
-            table = tried([read(path) for path in sorted(results.glob("tried/*.json"))])
+            table = tried(list(read_all(results / "tried").values()))
         else:
             table = of_task(*studies[name]) if name in studies else "Not measured yet.\n"
         return name + match[2] + table
@@ -66,17 +67,27 @@ def filled(page: str, results: pathlib.Path) -> str:
     return _TABLE.sub(write, page)
 
 
-def read(path: pathlib.Path) -> tuple[dict[str, Any], Found]:
-    """Returns what a task's file says of it, and the comparison of each variant."""
-    identity, runs = comparison_file.load(path)
-    trained = {
-        seed: {run.arm for run in runs if run.seed == seed} for seed in {r.seed for r in runs}
-    }
-    whole = {seed for seed, arms in trained.items() if arms >= set(identity["arms"])}
-    return identity, of_each_variant(identity, [run for run in runs if run.seed in whole])
+def read_all(folder: pathlib.Path) -> dict[str, Study]:
+    """Returns, for each task of a folder, what its file says of it, and each variant's comparison.
+
+    Seeds that lack an arm do not count, nor do tasks with fewer than two seeds.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        identity, runs = comparison_file.load(path)
+        trained = {seed: {run.arm for run in runs if run.seed == seed} for seed in _seeds(runs)}
+        whole = {seed for seed, arms in trained.items() if arms >= set(identity["arms"])}
+        if len(whole) > 1:
+            of_whole = [run for run in runs if run.seed in whole]
+            found[path.stem] = identity, of_each_variant(identity, of_whole)
+    return found
 
 
-def summary(studies: Mapping[str, tuple[Mapping[str, Any], Found]]) -> str:
+def _seeds(runs: Sequence[Run]) -> set[int]:
+    return {run.seed for run in runs}
+
+
+def summary(studies: Mapping[str, Study]) -> str:
     """Returns the table of all tasks, each with its best control and its best variant."""
     lines = [
         "| Task | seeds | best control | | best variant | | gain | 95 % interval | p | |",
@@ -118,7 +129,7 @@ def of_task(identity: Mapping[str, Any], found: Found) -> str:
     return "\n".join(lines) + "\n"
 
 
-def tried(studies: Sequence[tuple[Mapping[str, Any], Found]]) -> str:
+def tried(studies: Sequence[Study]) -> str:
     """Returns the table of what was tried, on validation data."""
     lines = [
         "| what is changed | seeds | best control | | `sparse 0.7` | DSD 0.7 | gain |",

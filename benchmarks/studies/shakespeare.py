@@ -1,10 +1,10 @@
 """Studies on Shakespeare's works, letter by letter: an LSTM, a small transformer, and an MLP.
 
 $STUDY_DATA is the folder of shakespeare.txt. What is trained on is from its first nine tenths. The
-last tenth is cut into a hundred stretches; every other one is chosen by, the rest reported on:
-plays and poems follow one another, and two halves would be of different kinds. An epoch is a pass over
-windows of letters: for the MLP, which guesses the letter after a window, there is one at each
-letter; for the others, which guess the next letter all along, one after another.
+last tenth is cut into a hundred stretches; every other one is chosen by, the rest reported on: of
+two halves one would be plays, the other poems. An epoch is a pass over windows of letters: for the
+MLP, which guesses the letter after a window, there is one at each letter; for the others, which
+guess the next letter all along, one after another.
 
     STUDY_DATA=data python benchmarks/studies/shakespeare.py --only=char-lstm
 """
