@@ -91,7 +91,7 @@ def task(name, num_images, noise=0.0, **options):
 
 
 TASKS = [task(name, number) for number in LENGTHS for name in NETWORKS]
-TASKS += [task("lenet5", 5000, noise=0.2), task("lenet300", 50_000, noise=0.2)]
+TASKS += [task("lenet300", 50_000, noise=0.2)]
 
 if __name__ == "__main__":
     main(TASKS)

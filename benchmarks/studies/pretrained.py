@@ -86,7 +86,7 @@ TASKS = [
         f"{EPOCHS} epochs on these images with a cosine from {RATE} to 0, for each seed anew; then "
         f"SGD at {RATE} with momentum 0.9",
         functools.partial(trained, "converged", same_digits, RATE), same_digits,
-        error, "error, in percent", (0, 10, 10),
+        error, "error, in percent", (0, 6, 6),
     ),
     Task(
         "pretrained-transfer",
@@ -94,7 +94,7 @@ TASKS = [
         f"LeNet-5 after {EPOCHS} epochs on 2,500 images of 0 to 4, for each seed anew; then SGD at "
         f"{RATE / 2:g} with momentum 0.9, the last layer new",
         functools.partial(trained, "transfer", digits_below_5, RATE / 2, 1), digits_from_5,
-        error, "error, in percent", (0, 20, 20), batch_size=20,
+        error, "error, in percent", (0, 10, 10), batch_size=20,
     ),
 ]  # fmt: skip
 

@@ -131,11 +131,10 @@ def mlp_task(name, num_letters, width):
 
 
 TASKS = [
-    task("char-lstm", lstm, "an LSTM of 128 units", 500_000),
-    task("char-transformer", transformer, "a transformer of 2 blocks", 500_000),
+    task("char-lstm", lstm, "an LSTM of 128 units", 300_000),
+    task("char-transformer", transformer, "a transformer of 2 blocks", 300_000),
     mlp_task("char-mlp-100k", 100_000, 128),
     mlp_task("char-mlp-300k", 300_000, 128),
-    mlp_task("char-mlp-1m", 1_000_000, 128),
 ]
 
 if __name__ == "__main__":

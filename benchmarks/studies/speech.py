@@ -90,7 +90,7 @@ TASKS = [Task(
     f"commands of six words that espeak-ng speaks in six voices, in white noise as loud as they; "
     f"{SIZES['train']:,} to train on, {SIZES['validation']} to choose by, {SIZES['test']} to "
     f"report on, no sentence twice; a DeepSpeech of 96 units, 93,245 weights, CTC; Adam at 0.001",
-    build, read, word_errors, "word error rate, in percent", (8, 6, 6), batch_size=32,
+    build, read, word_errors, "word error rate, in percent", (8, 4, 4), batch_size=32,
     sparsities=(0.3, 0.5, 0.7),
 )]  # fmt: skip
 
