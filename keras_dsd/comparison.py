@@ -84,13 +84,11 @@ def compare(
         apply_options: Its other arguments, such as `{"pattern": NM(2, 4)}`.
         fit_options: What `fit` is given besides, such as `{"batch_size": 64}`.
         seeds: How many, counted from 0, or a list of them; at least 2.
-        arms: `"dsd"` and a control at least: `"dense"`, `"llr"`, `"llr at once"`, `"sparse"`.
-            Defaults to all.
+        arms: `"dsd"` and some of `"dense"`, `"llr"`, `"llr at once"`, `"sparse"`. Defaults to all.
         evaluate: Takes the model and a value of `data`; returns a number. Defaults to the loss.
         mode: `"min"` where smaller numbers are better, `"max"` where larger ones are.
         max_shared_rows: Which share of the rows of test data may be in others, a fraction.
-        path: A JSON file to write after every arm, and to go on from where it exists, also with
-            further arms.
+        path: A JSON file to write after every arm, and to go on from, with further arms too.
         parallel: How many seeds to train at a time, each in a process that imports `build`.
         progress: Whether to show a bar, on a terminal and in a notebook. absl logs each arm anyhow.
 
