@@ -4,7 +4,9 @@ Arms, which all begin with the same dense phase, trained once for each seed wher
 which all make as many updates, or there is an error:
 
 - `"dense"`: plain training at its own learning rates.
-- `"llr"`: dense, at the learning rates that DSD has: the paper's own control.
+- `"llr"`: dense, at the learning rates that DSD has in every epoch.
+- `"llr at once"`: dense, at the last of these as soon as DSD prunes: the paper's own control to the
+  letter. There is none where DSD begins with pruning.
 - `"sparse"`: as DSD, but what is pruned first never returns.
 - `"dsd"`: the phases that were given.
 
@@ -82,11 +84,11 @@ def compare(
         apply_options: Its other arguments, such as `{"pattern": NM(2, 4)}`.
         fit_options: What `fit` is given besides, such as `{"batch_size": 64}`.
         seeds: How many, counted from 0, or a list of them; at least 2.
-        arms: `"dsd"` and one at least of `"dense"`, `"llr"`, `"sparse"`. Defaults to all.
+        arms: `"dsd"` and some of `"dense"`, `"llr"`, `"llr at once"`, `"sparse"`. Defaults to all.
         evaluate: Takes the model and a value of `data`; returns a number. Defaults to the loss.
         mode: `"min"` where smaller numbers are better, `"max"` where larger ones are.
         max_shared_rows: Which share of the rows of test data may be in others, a fraction.
-        path: A JSON file to write after every arm, and to go on from where it exists.
+        path: A JSON file to write after every arm, and to go on from, with further arms too.
         parallel: How many seeds to train at a time, each in a process that imports `build`.
         progress: Whether to show a bar, on a terminal and in a notebook. absl logs each arm anyhow.
 

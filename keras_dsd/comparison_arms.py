@@ -10,7 +10,8 @@ from keras_dsd.checks import shown
 from keras_dsd.timeline import DensePhase, Phase, SparsePhase, Timeline
 
 DSD = "dsd"
-CONTROLS = ("dense", "llr", "sparse")
+AT_ONCE = "llr at once"
+CONTROLS = ("dense", "llr", AT_ONCE, "sparse")
 ARMS = (*CONTROLS, DSD)
 # What all arms begin with, where it is trained once or was before: early stopping by the clock.
 FIRST = "first dense"
@@ -22,8 +23,9 @@ def make_arms(phases: Any, names: Any = ARMS) -> Arms:
     """Returns the phases of each arm; every arm is as many epochs long.
 
     `"dense"`: plain training. `"llr"`: dense at the learning rates that DSD has at each epoch.
-    `"sparse"`: as DSD, but what is pruned first stays so to the end. `"dsd"`: the phases as given.
-    A control that would be the same as another arm is left out.
+    `"llr at once"`: dense, at the last of these as soon as DSD prunes; left out where DSD prunes at
+    once. `"sparse"`: as DSD, but what is pruned first stays so to the end. `"dsd"`: the phases as
+    given. A control that would be the same as another arm is left out.
 
     Args:
         phases: Those of DSD, a list of which one at least is sparse and none has an `until`.
@@ -40,20 +42,31 @@ def make_arms(phases: Any, names: Any = ARMS) -> Arms:
     every: Arms = {
         "dense": (DensePhase(timeline.epochs),),
         "llr": _merged(DensePhase(phase.epochs, lr=phase.lr) for phase in timeline.phases),
+        AT_ONCE: _merged(lowered_at_once(timeline.phases)),
         "sparse": _merged(_never_returned(timeline)),
         DSD: timeline.phases,
     }
-    alike = {"llr": every["dense"], "sparse": _merged(timeline.phases)}
-    arms = {
-        name: every[name] for name in ARMS
-        if name in given and not (every[name] == alike.get(name) and _has_twin(name, given))
-    }  # fmt: skip
+    asked = [name for name in ARMS if name in given]
+    if isinstance(timeline.phases[0], SparsePhase) and AT_ONCE in asked:
+        asked.remove(AT_ONCE)
+    arms = {name: every[name] for name in asked if not _has_twin(name, every, asked)}
     if set(arms) == {DSD}:
         raise ValueError(
             f"Expected a control that differs from DSD. Received: arms={shown(given)}, of which "
-            f"none does with phases={shown(list(timeline.phases))}. Add 'dense' to the arms."
+            f"there is none with phases={shown(list(timeline.phases))}. Add 'dense' to the arms."
         )
     return arms
+
+
+def lowered_at_once(phases: Sequence[Phase]) -> tuple[Phase, ...]:
+    """Returns plain training that has the last learning rate as soon as DSD prunes: literally LLR.
+
+    Args:
+        phases: Those of DSD.
+    """
+    first = tuple(itertools.takewhile(lambda phase: isinstance(phase, DensePhase), phases))
+    rest = sum(phase.epochs for phase in phases[len(first) :])
+    return (*first, DensePhase(rest, lr=phases[-1].lr))
 
 
 def num_shared(arms: Arms) -> int:
@@ -78,8 +91,10 @@ def _is_plain(phase: Phase) -> bool:
     return isinstance(phase, DensePhase) and phase.lr == 1.0
 
 
-def _has_twin(name: str, given: Sequence[str]) -> bool:
-    return {"llr": "dense", "sparse": DSD}[name] in given
+def _has_twin(name: str, every: Arms, asked: Sequence[str]) -> bool:
+    """Returns whether a control is the same as another arm that is asked for."""
+    twins = {"llr": ("dense",), AT_ONCE: ("dense", "llr"), "sparse": (DSD,)}.get(name, ())
+    return any(twin in asked and _merged(every[twin]) == every[name] for twin in twins)
 
 
 def _never_returned(timeline: Timeline) -> Iterable[Phase]:

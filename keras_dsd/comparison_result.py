@@ -25,8 +25,8 @@ class Run:
 
     Attributes:
         seed: The seed.
-        arm: `"dense"`, `"llr"`, `"sparse"`, `"dsd"`; or `"first dense"`, the first dense phase
-            alone, which all of them begin with.
+        arm: `"dense"`, `"llr"`, `"llr at once"`, `"sparse"`, `"dsd"`; or `"first dense"`, the
+            first dense phase alone, which all of them begin with.
         validation: The value on validation data at the end of each epoch; NaN where not finite.
         best_epoch: The epoch, counted from 0, with the best of these, the first of equal ones.
         test_last: The value on test data after the last epoch.

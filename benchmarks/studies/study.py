@@ -2,11 +2,11 @@
 
 Every variant spends its epochs at the same learning rates, so plain training at those (`llr`) and
 plain training at its own (`dense`) are controls of all of them, trained once for each seed. So are
-the low rate as soon as the first phase ends (`llr at once`), for each sparsity weights that are
-pruned for good (`sparse 0.3`), and what all begin with ended there (`first dense`): a dense phase,
-or where there is none what `build` returns, trained before. A control may also stop at its best
-epoch on validation data. What a variant gains is over the control that is best on validation data,
-on test data, seed by seed.
+plain training at the last of these as soon as DSD prunes (`llr at once`), for each sparsity weights
+that are pruned for good (`sparse 0.3`), and what all begin with ended there (`first dense`): a
+dense phase, or where there is none what `build` returns, trained before. A control may also stop at
+its best epoch on validation data. What a variant gains is over the control that is best on
+validation data, on test data, seed by seed.
 
 Each study in this folder is a program:
 
@@ -35,7 +35,7 @@ from keras_dsd import (
     comparison_run,
 )
 from keras_dsd.batch_norm import Batches
-from keras_dsd.comparison_arms import num_shared, words_of
+from keras_dsd.comparison_arms import lowered_at_once, num_shared, words_of
 from keras_dsd.comparison_result import Comparison, Run
 from keras_dsd.progress_bar import progress_bar
 from keras_dsd.timeline import DensePhase, Phase, SparsePhase
@@ -132,7 +132,7 @@ class Task:
             ]
             for s in self.sparsities
         }  # fmt: skip
-        at_once = [*first, DensePhase(sparse + redense, lr=self.redense_lr)]
+        at_once = lowered_at_once([*first, SparsePhase(sparse), after[-1]])
         return {
             "dense": [DensePhase(sum(self.phases))], "llr": [*first, *after],
             "llr at once": at_once, **for_good, **self._every_variant(),

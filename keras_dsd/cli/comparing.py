@@ -19,9 +19,10 @@ and for as many epochs, at several seeds, and says in words whether a
 difference is shown. Its layers, loss, optimizer and learning rate are those of
 the file; its weights are not used, and the file is not changed.
 
-The controls are plain training, plain training at DSD's learning rates, and
-training that stays sparse. Each is scored at its last epoch and at its epoch
-best on validation data; what is reported comes from test data alone.
+The controls are plain training, plain training at DSD's learning rates, plain
+training at the last of these as soon as the first phase ends, and training
+that stays sparse. Each is scored at its last epoch and at its epoch best on
+validation data; what is reported comes from test data alone.
 """
 
 

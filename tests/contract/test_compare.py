@@ -7,11 +7,11 @@ import compared
 import numpy as np
 import pytest
 from compared import FIT, PHASES, STEPS
-from paths import OPTIMIZERS, PATH, classifier, compiled, keras, seed
+from paths import OPTIMIZERS, PATH, classifier, compiled, keras, rate, seed
 
 import keras_dsd as dsd
 from keras_dsd import doors
-from keras_dsd.comparison_arms import FIRST
+from keras_dsd.comparison_arms import FIRST, make_arms
 from keras_dsd.comparison_run import Job, inspect, seed_at, train_seed
 
 IN_ORDER = {**FIT, "shuffle": False}
@@ -115,6 +115,29 @@ def test_the_first_phase_is_as_exact_with_momentum(data):
     *_, run = train_seed(job, 0, {}, lambda words: None)
     model = in_one_fit(data, 0, optimizer="momentum")
     assert watched.weights[run.test_last] == compared.trained(model)
+
+
+def test_the_dense_arms_have_the_learning_rates_that_they_are_to_have(data):
+    rates = []
+
+    def evaluate(model, part):
+        if part is data["validation"]:
+            rates.append(float(rate(model)))
+        return 0.0
+
+    arms = make_arms([dsd.DensePhase(1), dsd.SparsePhase(1, lr=0.5), dsd.DensePhase(2, lr=0.1)])
+    job, _ = inspect(Job(
+        build=functools.partial(compared.build, "momentum"), data=data, digests={},
+        arms={arm: arms[arm] for arm in ("dense", "llr", "llr at once")}, num_shared=1,
+        apply_options={}, reset="pruned", batches=None, evaluate=evaluate, mode="min",
+        fit_options=FIT,
+    ), 0)  # fmt: skip
+    runs = list(train_seed(job, 0, {}, lambda words: None))
+    whole = rates[0]
+    assert [round(each / whole, 6) for each in rates] == [
+        1.0, *[1.0, 1.0, 1.0], *[0.5, 0.1, 0.1], *[0.1, 0.1, 0.1],
+    ]  # fmt: skip
+    assert [run.num_updates for run in runs] == [STEPS] + [4 * STEPS] * 3
 
 
 def test_a_model_that_was_trained_before_is_scored_as_it_is(data):
@@ -239,9 +262,14 @@ def test_arms_are_two_fits_by_hand_with_shuffling_and_dropout(data, optimizer):
     def build():
         return compiled(classifier(kind), OPTIMIZERS[optimizer](), metrics=[])
 
-    result = dsd.compare(build, data, phases=PHASES, arms=["llr", "dsd"], seeds=[3, 7],
-                         evaluate=watched, fit_options=FIT, progress=False)  # fmt: skip
-    arms = {"llr": [dsd.DensePhase(3), dsd.DensePhase(1, lr=0.1)], "dsd": PHASES}
+    result = dsd.compare(build, data, phases=PHASES, arms=["llr", "llr at once", "dsd"],
+                         seeds=[3, 7], evaluate=watched, fit_options=FIT,
+                         progress=False)  # fmt: skip
+    arms = {
+        "llr": [dsd.DensePhase(3), dsd.DensePhase(1, lr=0.1)],
+        "llr at once": [dsd.DensePhase(2), dsd.DensePhase(2, lr=0.1)],
+        "dsd": PHASES,
+    }
     for arm, phases in arms.items():
         seed(7)
         model = build()

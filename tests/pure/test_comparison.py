@@ -21,9 +21,38 @@ DSD_PHASES = [Dense(2), Sparse(1), Dense(1, lr=0.1)]
 @pytest.mark.parametrize(("phases", "expected", "shared"), [
     (timelines.dsd(10, 5, 3), {
         "dense": [Dense(18)], "llr": [Dense(15), Dense(3, lr=0.1)],
+        "llr at once": [Dense(10), Dense(8, lr=0.1)],
         "sparse": [Dense(10), Sparse(5), Sparse(3, lr=0.1)],
         "dsd": [Dense(10), Sparse(5), Dense(3, lr=0.1)],
     }, 10),
+    (timelines.dsd(0, 5, 3), {
+        "dense": [Dense(8)], "llr": [Dense(5), Dense(3, lr=0.1)],
+        "sparse": [Sparse(5), Sparse(3, lr=0.1)], "dsd": [Sparse(5), Dense(3, lr=0.1)],
+    }, 0),
+    (timelines.dsd(4, 5, 3, redense_lr=1.0), {
+        "dense": [Dense(12)], "sparse": [Dense(4), Sparse(8)],
+        "dsd": [Dense(4), Sparse(5), Dense(3)],
+    }, 4),
+    ([Dense(3), Dense(1, lr=0.5), Sparse(2, lr=0.5), Dense(1, lr=0.2), Sparse(2, lr=0.2),
+      Dense(4, lr=0.1)], {
+        "dense": [Dense(13)],
+        "llr": [Dense(3), Dense(3, lr=0.5), Dense(3, lr=0.2), Dense(4, lr=0.1)],
+        "llr at once": [Dense(3), Dense(1, lr=0.5), Dense(9, lr=0.1)],
+        "sparse": [Dense(3), Dense(1, lr=0.5), Sparse(2, lr=0.5), Sparse(3, lr=0.2),
+                   Sparse(4, lr=0.1)],
+        "dsd": [Dense(3), Dense(1, lr=0.5), Sparse(2, lr=0.5), Dense(1, lr=0.2),
+                Sparse(2, lr=0.2), Dense(4, lr=0.1)],
+    }, 3),
+    ([Dense(3), Sparse(2, lr=0.1), Dense(4, lr=0.1)], {
+        "dense": [Dense(9)], "llr": [Dense(3), Dense(6, lr=0.1)],
+        "sparse": [Dense(3), Sparse(6, lr=0.1)],
+        "dsd": [Dense(3), Sparse(2, lr=0.1), Dense(4, lr=0.1)],
+    }, 3),
+    ([Dense(3), Sparse(2, lr=0.1), Dense(4)], {
+        "dense": [Dense(9)], "llr": [Dense(3), Dense(2, lr=0.1), Dense(4)],
+        "sparse": [Dense(3), Sparse(2, lr=0.1), Sparse(4)],
+        "dsd": [Dense(3), Sparse(2, lr=0.1), Dense(4)],
+    }, 3),
     (timelines.dsd(0, 5, 3, redense_lr=1.0), {
         "dense": [Dense(8)], "sparse": [Sparse(8)], "dsd": [Sparse(5), Dense(3)],
     }, 0),
@@ -40,7 +69,9 @@ DSD_PHASES = [Dense(2), Sparse(1), Dense(1, lr=0.1)]
         "sparse": [Dense(2), Dense(2, lr=0.5), Sparse(2)],
         "dsd": [Dense(2), Dense(2, lr=0.5), Sparse(1), Dense(1)],
     }, 2),
-], ids=["dsd", "from a trained model", "two sparse phases", "ends sparse", "rates"])  # fmt: skip
+], ids=["dsd", "from a trained model, lower at the end", "one rate", "DSDSD, rates that fall",
+        "lower as soon as it prunes", "lower while sparse", "from a trained model",
+        "two sparse phases", "ends sparse", "rates"])  # fmt: skip
 def test_every_arm_is_as_long_and_controls_that_are_alike_are_left_out(phases, expected, shared):
     arms = make_arms(phases)
     assert {name: list(found) for name, found in arms.items()} == expected
@@ -52,6 +83,10 @@ def test_arms_are_those_asked_for_in_one_order():
     assert list(make_arms(DSD_PHASES, ["dsd", "llr", "dense"])) == ["dense", "llr", "dsd"]
     same_rates = timelines.dsd(1, 1, 1, redense_lr=1.0)
     assert list(make_arms(same_rates, ["llr", "dsd"])) == ["llr", "dsd"]
+    assert list(make_arms(same_rates, ["llr at once", "llr", "dsd"])) == ["llr", "dsd"]
+    assert make_arms(same_rates, ["llr at once", "dsd"])["llr at once"] == (Dense(3),)
+    every = ["dense", "llr", "llr at once", "sparse", "dsd"]
+    assert list(make_arms(DSD_PHASES)) == list(make_arms(DSD_PHASES, every[::-1])) == every
     assert words_of(make_arms(DSD_PHASES)["dense"]) == "dense for 4 epochs"
 
 
@@ -66,6 +101,7 @@ def test_arms_are_those_asked_for_in_one_order():
     (DSD_PHASES, ["dsd", "llr", "llr"], ValueError, "each once"),
     (DSD_PHASES, ["dsd", "best"], ValueError, r"arms\[1\]='best'"),
     ([Dense(1), Sparse(1)], ["sparse", "dsd"], ValueError, "a control that differs from DSD"),
+    (timelines.dsd(0, 1, 1), ["llr at once", "dsd"], ValueError, "there is none with phases="),
 ])  # fmt: skip
 def test_arms_that_can_not_be_compared_are_refused(phases, names, error, message):
     with pytest.raises(error, match=message):
@@ -379,6 +415,19 @@ def test_a_file_of_another_comparison_is_refused(made, data, tmp_path, change, m
     with pytest.raises(ValueError, match=message):
         run(made, data, **{"path": path, **change})
     assert path.read_text() == written
+
+
+def test_a_file_that_lacks_an_arm_is_gone_on_with_and_one_of_more_is_refused(made, data, tmp_path):
+    path, every = tmp_path / "comparison.json", ["dense", "llr", "llr at once", "sparse", "dsd"]
+    few = run(made, data, path=path)
+    del made.models[:]
+    found = run(made, data, path=path, arms=every)
+    assert [r.arm for r in found.runs] == [FIRST, *every] * 2
+    assert len(made.models) == 2 + 2 * (1 + 3)  # two to look at, the first phases, what lacked
+    assert found == run(made, data, arms=every)
+    assert [r for r in found.runs if r.arm in (FIRST, "dense", "dsd")] == list(few.runs)
+    with pytest.raises(ValueError, match="same arms"):
+        run(made, data, path=path)
 
 
 def test_a_file_of_other_data_or_weights_is_refused(made, data, tmp_path, monkeypatch):
