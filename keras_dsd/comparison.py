@@ -6,7 +6,7 @@ which all make as many updates, or there is an error:
 - `"dense"`: plain training at its own learning rates.
 - `"llr"`: dense, at the learning rates that DSD has in every epoch.
 - `"llr at once"`: dense, at the last of these as soon as DSD prunes: the paper's own control to the
-  letter. There is none where DSD begins with pruning.
+  letter.
 - `"sparse"`: as DSD, but what is pruned first never returns.
 - `"dsd"`: the phases that were given.
 

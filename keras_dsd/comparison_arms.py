@@ -23,9 +23,9 @@ def make_arms(phases: Any, names: Any = ARMS) -> Arms:
     """Returns the phases of each arm; every arm is as many epochs long.
 
     `"dense"`: plain training. `"llr"`: dense at the learning rates that DSD has at each epoch.
-    `"llr at once"`: dense, at the last of these as soon as DSD prunes; left out where DSD prunes at
-    once. `"sparse"`: as DSD, but what is pruned first stays so to the end. `"dsd"`: the phases as
-    given. A control that would be the same as another arm is left out.
+    `"llr at once"`: dense, at the last of these as soon as DSD prunes. `"sparse"`: as DSD, but what
+    is pruned first stays so to the end. `"dsd"`: the phases as given. A control that would be the
+    same as another arm is left out.
 
     Args:
         phases: Those of DSD, a list of which one at least is sparse and none has an `until`.
@@ -47,13 +47,11 @@ def make_arms(phases: Any, names: Any = ARMS) -> Arms:
         DSD: timeline.phases,
     }
     asked = [name for name in ARMS if name in given]
-    if isinstance(timeline.phases[0], SparsePhase) and AT_ONCE in asked:
-        asked.remove(AT_ONCE)
     arms = {name: every[name] for name in asked if not _has_twin(name, every, asked)}
     if set(arms) == {DSD}:
         raise ValueError(
             f"Expected a control that differs from DSD. Received: arms={shown(given)}, of which "
-            f"there is none with phases={shown(list(timeline.phases))}. Add 'dense' to the arms."
+            f"none does with phases={shown(list(timeline.phases))}. Add 'dense' to the arms."
         )
     return arms
 

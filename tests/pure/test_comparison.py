@@ -26,7 +26,7 @@ DSD_PHASES = [Dense(2), Sparse(1), Dense(1, lr=0.1)]
         "dsd": [Dense(10), Sparse(5), Dense(3, lr=0.1)],
     }, 10),
     (timelines.dsd(0, 5, 3), {
-        "dense": [Dense(8)], "llr": [Dense(5), Dense(3, lr=0.1)],
+        "dense": [Dense(8)], "llr": [Dense(5), Dense(3, lr=0.1)], "llr at once": [Dense(8, lr=0.1)],
         "sparse": [Sparse(5), Sparse(3, lr=0.1)], "dsd": [Sparse(5), Dense(3, lr=0.1)],
     }, 0),
     (timelines.dsd(4, 5, 3, redense_lr=1.0), {
@@ -101,7 +101,6 @@ def test_arms_are_those_asked_for_in_one_order():
     (DSD_PHASES, ["dsd", "llr", "llr"], ValueError, "each once"),
     (DSD_PHASES, ["dsd", "best"], ValueError, r"arms\[1\]='best'"),
     ([Dense(1), Sparse(1)], ["sparse", "dsd"], ValueError, "a control that differs from DSD"),
-    (timelines.dsd(0, 1, 1), ["llr at once", "dsd"], ValueError, "there is none with phases="),
 ])  # fmt: skip
 def test_arms_that_can_not_be_compared_are_refused(phases, names, error, message):
     with pytest.raises(error, match=message):
