@@ -25,28 +25,23 @@ optimizer as a `LearningRateSchedule`: callbacks are not taken.
 
 import functools
 import os
-import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-
-from absl import logging
 
 from keras_dsd import (
     checks,
     comparison_arms,
-    comparison_budget,
     comparison_data,
-    comparison_file,
     comparison_processes,
     comparison_statistics,
     evaluation,
 )
 from keras_dsd.checks import shown
-from keras_dsd.comparison_arms import ARMS, FIRST
+from keras_dsd.comparison_arms import ARMS
 from keras_dsd.comparison_data import arguments
-from keras_dsd.comparison_result import Comparison, Run
-from keras_dsd.comparison_run import Job, inspect, train_seed
-from keras_dsd.progress_bar import progress_bar
+from keras_dsd.comparison_result import Comparison
+from keras_dsd.comparison_run import Job, inspect
+from keras_dsd.comparison_runs import Runs
 from keras_dsd.schedule import DSDSchedule
 from keras_dsd.selection import DEFAULT_SPARSITY, Selection, Sparsity
 from keras_dsd.timeline import Phase
@@ -111,7 +106,7 @@ def compare(
     job = _make_job(build, data, read, phases, arms, *options, evaluate, mode)
     comparison_processes.check_importable(job, number)
     job, identity = inspect(job, numbers[0])
-    runs = _Runs(job, numbers, file, {**_identify(job, numbers), **identity})
+    runs = Runs(job, numbers, file, {**_identify(job, numbers), **identity})
     runs.train(number, is_shown)
     return Comparison(_name_of(evaluate), mode, _arms_of(job), runs.in_order(), shared)
 
@@ -144,60 +139,6 @@ def _make_job(
         mode=evaluation.check_mode(mode),
         fit_options=fit_options,
     )
-
-
-class _Runs:
-    """What was trained so far, and its file."""
-
-    def __init__(
-        self,
-        job: Job,
-        seeds: Sequence[int],
-        file: pathlib.Path | None,
-        identity: Mapping[str, Any],
-    ) -> None:
-        self._job, self._seeds, self._file, self._identity = job, seeds, file, identity
-        found = [] if file is None else comparison_file.read(file, identity)
-        logging.info("compare: %d runs in %s", len(found), file)
-        self._runs = {(run.seed, run.arm): run for run in found}
-        comparison_budget.check(self._runs.values())
-
-    def train(self, number: int, progress: bool) -> None:
-        """Trains what is missing, `number` seeds at a time."""
-        todo = {seed: self._finished(seed) for seed in self._seeds}
-        todo = {seed: done for seed, done in todo.items() if len(done) < len(self._job.arms)}
-        rest = self._job.num_epochs - self._job.num_shared
-        total = len(self._seeds) * (self._job.num_shared + len(self._job.arms) * rest)
-        left = sum(
-            self._job.num_shared + (len(self._job.arms) - len(done)) * rest
-            for done in todo.values()
-        )
-        with progress_bar(progress, total, total - left) as tell:
-            if number > 1:
-                for run in comparison_processes.train_seeds(self._job, todo, number, tell):
-                    self._add(run)
-            else:
-                for seed, done in todo.items():
-                    for run in train_seed(self._job, seed, done, tell):
-                        self._add(run)
-
-    def in_order(self) -> tuple[Run, ...]:
-        """Returns all of them, by seed and arm."""
-        names = [*([FIRST] if self._job.has_first else []), *self._job.arms]
-        return tuple(self._runs[seed, name] for seed in self._seeds for name in names)
-
-    def _finished(self, seed: int) -> dict[str, str]:
-        """Returns the arms of a seed that were trained, and what state each parted from."""
-        arms = [self._runs[seed, name] for name in self._job.arms if (seed, name) in self._runs]
-        return {run.arm: run.start for run in arms}
-
-    def _add(self, run: Run) -> None:
-        self._runs[run.seed, run.arm] = run
-        comparison_budget.check(self._runs.values())
-        done = sum(arm != FIRST for _, arm in self._runs)
-        logging.info("compare: %s of seed %d is trained; arms done: %d", run.arm, run.seed, done)
-        if self._file is not None:
-            comparison_file.write(self._file, self._identity, list(self._runs.values()))
 
 
 def _identify(job: Job, seeds: Sequence[int]) -> dict[str, Any]:

@@ -1,15 +1,13 @@
 """The file that a comparison goes on from: JSON, written anew whenever an arm is trained."""
 
 import dataclasses
-import json
-import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keras_dsd import kept_json
 from keras_dsd.checks import shown
 from keras_dsd.comparison_result import Run, plain
-from keras_dsd.whole_files import replace
 
 _KIND = "keras_dsd comparison"
 
@@ -27,7 +25,7 @@ def write(path: pathlib.Path, identity: Mapping[str, Any], runs: Sequence[Run]) 
         "identity": identity,
         "runs": [plain(dataclasses.asdict(run)) for run in runs],
     }
-    replace(path, lambda file: file.write(json.dumps(data, indent=1).encode()))
+    kept_json.write(path, data)
 
 
 def read(path: pathlib.Path, identity: Mapping[str, Any]) -> list[Run]:
@@ -67,31 +65,23 @@ def load(path: pathlib.Path) -> tuple[dict[str, Any], list[Run]]:
     Raises:
         ValueError: It is no such file.
     """
-    try:
-        return _parse(path.read_bytes())
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise ValueError(
-            f"Expected `path` to be a file that compare() wrote, or a new one. Received: "
-            f"path={str(path)!r}, which is not whole or something else "
-            f"({type(error).__name__}: {error}). Delete it to begin anew, or give another path."
-        ) from error
+    return kept_json.read(path, _parse, "compare()", "begin")
 
 
 def _is_part(found: Any, whole: Any) -> bool:
     return isinstance(found, dict) and isinstance(whole, dict) and found.items() <= whole.items()
 
 
-def _parse(text: bytes) -> tuple[dict[str, Any], list[Run]]:
-    data = json.loads(text.decode("utf-8"))
+def _parse(data: Any) -> tuple[dict[str, Any], list[Run]]:
     if data["kind"] != _KIND or not isinstance(data["identity"], dict):
         raise ValueError("it is of another kind")
     return data["identity"], [_run(entry) for entry in data["runs"]]
 
 
 def _run(entry: Mapping[str, Any]) -> Run:
-    values = {**entry, "validation": tuple(map(_number, entry["validation"]))}
+    values = {**entry, "validation": tuple(map(kept_json.number_or_nan, entry["validation"]))}
     for name in ("test_last", "test_best"):
-        values[name] = _number(entry[name])
+        values[name] = kept_json.number_or_nan(entry[name])
     for name in ("seed", "best_epoch", "num_updates"):
         if type(entry[name]) is not int:
             raise ValueError(f"{entry[name]!r} is no whole number")
@@ -99,11 +89,3 @@ def _run(entry: Mapping[str, Any]) -> Run:
     if not 0 <= run.best_epoch < len(run.validation):
         raise ValueError(f"there is no epoch {run.best_epoch}")
     return run
-
-
-def _number(value: Any) -> float:
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
-    return float(value)

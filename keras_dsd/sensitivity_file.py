@@ -1,14 +1,13 @@
 """The file that a scan of sensitivities goes on from: JSON, written anew at every point."""
 
 import dataclasses
-import json
 import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from keras_dsd import kept_json
 from keras_dsd.sensitivity_result import Sensitivity, WeightSensitivity
-from keras_dsd.whole_files import replace
 
 
 @dataclasses.dataclass
@@ -61,8 +60,7 @@ class Scan:
 
 def write(path: pathlib.Path, scan: Scan) -> None:
     """Replaces the file in one go, so that whenever the process ends, a whole one is there."""
-    data = {**scan.result().to_dict(), "digests": scan.digests}
-    replace(path, lambda file: file.write(json.dumps(data, indent=1).encode()))
+    kept_json.write(path, {**scan.result().to_dict(), "digests": scan.digests})
 
 
 def go_on(path: pathlib.Path, scan: Scan) -> None:
@@ -77,14 +75,7 @@ def go_on(path: pathlib.Path, scan: Scan) -> None:
     """
     if not path.exists():
         return
-    try:
-        found = _parse(path.read_bytes())
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise ValueError(
-            f"Expected `path` to be a file that sensitivity() wrote, or a new one. Received: "
-            f"path={str(path)!r}, which is not whole or something else "
-            f"({type(error).__name__}: {error}). Delete it to scan anew, or give another path."
-        ) from error
+    found = kept_json.read(path, _parse, "sensitivity()", "scan")
     _check_same(path, "levels", list(found.levels), list(scan.levels))
     _check_same(path, "mode", found.mode, scan.mode)
     _check_same(path, "weights", found.weights, scan.weights)
@@ -92,29 +83,19 @@ def go_on(path: pathlib.Path, scan: Scan) -> None:
     scan.baseline, scan.values = found.baseline, found.values
 
 
-def _parse(text: bytes) -> Scan:
-    data = json.loads(text.decode("utf-8"))
+def _parse(data: Any) -> Scan:
     levels, points = data["levels"], data["points"]
     found = Scan(
-        levels=tuple(_number(level) for level in levels),
+        levels=tuple(map(kept_json.number, levels)),
         mode=data["mode"],
         weights=[(p["path"], tuple(p["shape"]), p["covered"]) for p in points],
         digests=data["digests"],
-        baseline=_number(data["baseline"]),
-        values=[
-            [math.nan if value is None else _number(value) for value in point["values"]]
-            for point in points
-        ],
+        baseline=kept_json.number(data["baseline"]),
+        values=[list(map(kept_json.number_or_nan, point["values"])) for point in points],
     )
     if len(found.digests) != len(points) or any(len(v) > len(levels) for v in found.values):
         raise ValueError("its lists have lengths that do not go together")
     return found
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
-    return float(value)
 
 
 def _check_same(path: pathlib.Path, name: str, found: Any, wanted: Any) -> None:

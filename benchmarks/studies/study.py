@@ -27,17 +27,11 @@ import keras
 from absl import app, flags, logging
 from verdicts import of_each_variant
 
-from keras_dsd import (
-    comparison_budget,
-    comparison_data,
-    comparison_file,
-    comparison_processes,
-    comparison_run,
-)
+from keras_dsd import comparison_data, comparison_run
 from keras_dsd.batch_norm import Batches
 from keras_dsd.comparison_arms import lowered_at_once, num_shared, words_of
-from keras_dsd.comparison_result import Comparison, Run
-from keras_dsd.progress_bar import progress_bar
+from keras_dsd.comparison_result import Comparison
+from keras_dsd.comparison_runs import Runs
 from keras_dsd.timeline import DensePhase, Phase, SparsePhase
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -178,19 +172,9 @@ def run(task: Task, seeds: Sequence[int], parallel: int) -> dict[str, Comparison
         "variants": list(task.variants),
     }  # fmt: skip
     file = RESULTS / f"{task.name}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    runs = {(found.seed, found.arm): found for found in comparison_file.read(file, identity)}
-    comparison_budget.check(runs.values())
-    todo = {seed: _finished(runs, job, seed) for seed in seeds}
-    todo = {seed: done for seed, done in todo.items() if len(done) < len(job.arms)}
-    rest = job.num_epochs - job.num_shared
-    left = sum(job.num_shared + (len(job.arms) - len(done)) * rest for done in todo.values())
-    with progress_bar(True, left, 0) as tell:
-        for found in _train(job, todo, parallel, tell):
-            runs[found.seed, found.arm] = found
-            comparison_budget.check(runs.values())
-            comparison_file.write(file, identity, list(runs.values()))
-    return of_each_variant(identity, [each for each in runs.values() if each.seed in seeds])
+    runs = Runs(job, seeds, file, identity)
+    runs.train(parallel, progress=True)
+    return of_each_variant(identity, runs.in_order())
 
 
 def _job(task: Task) -> comparison_run.Job:
@@ -207,24 +191,6 @@ def _job(task: Task) -> comparison_run.Job:
         batches=batches, evaluate=task.evaluate, mode=task.mode,
         fit_options={} if task.batch_size is None else {"batch_size": task.batch_size},
     )  # fmt: skip
-
-
-def _finished(
-    runs: Mapping[tuple[int, str], Run], job: comparison_run.Job, seed: int
-) -> dict[str, str]:
-    found = [runs[seed, name] for name in job.arms if (seed, name) in runs]
-    return {run.arm: run.start for run in found}
-
-
-def _train(
-    job: comparison_run.Job, todo: Mapping[int, Mapping[str, str]], parallel: int,
-    tell: Callable[[str], None],
-) -> Any:  # fmt: skip
-    if parallel > 1:
-        yield from comparison_processes.train_seeds(job, todo, parallel, tell)
-        return
-    for seed, done in todo.items():
-        yield from comparison_run.train_seed(job, seed, done, tell)
 
 
 def error(model: Any, part: tuple[Any, Any]) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import keras_dsd as dsd
-from keras_dsd import comparison, comparison_data, comparison_run, timelines
+from keras_dsd import comparison, comparison_data, comparison_run, comparison_runs, timelines
 from keras_dsd.comparison_arms import FIRST, make_arms, num_shared, words_of
 
 Dense, Sparse = dsd.DensePhase, dsd.SparsePhase
@@ -205,6 +205,17 @@ def test_without_a_first_phase_what_was_trained_before_is_a_control(made, data):
     assert len({r.start for r in found.runs}) == 1
 
 
+def test_a_file_without_what_was_trained_before_is_gone_on_with(made, data, tmp_path):
+    path, options = tmp_path / "comparison.json", {"phases": timelines.dsd(0, 1, 1)}
+    found = run(made, data, path=path, **options)
+    held = json.loads(path.read_text())
+    held["runs"] = [each for each in held["runs"] if each["arm"] != FIRST]
+    path.write_text(json.dumps(held))
+    del made.models[:]
+    assert run(made, data, path=path, **options) == found
+    assert len(made.models) == 2 + 2  # two to look at, and one of each seed to score
+
+
 def test_what_nobody_trained_is_no_control(made, data):
     found = run(made, data, phases=[Dense(1, lr=0.5), Sparse(1)])
     assert [r.arm for r in found.runs] == ["dense", "dsd"] * 2
@@ -258,7 +269,7 @@ def test_the_bar_knows_how_many_epochs_are_left(made, data, tmp_path, monkeypatc
 
         yield step
 
-    monkeypatch.setattr(comparison, "progress_bar", bar)
+    monkeypatch.setattr(comparison_runs, "progress_bar", bar)
     path = tmp_path / "comparison.json"
     run(made, data, path=path)
     held = json.loads(path.read_text())
