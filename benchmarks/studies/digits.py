@@ -7,7 +7,7 @@ It needs no data but what scikit-learn brings:
 
 import os
 
-# Convolutions on a CPU take a fifth of the time that they take JAX.
+# On a CPU convolutions take a third of the time that they take on JAX.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 from sklearn.datasets import load_digits

@@ -18,8 +18,9 @@ from verdicts import best_variant, of_each_variant
 
 from keras_dsd import comparison_file
 from keras_dsd.comparison_arms import DSD
-from keras_dsd.comparison_result import BEST, LAST, Comparison, Gain, Run
+from keras_dsd.comparison_result import BEST, LAST, Comparison, Gain
 from keras_dsd.comparison_statistics import mean_and_sd
+from keras_dsd.evaluation import BETTER
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results.md"
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -75,16 +76,14 @@ def read_all(folder: pathlib.Path) -> dict[str, Study]:
     found = {}
     for path in sorted(folder.glob("*.json")):
         identity, runs = comparison_file.load(path)
-        trained = {seed: {run.arm for run in runs if run.seed == seed} for seed in _seeds(runs)}
+        trained: dict[int, set[str]] = {}
+        for run in runs:
+            trained.setdefault(run.seed, set()).add(run.arm)
         whole = {seed for seed, arms in trained.items() if arms >= set(identity["arms"])}
         if len(whole) > 1:
             of_whole = [run for run in runs if run.seed in whole]
             found[path.stem] = identity, of_each_variant(identity, of_whole)
     return found
-
-
-def _seeds(runs: Sequence[Run]) -> set[int]:
-    return {run.seed for run in runs}
 
 
 def summary(studies: Mapping[str, Study]) -> str:
@@ -108,13 +107,13 @@ def summary(studies: Mapping[str, Study]) -> str:
 def of_task(identity: Mapping[str, Any], found: Found) -> str:
     """Returns what a task is, and the table of its arms."""
     any_one = next(iter(found.values()))
-    control = any_one.gain(BEST).control
-    better = {"min": "smaller is better", "max": "larger is better"}[identity["mode"]]
+    gains = {variant: comparison.gain(BEST) for variant, comparison in found.items()}
+    control = next(iter(gains.values())).control
     lines = [
         f"{identity['words']}, batches of {identity['batch size']}. "
-        f"{_sentence(identity['arms']['llr'])} Every arm: {any_one.num_updates:,} updates. "
+        f"Learning rates: {identity['arms']['llr']}. Every arm: {any_one.num_updates:,} updates. "
         f"{identity['metric'].capitalize()}, on test data, mean ± standard deviation of "
-        f"{len(any_one.seeds)} seeds; {better}. Keras {identity['keras']}.",
+        f"{len(any_one.seeds)} seeds; {BETTER[identity['mode']]}. Keras {identity['keras']}.",
         "",
         f"| arm | last epoch | epoch best on validation data | gain over `{control}` | "
         "95 % interval | p |",
@@ -125,7 +124,7 @@ def of_task(identity: Mapping[str, Any], found: Found) -> str:
         lines.append(f"| `{arm}` | {' | '.join(values)} | | | |")
     for variant, comparison in found.items():
         values = (_spread(comparison.tests(DSD, when)) for when in (LAST, BEST))
-        lines.append(f"| **{variant}** | {' | '.join(values)} | {_gain(comparison.gain(BEST))} |")
+        lines.append(f"| **{variant}** | {' | '.join(values)} | {_gain(gains[variant])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -138,29 +137,20 @@ def tried(studies: Sequence[Study]) -> str:
     for identity, found in studies:
         comparison = found["DSD 0.7"]
         control = comparison.gain(BEST).control
-        values = {
-            arm: [run.chosen_on(BEST) for run in comparison.runs if run.arm == arm]
+        best, sparse, ours = (
+            np.array([run.chosen_on(BEST) for run in comparison.runs if run.arm == arm])
             for arm in (control, "sparse 0.7", DSD)
-        }
-        sign = 1 if comparison.mode == "min" else -1
-        gain = sign * (np.array(values[control]) - values[DSD])
-        spreads = [_spread(each) for each in values.values()]
-        if control == "sparse 0.7":
-            spreads.insert(0, spreads[0])
+        )
+        mean, sd = mean_and_sd(best - ours if comparison.mode == "min" else ours - best)
+        gain = f"{mean:+.2g}".replace("-", _MINUS)
         lines.append(
-            f"| {identity['words']} | {len(comparison.seeds)} | `{control}` | "
-            f"{' | '.join(spreads)} | {gain.mean():+.2g} ± {gain.std(ddof=1):.2g} |".replace(
-                "| -", f"| {_MINUS}"
-            )
+            f"| {identity['words']} | {len(comparison.seeds)} | `{control}` | {_spread(best)} | "
+            f"{_spread(sparse)} | {_spread(ours)} | {gain} ± {sd:.2g} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def _sentence(words: str) -> str:
-    return f"Learning rates: {words}."
-
-
-def _spread(values: list[float]) -> str:
+def _spread(values: Sequence[float]) -> str:
     mean, sd = mean_and_sd(values)
     return f"{mean:.4g} ± {sd:.2g}"
 

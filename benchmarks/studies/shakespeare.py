@@ -69,11 +69,13 @@ def compiled(letters, x, optimizer=None):
     return model
 
 
+@functools.cache  # every arm asks for them
 def read(num_letters):
     """Returns windows of letters, and the letter after each of theirs."""
     return {name: windows(part) for name, part in parts(num_letters).items()}
 
 
+@functools.cache
 def read_contexts(num_letters, context=CONTEXT):
     """Returns a window before each letter, and the letter; of the validation part, every other."""
     result = {}
