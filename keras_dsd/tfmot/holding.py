@@ -1,18 +1,21 @@
 """Ends each update of a held weight in `weight * mask`, as part of the optimizer's own update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from tf_keras.src.utils import tf_utils
 
 from keras_dsd.patches import Patch
 from keras_dsd.tfmot import optimizer
 from keras_dsd.tfmot.weight import Weight
+from keras_dsd.together import Together
 
-# From here on a tensor outgrows a core's cache, and a pass of its own over weight and mask would
-# cost up to a tenth of a step: the update and the mask are compiled into one pass.
+# A pass of its own over weight and mask costs up to a tenth of a step: from here on the update and
+# the mask are compiled into one pass, all tensors in one program; what is smaller costs less than
+# the time to compile it.
+JOINED_SIZE = 2**13
+# From here on each tensor has a program of its own, and several run at a time.
 COMPILED_SIZE = 2**18
 
 
@@ -40,10 +43,11 @@ class MaskedUpdates:
         found = []
         for each in self._optimizers:
             if hasattr(each, "_update_step"):
-                masking = self._masking(each)
+                updates = _Updates(each, self._by_key, self._masked)
                 found += [
-                    Patch(vars(each), "_update_step", masking(each._update_step)),
-                    Patch(vars(each), "_update_step_xla", masking(each._update_step_xla)),
+                    Patch(vars(each), "_update_step", updates.one),
+                    Patch(vars(each), "_update_step_xla", updates.one_by_xla),
+                    Patch(vars(each), "_internal_apply_gradients", updates.all),
                 ]
         return found
 
@@ -67,37 +71,85 @@ class MaskedUpdates:
                 if average is not None:
                     _mask(average, weight.mask_variable)
 
-    def _masking(self, each: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-        plain = each._update_step
 
-        @tf.function(jit_compile=True)
-        def compiled(gradient: Any, variable: Any, mask: Any, key: Any) -> None:
-            plain(gradient, variable)
+class _Updates:
+    """The updates of one optimizer, each with its mask.
+
+    Args:
+        optimizer: The optimizer.
+        weights: The weights to mask, by key.
+        masked: What is added to: the keys of those that it masks.
+    """
+
+    def __init__(self, optimizer: Any, weights: Mapping[Any, Weight], masked: set[Any]) -> None:
+        self._optimizer = optimizer
+        self._weights = weights
+        self._masked = masked
+        self._plain = optimizer._update_step
+        self._plain_by_xla = optimizer._update_step_xla
+        self._plain_all = optimizer._internal_apply_gradients
+        self._compiled = tf.function(self._with_masks, jit_compile=True)
+        self._together = Together(self._make)
+
+    def all(self, grads_and_vars: Any) -> Any:
+        """Updates all variables; tf_keras calls `one` for each in turn, and then counts the step.
+
+        What it calls for a step of no variables, or on several devices, is left to itself.
+        """
+        pairs = list(grads_and_vars)
+        if not pairs or tf.distribute.has_strategy():
+            return self._plain_all(pairs)
+        with self._together.up_to(_key(pairs[-1][1])):
+            return self._plain_all(pairs)
+
+    def one(self, gradient: Any, variable: Any) -> None:
+        """Updates a variable."""
+        self._update(self._plain, gradient, variable)
+
+    def one_by_xla(self, gradient: Any, variable: Any, key: Any) -> None:
+        """Updates a variable of an optimizer that compiles its updates."""
+        self._update(self._plain_by_xla, gradient, variable, key)
+
+    def _update(
+        self, otherwise: Callable[..., None], gradient: Any, variable: Any, *rest: Any
+    ) -> None:
+        key = _key(variable)
+        weight = self._weights.get(key)
+        if weight is None:
+            otherwise(gradient, variable, *rest)
+        else:
+            self._masked.add(key)
+            self._masked_update(gradient, variable, weight.mask_variable, key)
+        self._together.passed(key)
+
+    def _masked_update(self, gradient: Any, variable: Any, mask: Any, key: Any) -> None:
+        if not self._is_compiled(gradient, variable):
+            self._plain(gradient, variable)
+            variable.assign(variable * mask.value())
+        elif self._together.is_open and variable.shape.num_elements() < COMPILED_SIZE:
+            self._together.wait((gradient, variable, mask, key))
+        else:
+            self._make([(gradient, variable, mask, key)])
+
+    def _make(self, updates: list[Any]) -> None:
+        gradients, variables, masks, keys = zip(*updates, strict=True)
+        self._compiled(gradients, variables, [mask.value() for mask in masks], keys)
+
+    def _with_masks(self, gradients: Any, variables: Any, masks: Any, keys: Any) -> None:
+        del keys  # a trace for each choice of variables
+        for gradient, variable, mask in zip(gradients, variables, masks, strict=True):
+            self._plain(gradient, variable)
             variable.assign(variable * mask)
 
-        def masking(otherwise: Callable[..., None]) -> Callable[..., None]:
-            def update(gradient: Any, variable: Any, *key: Any) -> None:
-                weight = self._by_key.get(_key(variable))
-                if weight is None:
-                    otherwise(gradient, variable, *key)
-                    return
-                self._masked.add(_key(variable))
-                mask = weight.mask_variable.value()
-                if _is_compiled(each, weight):
-                    compiled(gradient, variable, mask, _key(variable))
-                else:
-                    plain(gradient, variable)
-                    variable.assign(variable * mask)
+    def _is_compiled(self, gradient: Any, variable: Any) -> bool:
+        """Returns whether to compile an update: XLA may not take one of the user's own making.
 
-            return update
-
-        return masking
-
-
-def _is_compiled(each: Any, weight: Weight) -> bool:
-    """Returns whether to compile the update: XLA may not take an optimizer of the user's own."""
-    known = type(each).__module__.startswith("tf_keras.") and tf_utils.can_jit_compile()
-    return known and int(np.prod(weight.shape)) >= COMPILED_SIZE
+        That of some rows of a table has as many as a batch names: each number is compiled anew.
+        """
+        known = type(self._optimizer).__module__.startswith("tf_keras.")
+        least = JOINED_SIZE if isinstance(gradient, tf.Tensor) else COMPILED_SIZE
+        is_large = variable.shape.num_elements() >= least
+        return known and is_large and tf_utils.can_jit_compile()
 
 
 def _mask(variable: Any, mask: Any) -> None:

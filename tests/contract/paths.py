@@ -46,7 +46,9 @@ def left_behind(model):
     """Returns what of a run is left on the model and its optimizer."""
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     on_model = {"train_step", "make_train_function", "reset_metrics"} & set(vars(model))
-    on_optimizer = {"apply", "update_step", "_update_step", "get_config"} & set(vars(optimizer))
+    ours = {"apply", "update_step", "_backend_update_step", "get_config"}  # Keras 3's
+    ours |= {"_update_step", "_update_step_xla", "_internal_apply_gradients"}  # tf_keras's
+    on_optimizer = ours & set(vars(optimizer))
     return on_model | on_optimizer
 
 

@@ -77,19 +77,22 @@ def test_torch_compile(digits, compiled, mlp):
     run(model, *digits)
 
 
-def test_large_tensors_are_masked_within_a_compiled_update(digits, compiled, monkeypatch):
-    """On TensorFlow they have an update of their own; elsewhere nothing differs."""
+@pytest.mark.parametrize(("joined", "alone"), [(1, 1), (1, 2**60)])
+def test_tensors_are_masked_within_a_compiled_update(joined, alone, digits, compiled, monkeypatch):
+    """On TensorFlow it is one for large tensors, or for all others; elsewhere nothing differs."""
     if BACKEND == "tensorflow":
         from keras_dsd.keras3.backends import tensorflow
 
-        monkeypatch.setattr(tensorflow, "COMPILED_SIZE", 1)
+        monkeypatch.setattr(tensorflow, "JOINED_SIZE", joined)
+        monkeypatch.setattr(tensorflow, "COMPILED_SIZE", alone)
     results = []
     for eager in (False, True):
         keras.utils.set_random_seed(2)
         options = {"run_eagerly": True} if eager else {"jit_compile": BACKEND == "jax"}
         layers = keras.layers
         model = keras.Sequential([
-            layers.Input((64,)), layers.Embedding(17, 4), layers.Flatten(), layers.Dense(10)
+            layers.Input((64,)), layers.Embedding(17, 4), layers.Flatten(),
+            layers.Dense(16, "relu"), layers.Dense(10),
         ])  # fmt: skip
         model = compiled(dsd.apply(model, 0.4), keras.optimizers.Adam(0.01), **options)
         x = (digits[0].reshape(-1, 64) * 16).astype("int32")

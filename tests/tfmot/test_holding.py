@@ -25,6 +25,8 @@ OPTIMIZERS = {
     "loss scaling": lambda: tf_keras.mixed_precision.LossScaleOptimizer(optimizers.Adam()),
     "own": lambda: Own(0.05),
 }
+# How many values a tensor has to have to be compiled with others, and by itself.
+COMPILED_FROM = {"never": (2**60, 2**60), "together": (1, 2**60), "alone": (1, 1)}
 
 
 class Own(optimizers.SGD):
@@ -50,18 +52,20 @@ def zeros_and_values(model, digits, schedule):
 @pytest.mark.parametrize("case", OPTIMIZERS)
 def test_compiled_updates_do_what_others_do(case, digits, compiled, mlp, monkeypatch):
     results = []
-    for size in (1, 2**60):
-        monkeypatch.setattr(holding, "COMPILED_SIZE", size)
+    for joined, alone in COMPILED_FROM.values():
+        monkeypatch.setattr(holding, "JOINED_SIZE", joined)
+        monkeypatch.setattr(holding, "COMPILED_SIZE", alone)
         tf_keras.utils.set_random_seed(3)
         model = compiled(dsd.apply(mlp(), 0.4), OPTIMIZERS[case]())
         results.append(zeros_and_values(model, digits, dsd.DSDSchedule(1, 1, 1)))
-    (zeros, compiled_), (zeros_of_others, others) = results
-    assert zeros[10:20] == zeros_of_others[10:20] == [[410, 64]] * 10
-    for a, b in zip(compiled_, others, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    for zeros, values in results:
+        assert zeros[10:20] == [[410, 64]] * 10
+        for a, b in zip(values, results[0][1], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_a_compiled_update_takes_the_gradient_of_an_embedding(digits, compiled, monkeypatch):
+    monkeypatch.setattr(holding, "JOINED_SIZE", 1)
     monkeypatch.setattr(holding, "COMPILED_SIZE", 1)
     layers = tf_keras.layers
     model = tf_keras.Sequential(

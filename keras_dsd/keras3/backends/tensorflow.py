@@ -10,9 +10,13 @@ import tensorflow as tf
 from keras_dsd.keras3.backends.stateful import around as around
 from keras_dsd.keras3.backends.stateful import feed as feed
 from keras_dsd.patches import Patch
+from keras_dsd.together import Together
 
-# From here on a tensor outgrows a core's cache, and a pass of its own over weight and mask would
-# cost up to a tenth of a step: the update and the mask are compiled into one pass.
+# A pass of its own over weight and mask costs up to a tenth of a step: from here on the update and
+# the mask are compiled into one pass, all tensors in one program; what is smaller costs less than
+# the time to compile it.
+JOINED_SIZE = 2**13
+# From here on each tensor has a program of its own, and several run at a time.
 COMPILED_SIZE = 2**18
 
 
@@ -70,27 +74,74 @@ def apply_mask(variable: Any, mask: Any) -> None:
 
 def update_patches(optimizer: Any, held: Any) -> list[Patch]:
     """Returns what makes the mask part of each update of a weight without a constraint."""
-    plain = optimizer.update_step
+    updates = _Updates(optimizer, held)
+    return [
+        Patch(vars(optimizer), "update_step", updates.one),
+        Patch(vars(optimizer), "_backend_update_step", updates.all),
+    ]
 
-    @tf.function(jit_compile=True)
-    def compiled(gradient: Any, variable: Any, learning_rate: Any, mask: Any, key: Any) -> None:
-        del key  # a trace for each variable
-        plain(gradient, variable, learning_rate)
-        _zero(variable, mask)
 
-    def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:
-        key = optimizer._var_key(variable)
-        mask = held.mask_in_update(optimizer, key)
+class _Updates:
+    """The updates of one optimizer, each with its mask.
+
+    Args:
+        optimizer: The optimizer.
+        held: The weights that are held.
+    """
+
+    def __init__(self, optimizer: Any, held: Any) -> None:
+        self._optimizer = optimizer
+        self._held = held
+        self._plain = optimizer.update_step
+        self._plain_all = optimizer._backend_update_step
+        self._compiled = tf.function(self._with_masks, jit_compile=True)
+        self._together = Together(self._make)
+
+    def all(self, gradients: Any, variables: Any, learning_rate: Any) -> None:
+        """Updates all variables; Keras calls `one` for each in turn."""
+        if tf.distribute.has_strategy():  # each device updates its copies by itself
+            self._plain_all(gradients, variables, learning_rate)
+            return
+        with self._together.up_to(self._optimizer._var_key(variables[-1])):
+            self._plain_all(gradients, variables, learning_rate)
+
+    def one(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Updates a variable."""
+        key = self._optimizer._var_key(variable)
+        mask = self._held.mask_in_update(self._optimizer, key)
         if mask is None:
-            plain(gradient, variable, learning_rate)
-        elif _is_compiled(optimizer, variable):
-            rate = tf.convert_to_tensor(learning_rate)
-            compiled(gradient, variable, rate, mask.value(), key)
+            self._plain(gradient, variable, learning_rate)
+        elif not self._is_compiled(gradient, variable):
+            self._plain(gradient, variable, learning_rate)
+            _zero(variable, mask)
+        elif self._together.is_open and variable.shape.num_elements() < COMPILED_SIZE:
+            self._together.wait((gradient, variable, learning_rate, mask, key))
         else:
-            plain(gradient, variable, learning_rate)
+            self._make([(gradient, variable, learning_rate, mask, key)])
+        self._together.passed(key)
+
+    def _make(self, updates: list[Any]) -> None:
+        gradients, variables, rates, masks, keys = zip(*updates, strict=True)
+        rate = tf.convert_to_tensor(rates[0])
+        self._compiled(gradients, variables, rate, [mask.value() for mask in masks], keys)
+
+    def _with_masks(
+        self, gradients: Any, variables: Any, learning_rate: Any, masks: Any, keys: Any
+    ) -> None:
+        del keys  # a trace for each choice of variables
+        for gradient, variable, mask in zip(gradients, variables, masks, strict=True):
+            self._plain(gradient, variable, learning_rate)
             _zero(variable, mask)
 
-    return [Patch(vars(optimizer), "update_step", update_step)]
+    def _is_compiled(self, gradient: Any, variable: Any) -> bool:
+        """Returns whether to compile an update: XLA may not take one of the user's own making.
+
+        That of some rows of a table has as many as a batch names: each number is compiled anew.
+        """
+        known = type(self._optimizer).__module__.startswith("keras.")
+        least = JOINED_SIZE if isinstance(gradient, tf.Tensor) else COMPILED_SIZE
+        is_large = variable.shape.num_elements() >= least
+        return known and is_large and platform.system() != "Darwin"
 
 
 def num_workers(model: Any) -> int:
@@ -112,9 +163,3 @@ def _zero(variable: Any, mask: Any) -> None:
     value = tf.convert_to_tensor(variable)
     kept = tf.ensure_shape(mask, value.shape)
     variable.assign(tf.where(kept, value, tf.zeros_like(value)))
-
-
-def _is_compiled(optimizer: Any, variable: Any) -> bool:
-    """Returns whether to compile the update: XLA may not take an optimizer of the user's own."""
-    known = type(optimizer).__module__.startswith("keras.") and platform.system() != "Darwin"
-    return known and variable.shape.num_elements() >= COMPILED_SIZE
