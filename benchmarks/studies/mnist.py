@@ -75,7 +75,7 @@ NETWORKS = {
         "images of half the size, six convolutions with batch normalisation, 16 to 64 channels",
     ),
 }
-LENGTHS = {1000: (20, 20, 20), 5000: (10, 10, 10), 50_000: (3, 3, 3)}
+LENGTHS = {1000: (20, 20, 20), 5000: (10, 10, 10), 50_000: (2, 2, 2)}
 
 
 def task(name, num_images, noise=0.0, **options):
