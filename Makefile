@@ -10,7 +10,7 @@ VENV ?= .venv
 # TensorFlow's C++ side logs dozens of lines as it is imported.
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: demo figures torch onnx orbax ray mlflow wandb kubernetes recipes test test-slow test-oldest lint typecheck build-check wheel-check docs docs-check notebook clean
+.PHONY: demo bench figures torch onnx orbax ray mlflow wandb kubernetes recipes test test-slow test-oldest lint typecheck build-check wheel-check docs docs-check notebook clean
 
 demo: $(VENV)/.has-examples $(patsubst %,$(VENV)/.has-%,$(filter jax torch,$(KERAS_BACKEND)))
 	$(VENV)/bin/python examples/quickstart.py $(ARGS)
@@ -21,6 +21,10 @@ figures: notebook $(VENV)/.has-examples $(VENV)/.has-plots $(patsubst %,$(VENV)/
 	cp .build/tutorial/*.png docs/figures/tutorial
 
 # What these need is tested where it is installed.
+# What DSD costs, for docs/benchmarks.md.
+bench: $(VENV)/.has-bench
+	$(VENV)/bin/python benchmarks/cost/bench.py $(ARGS)
+
 torch onnx orbax ray mlflow wandb kubernetes recipes: %: $(VENV)/.has-%
 
 test: $(VENV)/.has-test

@@ -1,19 +1,22 @@
 """Writes the tables in docs/results.md, out of what the studies found.
 
-The prose is written by hand. A table stands between a line `<!-- NAME -->`, a task or one of
-`summary` and `tried`, and a line `<!-- end -->`.
+A table's name is a task's, or one of `summary` and `tried`; the prose is written by hand.
 
     python benchmarks/studies/page.py
 """
 
 import math
 import pathlib
-import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import app
+
+sys.path.append(str(pathlib.Path(__file__).parents[1]))
+
+import filling
 from verdicts import best_variant, of_each_variant
 
 from keras_dsd import comparison_file
@@ -24,9 +27,6 @@ from keras_dsd.evaluation import BETTER
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results.md"
 RESULTS = pathlib.Path(__file__).parent / "results"
-_TABLE = re.compile(
-    r"(?<=^<!-- )(?!end )([\w-]+)( -->\n).*?(?=^<!-- end -->$)", re.MULTILINE | re.DOTALL
-)
 _MINUS = "\N{MINUS SIGN}"
 Found = Mapping[str, Comparison]
 Study = tuple[dict[str, Any], Found]
@@ -48,24 +48,21 @@ def filled(page: str, results: pathlib.Path) -> str:
         ValueError: A task has no table on the page.
     """
     studies = read_all(results)
-    names = [found[1] for found in _TABLE.finditer(page)]
+    names = filling.names_in(page)
     if missing := set(studies) - set(names):
         raise ValueError(
             f"Expected a table for each task. Received: none for {sorted(missing)}. Write a line "
             f"<!-- NAME --> and a line <!-- end --> where it is to be."
         )
 
-    def write(match: re.Match[str]) -> str:
-        name = match[1]
+    def table(name: str) -> str:
         if name == "summary":
-            table = summary({n: studies[n] for n in names if n in studies})
-        elif name == "tried":
-            table = tried(list(read_all(results / "tried").values()))
-        else:
-            table = of_task(*studies[name]) if name in studies else "Not measured yet.\n"
-        return name + match[2] + table
+            return summary({n: studies[n] for n in names if n in studies})
+        if name == "tried":
+            return tried(list(read_all(results / "tried").values()))
+        return of_task(*studies[name]) if name in studies else "Not measured yet.\n"
 
-    return _TABLE.sub(write, page)
+    return filling.filled(page, table)
 
 
 def read_all(folder: pathlib.Path) -> dict[str, Study]:

@@ -1,0 +1,86 @@
+"""How what DSD takes grows with a model: exponents, fitted to what whole_fit measured; a figure."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+AXES = {"layers": "layers", "units": "weights", "replicas": "devices"}
+MEASURES = {
+    "first": "first step of plain `fit`", "masks": "masks", "to sparse": "to sparse",
+    "step": "plain step", "sparse step": "sparse step",
+}  # fmt: skip
+NUM_HIDDEN, NUM_INPUTS, NUM_CLASSES = 2, 64, 10  # of the networks named units-…
+Points = dict[str, list[tuple[float, float]]]
+
+
+def lines(results: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Points]:
+    """Returns, for each axis and flavour, the points of each measure: size and median seconds."""
+    found: dict[tuple[str, str], Points] = {}
+    for axis in AXES:
+        for result in results:
+            if result["kind"] == "whole_fit" and (size := size_on(axis, result)):
+                points = found.setdefault(
+                    (axis, result["flavour"]), {name: [] for name in MEASURES}
+                )
+                for name in MEASURES:
+                    way = "plain" if name in ("first", "step") else "DSD"
+                    points[name].append((size, float(np.median(result["found"][way][name]))))
+    return {
+        key: {name: sorted(of_name) for name, of_name in points.items()}
+        for key, points in found.items()
+        if len(points["step"]) > 1
+    }
+
+
+def size_on(axis: str, result: Mapping[str, Any]) -> int:
+    """Returns how large what was measured is on an axis; 0 where it belongs to another one."""
+    for text in (result["subject"], result["variant"]):
+        kind, _, number = text.partition("-")
+        if kind == axis and number.isdecimal():
+            return num_weights(int(number)) if kind == "units" else int(number)
+    return 0
+
+
+def num_weights(units: int) -> int:
+    """Returns how many weights the kernels of a network of two layers of `units` have."""
+    return NUM_INPUTS * units + (NUM_HIDDEN - 1) * units**2 + units * NUM_CLASSES
+
+
+def exponent(points: Sequence[tuple[float, float]]) -> str:
+    """Returns the exponent of a power of the size that seconds follow, with its standard error."""
+    from scipy.stats import linregress
+
+    x, y = np.array([each for each in points if each[1] > 0]).T if points else ((), ())
+    if len(x) < 3:
+        return ""
+    fit = linregress(np.log(x), np.log(y))
+    return f"{fit.slope:.2f} ± {fit.stderr:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def draw(results: Sequence[Mapping[str, Any]], file: pathlib.Path) -> None:
+    """Draws the points, a panel for each axis and measure."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    found = lines(results)
+    axes = [axis for axis in AXES if any(key[0] == axis for key in found)]
+    figure, panels = pyplot.subplots(
+        len(axes), len(MEASURES), figsize=(3 * len(MEASURES), 2.6 * len(axes)),
+        squeeze=False, layout="constrained", sharex="row",
+    )  # fmt: skip
+    for row, axis in zip(panels, axes, strict=True):
+        for panel, (name, words) in zip(row, MEASURES.items(), strict=True):
+            for (of_axis, flavour), points in found.items():
+                if of_axis == axis:
+                    x, y = zip(*points[name], strict=True)
+                    panel.plot(x, y, "o-", markersize=4, label=flavour)
+            panel.set(xscale="log", yscale="log", xlabel=AXES[axis], title=words.replace("`", ""))
+        row[0].set_ylabel("seconds")
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.savefig(file, dpi=100)
+    pyplot.close(figure)

@@ -1,0 +1,223 @@
+"""Writes docs/benchmarks.md, out of what was measured: a table for each name that stands on it."""
+
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import growth
+import numpy as np
+
+sys.path.append(str(pathlib.Path(__file__).parents[1]))
+
+import filling
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "benchmarks.md"
+FIGURE = "figures/growth.png"
+FLAVOURS = {
+    "tf_keras": "tf_keras", "tensorflow": "Keras 3, TensorFlow", "jax": "Keras 3, JAX",
+    "torch": "Keras 3, PyTorch",
+}  # fmt: skip
+PHASES = ("dense", "sparse", "re-dense")
+LIMITS = {"dense": 1.0, "sparse": 1.02, "re-dense": 1.0}
+Result = Mapping[str, Any]
+Results = Sequence[Result]
+
+
+def write(page: pathlib.Path, results: pathlib.Path) -> None:
+    """Writes a page's tables anew, and the figure beside it."""
+    every = read_all(results)
+    page.write_text(filled(page.read_text(encoding="utf-8"), every), encoding="utf-8")
+    figure = page.parent / FIGURE
+    if figure.parent.exists() and growth.lines(every):
+        growth.draw(every, figure)
+
+
+def read_all(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns what was measured, in the order of the files' names."""
+    return [json.loads(each.read_text("utf-8")) for each in sorted(folder.glob("*.json"))]
+
+
+def filled(page: str, results: Results) -> str:
+    """Returns a page with its tables written anew; a table whose name ends in -gpu is of a GPU."""
+
+    def table(name: str) -> str:
+        kind, _, device = name.partition("-")
+        of_device = [each for each in results if each["job"].endswith("-gpu") == (device == "gpu")]
+        lines = list(TABLES[kind](of_device))
+        nothing = "There was none." if device else "Not measured."
+        return "\n".join(lines or [nothing]) + "\n"
+
+    return filling.filled(page, table)
+
+
+def machine(results: Results) -> Iterable[str]:
+    """Yields what it was measured on.
+
+    Raises:
+        ValueError: Not all was measured with the same.
+    """
+    if not results:
+        return
+    for what in ("machine", "versions"):
+        if len({str(each[what]) for each in results}) > 1:
+            raise ValueError(
+                f"Expected all to be measured on one machine and with the same packages. Received: "
+                f"{what}={sorted({str(each[what]) for each in results})}. Measure all with --anew."
+            )
+    dates = sorted({each["date"] for each in results})
+    loads = np.quantile([each["load before"] for each in results], [0.5, 1])
+    days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    versions = ", ".join(f"{name} {number}" for name, number in results[0]["versions"].items())
+    yield (
+        f"{results[0]['machine']}; {versions}; {days}. "
+        f"Load of the machine before each program: median {loads[0]:.1f}, at most {loads[1]:.1f}."
+    )
+
+
+def steps(results: Results) -> Iterable[str]:
+    """Yields the tables of step times: one for each Keras, plain and mirrored."""
+    for variant, words in (("", ""), ("mirrored", ", two devices under MirroredStrategy")):
+        for flavour, title in FLAVOURS.items():
+            rows = chosen(results, kind="step_time", flavour=flavour, variant=variant)
+            if rows:
+                yield from [f"**{title}{words}**", "", *_step_table(rows), ""]
+
+
+def _step_table(rows: Results) -> Iterable[str]:
+    names = [*PHASES, "TF-MOT"] if "TF-MOT" in rows[0]["found"]["ratios"] else PHASES
+    yield f"| network | plain step | {' | '.join(names)} |"
+    yield "|---|---|" + "---|" * len(names)
+    for row in by_subject(rows):
+        ratios = row["found"]["ratios"]
+        cells = (_ratio(ratios[name], LIMITS.get(name)) for name in names)
+        plain = 1e3 * np.median(row["found"]["plain"])
+        yield f"| {row['subject']} | {plain:.3g} ms | {' | '.join(cells)} |"
+
+
+def fits(results: Results) -> Iterable[str]:
+    """Yields the table of whole fits and of going between phases."""
+    yield (
+        "| | network | first step of plain `fit` | to sparse, DSD | of which masks | TF-MOT | "
+        "to re-dense, DSD | TF-MOT | whole `fit`: DSD to plain | TF-MOT to plain |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for flavour, title in FLAVOURS.items():
+        for row in by_subject(chosen(results, kind="whole_fit", flavour=flavour, variant="")):
+            if "-" not in row["subject"]:
+                yield f"| {title} | {row['subject']} | {' | '.join(_fit_cells(row['found']))} |"
+
+
+def _fit_cells(found: Mapping[str, Mapping[str, Sequence[float]]]) -> Iterable[str]:
+    plain, ours, theirs = found["plain"], found["DSD"], found.get("TF-MOT", {})
+    yield _seconds(plain["first"])
+    yield _seconds(ours["to sparse"])
+    yield _seconds(ours["masks"])
+    yield _seconds(theirs.get("to sparse"))
+    yield _seconds(ours["to re-dense"])
+    yield _seconds(theirs.get("to re-dense"))
+    for way in (ours, theirs):
+        yield _ratio(np.divide(way["total"], plain["total"])) if way else ""
+
+
+def masks(results: Results) -> Iterable[str]:
+    """Yields the table of masks: weights a second, and time beside numpy.partition's."""
+    rows = sorted(chosen(results, kind="masks"), key=lambda row: int(row["subject"]))
+    if not rows:
+        return
+    yield "| | " + " | ".join(f"{int(row['subject']):,} weights" for row in rows) + " |"
+    yield "|---|" + "---|" * len(rows)
+    for name in rows[0]["found"]["seconds"]:
+        yield f"| {name} | " + " | ".join(_mask_cell(row["found"], name) for row in rows) + " |"
+
+
+def _mask_cell(found: Mapping[str, Any], name: str) -> str:
+    seconds = found["seconds"].get(name)
+    if seconds is None:
+        return ""
+    speed = f"{found['size'] / np.median(seconds) / 1e6:,.3g} M/s"
+    memory = f", {found['memory'][name]:.1f} B" if name in found["memory"] else ""
+    numpys = found["seconds"]["numpy.partition"]
+    return f"{speed}{memory}; {_ratio(np.divide(seconds, numpys))}"
+
+
+def memory(results: Results) -> Iterable[str]:
+    """Yields the table of memory: plain, and what DSD adds in each phase."""
+    rows = chosen(results, kind="memory")
+    if not rows:
+        return
+    has_device = bool(rows[0]["found"]["device"])
+    measures = ("live", "device") if has_device else ("live", "resident")
+    yield (
+        "| | network | phase | "
+        + " | ".join(f"{MEASURES[name]}, plain | DSD adds" for name in measures)
+        + " |"
+    )
+    yield "|---|---|---|" + "---|---|" * len(measures)
+    for flavour, title in FLAVOURS.items():
+        for subject in sorted({row["subject"] for row in rows if row["flavour"] == flavour}):
+            of_both = chosen(rows, flavour=flavour, subject=subject)
+            for index, phase in enumerate(PHASES):
+                cells = (_memory_cells(of_both, name, index) for name in measures)
+                yield f"| {title} | {subject} | {phase} | {' | '.join(cells)} |"
+
+
+MEASURES = {"live": "arrays", "resident": "most of the process", "device": "most of the GPU"}
+
+
+def _memory_cells(rows: Results, name: str, index: int) -> str:
+    of_way = {
+        way: [row["found"][name][index] for row in rows if row["variant"].startswith(way)]
+        for way in ("nodsd", "dsd")
+    }
+    size = max(row["found"]["size"] for row in rows)
+    plain = float(np.median(of_way["nodsd"]))
+    added = np.array(of_way["dsd"]) - plain
+    text = f"{plain / 2**20:,.0f} MiB | {np.median(added) / size:.2f} B a weight"
+    if name != "live":
+        text += f" ({added.min() / size:.2f} to {added.max() / size:.2f})"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def growing(results: Results) -> Iterable[str]:
+    """Yields the table of fitted exponents."""
+    found = growth.lines(results)
+    if not found:
+        return
+    yield "| what grows | | " + " | ".join(growth.MEASURES.values()) + " |"
+    yield "|---|---|" + "---|" * len(growth.MEASURES)
+    for (axis, flavour), of_measure in found.items():
+        cells = (growth.exponent(of_measure[name]) for name in growth.MEASURES)
+        yield f"| {growth.AXES[axis]} | {FLAVOURS[flavour]} | {' | '.join(cells)} |"
+
+
+def chosen(results: Results, **fields: str) -> list[Result]:
+    """Returns the results whose fields are these."""
+    return [each for each in results if all(each[name] == fields[name] for name in fields)]
+
+
+def by_subject(rows: Results) -> list[Result]:
+    """Returns results in the order in which networks are named."""
+    order = ["mlp", "conv", "lstm", "transformer", "resnet50", "vgg16"]
+    known = [row for row in rows if row["subject"] in order]
+    return sorted(known, key=lambda row: order.index(row["subject"]))
+
+
+def _ratio(values: Sequence[float], limit: float | None = None) -> str:
+    """Returns median and quartiles, bold where all three are above a limit."""
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    text = f"{middle:.3f} ({low:.3f} to {high:.3f})"
+    return f"**{text}**" if limit is not None and low > limit else text
+
+
+def _seconds(values: Sequence[float] | None) -> str:
+    if values is None:
+        return ""
+    return f"{np.median(values):.2f} s ({min(values):.2f} to {max(values):.2f})"
+
+
+TABLES: dict[str, Callable[[Results], Iterable[str]]] = {
+    "machine": machine, "steps": steps, "fits": fits, "masks": masks, "memory": memory,
+    "growing": growing,
+}  # fmt: skip
