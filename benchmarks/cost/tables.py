@@ -98,6 +98,8 @@ def _step_table(rows: Results) -> Iterable[str]:
 
 def fits(results: Results) -> Iterable[str]:
     """Yields the table of whole fits and of going between phases."""
+    if not chosen(results, kind="whole_fit"):
+        return
     yield (
         "| | network | first step of plain `fit` | to sparse, DSD | of which masks | TF-MOT | "
         "to re-dense, DSD | TF-MOT | whole `fit`: DSD to plain | TF-MOT to plain |"

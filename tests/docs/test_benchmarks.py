@@ -1,0 +1,178 @@
+"""docs/benchmarks.md shows what was measured, and the programs that measure it run."""
+
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pages
+import pytest
+
+COST = pages.ROOT / "benchmarks" / "cost"
+FLAVOURS = ("tf_keras", "tensorflow", "jax", "torch")
+
+
+@pytest.fixture(scope="module")
+def cost():
+    names = ("tables", "growth", "jobs", "filling")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(COST), *sys.path])
+        for name in names:
+            patch.delitem(sys.modules, name, raising=False)
+        yield {name: importlib.import_module(name) for name in names}
+        for name in names:
+            del sys.modules[name]
+
+
+def result(kind, flavour, subject, found, variant="", **other):
+    job = "-".join(part for part in (kind, flavour, subject, variant) if part)
+    return {
+        "job": job, "kind": kind, "flavour": flavour, "subject": subject, "variant": variant,
+        "machine": "2 cores", "versions": {"Python": "3.11"}, "date": "2026-01-02",
+        "load before": 0.1, "found": found, **other,
+    }  # fmt: skip
+
+
+def steps(sparse):
+    ratios = {"dense": [0.98, 1.0, 1.03], "sparse": sparse, "re-dense": [1.0, 1.0, 1.0]}
+    return {"plain": [0.002, 0.002, 0.004], "ratios": ratios}
+
+
+def table(name):
+    return f"# Words\n\n<!-- {name} -->\nold\n<!-- end -->\n"
+
+
+def test_the_page_shows_what_the_files_hold(cost):
+    tables = cost["tables"]
+    text = tables.PAGE.read_text(encoding="utf-8")
+    results = tables.read_all(COST / "results")
+    assert tables.filled(text, results) == text, "run make bench ARGS=--only=nothing"
+
+
+def test_everything_that_is_measured_is_on_the_page(cost):
+    names = cost["filling"].names_in(cost["tables"].PAGE.read_text(encoding="utf-8"))
+    assert {name.removesuffix("-gpu") for name in names} == set(cost["tables"].TABLES)
+
+
+@pytest.mark.parametrize(
+    ("sparse", "shown"),
+    [
+        ([1.0, 1.01, 1.05], "1.010 (1.005 to 1.030)"),
+        ([1.03, 1.05, 1.07], "**1.050 (1.040 to 1.060)**"),
+        ([0.7, 0.8, 0.9], "0.800 (0.750 to 0.850)"),
+    ],
+)
+def test_a_ratio_is_bold_where_it_misses_the_limit(cost, sparse, shown):
+    text = cost["tables"].filled(table("steps"), [result("step_time", "jax", "mlp", steps(sparse))])
+    assert f"| mlp | 2 ms | 1.000 (0.990 to 1.015) | {shown} |" in text
+
+
+def test_what_a_gpu_took_stands_by_itself(cost):
+    of_both = [
+        result("step_time", "jax", "mlp", steps([1.0])),
+        result("step_time", "jax", "lstm", steps([1.0]), job="step_time-jax-lstm-gpu"),
+    ]
+    text = cost["tables"].filled(table("steps") + table("steps-gpu"), of_both)
+    on_cpu, on_gpu = text.split("# Words")[1:]
+    assert "| mlp |" in on_cpu and "| lstm |" not in on_cpu
+    assert "| lstm |" in on_gpu and "| mlp |" not in on_gpu
+
+
+@pytest.mark.parametrize(
+    ("field", "other"), [("machine", "4 cores"), ("versions", {"Python": "3.12"})]
+)
+def test_results_of_different_machines_are_refused(cost, field, other):
+    mixed = [result("masks", "", "1", {}), result("masks", "", "2", {}, **{field: other})]
+    with pytest.raises(ValueError, match=f"{field}=.*--anew"):
+        cost["tables"].filled(table("machine"), mixed)
+
+
+def test_memory_is_what_dsd_adds_for_each_weight(cost):
+    plain = {"size": 0, "resident": [2**21] * 3, "live": [2**20] * 3, "device": []}
+    ours = {"size": 1000, "resident": [2**21 + 500] * 3, "device": []}
+    ours["live"] = [2**20, 2**20 + 1000, 2**20]
+    rows = [
+        result("memory", "jax", "mlp", found, variant=f"{way}-{repeat}")
+        for way, found in (("nodsd", plain), ("dsd", ours)) for repeat in range(3)
+    ]  # fmt: skip
+    text = cost["tables"].filled(table("memory"), rows)
+    added = ["0.00", "1.00", "0.00"]
+    for phase, live in zip(("dense", "sparse", "re-dense"), added, strict=True):
+        assert f"| {phase} | 1 MiB | {live} B a weight | 2 MiB | 0.50 B a weight" in text
+
+
+def test_masks_are_shown_beside_numpy_s(cost):
+    seconds = {"numpy.partition": [0.5, 0.5], "TF-MOT": [5.0, 5.0], "single weights": [0.25, 0.25]}
+    memory = {"numpy.partition": 4.0, "single weights": 1.0}
+    found = {"size": 10**6, "seconds": seconds, "memory": memory}
+    large = {"size": 10**9, "seconds": {"numpy.partition": [1.0]}, "memory": {}}
+    rows = [result("masks", "", "1000000", found), result("masks", "", "1000000000", large)]
+    text = cost["tables"].filled(table("masks"), rows)
+    assert "| TF-MOT | 0.2 M/s; 10.000 (10.000 to 10.000) |  |" in text
+    assert "| single weights | 4 M/s, 1.0 B; 0.500 (0.500 to 0.500) |  |" in text
+
+
+def test_the_exponent_is_that_of_the_power(cost):
+    growth = cost["growth"]
+    found = {
+        count: {"plain": {"first": [0.0, 9.0, count**0.25], "step": [1e-3 * count**0.5]},
+                "DSD": {"masks": [1e-3 * count], "to sparse": [count], "sparse step": [count**2]}}
+        for count in (10, 100, 1000)
+    }  # fmt: skip
+    rows = [result("whole_fit", "jax", f"layers-{count}", each) for count, each in found.items()]
+    (((axis, flavour), points),) = growth.lines(rows).items()
+    assert (axis, flavour) == ("layers", "jax")
+    shown = {name: growth.exponent(points[name]) for name in growth.MEASURES}
+    assert shown == {
+        "first": "0.25 ± 0.00", "masks": "1.00 ± 0.00", "to sparse": "1.00 ± 0.00",
+        "step": "0.50 ± 0.00", "sparse step": "2.00 ± 0.00",
+    }  # fmt: skip
+
+
+def test_all_that_is_promised_is_measured(cost):
+    jobs = cost["jobs"].jobs(has_gpu=True)
+    assert len({job.name for job in jobs}) == len(jobs)
+    steps_of = {(j.flavour, j.subject, j.variant) for j in jobs if j.kind == "step_time"}
+    for network in ("mlp", "conv", "lstm", "transformer", "resnet50", "vgg16"):
+        assert {(flavour, network, "") for flavour in FLAVOURS} <= steps_of
+        assert {(f, network, "mirrored") for f in ("tf_keras", "tensorflow")} <= steps_of
+    assert {job.flavour for job in jobs if job.on_gpu} == {"jax", "torch"}
+    assert not any(job.on_gpu for job in cost["jobs"].jobs(has_gpu=False))
+    for job in jobs:
+        assert (job.environment.get("CUDA_VISIBLE_DEVICES") == "") != job.on_gpu
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_the_programs_measure(flavour, tmp_path):
+    if flavour == "torch" and importlib.util.find_spec("torch") is None:
+        pytest.skip("PyTorch is not installed; `make torch` installs it")
+    page = tmp_path / "page.md"
+    page.write_text("".join(map(table, ("machine", "steps", "fits", "memory"))))
+    only = rf"^(step_time-{flavour}-mlp|whole_fit-{flavour}-mlp|memory-{flavour}-wide_mlp-\w+-0)$"
+    bench(page, tmp_path / "results", f"--only={only}")
+    text = page.read_text()
+    assert "old" not in text and "Not measured" not in text
+    for file in (tmp_path / "results").glob("*.json"):
+        values = numbers(json.loads(file.read_text())["found"])
+        assert values and all(value == value for value in values)  # noqa: PLR0124  no NaN
+    assert len(list((tmp_path / "results").glob("*.json"))) == 4
+    before = {f: f.stat().st_mtime_ns for f in (tmp_path / "results").glob("*.json")}
+    bench(page, tmp_path / "results", f"--only={only}")
+    assert {f: f.stat().st_mtime_ns for f in (tmp_path / "results").glob("*.json")} == before
+
+
+def bench(page, results, *flags):
+    arguments = [COST / "bench.py", f"--page={page}", f"--results={results}", *flags]
+    kept = {k: v for k, v in os.environ.items() if k not in ("KERAS_BACKEND", "KERAS_DSD_PATH")}
+    ran = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=kept)
+    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
+
+
+def numbers(found):
+    if isinstance(found, dict | list):
+        of_parts = found.values() if isinstance(found, dict) else found
+        return [number for part in of_parts for number in numbers(part)]
+    return [found]
