@@ -69,31 +69,40 @@ class MaskedUpdates:
 
     def mask_all(self) -> None:
         """Sets every held weight, and its averages, to zero where it is pruned."""
-        for weight in self._weights:
-            if self._mask_of(weight) is not None:  # strip may have taken it away
-                self._backend.apply_mask(weight.variable, self._mask_of(weight))
-                for each in self._optimizers:
-                    self._mask_average(each, weight)
+        # strip may have taken a mask away
+        held = [weight for weight in self._weights if self._mask_of(weight) is not None]
+        self._mask(self._with_averages(held, self._optimizers))
 
     def _masked_apply(self, each: Any) -> Callable[..., Any]:
         apply = each.apply
         within = bool(self._backend.update_patches(each, self))
+        left: list[tuple[Weight, Any]] | None = None
 
         def masked_apply(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
             result = apply(*args, **kwargs)
-            for weight in self._weights:
-                free = weight.variable.constraint is None
-                if optimizer.updates(each, weight.variable) and not (within and free):
-                    self._backend.apply_mask(weight.variable, self._mask_of(weight))
-                    self._mask_average(each, weight)
+            if left is None:  # PyTorch asks at every step, and the optimizer is built by now
+                held = [w for w in self._weights if optimizer.updates(each, w.variable)]
+                held = [w for w in held if not (within and w.variable.constraint is None)]
+                left = self._with_averages(held, [each])
+            self._mask(left)
             return result
 
         return masked_apply
 
-    def _mask_average(self, each: Any, weight: Weight) -> None:
-        average = optimizer.average_of(each, weight.variable)
-        if average is not None:
-            self._backend.apply_mask(average, self._mask_of(weight))
+    def _with_averages(
+        self, weights: Sequence[Weight], optimizers: Sequence[Any]
+    ) -> list[tuple[Weight, Any]]:
+        """Returns each weight with its variable, and with what optimizers average of it."""
+        found = []
+        for weight in weights:
+            averages = (optimizer.average_of(each, weight.variable) for each in optimizers)
+            variables = (weight.variable, *averages)
+            found += [(weight, each) for each in variables if each is not None]
+        return found
+
+    def _mask(self, variables: Sequence[tuple[Weight, Any]]) -> None:
+        self._backend.apply_masks([(each, self._mask_of(weight)) for weight, each in variables])
 
     def _mask_of(self, weight: Weight) -> Any:
         traced = self._traced.get(id(weight.variable))

@@ -46,9 +46,10 @@ def is_tracing() -> bool:
     return False
 
 
-def apply_mask(variable: Any, mask: Any) -> None:
-    """Sets a variable to zero where `mask` is False."""
-    variable.assign(_masked(variable.value, mask))
+def apply_masks(pairs: Sequence[tuple[Any, Any]]) -> None:
+    """Sets each variable to zero where its mask is False."""
+    for variable, mask in pairs:
+        variable.assign(_masked(variable.value, mask))
 
 
 def update_patches(optimizer: Any, held: Any) -> list[Patch]:

@@ -1,6 +1,7 @@
 """Masks on TensorFlow: variables, one copy on each replica, read by the compiled step."""
 
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -60,16 +61,17 @@ def is_tracing() -> bool:
     return tf.inside_function()
 
 
-def apply_mask(variable: Any, mask: Any) -> None:
-    """Sets a variable to zero where `mask` is False, on each replica by itself."""
-    variable = variable.value if isinstance(variable, keras.Variable) else variable
+def apply_masks(pairs: Sequence[tuple[Any, Any]]) -> None:
+    """Sets each variable to zero where its mask is False, on each replica by itself."""
 
     def on_all(strategy: Any, variable: Any, mask: Any) -> None:
         strategy.extended.update(variable, _zero, args=(mask,), group=False)
 
-    # A loop of the user's own may be outside of the scope that the variable was made in.
-    strategy = getattr(variable, "distribute_strategy", None) or tf.distribute.get_strategy()
-    tf.__internal__.distribute.interim.maybe_merge_call(on_all, strategy, variable, mask)
+    for given, mask in pairs:
+        variable = given.value if isinstance(given, keras.Variable) else given
+        # A loop of the user's own may be outside of the scope that the variable was made in.
+        strategy = getattr(variable, "distribute_strategy", None) or tf.distribute.get_strategy()
+        tf.__internal__.distribute.interim.maybe_merge_call(on_all, strategy, variable, mask)
 
 
 def update_patches(optimizer: Any, held: Any) -> list[Patch]:

@@ -1,5 +1,6 @@
 """Masks on PyTorch: weights are changed in place."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -75,16 +76,17 @@ def _initial(optimizer: Any, name: str) -> float:
     return float(optimizer.defaults.get(begins.get(name), 0.0))
 
 
-def apply_mask(variable: Any, mask: Any) -> None:
-    """Sets a variable to zero where `mask` is 0."""
-    value = variable.value
+def apply_masks(pairs: Sequence[tuple[Any, Any]]) -> None:
+    """Sets each variable to zero where its mask is 0."""
     with torch.no_grad():
-        if value.device.type != "cpu" or not value.is_contiguous():
-            value.mul_(mask)
-            return
-        parts = zip(value.view(-1).split(_PART), mask.view(-1).split(_PART), strict=True)
-        for part, kept in parts:
-            part.mul_(kept)
+        for variable, mask in pairs:
+            value = variable.value
+            if value.numel() <= _PART or value.device.type != "cpu" or not value.is_contiguous():
+                value.mul_(mask)
+                continue
+            parts = zip(value.view(-1).split(_PART), mask.view(-1).split(_PART), strict=True)
+            for part, kept in parts:
+                part.mul_(kept)
 
 
 def update_patches(optimizer: Any, held: Any) -> list[Patch]:
