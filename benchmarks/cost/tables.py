@@ -14,7 +14,7 @@ sys.path.append(str(pathlib.Path(__file__).parents[1]))
 import filling
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "benchmarks.md"
-FIGURE = "figures/growth.png"
+FIGURE = "figures/benchmarks/growth.png"
 FLAVOURS = {
     "tf_keras": "tf_keras", "tensorflow": "Keras 3, TensorFlow", "jax": "Keras 3, JAX",
     "torch": "Keras 3, PyTorch",
@@ -29,8 +29,9 @@ def write(page: pathlib.Path, results: pathlib.Path) -> None:
     """Writes a page's tables anew, and the figure beside it."""
     every = read_all(results)
     page.write_text(filled(page.read_text(encoding="utf-8"), every), encoding="utf-8")
-    figure = page.parent / FIGURE
-    if figure.parent.exists() and growth.lines(every):
+    if growth.lines(every):
+        figure = page.parent / FIGURE
+        figure.parent.mkdir(parents=True, exist_ok=True)
         growth.draw(every, figure)
 
 
