@@ -116,7 +116,7 @@ class _Updates:
         elif not self._is_compiled(gradient, variable):
             self._plain(gradient, variable, learning_rate)
             _zero(variable, mask)
-        elif self._together.is_open and variable.shape.num_elements() < COMPILED_SIZE:
+        elif variable.shape.num_elements() < COMPILED_SIZE:
             self._together.wait((gradient, variable, learning_rate, mask, key))
         else:
             self._make([(gradient, variable, learning_rate, mask, key)])
@@ -138,10 +138,12 @@ class _Updates:
     def _is_compiled(self, gradient: Any, variable: Any) -> bool:
         """Returns whether to compile an update: XLA may not take one of the user's own making.
 
-        That of some rows of a table has as many as a batch names: each number is compiled anew.
+        By itself a small one is not worth the time; and that of some rows of a table, as many as a
+        batch names, is compiled anew for each number.
         """
         known = type(self._optimizer).__module__.startswith("keras.")
-        least = JOINED_SIZE if isinstance(gradient, tf.Tensor) else COMPILED_SIZE
+        joins = self._together.is_open and isinstance(gradient, tf.Tensor)
+        least = JOINED_SIZE if joins else COMPILED_SIZE
         is_large = variable.shape.num_elements() >= least
         return known and is_large and platform.system() != "Darwin"
 
