@@ -30,6 +30,7 @@ class MaskedUpdates:
         self.variables = [weight.variable for weight in weights]
         self._weights = weights
         self._traced: dict[int, Any] = {}
+        self._free: dict[int, dict[Any, Weight]] = {}  # by optimizer and its key
         self._backend = backends.current()
         self._optimizers = optimizers
 
@@ -62,10 +63,11 @@ class MaskedUpdates:
             each: The optimizer.
             key: Its key of the variable.
         """
-        for weight in self._weights:
-            if each._var_key(weight.variable) == key and weight.variable.constraint is None:
-                return self._mask_of(weight)
-        return None
+        if id(each) not in self._free:
+            free = [weight for weight in self._weights if weight.variable.constraint is None]
+            self._free[id(each)] = {each._var_key(weight.variable): weight for weight in free}
+        weight = self._free[id(each)].get(key)
+        return None if weight is None else self._mask_of(weight)
 
     def mask_all(self) -> None:
         """Sets every held weight, and its averages, to zero where it is pruned."""
