@@ -14,7 +14,7 @@ import pathlib
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import numpy as np
-from study import Task, error, keras, main
+from study import SPARSITIES, Task, error, keras, main
 
 layers = keras.layers
 
@@ -91,7 +91,13 @@ def task(name, num_images, noise=0.0, **options):
     )  # fmt: skip
 
 
-TASKS = [task(name, number) for number in LENGTHS for name in NETWORKS]
+# Without nine tenths of its weights the small VGG learns 1,000 images far worse than with all.
+NOT_ALL = {("vgg", 5000): (0.3, 0.5, 0.7), ("vgg", 50_000): (0.3, 0.5, 0.7)}
+TASKS = [
+    task(name, number, sparsities=NOT_ALL.get((name, number), SPARSITIES))
+    for number in LENGTHS
+    for name in NETWORKS
+]
 TASKS += [task("lenet300", 50_000, noise=0.2)]
 
 if __name__ == "__main__":
