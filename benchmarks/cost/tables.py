@@ -15,6 +15,10 @@ import filling
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "benchmarks.md"
 FIGURE = "figures/benchmarks/growth.png"
+ALT = (
+    "Seconds against size, on logarithmic axes: a row of panels each for the number of layers, of "
+    "weights and of devices, a panel each for what the table has a column of"
+)
 FLAVOURS = {
     "tf_keras": "tf_keras", "tensorflow": "Keras 3, TensorFlow", "jax": "Keras 3, JAX",
     "torch": "Keras 3, PyTorch",
@@ -184,7 +188,7 @@ def _memory_cells(rows: Results, name: str, index: int) -> str:
 
 
 def growing(results: Results) -> Iterable[str]:
-    """Yields the table of fitted exponents."""
+    """Yields the table of fitted exponents, and the figure."""
     found = growth.lines(results)
     if not found:
         return
@@ -193,6 +197,7 @@ def growing(results: Results) -> Iterable[str]:
     for (axis, flavour), of_measure in found.items():
         cells = (growth.exponent(of_measure[name]) for name in growth.MEASURES)
         yield f"| {growth.AXES[axis]} | {FLAVOURS[flavour]} | {' | '.join(cells)} |"
+    yield from ["", f"![{ALT}]({FIGURE})"]
 
 
 def chosen(results: Results, **fields: str) -> list[Result]:
