@@ -7,8 +7,12 @@ them in .build/speech. pip install .[recipes] brings what else it needs.
 """
 
 import functools
+import os
 import pathlib
 import sys
+
+# TensorFlow is imported to read the audio, so Keras trains on it too.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import numpy as np
 import tensorflow as tf
