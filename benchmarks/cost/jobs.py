@@ -16,8 +16,8 @@ ON_GPU = ("jax", "torch")
 MIRRORED = ("tf_keras", "tensorflow")
 NETWORKS = ("mlp", "conv", "lstm", "transformer", "resnet50", "vgg16")
 LARGE = ("resnet50", "vgg16")
-NUM_LAYERS = (10, 30, 100, 300, 1000)
-NUM_UNITS = (300, 1000, 3000, 6000)
+NUM_LAYERS = (10, 100, 300, 1000)
+NUM_UNITS = (300, 1000, 6000)
 NUM_REPLICAS = (1, 2, 4)
 SIZES = (10**6, 10**7, 10**8, 10**9)
 
@@ -82,16 +82,16 @@ def _steps() -> Iterator[Job]:
 
 def _fits() -> Iterator[Job]:
     for network, flavour in itertools.product(NETWORKS[:-1], FLAVOURS):
-        flags = ("--rounds=2", "--steps=5") if network in LARGE else ("--rounds=3",)
+        flags = ("--rounds=2", f"--steps={5 if network in LARGE else 20}")
         yield _training("whole_fit", flavour, network, "", *flags)
 
 
 def _growing() -> Iterator[Job]:
     for count, flavour in itertools.product(NUM_LAYERS, FLAVOURS):
-        flags = ("--rounds=1", "--steps=5") if count > 100 else ("--rounds=3", "--steps=10")
+        flags = (f"--rounds={1 if count > 10 else 3}", "--steps=10")
         yield _training("whole_fit", flavour, f"layers-{count}", "", *flags, "--notfmot")
     for units, flavour in itertools.product(NUM_UNITS, FLAVOURS):
-        flags = ("--rounds=3", "--steps=10", "--notfmot")
+        flags = ("--rounds=2", "--steps=10", "--notfmot")
         yield _training("whole_fit", flavour, f"units-{units}", "", *flags)
     for count, flavour in itertools.product(NUM_REPLICAS, MIRRORED):
         flags = ("--rounds=3", "--notfmot", f"--replicas={count}")
@@ -108,7 +108,7 @@ def _masks() -> Iterator[Job]:
 
 def _memory() -> Iterator[Job]:
     for network, flavour in itertools.product(("wide_mlp", "vgg16"), FLAVOURS):
-        for way, repeat in itertools.product(("nodsd", "dsd"), range(3)):
+        for way, repeat in itertools.product(("nodsd", "dsd"), range(2)):
             yield _training("memory", flavour, network, f"{way}-{repeat}", f"--{way}")
 
 

@@ -133,8 +133,8 @@ def mlp_task(name, num_letters, width):
 
 
 TASKS = [
-    task("char-lstm", lstm, "an LSTM of 128 units", 300_000),
-    task("char-transformer", transformer, "a transformer of 2 blocks", 300_000),
+    task("char-lstm", lstm, "an LSTM of 128 units", 200_000),
+    task("char-transformer", transformer, "a transformer of 2 blocks", 200_000),
     mlp_task("char-mlp-100k", 100_000, 128),
     mlp_task("char-mlp-300k", 300_000, 128),
 ]
