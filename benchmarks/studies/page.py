@@ -1,6 +1,7 @@
 """Writes the tables in docs/results.md, out of what the studies found.
 
-A table's name is a task's, or one of `summary` and `tried`; the prose is written by hand.
+The prose is written by hand. A table has the name of a task, or is `summary`, `tried` or
+`tried-vgg`.
 
     python benchmarks/studies/page.py
 """
@@ -58,8 +59,8 @@ def filled(page: str, results: pathlib.Path) -> str:
     def table(name: str) -> str:
         if name == "summary":
             return summary({n: studies[n] for n in names if n in studies})
-        if name == "tried":
-            return tried(list(read_all(results / "tried").values()))
+        if name.startswith("tried"):
+            return tried(read_all(results / name))
         return of_task(*studies[name]) if name in studies else "Not measured yet.\n"
 
     return filling.filled(page, table)
@@ -125,13 +126,14 @@ def of_task(identity: Mapping[str, Any], found: Found) -> str:
     return "\n".join(lines) + "\n"
 
 
-def tried(studies: Sequence[Study]) -> str:
-    """Returns the table of what was tried, on validation data."""
+def tried(studies: Mapping[str, Study]) -> str:
+    """Returns the table of what was tried, on validation data; `nothing` comes first."""
     lines = [
         "| what is changed | seeds | best control | | `sparse 0.7` | DSD 0.7 | gain |",
         "|---|---|---|---|---|---|---|",
     ]
-    for identity, found in studies:
+    for name in sorted(studies, key=lambda name: (name != "nothing", name)):
+        identity, found = studies[name]
         comparison = found["DSD 0.7"]
         control = comparison.gain(BEST).control
         best, sparse, ours = (

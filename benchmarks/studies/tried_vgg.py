@@ -14,9 +14,9 @@ VGG = dataclasses.replace(
     mnist.task("vgg", 5000), only=("llr", "llr at once", "sparse 0.7", "DSD 0.7")
 )
 TASKS = [
-    dataclasses.replace(VGG, name="tried/vgg", words="nothing: small VGG, 5,000 images"),
+    dataclasses.replace(VGG, name="tried-vgg/nothing", words="nothing"),
     dataclasses.replace(
-        VGG, name="tried/vgg-batch-norm", batch_norm_batches=20,
+        VGG, name="tried-vgg/batch-norm", batch_norm_batches=20,
         words="statistics of BatchNormalization estimated anew",
     ),
 ]  # fmt: skip
