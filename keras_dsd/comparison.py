@@ -116,7 +116,8 @@ def _make_job(
     apply_options: dict[str, Any], fit_options: dict[str, Any], evaluate: Any, mode: Any,
 ) -> Job:  # fmt: skip
     """Checks what there is to train, and returns it."""
-    if not callable(build):
+    is_model = hasattr(build, "compile") and not isinstance(build, type)
+    if is_model or not callable(build):
         raise TypeError(
             f"Expected `build` to be a function that returns a new compiled model. Received: "
             f"build={shown(build)} of type {type(build).__name__}. Give the function itself; it is "
@@ -124,6 +125,12 @@ def _make_job(
         )
     if evaluate is not None:
         evaluation.check_evaluate(evaluate, "model, data", "model.evaluate(*data, verbose=0)[1]")
+    elif mode == "max":
+        raise ValueError(
+            "Expected mode='min' where `evaluate` is left out: what is compared then is the loss. "
+            "Received: mode='max'. Give evaluate=lambda model, data: model.evaluate(*data, "
+            "verbose=0)[1] for the first metric that the model was compiled with."
+        )
     schedule = phases if isinstance(phases, DSDSchedule) else None
     chosen = comparison_arms.make_arms(schedule.timeline.phases if schedule else phases, arms)
     return Job(

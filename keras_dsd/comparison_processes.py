@@ -1,8 +1,10 @@
 """Trains seeds in processes of their own, each of which sends what it has trained."""
 
 import multiprocessing
+import pathlib
 import pickle
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import wait
 from typing import Any
@@ -57,6 +59,19 @@ def train_seeds(
     Raises:
         RuntimeError: A process ended before it was done. What it raised itself is raised here.
     """
+    # In a file: what goes through a pipe to a process that can't begin is waited for without end.
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder, "job")
+        file.write_bytes(pickle.dumps(job))
+        yield from _train_from(file, todo, number, tell)
+
+
+def _train_from(
+    file: pathlib.Path,
+    todo: Mapping[int, Mapping[str, str]],
+    number: int,
+    tell: Callable[[str], None],
+) -> Iterator[Run]:
     context = multiprocessing.get_context("spawn")
     waiting = list(todo)
     running: dict[Any, tuple[int, Any]] = {}
@@ -65,7 +80,7 @@ def train_seeds(
             while waiting and len(running) < number:
                 ours, theirs = context.Pipe(duplex=False)
                 seed = waiting.pop(0)
-                process = context.Process(target=_work, args=(job, seed, todo[seed], theirs))
+                process = context.Process(target=_work, args=(file, seed, todo[seed], theirs))
                 process.start()
                 theirs.close()
                 running[ours] = (seed, process)
@@ -99,9 +114,10 @@ def _receive(connection: Any, seed: int, process: Any) -> tuple[str, Any]:
         ) from None
 
 
-def _work(job: Job, seed: int, finished: Mapping[str, str], connection: Any) -> None:
+def _work(file: pathlib.Path, seed: int, finished: Mapping[str, str], connection: Any) -> None:
     """Trains a seed in a process of its own."""
     try:
+        job = pickle.loads(file.read_bytes())
         for run in train_seed(job, seed, finished, lambda words: connection.send(("epoch", words))):
             connection.send(("run", run))
         connection.send(("done", None))

@@ -251,6 +251,11 @@ def _is_gain(gain: Gain) -> bool:
 
 def _sentence(gain: Gain, num_seeds: int) -> str:
     control = f"{gain.control}, the best control on validation data"
+    if math.isnan(gain.paired.mean):
+        return (
+            f"Nothing can be said: not all values of dsd and {gain.control} are finite "
+            f"({num_seeds} seeds, on test data)."
+        )
     if not gain.paired.is_shown:
         words = f"No difference shown between dsd and {control} ({num_seeds} seeds, on test data)."
         if gain.paired.low > 0 or gain.paired.high < 0:

@@ -44,9 +44,12 @@ PACKAGES = (
 def main(argv: list[str]) -> None:
     """Runs what is missing, then writes the page."""
     del argv
+    every = jobs(has_gpu())
+    wanted = [job for job in every if re.search(_ONLY.value, job.name)]
+    if not wanted:
+        sys.exit(f"--only={_ONLY.value} is in no name of: {', '.join(job.name for job in every)}")
     results = pathlib.Path(_RESULTS.value)
     results.mkdir(parents=True, exist_ok=True)
-    wanted = [job for job in jobs(has_gpu()) if re.search(_ONLY.value, job.name)]
     missing = [j for j in wanted if _ANEW.value or not (results / f"{j.name}.json").exists()]
     failed = []
     with Progress() as progress:
@@ -57,6 +60,7 @@ def main(argv: list[str]) -> None:
                 failed.append(f"{job.name} failed:\n{error}")
             progress.advance(task)
     tables.write(pathlib.Path(_PAGE.value), results)
+    print(f"{len(missing)} measured, {len(wanted) - len(missing)} kept: {results}, {_PAGE.value}")
     if failed:
         sys.exit("\n".join(failed))
 

@@ -1,4 +1,7 @@
-"""Writes docs/benchmarks.md, out of what was measured: a table for each name that stands on it."""
+"""Writes docs/benchmarks.md, out of what was measured: a table for each name that stands on it.
+
+python benchmarks/cost/tables.py
+"""
 
 import json
 import pathlib
@@ -229,3 +232,6 @@ TABLES: dict[str, Callable[[Results], Iterable[str]]] = {
     "machine": machine, "steps": steps, "fits": fits, "masks": masks, "memory": memory,
     "growing": growing,
 }  # fmt: skip
+
+if __name__ == "__main__":
+    write(PAGE, PAGE.parents[1] / "benchmarks" / "cost" / "results")

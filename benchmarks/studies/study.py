@@ -38,7 +38,7 @@ from keras_dsd.timeline import DensePhase, Phase, SparsePhase
 RESULTS = pathlib.Path(__file__).parent / "results"
 SPARSITIES = (0.3, 0.5, 0.7, 0.9)
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("seeds", 5, "How many seeds, counted from 0.")
+flags.DEFINE_integer("seeds", 5, "How many seeds, counted from 0.", lower_bound=2)
 flags.DEFINE_integer("parallel", 1, "How many seeds to train at a time.")
 flags.DEFINE_list("only", [], "Tasks to train, by name; none: all of the study.")
 

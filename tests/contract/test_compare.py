@@ -2,6 +2,10 @@
 
 import functools
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import compared
 import numpy as np
@@ -14,6 +18,7 @@ from keras_dsd import doors
 from keras_dsd.comparison_arms import FIRST, make_arms
 from keras_dsd.comparison_run import Job, inspect, seed_at, train_seed
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 IN_ORDER = {**FIT, "shuffle": False}
 
 
@@ -251,6 +256,30 @@ def test_processes_train_the_same(data):
         dsd.compare(compared.build, data, evaluate=compared.fail, parallel=2, **options)
     with pytest.raises(RuntimeError, match="its end, with exit code 7"):
         dsd.compare(compared.build, data, evaluate=compared.die, parallel=2, **options)
+
+
+UNGUARDED = """
+import compared
+import keras_dsd as dsd
+
+data = {name: (x.repeat(50, 0), y.repeat(50, 0)) for name, (x, y) in compared.data().items()}
+dsd.compare(compared.build, data, phases=compared.PHASES, parallel=2, progress=False)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_can_not_begin_is_not_waited_for(tmp_path):
+    """Where the call is not below `if __name__ == '__main__':`, each process would make it anew."""
+    program = tmp_path / "unguarded.py"
+    program.write_text(UNGUARDED)
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "contract")))
+    done = subprocess.run(
+        [sys.executable, program], env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "RuntimeError: Expected the process of seed 0 to train it" in done.stderr
+    assert "below `if __name__ == '__main__':`" in done.stderr
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ def test_the_page_shows_what_the_files_hold(cost):
     tables = cost["tables"]
     text = tables.PAGE.read_text(encoding="utf-8")
     results = tables.read_all(COST / "results")
-    assert tables.filled(text, results) == text, "run make bench ARGS=--only=nothing"
+    assert tables.filled(text, results) == text, "run python benchmarks/cost/tables.py"
 
 
 def test_everything_that_is_measured_is_on_the_page(cost):

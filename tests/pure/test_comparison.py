@@ -367,10 +367,25 @@ def test_data_made_by_a_function_are_made_for_every_fit_and_are_the_same(made, d
         run(made, random)
 
 
+class Called:
+    """A model rather than a function that makes one: it can be called, and compiled."""
+
+    def compile(self):
+        pass
+
+    def __call__(self, inputs):
+        return inputs
+
+    def __repr__(self):
+        return "<Called>"
+
+
 @pytest.mark.parametrize(("arguments", "error", "message"), [
     ({"build": 3}, TypeError, "`build` to be a function.*build=3"),
     ({"evaluate": 3}, TypeError, "takes the model, data .*evaluate=3"),
+    ({"build": Called()}, TypeError, "`build` to be a function.*build=<Called"),
     ({"mode": "auto"}, ValueError, "mode='auto'"),
+    ({"mode": "max"}, ValueError, "is the loss. Received: mode='max'"),
     ({"seeds": 1}, ValueError, "two or more that differ.*seeds=1"),
     ({"seeds": [4, 4]}, ValueError, r"seeds=\[4, 4\]"),
     ({"seeds": [0, 2**32]}, ValueError, r"seeds\[1\]=4294967296"),
@@ -413,7 +428,7 @@ def test_a_schedule_gives_its_phases_reset_and_batches(made, data, monkeypatch):
 @pytest.mark.parametrize(("change", "message"), [
     ({"phases": timelines.dsd(1, 2, 1)}, "same arms.*dense for 2 epochs"),
     ({"seeds": 3}, r"same seeds.*\[0, 1\], but \[0, 1, 2\] here"),
-    ({"mode": "max"}, "same mode"),
+    ({"mode": "max", "evaluate": lambda model, part: 1.0}, "same mode"),
     ({"evaluate": lambda model, part: 1.0}, "same evaluate.*loss, but value|'loss', but 'value'"),
     ({"sparsity": 0.5}, "same apply"),
     ({"fit_options": {"steps": 3}}, "same fit_options"),

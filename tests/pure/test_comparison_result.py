@@ -123,6 +123,15 @@ def test_a_gain_that_early_stopping_gives_too_is_no_gain():
     )
 
 
+def test_values_that_are_not_finite_are_no_difference_that_is_not_shown():
+    found = comparison(
+        runs_of("dense", THEIRS, [0.2] * 5), runs_of("dsd", [*OURS[:4], NAN], [0.1] * 5)
+    )
+    assert found.verdict == (
+        "Nothing can be said: not all values of dsd and dense are finite (5 seeds, on test data)."
+    )
+
+
 def test_an_interval_that_only_few_seeds_make_narrow_is_not_taken_for_a_difference():
     found = comparison(
         runs_of("dense", [0.30, 0.32, 0.30], [0.2] * 3),
@@ -183,7 +192,7 @@ def test_the_data_are_plain_and_whole(found):
     lost = comparison(runs_of("dense", [NAN] * 2, [NAN] * 2), runs_of("dsd", [0.0] * 2, [1.0] * 2))
     assert lost.to_dict()["gain"]["best"]["relative"] is None
     assert lost.to_dict()["runs"][0]["validation"] == [None, None]
-    assert lost.verdict.startswith("No difference shown")
+    assert lost.verdict.startswith("Nothing can be said")
 
 
 def test_the_figure_has_a_dot_for_each_seed_and_the_gains(found):
