@@ -8,6 +8,7 @@ The prose is written by hand. A table has the name of a task, or is `summary`, `
 
 import math
 import pathlib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +22,7 @@ import filling
 from verdicts import best_variant, of_each_variant
 
 from keras_dsd import comparison_file
-from keras_dsd.comparison_arms import DSD
+from keras_dsd.comparison_arms import DSD, FIRST
 from keras_dsd.comparison_result import BEST, LAST, Comparison, Gain
 from keras_dsd.comparison_statistics import mean_and_sd
 from keras_dsd.evaluation import BETTER
@@ -87,8 +88,9 @@ def read_all(folder: pathlib.Path) -> dict[str, Study]:
 def summary(studies: Mapping[str, Study]) -> str:
     """Returns the table of all tasks, each with its best control and its best variant."""
     lines = [
-        "| Task | seeds | best control | | best variant | | gain | 95 % interval | p | |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| Task | seeds | best control | | best variant | | best in its last phase | gain | "
+        "95 % interval | p | |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, (identity, found) in studies.items():
         variant = best_variant(found)
@@ -97,7 +99,8 @@ def summary(studies: Mapping[str, Study]) -> str:
         lines.append(
             f"| [{name}](#{name}), {identity['metric']} | {len(comparison.seeds)} | "
             f"{gain.control} | {_spread(comparison.tests(gain.control))} | {variant} | "
-            f"{_spread(comparison.tests(DSD))} | {_gain(gain)} | {_word(gain)} |"
+            f"{_spread(comparison.tests(DSD))} | {_at_the_end(comparison, identity, variant)} | "
+            f"{_gain(gain)} | {_word(gain)} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -107,23 +110,42 @@ def of_task(identity: Mapping[str, Any], found: Found) -> str:
     any_one = next(iter(found.values()))
     gains = {variant: comparison.gain(BEST) for variant, comparison in found.items()}
     control = next(iter(gains.values())).control
+    shorter = [run.num_updates for run in any_one.runs if run.arm == FIRST and run.num_updates]
     lines = [
         f"{identity['words']}, batches of {identity['batch size']}. "
-        f"Learning rates: {identity['arms']['llr']}. Every arm: {any_one.num_updates:,} updates. "
-        f"{identity['metric'].capitalize()}, on test data, mean ± standard deviation of "
+        f"Learning rates: {identity['arms']['llr']}. Every arm: {any_one.num_updates:,} updates"
+        + (f", `{FIRST}` {shorter[0]:,}" if shorter else "")
+        + f". {identity['metric'].capitalize()}, mean ± standard deviation of "
         f"{len(any_one.seeds)} seeds; {BETTER[identity['mode']]}. Keras {identity['keras']}.",
         "",
-        f"| arm | last epoch | epoch best on validation data | gain over `{control}` | "
-        "95 % interval | p |",
-        "|---|---|---|---|---|---|",
+        "| arm | validation, best epoch | test, last epoch | test, best epoch | best in its last "
+        f"phase | gain, last epoch | gain over `{control}`, best epoch | 95 % interval | p |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for arm in dict.fromkeys(run.arm for run in any_one.runs if run.arm != DSD):
-        values = (_spread(any_one.tests(arm, when)) for when in (LAST, BEST))
-        lines.append(f"| `{arm}` | {' | '.join(values)} | | | |")
+        lines.append(f"| `{arm}` | {_values(any_one, arm)} | | | | | |")
     for variant, comparison in found.items():
-        values = (_spread(comparison.tests(DSD, when)) for when in (LAST, BEST))
-        lines.append(f"| **{variant}** | {' | '.join(values)} | {_gain(gains[variant])} |")
+        last = comparison.gain(LAST)
+        lines.append(
+            f"| **{variant}** | {_values(comparison, DSD)} | "
+            f"{_at_the_end(comparison, identity, variant)} | {_signed(last.paired.mean)} over "
+            f"`{last.control}` | {_gain(gains[variant])} |"
+        )
     return "\n".join(lines) + "\n"
+
+
+def _values(comparison: Comparison, arm: str) -> str:
+    validation = [run.chosen_on(BEST) for run in comparison.runs if run.arm == arm]
+    tests = (comparison.tests(arm, when) for when in (LAST, BEST))
+    return " | ".join(map(_spread, (validation, *tests)))
+
+
+def _at_the_end(comparison: Comparison, identity: Mapping[str, Any], variant: str) -> str:
+    """Returns of how many seeds the best epoch is one after the weights returned for good."""
+    lengths = re.findall(r"(?:dense|sparse) for (\d+) epoch", identity["arms"][variant])
+    begin = sum(map(int, lengths[:-1]))
+    best = [run.best_epoch >= begin for run in comparison.runs if run.arm == DSD]
+    return f"{sum(best)} of {len(best)}"
 
 
 def tried(studies: Mapping[str, Study]) -> str:
@@ -141,23 +163,30 @@ def tried(studies: Mapping[str, Study]) -> str:
             for arm in (control, "sparse 0.7", DSD)
         )
         mean, sd = mean_and_sd(best - ours if comparison.mode == "min" else ours - best)
-        gain = f"{mean:+.2g}".replace("-", _MINUS)
         lines.append(
             f"| {identity['words']} | {len(comparison.seeds)} | `{control}` | {_spread(best)} | "
-            f"{_spread(sparse)} | {_spread(ours)} | {gain} ± {sd:.2g} |"
+            f"{_spread(sparse)} | {_spread(ours)} | {_signed(mean)} ± {sd:.2g} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def _spread(values: Sequence[float]) -> str:
+    """Returns mean and standard deviation, both to the second figure of the latter."""
     mean, sd = mean_and_sd(values)
-    return f"{mean:.4g} ± {sd:.2g}"
+    if not sd > 0:
+        return f"{mean:.4g} ± {sd:.2g}"
+    places = max(0, 1 - math.floor(math.log10(sd)))
+    return f"{mean:.{places}f} ± {sd:.{places}f}"
 
 
 def _gain(gain: Gain) -> str:
     mean, _, low, high, p_value = gain.paired
-    p_text = "" if math.isnan(p_value) else f"{p_value:.2g}"
-    return f"{mean:+.2g} | {low:+.2g} to {high:+.2g} | {p_text}".replace("-", _MINUS)
+    p_text = "" if math.isnan(p_value) else f"{p_value:.2g}".replace("-", _MINUS)
+    return f"{_signed(mean)} | {_signed(low)} to {_signed(high)} | {p_text}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2g}".replace("-", _MINUS)
 
 
 def _word(gain: Gain) -> str:
