@@ -47,7 +47,8 @@ def main(argv: list[str]) -> None:
     every = jobs(has_gpu())
     wanted = [job for job in every if re.search(_ONLY.value, job.name)]
     if not wanted:
-        sys.exit(f"--only={_ONLY.value} is in no name of: {', '.join(job.name for job in every)}")
+        names = "\n".join(job.name for job in every)
+        sys.exit(f"{names}\nExpected a part of one of these. Received: --only={_ONLY.value}")
     results = pathlib.Path(_RESULTS.value)
     results.mkdir(parents=True, exist_ok=True)
     missing = [j for j in wanted if _ANEW.value or not (results / f"{j.name}.json").exists()]

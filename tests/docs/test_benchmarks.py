@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -11,7 +12,11 @@ import pages
 import pytest
 
 COST = pages.ROOT / "benchmarks" / "cost"
-FLAVOURS = ("tf_keras", "tensorflow", "jax", "torch")
+TITLES = {
+    "tf_keras": "tf_keras", "tensorflow": "Keras 3, TensorFlow", "jax": "Keras 3, JAX",
+    "torch": "Keras 3, PyTorch",
+}  # fmt: skip
+FLAVOURS = tuple(TITLES)
 
 
 @pytest.fixture(scope="module")
@@ -149,19 +154,37 @@ def test_all_that_is_promised_is_measured(cost):
 def test_the_programs_measure(flavour, tmp_path):
     if flavour == "torch" and importlib.util.find_spec("torch") is None:
         pytest.skip("PyTorch is not installed; `make torch` installs it")
-    page = tmp_path / "page.md"
+    steps = rf"^(step_time|whole_fit)-{flavour}-mlp$"
+    text, files = measured(tmp_path, f"--only={steps}", "--extra=--rounds=1")
+    assert "| mlp | " in text and f"| {TITLES[flavour]} | mlp | " in text
+    assert {file.stem for file in files} == {f"step_time-{flavour}-mlp", f"whole_fit-{flavour}-mlp"}
+    before = {file: file.stat().st_mtime_ns for file in files}
+    _, files = measured(tmp_path, f"--only={steps}")
+    assert {file: file.stat().st_mtime_ns for file in files} == before, "what is there is kept"
+
+
+@pytest.mark.slow
+def test_memory_is_measured(tmp_path):
+    text, files = measured(tmp_path, r"--only=^memory-jax-wide_mlp-\w+-0$")
+    assert len(files) == 2
+    assert "| Keras 3, JAX | wide_mlp | sparse | " in text
+
+
+def test_what_matches_no_job_is_said(tmp_path):
+    with pytest.raises(AssertionError, match="a part of one of these. Received: --only=nothing"):
+        measured(tmp_path, "--only=nothing")
+
+
+def measured(folder, *flags):
+    """Returns the page that is written, and the files of what was measured."""
+    page = folder / "page.md"
     page.write_text("".join(map(table, ("machine", "steps", "fits", "memory"))))
-    only = rf"^(step_time-{flavour}-mlp|whole_fit-{flavour}-mlp|memory-{flavour}-wide_mlp-\w+-0)$"
-    bench(page, tmp_path / "results", f"--only={only}")
-    text = page.read_text()
-    assert "old" not in text and "Not measured" not in text
-    for file in (tmp_path / "results").glob("*.json"):
+    bench(page, folder / "results", *flags)
+    files = list((folder / "results").glob("*.json"))
+    for file in files:
         values = numbers(json.loads(file.read_text())["found"])
-        assert values and all(value == value for value in values)  # noqa: PLR0124  no NaN
-    assert len(list((tmp_path / "results").glob("*.json"))) == 4
-    before = {f: f.stat().st_mtime_ns for f in (tmp_path / "results").glob("*.json")}
-    bench(page, tmp_path / "results", f"--only={only}")
-    assert {f: f.stat().st_mtime_ns for f in (tmp_path / "results").glob("*.json")} == before
+        assert values and all(map(math.isfinite, values))
+    return page.read_text(), files
 
 
 def bench(page, results, *flags):
