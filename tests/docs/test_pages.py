@@ -13,8 +13,8 @@ import pytest
 
 # Blocks of commands that are not run here, by how they begin.
 ELSEWHERE = {
-    "make ": "each is a step of .ci/run",
-    "python benchmarks/": "takes minutes; a test below runs it in a few epochs",
+    "make ": "each is a step of .ci/run, but make bench, whose programs test_benchmarks.py runs",
+    "python benchmarks/": "takes minutes to hours; tests beside those of what it measures run it briefly",
     "pip install ": "make runs it, and a test must not change what it runs in",
 }
 PAGES_ELSEWHERE = {"docs/tutorial.md": "make notebook runs the same program, cell by cell"}
@@ -108,12 +108,6 @@ def is_tested(path):
     """Whether a test names the file, which runs it then."""
     tests = pages.ROOT.glob("tests/*/*.py")
     return any(pathlib.Path(path).name in read(test) for test in tests)
-
-
-@pytest.mark.slow
-def test_the_comparison_of_a_page_runs(tmp_path):
-    program = pages.ROOT / "benchmarks" / "digits_comparison.py"
-    run([sys.executable, program, "--seeds=2", "--epochs=1", "--sparsities=0.5"], {}, tmp_path)
 
 
 @pytest.mark.slow
