@@ -52,6 +52,8 @@ def main(argv: list[str]) -> None:
     results = pathlib.Path(_RESULTS.value)
     results.mkdir(parents=True, exist_ok=True)
     missing = [j for j in wanted if _ANEW.value or not (results / f"{j.name}.json").exists()]
+    if missing and os.getloadavg()[0] > 1:
+        print(f"Something else is running: the load is {os.getloadavg()[0]:.1f}.", file=sys.stderr)
     failed = []
     with Progress() as progress:
         task = progress.add_task("", total=len(missing))

@@ -128,7 +128,7 @@ def _fit_cells(found: Mapping[str, Mapping[str, Sequence[float]]]) -> Iterable[s
     yield _seconds(ours["to re-dense"])
     yield _seconds(theirs.get("to re-dense"))
     for way in (ours, theirs):
-        yield _ratio(np.divide(way["total"], plain["total"])) if way else ""
+        yield _ratio(np.divide(way["total"], plain["total"])) if way else "—"
 
 
 def masks(results: Results) -> Iterable[str]:
@@ -224,7 +224,7 @@ def _ratio(values: Sequence[float], limit: float | None = None) -> str:
 
 def _seconds(values: Sequence[float] | None) -> str:
     if values is None:
-        return ""
+        return "—"
     return f"{np.median(values):.2f} s ({min(values):.2f} to {max(values):.2f})"
 
 
