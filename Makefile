@@ -20,11 +20,11 @@ figures: notebook $(VENV)/.has-examples $(VENV)/.has-plots $(patsubst %,$(VENV)/
 	$(VENV)/bin/python examples/figures.py $(ARGS)
 	cp .build/tutorial/*.png docs/figures/tutorial
 
-# What these need is tested where it is installed.
 # What DSD costs, for docs/benchmarks.md.
 bench: $(VENV)/.has-bench
 	$(VENV)/bin/python benchmarks/cost/bench.py $(ARGS)
 
+# What these need is tested where it is installed.
 torch onnx orbax ray mlflow wandb kubernetes recipes: %: $(VENV)/.has-%
 
 test: $(VENV)/.has-test

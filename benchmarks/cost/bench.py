@@ -44,7 +44,7 @@ PACKAGES = (
 def main(argv: list[str]) -> None:
     """Runs what is missing, then writes the page."""
     del argv
-    every = jobs(has_gpu())
+    every = jobs(has_gpu=bool(gpus()))
     wanted = [job for job in every if re.search(_ONLY.value, job.name)]
     if not wanted:
         names = "\n".join(job.name for job in every)
@@ -84,11 +84,6 @@ def measure(job: Job, file: pathlib.Path) -> str:
     }  # fmt: skip
     file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return ""
-
-
-def has_gpu() -> bool:
-    """Returns whether there is an NVIDIA GPU."""
-    return bool(gpus())
 
 
 def gpus() -> list[str]:

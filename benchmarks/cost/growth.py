@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from networks import num_weights
 
 AXES = {"layers": "layers", "units": "weights", "replicas": "devices"}
 MEASURES = {
     "first": "first step of plain `fit`", "masks": "masks", "to sparse": "to sparse",
     "step": "plain step", "sparse step": "sparse step",
 }  # fmt: skip
-NUM_HIDDEN, NUM_INPUTS, NUM_CLASSES = 2, 64, 10  # of the networks named units-…
 Points = dict[str, list[tuple[float, float]]]
 
 
@@ -41,11 +41,6 @@ def size_on(axis: str, result: Mapping[str, Any]) -> int:
         if kind == axis and number.isdecimal():
             return num_weights(int(number)) if kind == "units" else int(number)
     return 0
-
-
-def num_weights(units: int) -> int:
-    """Returns how many weights the kernels of a network of two layers of `units` have."""
-    return NUM_INPUTS * units + (NUM_HIDDEN - 1) * units**2 + units * NUM_CLASSES
 
 
 def exponent(points: Sequence[tuple[float, float]]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 NUM_CLASSES = 10
 NUM_LETTERS = 96
+NUM_INPUTS = 64  # of the networks that grow
 
 
 class Network(NamedTuple):
@@ -45,10 +46,15 @@ def named(name: str) -> Network:
     """
     kind, _, number = name.partition("-")
     if kind == "layers":
-        return _dense(64, int(number), (32, 64))
+        return _dense(64, int(number), (32, NUM_INPUTS))
     if kind == "units":
-        return _dense(int(number), 2, (32, 64))
+        return _dense(int(number), 2, (32, NUM_INPUTS))
     return NETWORKS[name]
+
+
+def num_weights(units: int) -> int:
+    """Returns how many weights the kernels of `units-…` have."""
+    return NUM_INPUTS * units + units**2 + units * NUM_CLASSES
 
 
 def compiled(keras: Any, model: Any) -> Any:
@@ -100,9 +106,8 @@ def _transformer(keras: Any, width: int = 128, blocks: int = 2) -> Any:
 
 def _application(name: str, side: int, keras: Any) -> Any:
     make = getattr(keras.applications, name)
-    found = make(weights=None, input_shape=(side, side, 3), classes=NUM_CLASSES,
-                 classifier_activation=None)  # fmt: skip
-    return found
+    return make(weights=None, input_shape=(side, side, 3), classes=NUM_CLASSES,
+                classifier_activation=None)  # fmt: skip
 
 
 NETWORKS = {

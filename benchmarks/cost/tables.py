@@ -11,6 +11,7 @@ from typing import Any
 
 import growth
 import numpy as np
+from jobs import NETWORKS
 
 sys.path.append(str(pathlib.Path(__file__).parents[1]))
 
@@ -115,8 +116,7 @@ def fits(results: Results) -> Iterable[str]:
     yield "|---|---|---|---|---|---|---|---|---|---|"
     for flavour, title in FLAVOURS.items():
         for row in by_subject(chosen(results, kind="whole_fit", flavour=flavour, variant="")):
-            if "-" not in row["subject"]:
-                yield f"| {title} | {row['subject']} | {' | '.join(_fit_cells(row['found']))} |"
+            yield f"| {title} | {row['subject']} | {' | '.join(_fit_cells(row['found']))} |"
 
 
 def _fit_cells(found: Mapping[str, Mapping[str, Sequence[float]]]) -> Iterable[str]:
@@ -209,10 +209,9 @@ def chosen(results: Results, **fields: str) -> list[Result]:
 
 
 def by_subject(rows: Results) -> list[Result]:
-    """Returns results in the order in which networks are named."""
-    order = ["mlp", "conv", "lstm", "transformer", "resnet50", "vgg16"]
-    known = [row for row in rows if row["subject"] in order]
-    return sorted(known, key=lambda row: order.index(row["subject"]))
+    """Returns the results of networks that do not grow, in the order in which they are named."""
+    known = [row for row in rows if row["subject"] in NETWORKS]
+    return sorted(known, key=lambda row: NETWORKS.index(row["subject"]))
 
 
 def _ratio(values: Sequence[float], limit: float | None = None) -> str:

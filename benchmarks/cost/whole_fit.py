@@ -30,6 +30,7 @@ _ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds; each trains a model in each
 _STEPS = flags.DEFINE_integer("steps", 20, "Steps of an epoch.")
 _TFMOT = flags.DEFINE_bool("tfmot", True, "Whether to train in TF-MOT's way, with tf_keras.")
 _SPARSITY = 0.3
+PHASES = (("first", "step"), ("to sparse", "sparse step"), ("to re-dense", "re-dense step"))
 
 
 def main(argv: list[str]) -> None:
@@ -67,9 +68,8 @@ def measured(keras: Any, train: Callable[..., Any]) -> dict[str, float]:
     found = {"total": time.perf_counter() - began}
     steps = np.diff(clock.ends).reshape(3, _STEPS.value)
     usual = np.median(steps[:, 1:], axis=1)
-    for phase, first, middle in zip(("", "sparse ", "re-dense "), steps[:, 0], usual, strict=True):
-        found[f"to {phase}".strip() if phase else "first"] = float(first - middle)
-        found[f"{phase}step"] = float(middle)
+    for (switch, step), first, middle in zip(PHASES, steps[:, 0], usual, strict=True):
+        found[switch], found[step] = float(first - middle), float(middle)
     if clock.schedule:
         found["masks"] = clock.schedule[1]
     return found

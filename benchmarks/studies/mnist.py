@@ -80,6 +80,7 @@ LENGTHS = {1000: (20, 20, 20), 5000: (10, 10, 10), 50_000: (3, 3, 3)}
 
 def task(name, num_images, noise=0.0, **options):
     build, words = NETWORKS[name]
+    options.setdefault("phases", LENGTHS[num_images])
     return Task(
         f"{name}-{num_images}" + "-noise" * (noise > 0),
         f"MNIST, {num_images:,} images to train on"
@@ -87,7 +88,7 @@ def task(name, num_images, noise=0.0, **options):
         + f", {min(num_images, 10_000):,} to choose by, 10,000 to report on; {words}; "
         + "SGD at 0.05 with momentum 0.9",
         build, functools.partial(read, num_images, noise), error, "error, in percent",
-        **{"phases": LENGTHS[num_images], **options},
+        **options,
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ FLAVOURS = tuple(TITLES)
 
 @pytest.fixture(scope="module")
 def cost():
-    names = ("tables", "growth", "jobs", "filling")
+    names = ("tables", "growth", "jobs", "networks", "filling")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [str(COST), *sys.path])
         for name in names:

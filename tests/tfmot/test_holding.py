@@ -52,8 +52,7 @@ def zeros_and_values(model, digits, schedule):
 @pytest.mark.parametrize("case", OPTIMIZERS)
 def test_compiled_updates_do_what_others_do(case, digits, compiled, mlp, monkeypatch):
     results = []
-    ways = COMPILED_FROM if case in ("Adam", "averages") else ("never", "together")
-    for joined, alone in map(COMPILED_FROM.get, ways):
+    for joined, alone in COMPILED_FROM.values():
         monkeypatch.setattr(holding, "JOINED_SIZE", joined)
         monkeypatch.setattr(holding, "COMPILED_SIZE", alone)
         tf_keras.utils.set_random_seed(3)
