@@ -1,15 +1,22 @@
-"""Updates that a framework asks for one by one, made together when the last one is asked for."""
+"""Updates that a framework asks for one by one, compiled together when the last one is due."""
 
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
+
+# A pass of its own over weight and mask costs up to a tenth of a step: from here on the update and
+# the mask are compiled into one pass, all tensors in one program; what is smaller costs less than
+# the time to compile it.
+JOINED_SIZE = 2**13
+# From here on each tensor has a program of its own, and several run at a time.
+COMPILED_SIZE = 2**18
 
 
 class Together:
     """Holds updates back, where a list of them is known to come, until its last one.
 
     Args:
-        make: Makes the updates that waited, given as a list of what `wait` was given.
+        make: Compiles and makes updates, given as a list of what `add` was given.
     """
 
     def __init__(self, make: Callable[[list[Any]], None]) -> None:
@@ -32,9 +39,22 @@ class Together:
         finally:
             self._last = None
 
-    def wait(self, update: Any) -> None:
-        """Keeps an update until the last one."""
-        self._waiting.append(update)
+    def takes(self, size: int, is_whole: bool) -> bool:
+        """Returns whether an update is worth compiling: with others sooner than by itself.
+
+        Args:
+            size: How many values the tensor has.
+            is_whole: Whether all of it is updated, and not some rows: as many as a batch names,
+                which is compiled anew for each number.
+        """
+        return size >= (JOINED_SIZE if self.is_open and is_whole else COMPILED_SIZE)
+
+    def add(self, size: int, update: Any) -> None:
+        """Keeps an update that it takes until the last one, or makes that of a large tensor now."""
+        if size < COMPILED_SIZE:
+            self._waiting.append(update)
+        else:
+            self._make([update])
 
     def passed(self, key: Any) -> None:
         """Notes that an update was made or waits; after the last one, makes those that wait."""

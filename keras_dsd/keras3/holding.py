@@ -42,8 +42,9 @@ class MaskedUpdates:
         """Returns what has to stand on model and optimizers while a step is made, traced or run."""
         found = []
         for each in self._optimizers:
-            found += self._backend.update_patches(each, self)
-            found.append(Patch(vars(each), "apply", self._masked_apply(each)))
+            within = self._backend.update_patches(each, self)
+            apply = self._masked_apply(each, within=bool(within))
+            found += [*within, Patch(vars(each), "apply", apply)]
         train_step = self._backend.around(self.model.train_step, self, self._updates_elsewhere())
         return [*found, Patch(vars(self.model), "train_step", train_step)]
 
@@ -75,9 +76,8 @@ class MaskedUpdates:
         held = [weight for weight in self._weights if self._mask_of(weight) is not None]
         self._mask(self._with_averages(held, self._optimizers))
 
-    def _masked_apply(self, each: Any) -> Callable[..., Any]:
+    def _masked_apply(self, each: Any, within: bool) -> Callable[..., Any]:
         apply = each.apply
-        within = bool(self._backend.update_patches(each, self))
         left: list[tuple[Weight, Any]] | None = None
 
         def masked_apply(*args: Any, **kwargs: Any) -> Any:

@@ -11,13 +11,6 @@ from keras_dsd.tfmot import optimizer
 from keras_dsd.tfmot.weight import Weight
 from keras_dsd.together import Together
 
-# A pass of its own over weight and mask costs up to a tenth of a step: from here on the update and
-# the mask are compiled into one pass, all tensors in one program; what is smaller costs less than
-# the time to compile it.
-JOINED_SIZE = 2**13
-# From here on each tensor has a program of its own, and several run at a time.
-COMPILED_SIZE = 2**18
-
 
 class MaskedUpdates:
     """What the optimizers of one model do while its weights are held.
@@ -90,14 +83,14 @@ class _Updates:
         self._plain_all = optimizer._internal_apply_gradients
         self._compiled = tf.function(self._with_masks, jit_compile=True)
         self._together = Together(self._make)
+        # XLA may not take an optimizer of the user's own.
+        known = type(optimizer).__module__.startswith("tf_keras.")
+        self._can_compile = known and tf_utils.can_jit_compile()
 
     def all(self, grads_and_vars: Any) -> Any:
-        """Updates all variables; tf_keras calls `one` for each in turn, and then counts the step.
-
-        What it calls for a step of no variables, or on several devices, is left to itself.
-        """
+        """Updates all variables; tf_keras calls `one` for each, then counts the step."""
         pairs = list(grads_and_vars)
-        if not pairs or tf.distribute.has_strategy():
+        if tf.distribute.has_strategy():  # each device updates its copies by itself
             return self._plain_all(pairs)
         with self._together.up_to(_key(pairs[-1][1])):
             return self._plain_all(pairs)
@@ -123,13 +116,12 @@ class _Updates:
         self._together.passed(key)
 
     def _masked_update(self, gradient: Any, variable: Any, mask: Any, key: Any) -> None:
-        if not self._is_compiled(gradient, variable):
+        size, is_whole = variable.shape.num_elements(), isinstance(gradient, tf.Tensor)
+        if self._can_compile and self._together.takes(size, is_whole):
+            self._together.add(size, (gradient, variable, mask, key))
+        else:
             self._plain(gradient, variable)
             variable.assign(variable * mask.value())
-        elif variable.shape.num_elements() < COMPILED_SIZE:
-            self._together.wait((gradient, variable, mask, key))
-        else:
-            self._make([(gradient, variable, mask, key)])
 
     def _make(self, updates: list[Any]) -> None:
         gradients, variables, masks, keys = zip(*updates, strict=True)
@@ -140,18 +132,6 @@ class _Updates:
         for gradient, variable, mask in zip(gradients, variables, masks, strict=True):
             self._plain(gradient, variable)
             variable.assign(variable * mask)
-
-    def _is_compiled(self, gradient: Any, variable: Any) -> bool:
-        """Returns whether to compile an update: XLA may not take one of the user's own making.
-
-        By itself a small one is not worth the time; and that of some rows of a table, as many as a
-        batch names, is compiled anew for each number.
-        """
-        known = type(self._optimizer).__module__.startswith("tf_keras.")
-        joins = self._together.is_open and isinstance(gradient, tf.Tensor)
-        least = JOINED_SIZE if joins else COMPILED_SIZE
-        is_large = variable.shape.num_elements() >= least
-        return known and is_large and tf_utils.can_jit_compile()
 
 
 def _mask(variable: Any, mask: Any) -> None:

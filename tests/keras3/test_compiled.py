@@ -6,6 +6,7 @@ import pytest
 from watching import run
 
 import keras_dsd as dsd
+from keras_dsd import together
 
 BACKEND = keras.backend.backend()
 COMPILED = {
@@ -80,11 +81,8 @@ def test_torch_compile(digits, compiled, mlp):
 @pytest.mark.parametrize(("joined", "alone"), [(1, 1), (1, 2**60)])
 def test_tensors_are_masked_within_a_compiled_update(joined, alone, digits, compiled, monkeypatch):
     """On TensorFlow it is one for large tensors, or for all others; elsewhere nothing differs."""
-    if BACKEND == "tensorflow":
-        from keras_dsd.keras3.backends import tensorflow
-
-        monkeypatch.setattr(tensorflow, "JOINED_SIZE", joined)
-        monkeypatch.setattr(tensorflow, "COMPILED_SIZE", alone)
+    monkeypatch.setattr(together, "JOINED_SIZE", joined)
+    monkeypatch.setattr(together, "COMPILED_SIZE", alone)
     results = []
     for eager in (False, True):
         keras.utils.set_random_seed(2)

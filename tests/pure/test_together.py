@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_dsd.together import Together
+from keras_dsd.together import COMPILED_SIZE, JOINED_SIZE, Together
 
 
 def test_updates_that_wait_are_made_once_with_the_last_one():
@@ -10,7 +10,7 @@ def test_updates_that_wait_are_made_once_with_the_last_one():
     together = Together(made.append)
     with together.up_to("c"):
         for key in "ab":
-            together.wait(key)
+            together.add(1, key)
             together.passed(key)
             assert made == []
         together.passed("c")
@@ -23,7 +23,7 @@ def test_updates_are_made_where_the_last_one_is_left_out():
     made = []
     together = Together(made.append)
     with together.up_to("c"):
-        together.wait("a")
+        together.add(1, "a")
     assert made == [["a"]]
 
 
@@ -40,9 +40,32 @@ def test_updates_of_a_list_that_failed_are_forgotten():
     made = []
     together = Together(made.append)
     with pytest.raises(RuntimeError), together.up_to("b"):
-        together.wait("a")
+        together.add(1, "a")
         raise RuntimeError
     assert not together.is_open
     with together.up_to("b"):
         together.passed("b")
     assert made == []
+
+
+@pytest.mark.parametrize(
+    ("size", "is_whole", "alone", "in_a_list"),
+    [
+        (JOINED_SIZE - 1, True, False, False), (JOINED_SIZE, True, False, True),
+        (JOINED_SIZE, False, False, False), (COMPILED_SIZE, False, True, True),
+    ],
+)  # fmt: skip
+def test_more_updates_are_worth_compiling_with_others(size, is_whole, alone, in_a_list):
+    together = Together(pytest.fail)
+    assert together.takes(size, is_whole) == alone
+    with together.up_to("a"):
+        assert together.takes(size, is_whole) == in_a_list
+
+
+def test_that_of_a_large_tensor_does_not_wait():
+    made = []
+    together = Together(made.append)
+    with together.up_to("b"):
+        together.add(COMPILED_SIZE, "a")
+        assert made == [["a"]]
+    assert made == [["a"]]

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras
 
 import keras_dsd as dsd
-from keras_dsd.tfmot import holding
+from keras_dsd import together
 
 optimizers = tf_keras.optimizers
 OPTIMIZERS = {
@@ -53,8 +53,8 @@ def zeros_and_values(model, digits, schedule):
 def test_compiled_updates_do_what_others_do(case, digits, compiled, mlp, monkeypatch):
     results = []
     for joined, alone in COMPILED_FROM.values():
-        monkeypatch.setattr(holding, "JOINED_SIZE", joined)
-        monkeypatch.setattr(holding, "COMPILED_SIZE", alone)
+        monkeypatch.setattr(together, "JOINED_SIZE", joined)
+        monkeypatch.setattr(together, "COMPILED_SIZE", alone)
         tf_keras.utils.set_random_seed(3)
         model = compiled(dsd.apply(mlp(), 0.4), OPTIMIZERS[case]())
         results.append(zeros_and_values(model, digits, dsd.DSDSchedule(1, 1, 1)))
@@ -65,8 +65,8 @@ def test_compiled_updates_do_what_others_do(case, digits, compiled, mlp, monkeyp
 
 
 def test_a_compiled_update_takes_the_gradient_of_an_embedding(digits, compiled, monkeypatch):
-    monkeypatch.setattr(holding, "JOINED_SIZE", 1)
-    monkeypatch.setattr(holding, "COMPILED_SIZE", 1)
+    monkeypatch.setattr(together, "JOINED_SIZE", 1)
+    monkeypatch.setattr(together, "COMPILED_SIZE", 1)
     layers = tf_keras.layers
     model = tf_keras.Sequential(
         [layers.Input((64,)), layers.Embedding(17, 6), layers.Flatten(), layers.Dense(10)]

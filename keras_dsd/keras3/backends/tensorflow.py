@@ -13,14 +13,6 @@ from keras_dsd.keras3.backends.stateful import feed as feed
 from keras_dsd.patches import Patch
 from keras_dsd.together import Together
 
-# A pass of its own over weight and mask costs up to a tenth of a step: from here on the update and
-# the mask are compiled into one pass, all tensors in one program; what is smaller costs less than
-# the time to compile it.
-JOINED_SIZE = 2**13
-# From here on each tensor has a program of its own, and several run at a time.
-COMPILED_SIZE = 2**18
-
-
 # What may train a model besides optimizers of Keras's.
 OPTIMIZERS = ()
 
@@ -98,6 +90,9 @@ class _Updates:
         self._plain_all = optimizer._backend_update_step
         self._compiled = tf.function(self._with_masks, jit_compile=True)
         self._together = Together(self._make)
+        # XLA may not take an optimizer of the user's own.
+        known = type(optimizer).__module__.startswith("keras.")
+        self._can_compile = known and platform.system() != "Darwin"
 
     def all(self, gradients: Any, variables: Any, learning_rate: Any) -> None:
         """Updates all variables; Keras calls `one` for each in turn."""
@@ -111,15 +106,14 @@ class _Updates:
         """Updates a variable."""
         key = self._optimizer._var_key(variable)
         mask = self._held.mask_in_update(self._optimizer, key)
+        size, is_whole = variable.shape.num_elements(), isinstance(gradient, tf.Tensor)
         if mask is None:
             self._plain(gradient, variable, learning_rate)
-        elif not self._is_compiled(gradient, variable):
+        elif self._can_compile and self._together.takes(size, is_whole):
+            self._together.add(size, (gradient, variable, learning_rate, mask, key))
+        else:
             self._plain(gradient, variable, learning_rate)
             _zero(variable, mask)
-        elif variable.shape.num_elements() < COMPILED_SIZE:
-            self._together.wait((gradient, variable, learning_rate, mask, key))
-        else:
-            self._make([(gradient, variable, learning_rate, mask, key)])
         self._together.passed(key)
 
     def _make(self, updates: list[Any]) -> None:
@@ -134,18 +128,6 @@ class _Updates:
         for gradient, variable, mask in zip(gradients, variables, masks, strict=True):
             self._plain(gradient, variable, learning_rate)
             _zero(variable, mask)
-
-    def _is_compiled(self, gradient: Any, variable: Any) -> bool:
-        """Returns whether to compile an update: XLA may not take one of the user's own making.
-
-        By itself a small one is not worth the time; and that of some rows of a table, as many as a
-        batch names, is compiled anew for each number.
-        """
-        known = type(self._optimizer).__module__.startswith("keras.")
-        joins = self._together.is_open and isinstance(gradient, tf.Tensor)
-        least = JOINED_SIZE if joins else COMPILED_SIZE
-        is_large = variable.shape.num_elements() >= least
-        return known and is_large and platform.system() != "Darwin"
 
 
 def num_workers(model: Any) -> int:
