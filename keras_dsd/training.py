@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_dsd.batch_norm import Batches, estimate
-from keras_dsd.patches import Patch, in_force
+from keras_dsd.patches import Patch, put
 from keras_dsd.seam import PrunableWeight, Side
 from keras_dsd.words import rate_words
 
@@ -168,7 +168,10 @@ def patched(step: Callable[..., Any], patches: Sequence[Patch]) -> Callable[...,
     """Returns `step`, in whose dynamic extent alone `patches` are in force."""
 
     def step_under_patches(*args: Any) -> Any:
-        with in_force(patches):
+        restore = put(patches)  # `in_force` would take twice as long, at every step
+        try:
             return step(*args)
+        finally:
+            restore()
 
     return step_under_patches if patches else step

@@ -8,6 +8,7 @@ PyTorch is measured there as well.
     make bench ARGS="--only=step_time-jax --anew"
 """
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -104,10 +105,11 @@ def machine(on_gpu: bool) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that matter."""
+    """Returns the versions that matter; a machine with a GPU may lack TensorFlow."""
     found = {"Python": platform.python_version()}
     for name in PACKAGES:
-        found[name] = importlib.metadata.version(name)
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
     return found
 
 

@@ -18,6 +18,7 @@ It goes on with what benchmarks/studies/results holds of it, so more seeds add t
 import dataclasses
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -155,6 +156,8 @@ def main(tasks: Sequence[Task]) -> None:
                 for variant, result in run(task, range(FLAGS.seeds), FLAGS.parallel).items():
                     print(f"==== {task.name}: {variant}\n{result}\n", flush=True)
 
+    for flag in ("seeds", "parallel", "only"):  # --help tells of the program's own flags alone
+        FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[flag])
     app.run(train)
 
 

@@ -123,8 +123,8 @@ class Side:
             type(self.model).make_train_function(self.model, force=True)
         step = self.model.train_function
         if masked:
-            step = backends.current().feed(step, updates.masks)
-        return {"train_function": patched(step, patches)}
+            step = patched(backends.current().feed(step, updates.masks), patches)
+        return {"train_function": step}
 
 
 def _anew(train_step: Callable[..., Any]) -> Callable[..., Any]:

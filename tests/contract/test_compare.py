@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -278,7 +279,8 @@ def test_a_process_that_can_not_begin_is_not_waited_for(tmp_path):
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "RuntimeError: Expected the process of seed 0 to train it" in done.stderr
+    # Both die; which of the two is noticed first is chance.
+    assert re.search("RuntimeError: Expected the process of seed [01] to train it", done.stderr)
     assert "below `if __name__ == '__main__':`" in done.stderr
 
 
