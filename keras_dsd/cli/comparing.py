@@ -90,6 +90,10 @@ def _define(values: flags.FlagValues) -> None:
         "redense_lr", 0.1, "What the learning rate is multiplied by in the last phase.",
         flag_values=values,
     )  # fmt: skip
+    flags.DEFINE_list(
+        "arms", list(comparison.ARMS), "What to train: dsd, and some of the controls.",
+        flag_values=values,
+    )  # fmt: skip
     flags.DEFINE_integer("seeds", 5, "How many seeds.", lower_bound=2, flag_values=values)
     flags.DEFINE_string(
         "metric", "loss",
@@ -143,6 +147,7 @@ def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
         ),
         sparsity=asked.pop("sparsity", DEFAULT_SPARSITY), apply_options=asked,
         fit_options={"batch_size": batch_size}, seeds=values["seeds"].value,
+        arms=values["arms"].value,
         evaluate=Measure(metric, batch_size), mode="max" if is_larger_better(metric) else "min",
         max_shared_rows=values["max_shared_rows"].value, path=values["path"].value,
         parallel=values["parallel"].value,
