@@ -54,11 +54,12 @@ def paired(ones: Sequence[float], others: Sequence[float]) -> Paired:
     stats = scipy_stats()
     differences = np.asarray(ones, float) - np.asarray(others, float)
     mean, sd = mean_and_sd(differences.tolist())
-    # Rounding makes differences that are alike differ in their last bits.
-    scale = max(np.abs(ones).max(), np.abs(others).max())
     if not np.isfinite(differences).all():
         return Paired(mean, sd, math.nan, math.nan, math.nan)
-    if sd <= 1e-12 * scale:
+    # Rounding makes differences that are alike differ in their last bits, and their mean from zero.
+    rounding = 1e-12 * max(np.abs(ones).max(), np.abs(others).max())
+    mean = 0.0 if abs(mean) <= rounding else mean
+    if sd <= rounding:
         return Paired(mean, 0.0, mean, mean, math.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of two or three pairs that say little
@@ -67,7 +68,8 @@ def paired(ones: Sequence[float], others: Sequence[float]) -> Paired:
             method="BCa", random_state=np.random.default_rng(0),
         ).confidence_interval  # fmt: skip
     test = stats.ttest_rel(ones, others)
-    return Paired(mean, sd, float(interval.low), float(interval.high), float(test.pvalue))
+    low, high = (0.0 if abs(end) <= rounding else float(end) for end in interval)
+    return Paired(mean, sd, low, high, float(test.pvalue))
 
 
 def scipy_stats() -> Any:

@@ -62,6 +62,12 @@ def test_what_can_not_be_tested_shows_nothing(differences):
     assert math.isnan(found.p_value) and not found.is_shown
 
 
+def test_a_mean_that_is_rounding_is_zero():
+    found = paired([5.18, 5.38, 5.43], [5.20, 5.36, 5.43])
+    assert (5.18 - 5.20) + (5.38 - 5.36) != 0.0
+    assert found.mean == 0.0 and found.sd > 0.01 and not found.is_shown
+
+
 def test_both_the_test_and_the_interval_are_needed():
     # With two seeds the interval is narrow and the test is not fooled.
     found = paired([1.0, 2.0], [0.0, 0.0])
