@@ -71,13 +71,11 @@ def jobs(has_gpu: bool) -> list[Job]:
 
 def _steps() -> Iterator[Job]:
     for network, flavour in itertools.product(NETWORKS, FLAVOURS):
-        rounds = 12 if network in LARGE else 30
-        yield _training("step_time", flavour, network, "", f"--rounds={rounds}")
+        flags = ("--rounds=12",) if network in LARGE else ("--rounds=30", "--builds=3")
+        yield _training("step_time", flavour, network, "", *flags)
     for network, flavour in itertools.product(NETWORKS, MIRRORED):
-        rounds = 8 if network in LARGE else 20
-        yield _training(
-            "step_time", flavour, network, "mirrored", f"--rounds={rounds}", "--replicas=2"
-        )
+        flags = ("--rounds=8",) if network in LARGE else ("--rounds=21", "--builds=3")
+        yield _training("step_time", flavour, network, "mirrored", *flags, "--replicas=2")
 
 
 def _fits() -> Iterator[Job]:

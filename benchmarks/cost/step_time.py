@@ -1,15 +1,16 @@
 """Time of one training step in each phase, beside plain Keras and, for tf_keras, TF-MOT.
 
 Every round runs the plain model and then each of the others, in one process and in an order of its
-own; it gives one ratio to the plain model's time for each. Printed, as JSON: the seconds of a plain
-step, and the ratios.
+own; it gives one ratio to the plain model's time for each. Where its memory lies makes one of two
+models that are alike slower by up to a fifth, so that they are built several times. Printed, as
+JSON: the seconds of a plain step, and the ratios.
 
     KERAS_BACKEND=jax python benchmarks/cost/step_time.py --keras=keras --network=mlp
 """
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import networks
@@ -22,6 +23,7 @@ import keras_dsd as dsd
 from keras_dsd import doors
 
 _ROUNDS = flags.DEFINE_integer("rounds", 30, "Rounds; each gives one ratio of each model.")
+_BUILDS = flags.DEFINE_integer("builds", 1, "Into how many builds of the models to part those.")
 _SECONDS = flags.DEFINE_float("seconds", 0.1, "How long to run each in a round, at least a step.")
 _SPARSITY = 0.3
 
@@ -29,19 +31,31 @@ _SPARSITY = 0.3
 def main(argv: list[str]) -> None:
     """Prints what was measured."""
     del argv
+    times: list[float] = []
+    ratios: dict[str, list[float]] = {}
     with scope():
-        found = runners(keras_module(), networks.named(NETWORK.value))
-        for run in found.values():
-            run(2)
-        plain = found.pop("plain")
-        num_steps = max(1, round(_SECONDS.value / seconds_of(plain, 1)))
-        order = np.random.default_rng(0)
-        times, ratios = list[float](), {name: list[float]() for name in found}
-        for _ in range(_ROUNDS.value):
-            times.append(seconds_of(plain, num_steps))
-            for name in order.permutation(list(found)):
-                ratios[name].append(seconds_of(found[name], num_steps) / times[-1])
+        for build in range(_BUILDS.value):
+            found = runners(keras_module(), networks.named(NETWORK.value))
+            order = np.random.default_rng(build)
+            num_rounds = -(-_ROUNDS.value // _BUILDS.value)
+            for plain, others in rounds(found, num_rounds, order):
+                times.append(plain)
+                for name, seconds in others.items():
+                    ratios.setdefault(name, []).append(seconds / plain)
     print(json.dumps({"plain": times, "ratios": ratios}))
+
+
+def rounds(
+    found: dict[str, Callable[[int], None]], count: int, order: np.random.Generator
+) -> Iterator[tuple[float, dict[str, float]]]:
+    """Yields the seconds of a plain step, and those of the others, round by round."""
+    for run in found.values():
+        run(2)
+    plain = found.pop("plain")
+    num_steps = max(1, round(_SECONDS.value / seconds_of(plain, 1)))
+    for _ in range(count):
+        beside = seconds_of(plain, num_steps)
+        yield beside, {n: seconds_of(found[n], num_steps) for n in order.permutation(list(found))}
 
 
 def seconds_of(run: Callable[[int], None], num_steps: int) -> float:

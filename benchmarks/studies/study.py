@@ -113,7 +113,7 @@ class Task:
                 SparsePhase(steps[1], sparsity=0.25, lr=self.redense_lr),
                 DensePhase(steps[2], lr=self.redense_lr),
             ]  # fmt: skip
-        if dense and self.sparse_lr == 1.0:
+        if self.sparse_lr == 1.0:
             found["AC/DC 0.5"] = [*first, *_in_turn(sparse, 0.5), last]
         return found
 

@@ -52,6 +52,24 @@ def test_first_dense_phase_is_plain_bit_for_bit(digits, name):
     assert all(np.array_equal(a, b) for a, b in zip(plain, ours, strict=True))
 
 
+def test_tensors_of_every_size_are_pruned():
+    """By size they are masked with others, alone, or in parts that a cache holds."""
+    seed(5)
+    layers = [keras.layers.Dense(units) for units in (1100, 1100, 10)]
+    model = dsd.apply(keras.Sequential([keras.layers.Input((9,)), *layers]), 0.3)
+    watch = Watch(kernels)
+    random = np.random.default_rng(0)
+    compiled(model).fit(
+        random.normal(size=(20, 9)), random.integers(0, 10, 20), batch_size=10, epochs=3,
+        verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1), watch],
+    )  # fmt: skip
+    masks = [pruned_at(weight, 0.3) for weight in watch.of_epoch(0)[-1]]
+    for batch in watch.of_epoch(1):
+        for weight, pruned in zip(batch, masks, strict=True):
+            assert np.array_equal(weight == 0, pruned)
+    assert all(weight.all() for weight in watch.of_epoch(2)[-1])
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
 def test_the_three_phases_batch_by_batch(digits, name, kind):

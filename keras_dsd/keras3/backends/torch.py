@@ -12,7 +12,9 @@ from keras_dsd.patches import Patch
 
 # What may train a model besides optimizers of Keras's.
 OPTIMIZERS = (torch.optim.Optimizer,)
-# On a CPU a product of two types casts the one first: in parts that stay in a core's cache.
+# On a CPU a product of two types casts the one first. What that makes of a tensor of this size a
+# cache still holds; a larger one is multiplied in parts, which stay in a core's own.
+_WHOLE = 2**20
 _PART = 2**18
 
 
@@ -81,7 +83,7 @@ def apply_masks(pairs: Sequence[tuple[Any, Any]]) -> None:
     with torch.no_grad():
         for variable, mask in pairs:
             value = variable.value
-            if value.numel() <= _PART or value.device.type != "cpu" or not value.is_contiguous():
+            if value.numel() <= _WHOLE or value.device.type != "cpu" or not value.is_contiguous():
                 value.mul_(mask)
                 continue
             parts = zip(value.view(-1).split(_PART), mask.view(-1).split(_PART), strict=True)
