@@ -1,6 +1,7 @@
 """Which Keras a program of this folder measures, on what, and how many devices mirror the model."""
 
 import contextlib
+import functools
 import importlib
 from typing import Any
 
@@ -23,12 +24,15 @@ def backend_of(keras: Any) -> str:
 
 def scope() -> Any:
     """Returns the scope of a strategy, where several devices are asked for."""
-    if _REPLICAS.value == 1:
-        return contextlib.nullcontext()
+    return contextlib.nullcontext() if _REPLICAS.value == 1 else _strategy().scope()
+
+
+@functools.cache
+def _strategy() -> Any:
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     logical = [tf.config.LogicalDeviceConfiguration()] * _REPLICAS.value
     tf.config.set_logical_device_configuration(cpu, logical)
     names = [f"CPU:{index}" for index in range(_REPLICAS.value)]
-    return tf.distribute.MirroredStrategy(names).scope()
+    return tf.distribute.MirroredStrategy(names)

@@ -33,12 +33,12 @@ def main(argv: list[str]) -> None:
     del argv
     times: list[float] = []
     ratios: dict[str, list[float]] = {}
+    num_builds = min(_BUILDS.value, _ROUNDS.value)
     with scope():
-        for build in range(_BUILDS.value):
+        for build in range(num_builds):
             found = runners(keras_module(), networks.named(NETWORK.value))
             order = np.random.default_rng(build)
-            num_rounds = -(-_ROUNDS.value // _BUILDS.value)
-            for plain, others in rounds(found, num_rounds, order):
+            for plain, others in rounds(found, _ROUNDS.value // num_builds, order):
                 times.append(plain)
                 for name, seconds in others.items():
                     ratios.setdefault(name, []).append(seconds / plain)

@@ -168,6 +168,8 @@ def memory(results: Results) -> Iterable[str]:
     for flavour, title in FLAVOURS.items():
         for subject in sorted({row["subject"] for row in rows if row["flavour"] == flavour}):
             of_both = chosen(rows, flavour=flavour, subject=subject)
+            if len({row["variant"].partition("-")[0] for row in of_both}) < 2:
+                continue  # one of them is not measured yet
             for index, phase in enumerate(PHASES):
                 cells = (_memory_cells(of_both, name, index) for name in measures)
                 yield f"| {title} | {subject} | {phase} | {' | '.join(cells)} |"
