@@ -1,7 +1,6 @@
 """Attributes that stand on objects for a while, in front of what was there."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 _ABSENT = object()
@@ -40,13 +39,3 @@ def put(patches: Sequence[Patch]) -> Callable[[], None]:
                 place[name] = original
 
     return restore
-
-
-@contextlib.contextmanager
-def in_force(patches: Sequence[Patch]) -> Iterator[None]:
-    """Sets the attributes within the block, and puts back what was there, whatever happens."""
-    restore = put(patches)
-    try:
-        yield
-    finally:
-        restore()

@@ -168,7 +168,7 @@ def patched(step: Callable[..., Any], patches: Sequence[Patch]) -> Callable[...,
     """Returns `step`, in whose dynamic extent alone `patches` are in force."""
 
     def step_under_patches(*args: Any) -> Any:
-        restore = put(patches)  # `in_force` would take twice as long, at every step
+        restore = put(patches)
         try:
             return step(*args)
         finally:

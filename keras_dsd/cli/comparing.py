@@ -10,6 +10,7 @@ from absl import flags
 from keras_dsd import comparison, doors, timelines
 from keras_dsd.cli import data_from_files, inspecting, models_from_files, scanning
 from keras_dsd.cli.commands import Command, CommandError, Result, UsageError
+from keras_dsd.comparison_arms import ARMS
 from keras_dsd.plateau import is_larger_better
 from keras_dsd.selection import DEFAULT_SPARSITY
 
@@ -82,19 +83,7 @@ def _define(values: flags.FlagValues) -> None:
         "y_val.",
         lower_bound=0.0, upper_bound=1.0, flag_values=values,
     )  # fmt: skip
-    for name, words in (("dense", "first, dense"), ("sparse", "sparse"), ("redense", "last")):
-        flags.DEFINE_integer(
-            name, 10, f"Epochs of the {words} phase.", lower_bound=1, flag_values=values
-        )
-    flags.DEFINE_float(
-        "redense_lr", 0.1, "What the learning rate is multiplied by in the last phase.",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_list(
-        "arms", list(comparison.ARMS), "What to train: dsd, and some of the controls.",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer("seeds", 5, "How many seeds.", lower_bound=2, flag_values=values)
+    _define_arms(values)
     flags.DEFINE_string(
         "metric", "loss",
         "What to compare: loss, or a metric that the model was compiled with, such as accuracy. "
@@ -122,6 +111,22 @@ def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("plot", None, "Draws a figure here; needs matplotlib.", flag_values=values)
     inspecting.define_selection(values)
     models_from_files.define_flags(values)
+
+
+def _define_arms(values: flags.FlagValues) -> None:
+    for name, words in (("dense", "first, dense"), ("sparse", "sparse"), ("redense", "last")):
+        flags.DEFINE_integer(
+            name, 10, f"Epochs of the {words} phase.", lower_bound=1, flag_values=values
+        )
+    flags.DEFINE_float(
+        "redense_lr", 0.1, "What the learning rate is multiplied by in the last phase.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_list(
+        "arms", list(ARMS), "What to train: dsd, and some of the controls.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_integer("seeds", 5, "How many seeds.", lower_bound=2, flag_values=values)
 
 
 def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:

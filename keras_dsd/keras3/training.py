@@ -9,7 +9,7 @@ from keras_dsd.keras3 import backends, kernels, optimizer
 from keras_dsd.keras3.holding import MaskedUpdates
 from keras_dsd.keras3.learning_rate import LearningRates
 from keras_dsd.keras3.weight import Weight
-from keras_dsd.patches import Patch, in_force
+from keras_dsd.patches import Patch
 from keras_dsd.training import patched
 
 
@@ -119,8 +119,7 @@ class Side:
             patches = updates.patches()
         elif lr != 1.0:
             patches = [Patch(vars(self.model), "train_step", _anew(self.model.train_step))]
-        with in_force(patches):
-            type(self.model).make_train_function(self.model, force=True)
+        patched(type(self.model).make_train_function, patches)(self.model, True)
         step = self.model.train_function
         if masked:
             step = patched(backends.current().feed(step, updates.masks), patches)

@@ -190,11 +190,11 @@ def test_compare_trains_from_fresh_weights_and_goes_on(name, folder, found, run,
              y_test=y[240:])  # fmt: skip
     asked = ["compare", folder / name, f"--data={tmp_path / 'data.npz'}", "--metric=accuracy",
              "--validation_share=0.5", "--dense=1", "--sparse=1", "--redense=1", "--seeds=2",
-             "--arms=sparse,dense,dsd", f"--path={tmp_path / 'runs.json'}"]  # fmt: skip
+             f"--path={tmp_path / 'runs.json'}"]  # fmt: skip
     data = found(*asked, f"--plot={tmp_path / 'runs.png'}")["comparison"]
     assert (tmp_path / "runs.png").read_bytes().startswith(b"\x89PNG")
     assert (data["metric"], data["mode"]) == ("accuracy", "max")
-    assert [*data["arms"]] == ["dense", "sparse", "dsd"]
+    assert [*data["arms"]] == ["dense", "llr", "llr at once", "sparse", "dsd"]
     assert {run["num_updates"] for run in data["runs"] if run["arm"] == "dsd"} == {3 * 3}
     # What the file was trained for is gone: two seeds begin with two networks of their own.
     assert len({tuple(run["validation"][:1]) for run in data["runs"]}) == 2
@@ -202,6 +202,15 @@ def test_compare_trains_from_fresh_weights_and_goes_on(name, folder, found, run,
     code, said, _ = run(*asked)
     assert code == 0 and data["verdict"] in said and "validation: 80 of the 160" in said
     assert (tmp_path / "runs.json").read_text() == written
+
+
+def test_compare_takes_the_arms_that_are_asked_for(folder, run, digits, tmp_path):
+    x, y = digits
+    rows = {"x_train": x[:16], "y_train": y[:16], "x_test": x[240:], "y_test": y[240:]}
+    np.savez(tmp_path / "data.npz", **rows)
+    asked = ["compare", folder / "plain.keras", f"--data={tmp_path / 'data.npz'}"]
+    code, _, errors = run(*asked, "--arms=dsd")
+    assert code == 1 and "one control at least" in errors and "arms=['dsd']" in errors
 
 
 @pytest.mark.parametrize(
