@@ -8,7 +8,7 @@ import torch
 
 from keras_dsd.keras3.backends.stateful import around as around
 from keras_dsd.keras3.backends.stateful import feed as feed
-from keras_dsd.patches import Patch
+from keras_dsd.keras3.backends.torch_updates import patches as update_patches
 
 # What may train a model besides optimizers of Keras's.
 OPTIMIZERS = (torch.optim.Optimizer,)
@@ -89,12 +89,6 @@ def apply_masks(pairs: Sequence[tuple[Any, Any]]) -> None:
             parts = zip(value.view(-1).split(_PART), mask.view(-1).split(_PART), strict=True)
             for part, kept in parts:
                 part.mul_(kept)
-
-
-def update_patches(optimizer: Any, held: Any) -> list[Patch]:
-    """Returns nothing: optimizers update all variables in one call, which ends in `apply`."""
-    del optimizer, held
-    return []
 
 
 def num_workers(model: Any) -> int:

@@ -1,0 +1,105 @@
+"""Updates in parts, on a CPU with PyTorch: the same weights, to the last bit, as in one piece."""
+
+import keras
+import numpy as np
+import pytest
+from watching import run
+
+import keras_dsd as dsd
+
+if keras.backend.backend() != "torch":
+    pytest.skip("updates in parts are PyTorch's", allow_module_level=True)
+from keras_dsd.keras3.backends import torch, torch_updates
+
+OPTIMIZERS = {
+    "SGD": {"momentum": 0.9, "nesterov": True},
+    "Adam": {"amsgrad": True, "clipnorm": 1.0},
+    "AdamW": {"weight_decay": 0.01, "use_ema": True, "ema_overwrite_frequency": 3},
+    "Adagrad": {},
+    "Adadelta": {},
+    "Adamax": {"gradient_accumulation_steps": 2},
+    "Lion": {},
+    "Nadam": {},
+    "RMSprop": {"centered": True, "momentum": 0.5},
+    "Ftrl": {},
+    "Lamb": {},
+}
+
+
+def network():
+    # Of several parts, of one, of less than one; one has no mask, one a constraint.
+    layers = [
+        keras.layers.Flatten(),
+        keras.layers.Dense(150, "relu"),
+        keras.layers.Dense(30, "relu"),
+        keras.layers.Dense(100, "relu", name="whole"),
+        keras.layers.Dense(60, kernel_constraint="max_norm"),
+        keras.layers.Dense(20, "relu"),
+        keras.layers.Dense(10),
+    ]
+    return keras.Sequential([keras.layers.Input((8, 8, 1)), *layers])
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """Has tensors updated in parts of 1,024 values, and tells of how many each was."""
+    monkeypatch.setattr(torch_updates, "PART", 1024)
+    found = []
+    split = torch_updates._split
+
+    def telling(tensor):
+        found.append(len(split(tensor)))
+        return split(tensor)
+
+    monkeypatch.setattr(torch_updates, "_split", telling)
+    return found
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_parts_change_no_bit(name, digits, compiled, parts, monkeypatch):
+    trained = []
+    for in_parts in (True, False):
+        if not in_parts:
+            monkeypatch.setattr(torch, "update_patches", lambda optimizer, held: [])
+        keras.utils.set_random_seed(2)
+        model = dsd.apply(network(), {"whole": 0.0, "": 0.4})
+        compiled(model, getattr(keras.optimizers, name)(0.01, **OPTIMIZERS[name]))
+        logs = run(model, *digits)
+        trained.append((logs["loss"], model.get_weights(), model.optimizer.variables))
+        assert bool(parts) == (name not in ("Nadam", "Ftrl", "Lamb")) or not in_parts
+    (loss, weights, slots), (loss_whole, weights_whole, slots_whole) = trained
+    assert loss == loss_whole
+    for ours, plain in zip([*weights, *slots], [*weights_whole, *slots_whole], strict=True):
+        assert ours.shape == plain.shape
+        assert np.array_equal(*map(keras.ops.convert_to_numpy, (ours, plain)))
+
+
+def test_the_largest_are_split(digits, compiled, parts):
+    """64 x 150 into 10 parts; 150 x 30 into 5; 30 x 100 has no mask; 100 x 60 has a constraint."""
+    run(compiled(dsd.apply(network(), {"whole": 0.0, "": 0.4}), "sgd"), *digits)
+    assert set(parts) == {10, 5}
+
+
+def test_tensors_are_whole_again_after_a_failure(digits, compiled, parts, monkeypatch):
+    model = compiled(dsd.apply(network(), 0.4), keras.optimizers.SGD(0.01, momentum=0.9))
+    shapes = [weight.shape for weight in model.get_weights()]
+    update, calls = torch_updates._Updates._in_parts, []
+
+    def failing(updates, gradient, variable, learning_rate):
+        plain = updates._plain
+
+        def fail(*args):
+            calls.append(args)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            plain(*args)
+
+        monkeypatch.setattr(updates, "_plain", fail)
+        update(updates, gradient, variable, learning_rate)
+
+    monkeypatch.setattr(torch_updates._Updates, "_in_parts", failing)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, *digits)
+    assert [weight.shape for weight in model.get_weights()] == shapes
+    slots = [tuple(each.value.shape) for each in model.optimizer.variables]
+    assert slots == [tuple(each.shape) for each in model.optimizer.variables]
