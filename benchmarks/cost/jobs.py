@@ -16,6 +16,7 @@ ON_GPU = ("jax", "torch")
 MIRRORED = ("tf_keras", "tensorflow")
 NETWORKS = ("mlp", "conv", "lstm", "transformer", "resnet50", "vgg16")
 LARGE = ("resnet50", "vgg16")
+STEPS = (*NETWORKS, "wide_mlp", "layers-100")  # whose step is timed
 NUM_LAYERS = (10, 100, 300, 1000)
 NUM_UNITS = (300, 1000, 6000)
 NUM_REPLICAS = (1, 2, 4)
@@ -70,10 +71,10 @@ def jobs(has_gpu: bool) -> list[Job]:
 
 
 def _steps() -> Iterator[Job]:
-    for network, flavour in itertools.product(NETWORKS, FLAVOURS):
+    for network, flavour in itertools.product(STEPS, FLAVOURS):
         flags = ("--rounds=12",) if network in LARGE else ("--rounds=30", "--builds=3")
         yield _training("step_time", flavour, network, "", *flags)
-    for network, flavour in itertools.product(NETWORKS, MIRRORED):
+    for network, flavour in itertools.product(STEPS[:-1], MIRRORED):
         flags = ("--rounds=8",) if network in LARGE else ("--rounds=21", "--builds=3")
         yield _training("step_time", flavour, network, "mirrored", *flags, "--replicas=2")
 

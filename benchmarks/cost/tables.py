@@ -11,7 +11,7 @@ from typing import Any
 
 import growth
 import numpy as np
-from jobs import NETWORKS
+from jobs import NETWORKS, STEPS
 
 sys.path.append(str(pathlib.Path(__file__).parents[1]))
 
@@ -98,7 +98,7 @@ def _step_table(rows: Results) -> Iterable[str]:
     names = [*PHASES, "TF-MOT"] if "TF-MOT" in rows[0]["found"]["ratios"] else PHASES
     yield f"| network | plain step | {' | '.join(names)} |"
     yield "|---|---|" + "---|" * len(names)
-    for row in by_subject(rows):
+    for row in by_subject(rows, STEPS):
         ratios = row["found"]["ratios"]
         cells = (_ratio(ratios[name], LIMITS.get(name)) for name in names)
         plain = 1e3 * np.median(row["found"]["plain"])
@@ -115,7 +115,8 @@ def fits(results: Results) -> Iterable[str]:
     )
     yield "|---|---|---|---|---|---|---|---|---|---|"
     for flavour, title in FLAVOURS.items():
-        for row in by_subject(chosen(results, kind="whole_fit", flavour=flavour, variant="")):
+        rows = chosen(results, kind="whole_fit", flavour=flavour, variant="")
+        for row in by_subject(rows, NETWORKS):
             yield f"| {title} | {row['subject']} | {' | '.join(_fit_cells(row['found']))} |"
 
 
@@ -210,10 +211,10 @@ def chosen(results: Results, **fields: str) -> list[Result]:
     return [each for each in results if all(each[name] == fields[name] for name in fields)]
 
 
-def by_subject(rows: Results) -> list[Result]:
-    """Returns the results of networks that do not grow, in the order in which they are named."""
-    known = [row for row in rows if row["subject"] in NETWORKS]
-    return sorted(known, key=lambda row: NETWORKS.index(row["subject"]))
+def by_subject(rows: Results, names: Sequence[str]) -> list[Result]:
+    """Returns the results of the networks that are named, in that order."""
+    known = [row for row in rows if row["subject"] in names]
+    return sorted(known, key=lambda row: names.index(row["subject"]))
 
 
 def _ratio(values: Sequence[float], limit: float | None = None) -> str:

@@ -140,7 +140,7 @@ def test_all_that_is_promised_is_measured(cost):
     jobs = cost["jobs"].jobs(has_gpu=True)
     assert len({job.name for job in jobs}) == len(jobs)
     steps_of = {(j.flavour, j.subject, j.variant) for j in jobs if j.kind == "step_time"}
-    for network in ("mlp", "conv", "lstm", "transformer", "resnet50", "vgg16"):
+    for network in ("mlp", "conv", "lstm", "transformer", "resnet50", "vgg16", "wide_mlp"):
         assert {(flavour, network, "") for flavour in FLAVOURS} <= steps_of
         assert {(f, network, "mirrored") for f in ("tf_keras", "tensorflow")} <= steps_of
     assert {job.flavour for job in jobs if job.on_gpu} == {"jax", "torch"}
