@@ -8,7 +8,7 @@ import torch
 
 from keras_dsd.keras3.backends.stateful import around as around
 from keras_dsd.keras3.backends.stateful import feed as feed
-from keras_dsd.keras3.backends.torch_updates import patches as update_patches
+from keras_dsd.keras3.backends.torch_updates import update_patches as update_patches
 
 # What may train a model besides optimizers of Keras's.
 OPTIMIZERS = (torch.optim.Optimizer,)

@@ -15,7 +15,7 @@ from keras_dsd.keras3 import optimizer as optimizers
 from keras_dsd.patches import Patch
 
 # How many values are updated at a time: fewer, and the calls would cost more than is saved.
-PART = 2**18
+PART = 2**19
 # Optimizers whose update of a value asks nothing of the others, that count no updates, and that go
 # over the values more often than SGD does, which is slower in parts.
 _BY_VALUE = tuple(
@@ -24,7 +24,7 @@ _BY_VALUE = tuple(
 )
 
 
-def patches(optimizer: Any, held: Any) -> list[Patch]:
+def update_patches(optimizer: Any, held: Any) -> list[Patch]:
     """Returns what makes the mask part of each update of a weight without a constraint.
 
     Nothing where weights lie on a GPU, whose memory is fast and whose every call costs, or where
@@ -51,20 +51,15 @@ class _Updates:
 
     @torch.no_grad()
     def all(self, gradients: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
-        """Updates all variables: large ones in parts, others together until they make up one."""
-        waiting: list[tuple[Any, Any]] = []
-        size = 0
+        """Updates all variables: large ones in parts, the others together."""
+        together = []
         for gradient, variable in zip(gradients, variables, strict=True):
-            if variable.value.numel() >= 2 * PART and not torch.compiler.is_compiling():
+            if variable.value.numel() < 2 * PART or torch.compiler.is_compiling():
+                together.append((gradient, variable))
+            else:
                 self._in_parts(gradient, variable, learning_rate)
-                continue
-            waiting.append((gradient, variable))
-            size += variable.value.numel()
-            if size >= PART:
-                self._whole(waiting, learning_rate)
-                waiting, size = [], 0
-        if waiting:
-            self._whole(waiting, learning_rate)
+        if together:
+            self._whole(together, learning_rate)
 
     def _whole(self, updates: Sequence[tuple[Any, Any]], learning_rate: Any) -> None:
         gradients, variables = zip(*updates, strict=True)
