@@ -1,4 +1,4 @@
-"""Studies on MNIST: 1,000 to 50,000 images; LeNet-300-100, LeNet-5, a small VGG; label noise.
+"""Studies on MNIST: LeNet-300-100, LeNet-5, a small VGG; 1,000 to 50,000 images; noise, shifts.
 
 $STUDY_DATA is the folder of mnist.npz, as Keras has it. Of the last 10,000 training images, as many
 as are trained on are those to choose by, and the test images those to report on.
@@ -21,6 +21,34 @@ layers = keras.layers
 
 def lenet_300_100():
     return compiled([layers.Flatten(), layers.Dense(300, "relu"), layers.Dense(100, "relu")])
+
+
+class Shifted(layers.Layer):
+    """Moves each image by up to two pixels either way at random, anew at every step of training."""
+
+    def __init__(self):
+        super().__init__()
+        self.random = keras.random.SeedGenerator()
+
+    def call(self, images, training=False):
+        """Returns the images, or them moved; what is moved in is zero."""
+        if not training:
+            return images
+        of_rows, of_columns = (self._moves(images) for _ in range(2))
+        moved = keras.ops.matmul(of_rows, images[..., 0])
+        return keras.ops.matmul(moved, keras.ops.swapaxes(of_columns, 1, 2))[..., None]
+
+    def _moves(self, images):
+        """Returns a matrix for each image, which moves what it is multiplied with."""
+        by = keras.random.randint((keras.ops.shape(images)[0], 1), -2, 3, seed=self.random)
+        return keras.ops.one_hot(
+            by + keras.ops.arange(images.shape[1], dtype=by.dtype), images.shape[1]
+        )
+
+
+def shifted_lenet_300_100():
+    body = [Shifted(), layers.Flatten(), layers.Dense(300, "relu"), layers.Dense(100, "relu")]
+    return compiled(body)
 
 
 def lenet5():
@@ -69,6 +97,10 @@ def read(num_images, noise=0.0):
 
 NETWORKS = {
     "lenet300": (lenet_300_100, "LeNet-300-100"),
+    "lenet300-shifted": (
+        shifted_lenet_300_100,
+        "LeNet-300-100, each image moved by up to two pixels at random at every step",
+    ),
     "lenet5": (lenet5, "LeNet-5"),
     "vgg": (
         vgg,
@@ -101,6 +133,7 @@ TASKS = [
     task("vgg", 5000, **LEARNT),
     task("vgg", 50_000, phases=(2, 2, 2), **LEARNT),
     task("lenet300", 50_000, noise=0.2),
+    task("lenet300-shifted", 50_000, phases=(6, 6, 6)),
 ]
 
 if __name__ == "__main__":
