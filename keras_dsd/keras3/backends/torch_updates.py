@@ -64,7 +64,7 @@ class _Updates:
     def _whole(self, updates: Sequence[tuple[Any, Any]], learning_rate: Any) -> None:
         gradients, variables = zip(*updates, strict=True)
         self._plain(gradients, variables, learning_rate)
-        for variable in variables:
+        for variable in reversed(variables):  # the last ones are still in a cache
             mask = self._mask_of(variable)
             if mask is not None:
                 variable.value.mul_(mask)
