@@ -77,6 +77,9 @@ def _steps() -> Iterator[Job]:
     for network, flavour in itertools.product(STEPS[:-1], MIRRORED):
         flags = ("--rounds=8",) if network in LARGE else ("--rounds=21", "--builds=3")
         yield _training("step_time", flavour, network, "mirrored", *flags, "--replicas=2")
+    for flavour in FLAVOURS:
+        flags = ("--rounds=30", "--builds=3", "--sgd")
+        yield _training("step_time", flavour, "wide_mlp", "sgd", *flags)
 
 
 def _fits() -> Iterator[Job]:

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import flags
 
+_SGD = flags.DEFINE_bool("sgd", False, "Whether to train by SGD with momentum, and not by Adam.")
 NUM_CLASSES = 10
 NUM_LETTERS = 96
 NUM_INPUTS = 64  # of the networks that grow
@@ -60,7 +62,8 @@ def num_weights(units: int) -> int:
 def compiled(keras: Any, model: Any) -> Any:
     """Returns `model`, compiled as all are that are measured."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(1e-3), loss)
+    sgd = keras.optimizers.SGD(1e-3, momentum=0.9)
+    model.compile(sgd if _SGD.value else keras.optimizers.Adam(1e-3), loss)
     return model
 
 

@@ -87,9 +87,11 @@ def machine(results: Results) -> Iterable[str]:
 
 def steps(results: Results) -> Iterable[str]:
     """Yields the tables of step times: one for each Keras, plain and mirrored."""
-    for variant, words in (("", ""), ("mirrored", ", two devices under MirroredStrategy")):
+    mirrored = ", two devices under MirroredStrategy"
+    for words, variants in {"": ("", "sgd"), mirrored: ("mirrored",)}.items():
         for flavour, title in FLAVOURS.items():
-            rows = chosen(results, kind="step_time", flavour=flavour, variant=variant)
+            of_flavour = chosen(results, kind="step_time", flavour=flavour)
+            rows = [row for row in of_flavour if row["variant"] in variants]
             if rows:
                 yield from [f"**{title}{words}**", "", *_step_table(rows), ""]
 
@@ -102,7 +104,8 @@ def _step_table(rows: Results) -> Iterable[str]:
         ratios = row["found"]["ratios"]
         cells = (_ratio(ratios[name], LIMITS.get(name)) for name in names)
         plain = 1e3 * np.median(row["found"]["plain"])
-        yield f"| {row['subject']} | {plain:.3g} ms | {' | '.join(cells)} |"
+        name = row["subject"] + ", SGD" * (row["variant"] == "sgd")
+        yield f"| {name} | {plain:.3g} ms | {' | '.join(cells)} |"
 
 
 def fits(results: Results) -> Iterable[str]:

@@ -74,6 +74,12 @@ def test_a_ratio_is_bold_where_it_misses_the_limit(cost, sparse, shown):
     assert f"| mlp | 2 ms | 1.000 (0.990 to 1.015) | {shown} |" in text
 
 
+def test_steps_with_sgd_stand_beside_those_with_adam(cost):
+    of_both = [result("step_time", "jax", "mlp", steps([1.0]), variant) for variant in ("", "sgd")]
+    text = cost["tables"].filled(table("steps"), of_both)
+    assert "| mlp | 2 ms |" in text and "| mlp, SGD | 2 ms |" in text
+
+
 def test_what_a_gpu_took_stands_by_itself(cost):
     of_both = [
         result("step_time", "jax", "mlp", steps([1.0])),
