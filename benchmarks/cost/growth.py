@@ -54,8 +54,16 @@ def exponent(points: Sequence[tuple[float, float]]) -> str:
     return f"{fit.slope:.2f} ± {fit.stderr:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def draw(results: Sequence[Mapping[str, Any]], file: pathlib.Path) -> None:
-    """Draws the points, a panel for each axis and measure."""
+def draw(
+    results: Sequence[Mapping[str, Any]], file: pathlib.Path, titles: Mapping[str, str]
+) -> None:
+    """Draws the points, a panel for each axis and measure.
+
+    Args:
+        results: What was measured.
+        file: Where to.
+        titles: What to call each flavour.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -72,8 +80,12 @@ def draw(results: Sequence[Mapping[str, Any]], file: pathlib.Path) -> None:
             for (of_axis, flavour), points in found.items():
                 if of_axis == axis:
                     x, y = zip(*points[name], strict=True)
-                    panel.plot(x, y, "o-", markersize=4, label=flavour)
+                    colour = f"C{[*titles].index(flavour)}"  # the same in every row
+                    panel.plot(x, y, "o-", color=colour, markersize=4, label=titles[flavour])
             panel.set(xscale="log", yscale="log", xlabel=AXES[axis], title=words.replace("`", ""))
+            if max(x) < 10:
+                panel.set_xticks(x, [f"{size}" for size in x])
+                panel.set_xticks([], minor=True)
         row[0].set_ylabel("seconds")
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))

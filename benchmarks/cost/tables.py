@@ -40,7 +40,7 @@ def write(page: pathlib.Path, results: pathlib.Path) -> None:
     if growth.lines(every):
         figure = page.parent / FIGURE
         figure.parent.mkdir(parents=True, exist_ok=True)
-        growth.draw(every, figure)
+        growth.draw(every, figure, FLAVOURS)
 
 
 def read_all(folder: pathlib.Path) -> list[dict[str, Any]]:

@@ -91,6 +91,25 @@ def test_what_a_gpu_took_stands_by_itself(cost):
     assert "| lstm |" in on_gpu and "| mlp |" not in on_gpu
 
 
+def test_a_flavour_has_one_colour_in_all_panels(cost, tmp_path, monkeypatch):
+    from matplotlib import pyplot
+
+    took = {name: [1.0] for name in ("first", "masks", "to sparse", "step", "sparse step")}
+    found = {"plain": took, "DSD": took}
+    results = [
+        result("whole_fit", flavour, f"{kind}-{number}", found)
+        for kind, flavours in (("layers", ("jax", "torch")), ("units", ("tf_keras", "torch")))
+        for flavour in flavours for number in (10, 100)
+    ]  # fmt: skip
+    drawn = []
+    monkeypatch.setattr(pyplot, "close", drawn.append)
+    cost["growth"].draw(results, tmp_path / "growth.png", cost["tables"].FLAVOURS)
+    lines = {(each.get_label(), each.get_color()) for panel in drawn[0].axes for each in panel.lines}
+    monkeypatch.undo()
+    pyplot.close(drawn[0])
+    assert len(lines) == len({label for label, _ in lines}) == len({c for _, c in lines}) == 3
+
+
 @pytest.mark.parametrize(
     ("field", "other"), [("machine", "4 cores"), ("versions", {"Python": "3.12"})]
 )
