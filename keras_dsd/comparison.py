@@ -224,7 +224,7 @@ def _check_seeds(seeds: Any) -> list[int]:
         found = [checks.whole_number(f"seeds[{i}]", seed, least=0, unit="a seed", most=2**32 - 1)
                  for i, seed in enumerate(given)]  # fmt: skip
     else:
-        found = list(range(checks.whole_number("seeds", seeds, least=0, unit="seeds")))
+        found = list(range(checks.whole_number("seeds", seeds, least=2, unit="seeds")))
     if len(found) < 2 or len(set(found)) != len(found):
         raise ValueError(
             f"Expected `seeds` to be two or more that differ: one alone can't show that a "

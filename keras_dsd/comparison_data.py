@@ -81,7 +81,19 @@ def _check_part(name: str, part: Any) -> None:
             f"{shown(part)} of type {type(part).__name__}. Give arrays, a tf.data.Dataset, a "
             f"PyDataset or a DataLoader."
         )
-    if any(len(array) == 0 for array in _arrays_in(inputs_of(part))):
+    if len(arguments(part)) == 1 and _arrays_in(part):
+        raise ValueError(
+            f"Expected data[{name!r}] to be (x, y) or (x, y, sample_weight). Received: "
+            f"a {type(part).__name__} of inputs alone. Give the labels beside it; a model that "
+            f"needs none takes a tf.data.Dataset, a PyDataset or a DataLoader."
+        )
+    lengths = {len(array) for each in arguments(part) for array in _arrays_in(each)}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"Expected the arrays of data[{name!r}] to have as many rows each. Received: "
+            f"{' and '.join(map(str, sorted(lengths)))} rows. See how the data were split."
+        )
+    if lengths == {0}:
         raise ValueError(
             f"Expected data[{name!r}] to hold rows. Received: arrays without any. See how the data "
             f"were split."

@@ -31,7 +31,7 @@ def write(path: pathlib.Path, identity: Mapping[str, Any], runs: Sequence[Run]) 
 def read(path: pathlib.Path, identity: Mapping[str, Any]) -> list[Run]:
     """Returns the runs that a file holds; none where there is no file.
 
-    The file may lack arms of the comparison, since none has an effect on another.
+    The file may lack arms and seeds of the comparison, since none has an effect on another.
 
     Args:
         path: The file.
@@ -44,7 +44,7 @@ def read(path: pathlib.Path, identity: Mapping[str, Any]) -> list[Run]:
         return []
     found, runs = load(path)
     for name in {**identity, **found}:
-        if name == "arms" and _is_part(found.get(name), identity.get(name)):
+        if _is_part(name, found.get(name), identity.get(name)):
             continue
         if found.get(name) != identity.get(name):
             raise ValueError(
@@ -68,8 +68,10 @@ def load(path: pathlib.Path) -> tuple[dict[str, Any], list[Run]]:
     return kept_json.read(path, _parse, "compare()", "begin")
 
 
-def _is_part(found: Any, whole: Any) -> bool:
-    return isinstance(found, dict) and isinstance(whole, dict) and found.items() <= whole.items()
+def _is_part(name: str, found: Any, whole: Any) -> bool:
+    if name == "arms" and isinstance(found, dict):
+        return found.items() <= whole.items()
+    return name == "seeds" and isinstance(found, list) and set(found) <= set(whole)
 
 
 def _parse(data: Any) -> tuple[dict[str, Any], list[Run]]:

@@ -169,6 +169,6 @@ def check_finite(weights: np.ndarray, path: str = "weights") -> None:
         raise ValueError(
             f"Expected finite weights to make a mask from. Received: {path} with {num_bad} of "
             f"{flat.size} values NaN or infinite. Nothing was pruned, and all weights are as they "
-            f"were: training diverged before. Load an earlier checkpoint, and lower the learning "
-            f"rate."
+            f"were: training diverged before, or its data hold such values. See the data; or load "
+            f"an earlier checkpoint, and lower the learning rate."
         )

@@ -386,7 +386,9 @@ class Called:
     ({"build": Called()}, TypeError, "`build` to be a function.*build=<Called"),
     ({"mode": "auto"}, ValueError, "mode='auto'"),
     ({"mode": "max"}, ValueError, "is the loss. Received: mode='max'"),
-    ({"seeds": 1}, ValueError, "two or more that differ.*seeds=1"),
+    ({"seeds": 1}, ValueError, "`seeds` to be at least 2.*seeds=1"),
+    ({"seeds": 2.5}, TypeError, "whole number of seeds, at least 2.*seeds=2.5"),
+    ({"seeds": [4]}, ValueError, r"two or more that differ.*seeds=\[4\]"),
     ({"seeds": [4, 4]}, ValueError, r"seeds=\[4, 4\]"),
     ({"seeds": [0, 2**32]}, ValueError, r"seeds\[1\]=4294967296"),
     ({"seeds": "12"}, TypeError, "seeds='12'"),
@@ -425,9 +427,18 @@ def test_a_schedule_gives_its_phases_reset_and_batches(made, data, monkeypatch):
     assert (given[0]["reset"], given[0]["batch_norm_data"]) == ("pruned", None)
 
 
+def test_more_seeds_go_on_from_the_file_of_fewer(made, data, tmp_path):
+    path = tmp_path / "comparison.json"
+    first = run(made, data, path=path)
+    num_models = len(made.models)
+    more = run(made, data, path=path, seeds=3)
+    assert more.runs[: len(first.runs)] == first.runs and more.seeds == (0, 1, 2)
+    assert len(made.models) - num_models == 2 + 3  # two to look at; one seed of three arms
+
+
 @pytest.mark.parametrize(("change", "message"), [
     ({"phases": timelines.dsd(1, 2, 1)}, "same arms.*dense for 2 epochs"),
-    ({"seeds": 3}, r"same seeds.*\[0, 1\], but \[0, 1, 2\] here"),
+    ({"seeds": [1, 2]}, r"same seeds.*\[0, 1\], but \[1, 2\] here"),
     ({"mode": "max", "evaluate": lambda model, part: 1.0}, "same mode"),
     ({"evaluate": lambda model, part: 1.0}, "same evaluate.*loss, but value|'loss', but 'value'"),
     ({"sparsity": 0.5}, "same apply"),
@@ -499,8 +510,9 @@ ROWS = np.arange(30.0).reshape(10, 3)
 
 
 def parts(train, validation, test):
-    return {name: (x, np.zeros(len(ROWS))) for name, x in
-            (("train", train), ("validation", validation), ("test", test))}  # fmt: skip
+    given = {"train": train, "validation": validation, "test": test}
+    lengths = {n: len(x) if isinstance(x, np.ndarray) else len(ROWS) for n, x in given.items()}
+    return {name: (x, np.zeros(lengths[name])) for name, x in given.items()}
 
 
 @pytest.mark.parametrize(("data", "message"), [
@@ -555,6 +567,8 @@ def test_of_what_is_no_array_rows_are_not_looked_at(kind):
 
 
 @pytest.mark.parametrize(("change", "message"), [
+    ({"train": np.zeros((3, 4))}, r"data\['train'\] to be \(x, y\).*Give the labels"),
+    ({"train": (np.zeros((3, 4)), np.zeros(2))}, r"data\['train'\] to have as many rows.*2 and 3"),
     ({"test": (np.zeros((0, 4)), np.zeros(0))}, r"data\['test'\] to hold rows.*without any"),
     ({"train": None}, r"data\['train'\] to be data that can be read again.*None"),
     ({"test": iter([1])}, r"data\['test'\].*iterator"),
