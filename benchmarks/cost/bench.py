@@ -54,7 +54,8 @@ def main(argv: list[str]) -> None:
     results.mkdir(parents=True, exist_ok=True)
     missing = [j for j in wanted if _ANEW.value or not (results / f"{j.name}.json").exists()]
     if missing and os.getloadavg()[0] > 1:
-        print(f"Something else is running: the load is {os.getloadavg()[0]:.1f}.", file=sys.stderr)
+        load = os.getloadavg()[0]
+        print(f"Something else is running (load {load:.1f}): times will be off.", file=sys.stderr)
     failed = []
     with Progress() as progress:
         task = progress.add_task("", total=len(missing))
