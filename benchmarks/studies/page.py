@@ -119,17 +119,17 @@ def of_task(identity: Mapping[str, Any], found: Found) -> str:
         f"{len(any_one.seeds)} seeds; {BETTER[identity['mode']]}. Keras {identity['keras']}.",
         "",
         "| arm | validation, best epoch | test, last epoch | test, best epoch | best in its last "
-        f"phase | gain, last epoch | gain over `{control}`, best epoch | 95 % interval | p |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"phase | gain, last epoch | gain over `{control}`, best epoch | 95 % interval | p | |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for arm in dict.fromkeys(run.arm for run in any_one.runs if run.arm != DSD):
-        lines.append(f"| `{arm}` | {_values(any_one, arm)} | | | | | |")
+        lines.append(f"| `{arm}` | {_values(any_one, arm)} | | | | | | |")
     for variant, comparison in found.items():
         last = comparison.gain(LAST)
         lines.append(
             f"| **{variant}** | {_values(comparison, DSD)} | "
             f"{_at_the_end(comparison, identity, variant)} | {_signed(last.paired.mean)} over "
-            f"`{last.control}` | {_gain(gains[variant])} |"
+            f"`{last.control}` | {_gain(gains[variant])} | {_word(gains[variant])} |"
         )
     return "\n".join(lines) + "\n"
 
