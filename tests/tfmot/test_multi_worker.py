@@ -8,13 +8,14 @@ import programs
 import pytest
 
 HERE = pathlib.Path(__file__).parent
+pytestmark = pytest.mark.slow
 
 
 def weights(run):
     return [run[name] for name in run if name.startswith("arr_")]
 
 
-@pytest.mark.parametrize("number", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [2, 4])
 def test_workers_train_as_one_device_does(number, strategy_runs, tmp_path):
     one = np.load(strategy_runs / "one.npz")
     for index in range(number):
@@ -43,7 +44,6 @@ def test_workers_train_as_one_device_does(number, strategy_runs, tmp_path):
     assert differing == {"Placeholder", "ReadVariableOp", "Mul", "AssignVariableOp"}
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_after_a_worker_is_killed_in_the_sparse_phase(tmp_path):
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
@@ -67,7 +67,6 @@ def test_a_run_goes_on_after_a_worker_is_killed_in_the_sparse_phase(tmp_path):
             np.testing.assert_array_equal(ours, uninterrupted)
 
 
-@pytest.mark.slow
 def test_phases_with_until_end_in_the_same_epoch_on_all_workers(tmp_path):
     programs.Workers(2, [HERE / "until_run.py", tmp_path, "{}"], tmp_path).outputs()
     first, second = (json.loads((tmp_path / f"{index}.json").read_text()) for index in range(2))
