@@ -83,7 +83,7 @@ def compare(
         evaluate: Takes the model and a value of `data`; returns a number. Defaults to the loss.
         mode: `"min"` where smaller numbers are better, `"max"` where larger ones are.
         max_shared_rows: Which share of the rows of test data may be in others, a fraction.
-        path: A JSON file to write after every arm, and to go on from, with further arms too.
+        path: A JSON file to write after every arm, and to go on from, with more arms and seeds too.
         parallel: How many seeds to train at a time, each in a process that imports `build`.
         progress: Whether to show a bar, on a terminal and in a notebook. absl logs each arm anyhow.
 

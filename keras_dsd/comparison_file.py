@@ -71,7 +71,7 @@ def load(path: pathlib.Path) -> tuple[dict[str, Any], list[Run]]:
 def _is_part(name: str, found: Any, whole: Any) -> bool:
     if name == "arms" and isinstance(found, dict):
         return found.items() <= whole.items()
-    return name == "seeds" and isinstance(found, list) and set(found) <= set(whole)
+    return name == "seeds" and isinstance(found, list) and all(seed in whole for seed in found)
 
 
 def _parse(data: Any) -> tuple[dict[str, Any], list[Run]]:

@@ -501,6 +501,10 @@ def test_a_file_that_something_else_wrote_is_refused(made, data, tmp_path, put):
     path.write_text(json.dumps(held))
     with pytest.raises(ValueError, match="not whole or something else"):
         run(made, data, path=path)
+    identity = {**held["identity"], "seeds": [[0], 1]}
+    path.write_text(json.dumps({**held, "identity": identity, "runs": []}))
+    with pytest.raises(ValueError, match="same seeds"):
+        run(made, data, path=path)
     path.write_text(json.dumps({**held, "kind": "scan", "runs": []}))
     with pytest.raises(ValueError, match="of another kind"):
         run(made, data, path=path)
