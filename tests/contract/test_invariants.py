@@ -70,9 +70,11 @@ def test_tensors_of_every_size_are_pruned():
     assert all(weight.all() for weight in watch.of_epoch(2)[-1])
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), [*(("mlp", name) for name in OPTIMIZERS), ("conv", "adam")]
-)
+@pytest.mark.parametrize(("kind", "name"), [
+    *(("mlp", name) for name in OPTIMIZERS),
+    ("conv", "adam"),
+    *(pytest.param("conv", n, marks=pytest.mark.slow) for n in OPTIMIZERS if n != "adam"),
+])  # fmt: skip
 def test_the_three_phases_batch_by_batch(digits, name, kind):
     seed(5)
     model = compiled(dsd.apply(classifier(kind), 0.3), OPTIMIZERS[name]())
