@@ -53,8 +53,8 @@ def main(argv: list[str]) -> None:
     results = pathlib.Path(_RESULTS.value)
     results.mkdir(parents=True, exist_ok=True)
     missing = [j for j in wanted if _ANEW.value or not (results / f"{j.name}.json").exists()]
-    if missing and os.getloadavg()[0] > 1:
-        load = os.getloadavg()[0]
+    load = os.getloadavg()[0]
+    if missing and load > 1:
         print(f"Something else is running (load {load:.1f}): times will be off.", file=sys.stderr)
     failed = []
     with Progress() as progress:

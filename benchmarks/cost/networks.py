@@ -62,8 +62,8 @@ def num_weights(units: int) -> int:
 def compiled(keras: Any, model: Any) -> Any:
     """Returns `model`, compiled as all are that are measured."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    sgd = keras.optimizers.SGD(1e-3, momentum=0.9)
-    model.compile(sgd if _SGD.value else keras.optimizers.Adam(1e-3), loss)
+    make = keras.optimizers
+    model.compile(make.SGD(1e-3, momentum=0.9) if _SGD.value else make.Adam(1e-3), loss)
     return model
 
 

@@ -19,8 +19,9 @@ from study import Task, error, keras, main
 layers = keras.layers
 
 
-def lenet_300_100():
-    return compiled([layers.Flatten(), layers.Dense(300, "relu"), layers.Dense(100, "relu")])
+def lenet_300_100(*first):
+    body = [layers.Flatten(), layers.Dense(300, "relu"), layers.Dense(100, "relu")]
+    return compiled([*first, *body])
 
 
 class Shifted(layers.Layer):
@@ -47,8 +48,7 @@ class Shifted(layers.Layer):
 
 
 def shifted_lenet_300_100():
-    body = [Shifted(), layers.Flatten(), layers.Dense(300, "relu"), layers.Dense(100, "relu")]
-    return compiled(body)
+    return lenet_300_100(Shifted())
 
 
 def lenet5():

@@ -1,6 +1,5 @@
 """Masks on PyTorch: weights are changed in place."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,14 +7,11 @@ import torch
 
 from keras_dsd.keras3.backends.stateful import around as around
 from keras_dsd.keras3.backends.stateful import feed as feed
+from keras_dsd.keras3.backends.torch_updates import apply_masks as apply_masks
 from keras_dsd.keras3.backends.torch_updates import update_patches as update_patches
 
 # What may train a model besides optimizers of Keras's.
 OPTIMIZERS = (torch.optim.Optimizer,)
-# On a CPU a product of two types casts the one first. What that makes of a tensor of this size a
-# cache still holds; a larger one is multiplied in parts, which stay in a core's own.
-_WHOLE = 2**20
-_PART = 2**18
 
 
 def put_mask(mask: np.ndarray, variable: Any, model: Any, earlier: Any) -> Any:
@@ -76,19 +72,6 @@ def _initial(optimizer: Any, name: str) -> float:
     """Returns what a slot begins with: zero but for Adagrad's sums and Rprop's steps."""
     begins = {"sum": "initial_accumulator_value", "step_size": "lr"}
     return float(optimizer.defaults.get(begins.get(name), 0.0))
-
-
-def apply_masks(pairs: Sequence[tuple[Any, Any]]) -> None:
-    """Sets each variable to zero where its mask is 0."""
-    with torch.no_grad():
-        for variable, mask in pairs:
-            value = variable.value
-            if value.numel() <= _WHOLE or value.device.type != "cpu" or not value.is_contiguous():
-                value.mul_(mask)
-                continue
-            parts = zip(value.view(-1).split(_PART), mask.view(-1).split(_PART), strict=True)
-            for part, kept in parts:
-                part.mul_(kept)
 
 
 def num_workers(model: Any) -> int:

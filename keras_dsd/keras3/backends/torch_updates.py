@@ -1,4 +1,4 @@
-"""Updates on a CPU with PyTorch, in parts small enough to stay in a cache until they are masked.
+"""Updates and masks with PyTorch; on a CPU in parts, which stay in a cache until they are masked.
 
 PyTorch runs every operation by itself. An update is several passes over weight, gradient and slots,
 and the mask one more: each of them through memory, where the tensors are large. A part goes through
@@ -16,12 +16,30 @@ from keras_dsd.patches import Patch
 
 # How many values are updated at a time: fewer, and the calls would cost more than is saved.
 PART = 2**19
+# On a CPU a product of two types casts the one first. What that makes of a tensor of this size a
+# cache still holds; a larger one is multiplied in parts, which stay in a core's own.
+_MASKED_WHOLE = 2**20
+_MASKED_PART = 2**18
 # Optimizers whose update of a value asks nothing of the others, that count no updates, and that go
 # over the values more often than SGD does, which is slower in parts.
 _BY_VALUE = tuple(
     getattr(keras.optimizers, name)
     for name in ("Adadelta", "Adagrad", "Adam", "Adamax", "Lion", "RMSprop")
 )
+
+
+def apply_masks(pairs: Sequence[tuple[Any, Any]]) -> None:
+    """Sets each variable to zero where its mask is 0."""
+    with torch.no_grad():
+        for variable, mask in pairs:
+            value = variable.value
+            on_cpu = value.device.type == "cpu"
+            if value.numel() <= _MASKED_WHOLE or not on_cpu or not value.is_contiguous():
+                value.mul_(mask)
+                continue
+            parts = (each.view(-1).split(_MASKED_PART) for each in (value, mask))
+            for part, kept in zip(*parts, strict=True):
+                part.mul_(kept)
 
 
 def update_patches(optimizer: Any, held: Any) -> list[Patch]:
@@ -64,10 +82,8 @@ class _Updates:
     def _whole(self, updates: Sequence[tuple[Any, Any]], learning_rate: Any) -> None:
         gradients, variables = zip(*updates, strict=True)
         self._plain(gradients, variables, learning_rate)
-        for variable in reversed(variables):  # the last ones are still in a cache
-            mask = self._mask_of(variable)
-            if mask is not None:
-                variable.value.mul_(mask)
+        pairs = [(each, self._mask_of(each)) for each in reversed(variables)]  # those in a cache
+        apply_masks([(variable, mask) for variable, mask in pairs if mask is not None])
 
     def _in_parts(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         slots = optimizers.slots_of(self._optimizer, variable).values()
