@@ -101,12 +101,12 @@ def test_a_flavour_has_one_colour_in_all_panels(cost, tmp_path, monkeypatch):
         for kind, flavours in (("layers", ("jax", "torch")), ("units", ("tf_keras", "torch")))
         for flavour in flavours for number in (10, 100)
     ]  # fmt: skip
-    drawn = []
-    monkeypatch.setattr(pyplot, "close", drawn.append)
+    monkeypatch.setattr(pyplot, "close", lambda figure: None)
     cost["growth"].draw(results, tmp_path / "growth.png", cost["tables"].FLAVOURS)
-    lines = {(each.get_label(), each.get_color()) for panel in drawn[0].axes for each in panel.lines}
     monkeypatch.undo()
-    pyplot.close(drawn[0])
+    drawn = pyplot.gcf()
+    lines = {(each.get_label(), each.get_color()) for panel in drawn.axes for each in panel.lines}
+    pyplot.close(drawn)
     assert len(lines) == len({label for label, _ in lines}) == len({c for _, c in lines}) == 3
 
 
