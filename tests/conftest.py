@@ -3,9 +3,19 @@
 import gc
 import os
 
+import pytest
+
 IS_TF_KERAS = os.environ.get("KERAS_DSD_PATH", "tf_keras") == "tf_keras"
 
+PATH = "tf_keras" if IS_TF_KERAS else os.environ.get("KERAS_BACKEND", "tensorflow")
+
 collect_ignore = ["keras3"] if IS_TF_KERAS else ["tfmot"]
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest itself selects by keywords
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.extra_keyword_matches.add(f"path:{PATH}")
 
 
 def pytest_unconfigure():
