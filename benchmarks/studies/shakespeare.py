@@ -9,6 +9,7 @@ guess the next letter all along, one after another.
     STUDY_DATA=data python benchmarks/studies/shakespeare.py --only=char-lstm
 """
 
+import dataclasses
 import functools
 import math
 import os
@@ -21,6 +22,24 @@ layers = keras.layers
 WINDOW = 64
 CONTEXT = 40
 NUM_LETTERS = 96
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A text.
+
+    Args:
+        file: Its name in $STUDY_DATA.
+        words: What it is.
+        held_out: Of how many letters validation and test data are.
+    """
+
+    file: str
+    words: str
+    held_out: tuple[int, int]
+
+
+SHAKESPEARE = Text("shakespeare.txt", "Shakespeare's works", (252_864, 252_864))
 
 
 def lstm():
@@ -72,24 +91,24 @@ def compiled(letters, x, optimizer=None):
 @functools.cache  # every arm asks for them
 def read(num_letters):
     """Returns windows of letters, and the letter after each of theirs."""
-    return {name: windows(part) for name, part in parts(num_letters).items()}
+    return {name: windows(part) for name, part in parts(num_letters, SHAKESPEARE).items()}
 
 
 @functools.cache
-def read_contexts(num_letters, context=CONTEXT):
+def read_contexts(num_letters, context=CONTEXT, text=SHAKESPEARE):
     """Returns a window before each letter, and the letter; of the validation part, every other."""
     result = {}
-    for name, letters in parts(num_letters).items():
+    for name, letters in parts(num_letters, text).items():
         every = np.lib.stride_tricks.sliding_window_view(letters, context + 1)
         every = every[:: 2 if name == "validation" else 1]
         result[name] = np.ascontiguousarray(every[:, :-1]), np.ascontiguousarray(every[:, -1])
     return result
 
 
-def parts(num_letters):
-    text = pathlib.Path(os.environ["STUDY_DATA"], "shakespeare.txt").read_text(encoding="utf-8")
-    names = {letter: index for index, letter in enumerate(sorted(set(text)))}
-    letters = np.array([names[letter] for letter in text], "int32")
+def parts(num_letters, text):
+    found = pathlib.Path(os.environ["STUDY_DATA"], text.file).read_text(encoding="utf-8")
+    names = {letter: index for index, letter in enumerate(sorted(set(found)))}
+    letters = np.array([names[letter] for letter in found], "int32")
     if len(names) > NUM_LETTERS:
         raise ValueError(f"Expected {NUM_LETTERS} letters at most. Received: {len(names)}.")
     train, held_out = np.split(letters, [round(0.9 * len(letters))])
@@ -114,21 +133,23 @@ def bits(model, part):
 def task(name, build, words, num_letters):
     return Task(
         name,
-        f"Shakespeare's works, {num_letters:,} letters to train on, 252,864 to choose by, as many "
+        f"{SHAKESPEARE.words}, {num_letters:,} letters to train on, 252,864 to choose by, as many "
         f"to report on, in windows of {WINDOW}; {words}; Adam at 0.002",
         build, functools.partial(read, num_letters), bits, "bits a letter", (3, 3, 3),
         batch_size=64,
     )  # fmt: skip
 
 
-def mlp_task(name, num_letters, width):
+def mlp_task(name, num_letters, width, text=SHAKESPEARE):
+    of_validation, of_test = (length - CONTEXT for length in text.held_out)
+    chosen_by = -(-of_validation // 2)
     return Task(
         name,
-        f"Shakespeare's works, {num_letters:,} letters to train on, 126,412 to choose by, 252,824 "
-        f"to report on; an MLP that guesses a letter from the {CONTEXT} before it, {width} units; "
-        f"SGD at 0.1 with momentum 0.9",
-        functools.partial(mlp, width), functools.partial(read_contexts, num_letters), bits,
-        "bits a letter", (4, 4, 4),
+        f"{text.words}, {num_letters:,} letters to train on, {chosen_by:,} to choose by, "
+        f"{of_test:,} to report on; an MLP that guesses a letter from the {CONTEXT} before it, "
+        f"{width} units; SGD at 0.1 with momentum 0.9",
+        functools.partial(mlp, width), functools.partial(read_contexts, num_letters, text=text),
+        bits, "bits a letter", (4, 4, 4),
     )  # fmt: skip
 
 
