@@ -6,8 +6,8 @@ import os
 import pytest
 
 IS_TF_KERAS = os.environ.get("KERAS_DSD_PATH", "tf_keras") == "tf_keras"
-
-PATH = "tf_keras" if IS_TF_KERAS else os.environ.get("KERAS_BACKEND", "tensorflow")
+# What tools/run_tests.py calls the path.
+NAME = "tf_keras" if IS_TF_KERAS else os.environ.get("KERAS_BACKEND", "tensorflow")
 
 collect_ignore = ["keras3"] if IS_TF_KERAS else ["tfmot"]
 
@@ -15,7 +15,7 @@ collect_ignore = ["keras3"] if IS_TF_KERAS else ["tfmot"]
 @pytest.hookimpl(tryfirst=True)  # before pytest itself selects by keywords
 def pytest_collection_modifyitems(items):
     for item in items:
-        item.extra_keyword_matches.add(f"path:{PATH}")
+        item.extra_keyword_matches.add(f"path:{NAME}")
 
 
 def pytest_unconfigure():

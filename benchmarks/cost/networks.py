@@ -62,8 +62,9 @@ def num_weights(units: int) -> int:
 def compiled(keras: Any, model: Any) -> Any:
     """Returns `model`, compiled as all are that are measured."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    make = keras.optimizers
-    model.compile(make.SGD(1e-3, momentum=0.9) if _SGD.value else make.Adam(1e-3), loss)
+    of = keras.optimizers
+    optimizer = of.SGD(1e-3, momentum=0.9) if _SGD.value else of.Adam(1e-3)
+    model.compile(optimizer, loss)
     return model
 
 

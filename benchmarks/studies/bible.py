@@ -11,7 +11,7 @@ the folder of bible.txt, the King James Bible as Debian has it, a verse a line:
 from shakespeare import Text, mlp_task
 from study import main
 
-BIBLE = Text("bible.txt", "The King James Bible", (220_221, 220_220))
+BIBLE = Text("bible.txt", "The King James Bible", "110,091 to choose by, 220,180 to report on")
 TASKS = [mlp_task("bible-mlp-300k", 300_000, 128, BIBLE)]
 
 if __name__ == "__main__":

@@ -31,15 +31,17 @@ class Text:
     Args:
         file: Its name in $STUDY_DATA.
         words: What it is.
-        held_out: Of how many letters validation and test data are.
+        held_out: How many letters the MLP guesses to choose by, and to report on.
     """
 
     file: str
     words: str
-    held_out: tuple[int, int]
+    held_out: str
 
 
-SHAKESPEARE = Text("shakespeare.txt", "Shakespeare's works", (252_864, 252_864))
+SHAKESPEARE = Text(
+    "shakespeare.txt", "Shakespeare's works", "126,412 to choose by, 252,824 to report on"
+)
 
 
 def lstm():
@@ -141,13 +143,10 @@ def task(name, build, words, num_letters):
 
 
 def mlp_task(name, num_letters, width, text=SHAKESPEARE):
-    of_validation, of_test = (length - CONTEXT for length in text.held_out)
-    chosen_by = -(-of_validation // 2)
     return Task(
         name,
-        f"{text.words}, {num_letters:,} letters to train on, {chosen_by:,} to choose by, "
-        f"{of_test:,} to report on; an MLP that guesses a letter from the {CONTEXT} before it, "
-        f"{width} units; SGD at 0.1 with momentum 0.9",
+        f"{text.words}, {num_letters:,} letters to train on, {text.held_out}; an MLP that guesses "
+        f"a letter from the {CONTEXT} before it, {width} units; SGD at 0.1 with momentum 0.9",
         functools.partial(mlp, width), functools.partial(read_contexts, num_letters, text=text),
         bits, "bits a letter", (4, 4, 4),
     )  # fmt: skip

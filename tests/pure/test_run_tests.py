@@ -1,6 +1,7 @@
 """The program behind `make test`: what it runs, and that nothing that goes wrong looks right."""
 
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -41,6 +42,16 @@ def test_a_path_may_be_run_in_part():
         ("jax", "tests/contract"), ("torch", "tests/contract"), ("jax", "tests/keras3"),
     ]  # fmt: skip
     assert len(program.parts_of([])) == sum(map(len, program.TESTS.values()))
+
+
+@pytest.mark.parametrize("path", load().PATHS)
+def test_tests_are_selected_by_the_name_of_their_path(path):
+    program = load()
+    one = [sys.executable, "-m", "pytest", "--collect-only", "tests/pure/test_zeros.py", "-k"]
+    for selected, code in ((f"path:{path}", 0), (f"not path:{path}", program.NO_TESTS)):
+        env = {**os.environ, **program.PATHS[path]}
+        ran = subprocess.run([*one, selected], cwd=ROOT, env=env, capture_output=True, text=True)
+        assert ran.returncode == code, ran.stdout + ran.stderr
 
 
 SAID = {
