@@ -64,8 +64,8 @@ def main(argv):
         "weight_distributions": dsd.plots.weight_distributions(weights),
         "returned_weights": dsd.plots.returned_weights(weights),
         "learning_curves": dsd.plots.learning_curves(history, timeline=schedule),
-        "sensitivity": dsd.plots.sensitivity(scan),
-        "comparison": dsd.plots.comparison(result),
+        "sensitivity": scan.plot(),
+        "comparison": result.plot(),
     }
     folder = pathlib.Path(FLAGS.folder)
     folder.mkdir(parents=True, exist_ok=True)

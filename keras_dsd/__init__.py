@@ -6,21 +6,22 @@ Importing this package imports no framework: public names are loaded when they a
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from keras_dsd.loading import register_with_tf_keras
+from keras_dsd.adapters.registry import register_wrapper
 
 if TYPE_CHECKING:
-    from keras_dsd import plots as plots
-    from keras_dsd import timelines as timelines
+    from keras_dsd.algorithm import presets as timelines  # noqa: F401
+    from keras_dsd.algorithm.patterns import NM, Block
+    from keras_dsd.algorithm.plateau import Plateau
+    from keras_dsd.algorithm.timeline import DensePhase, SparsePhase
+    from keras_dsd.analysis.comparison.compare import compare
+    from keras_dsd.analysis.sensitivity.scan import sensitivity
     from keras_dsd.api import apply, report, strip, weights
-    from keras_dsd.comparison import compare
-    from keras_dsd.loop import DSDLoop
-    from keras_dsd.patterns import NM, Block
-    from keras_dsd.plateau import Plateau
-    from keras_dsd.schedule import DSDSchedule
-    from keras_dsd.sensitivity_scan import sensitivity
-    from keras_dsd.tensorboard_writer import DSDTensorBoard
-    from keras_dsd.timeline import DensePhase, SparsePhase
-    from keras_dsd.weight_history import WeightHistory
+    from keras_dsd.callback import DSDSchedule
+    from keras_dsd.custom_loop import DSDLoop
+    from keras_dsd.engine import observers as observers
+    from keras_dsd.visualization import plots as plots
+    from keras_dsd.visualization.tensorboard import DSDTensorBoard
+    from keras_dsd.visualization.weight_history import WeightHistory
 
 __version__ = "0.1.0"
 
@@ -43,26 +44,30 @@ __all__ = [
 ]
 
 _HOMES = {
-    "NM": "keras_dsd.patterns",
-    "Block": "keras_dsd.patterns",
-    "DSDLoop": "keras_dsd.loop",
-    "DSDSchedule": "keras_dsd.schedule",
-    "DSDTensorBoard": "keras_dsd.tensorboard_writer",
-    "DensePhase": "keras_dsd.timeline",
-    "Plateau": "keras_dsd.plateau",
-    "SparsePhase": "keras_dsd.timeline",
-    "WeightHistory": "keras_dsd.weight_history",
+    "NM": "keras_dsd.algorithm.patterns",
+    "Block": "keras_dsd.algorithm.patterns",
+    "DSDLoop": "keras_dsd.custom_loop",
+    "DSDSchedule": "keras_dsd.callback",
+    "DSDTensorBoard": "keras_dsd.visualization.tensorboard",
+    "DensePhase": "keras_dsd.algorithm.timeline",
+    "Plateau": "keras_dsd.algorithm.plateau",
+    "SparsePhase": "keras_dsd.algorithm.timeline",
+    "WeightHistory": "keras_dsd.visualization.weight_history",
     "apply": "keras_dsd.api",
-    "compare": "keras_dsd.comparison",
+    "compare": "keras_dsd.analysis.comparison.compare",
     "report": "keras_dsd.api",
-    "sensitivity": "keras_dsd.sensitivity_scan",
+    "sensitivity": "keras_dsd.analysis.sensitivity.scan",
     "strip": "keras_dsd.api",
     "weights": "keras_dsd.api",
 }
-_MODULES = {"plots": "keras_dsd.plots", "timelines": "keras_dsd.timelines"}
+_MODULES = {
+    "observers": "keras_dsd.engine.observers",
+    "plots": "keras_dsd.visualization.plots",
+    "timelines": "keras_dsd.algorithm.presets",
+}
 
 
-register_with_tf_keras()
+register_wrapper()
 
 
 def __getattr__(name: str) -> Any:

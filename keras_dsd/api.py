@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras_dsd import doors
-from keras_dsd.patterns import Pattern
-from keras_dsd.seam import PrunableWeight
-from keras_dsd.selection import DEFAULT_SPARSITY, Selection, Sparsity
-from keras_dsd.sparsity_report import SparsityReport, make_report
+from keras_dsd.adapters import registry
+from keras_dsd.algorithm.patterns import Pattern
+from keras_dsd.algorithm.selection import DEFAULT_SPARSITY, Selection, Sparsity
+from keras_dsd.analysis.report import SparsityReport, make_report
+from keras_dsd.protocols import PrunableWeight
 
 
 def apply(
@@ -59,7 +59,7 @@ def apply(
     Reference:
         Han et al., 2017, arXiv:1607.04381.
     """
-    return doors.door_of(model).apply(model, Selection(sparsity, exclude, pattern, scope))
+    return registry.adapter_of(model).apply(model, Selection(sparsity, exclude, pattern, scope))
 
 
 def strip(model: Any) -> Any:
@@ -80,7 +80,7 @@ def strip(model: Any) -> Any:
         TypeError: `model` is no Keras model or layer.
         ValueError: `model` holds nothing that `apply` returned.
     """
-    return doors.door_of(model).strip(model)
+    return registry.adapter_of(model).strip(model)
 
 
 def weights(model: Any) -> list[PrunableWeight]:
@@ -97,7 +97,7 @@ def weights(model: Any) -> list[PrunableWeight]:
         TypeError: `model` is no Keras model or layer.
         ValueError: `model` holds nothing that `apply` returned.
     """
-    return doors.door_of(model).weights(model)
+    return registry.adapter_of(model).weights(model)
 
 
 def report(model: Any) -> SparsityReport:
@@ -110,5 +110,5 @@ def report(model: Any) -> SparsityReport:
         TypeError: `model` is no Keras model or layer.
         ValueError: `model` holds nothing that `apply` returned.
     """
-    door = doors.door_of(model)
+    door = registry.adapter_of(model)
     return make_report(door.weights(model), door.skipped(model))

@@ -9,7 +9,7 @@ IS_TF_KERAS = os.environ.get("KERAS_DSD_PATH", "tf_keras") == "tf_keras"
 # What tools/run_tests.py calls the path.
 NAME = "tf_keras" if IS_TF_KERAS else os.environ.get("KERAS_BACKEND", "tensorflow")
 
-collect_ignore = ["keras3"] if IS_TF_KERAS else ["tfmot"]
+collect_ignore = ["keras3"] if IS_TF_KERAS else ["tf_keras"]
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest itself selects by keywords

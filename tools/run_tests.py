@@ -5,7 +5,7 @@ imported. So each path is a pytest of its own: one for each of its folders, whic
 busy to the end. What this program does not know goes on to pytest:
 
     python tools/run_tests.py --only=jax -m "not slow" -k algorithm
-    python tools/run_tests.py --only=torch/contract --only=tf_keras/pure
+    python tools/run_tests.py --only=torch/all_backends --only=tf_keras/unit
 """
 
 import argparse
@@ -39,10 +39,16 @@ QUICK = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
-OF_KERAS_3 = ["tests/contract", "tests/keras3"]
+OF_KERAS_3 = ["tests/all_backends", "tests/keras3"]
 TESTS = {
     "jax": OF_KERAS_3,
-    "tf_keras": ["tests/contract", "tests/tfmot", "tests/pure", "tests/docs", "tests/recipes"],
+    "tf_keras": [
+        "tests/all_backends",
+        "tests/tf_keras",
+        "tests/unit",
+        "tests/docs",
+        "tests/recipes",
+    ],
     "tensorflow": [*OF_KERAS_3, "tests/recipes"],
     "torch": OF_KERAS_3,
 }
@@ -126,7 +132,7 @@ def parts_of(only: Sequence[str]) -> list[tuple[str, str]]:
     """Returns each path with each of its folders: first the first folder of every path.
 
     Args:
-        only: Paths, or paths and folders such as `"jax/contract"`; none: all.
+        only: Paths, or paths and folders such as `"jax/all_backends"`; none: all.
     """
     longest = max(map(len, TESTS.values()))
     parts = [(p, TESTS[p][i]) for i in range(longest) for p in PATHS if i < len(TESTS[p])]

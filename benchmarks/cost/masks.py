@@ -16,9 +16,9 @@ from collections.abc import Callable
 import numpy as np
 from absl import app, flags
 
-from keras_dsd import pruning
-from keras_dsd.layouts import Layout
-from keras_dsd.patterns import NM, Block, Pattern
+from keras_dsd.algorithm import masks
+from keras_dsd.algorithm.kernel_layout import Layout
+from keras_dsd.algorithm.patterns import NM, Block, Pattern
 
 _SIZE = flags.DEFINE_integer("size", 10**7, "Number of float32 weights, about: a square matrix.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds; each makes a mask of each kind.")
@@ -85,7 +85,7 @@ def by_us(
             path="kernel", shape=kernel.shape, layout=Layout((), (0,), (1,)), pattern=pattern,
             scope=scope, sparsity=_SPARSITY, mask=None, numpy=lambda: kernel,
         )  # fmt: skip
-        return lambda: list(pruning.masks_for([weight], None))
+        return lambda: list(masks.masks_for([weight], None))
 
     return maker
 

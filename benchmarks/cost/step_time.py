@@ -20,7 +20,8 @@ from flavour import NETWORK, keras_module, scope
 from steps import runner
 
 import keras_dsd as dsd
-from keras_dsd import doors
+from keras_dsd.adapters import registry
+from keras_dsd.engine.trainer import Trainer
 
 _ROUNDS = flags.DEFINE_integer("rounds", 30, "Rounds; each gives one ratio of each model.")
 _BUILDS = flags.DEFINE_integer("builds", 1, "Into how many builds of the models to part those.")
@@ -88,13 +89,13 @@ def model_in(phase: str, keras: Any, network: networks.Network) -> Any:
     """Returns a model as it trains in a phase of DSD."""
     model = networks.compiled(keras, dsd.apply(network.build(keras), _SPARSITY))
     model.optimizer.build(model.trainable_variables)
-    side = doors.door_of(model).trainer(model)
-    side.open()
+    trainer = Trainer(model, registry.adapter_of(model).training_adapter(model))
+    trainer.open()
     if phase == "sparse":
-        for weight in side.weights:
+        for weight in trainer.weights:
             values = np.abs(weight.numpy())
             weight.hold(values > np.quantile(values, _SPARSITY))
-    side.use_step(masked=phase == "sparse", lr=0.1 if phase == "re-dense" else 1.0)
+    trainer.use_step(masked=phase == "sparse", lr=0.1 if phase == "re-dense" else 1.0)
     return model
 
 

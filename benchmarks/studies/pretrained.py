@@ -20,7 +20,7 @@ import numpy as np
 from mnist import lenet5, read
 from study import Task, error, keras, main
 
-from keras_dsd.whole_files import replace
+from keras_dsd.utils.files import replace
 
 KEPT = pathlib.Path(__file__).resolve().parents[2] / ".build" / "pretrained"
 RATE = 0.02  # at 0.05 some seeds diverge on five digits

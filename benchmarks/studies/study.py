@@ -29,12 +29,12 @@ import numpy as np
 from absl import app, flags, logging
 from verdicts import of_each_variant
 
-from keras_dsd import comparison_data, comparison_run
-from keras_dsd.batch_norm import Batches
-from keras_dsd.comparison_arms import lowered_at_once, num_shared, words_of
-from keras_dsd.comparison_result import Comparison
-from keras_dsd.comparison_runs import Runs
-from keras_dsd.timeline import DensePhase, Phase, SparsePhase
+from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase
+from keras_dsd.analysis.comparison import dataset, training
+from keras_dsd.analysis.comparison.arms import lowered_at_once, num_shared, words_of
+from keras_dsd.analysis.comparison.completed import Runs
+from keras_dsd.analysis.comparison.result import Comparison
+from keras_dsd.engine.batch_norm import Batches
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 SPARSITIES = (0.3, 0.5, 0.7, 0.9)
@@ -166,7 +166,7 @@ def run(task: Task, seeds: Sequence[int], parallel: int) -> dict[str, Comparison
     logging.set_verbosity(logging.WARNING)
     job = _job(task)
     keras.utils.set_random_seed(seeds[0])  # a model is looked at before a seed is set
-    job, identity = comparison_run.inspect(job, seeds[0])
+    job, identity = training.inspect(job, seeds[0])
     identity = {
         **identity, "task": task.name, "words": task.words, "metric": task.metric,
         "mode": task.mode, "keras": f"{keras.__version__} on {keras.backend.backend()}",
@@ -181,16 +181,16 @@ def run(task: Task, seeds: Sequence[int], parallel: int) -> dict[str, Comparison
     return of_each_variant(identity, runs.in_order())
 
 
-def _job(task: Task) -> comparison_run.Job:
+def _job(task: Task) -> training.Job:
     read = task.data()
-    comparison_data.check_data(read, 1.0)
+    dataset.check_data(read, 1.0)
     batches = None
     if task.batch_norm_batches:
         x, size = read["train"][0], task.batch_size
         data = [x[begin : begin + size] for begin in range(0, len(x), size)]
         batches = Batches(data, task.batch_norm_batches)
-    return comparison_run.Job(
-        build=task.build, data=task.data, digests=comparison_data.digest(read), arms=task.arms,
+    return training.Job(
+        build=task.build, data=task.data, digests=dataset.digest(read), arms=task.arms,
         num_shared=num_shared(task.arms), apply_options={"sparsity": 0.3}, reset=task.reset,
         batches=batches, evaluate=task.evaluate, mode=task.mode,
         fit_options={} if task.batch_size is None else {"batch_size": task.batch_size},

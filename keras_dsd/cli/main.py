@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 import keras_dsd
-from keras_dsd.cli import comparing, help_texts, inspecting, reporting, scanning
-from keras_dsd.cli.commands import Command, CommandError, Result, UsageError, one_line
+from keras_dsd.cli import compare, help, inspect, report, sensitivity
+from keras_dsd.cli.command import Command, CommandError, Result, UsageError, one_line
 
 COMMANDS: dict[str, Command] = {
-    module.COMMAND.name: module.COMMAND for module in (inspecting, reporting, scanning, comparing)
+    module.COMMAND.name: module.COMMAND for module in (inspect, report, sensitivity, compare)
 }
 
 
@@ -43,7 +43,7 @@ def _answer(arguments: list[str]) -> str:
     """Returns what is to be printed."""
     name, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     if name in ("--help", "-help", "-h", "help"):
-        return help_texts.overview(COMMANDS.values())
+        return help.overview(COMMANDS.values())
     if name in ("--version", "-version"):
         return f"keras-dsd {keras_dsd.__version__}"
     if name not in COMMANDS:
@@ -57,7 +57,7 @@ def _answer(arguments: list[str]) -> str:
     command.define(values)
     flags.DEFINE_bool("json", False, "Prints one JSON object, for programs.", flag_values=values)
     if _asks_for_help(rest):
-        return help_texts.of_command(command, values)
+        return help.of_command(command, values)
     given = _parse(command, values, rest)
     result = _run(command, values, given)
     return json.dumps(result.data, indent=1) if values["json"].value else result.text

@@ -6,7 +6,7 @@ import pytest
 from watching import run
 
 import keras_dsd as dsd
-from keras_dsd import together
+from keras_dsd.adapters.base import joined_updates
 
 BACKEND = keras.backend.backend()
 COMPILED = {
@@ -81,8 +81,8 @@ def test_torch_compile(digits, compiled, mlp):
 @pytest.mark.parametrize(("joined", "alone"), [(1, 1), (1, 2**60)])
 def test_tensors_are_masked_within_a_compiled_update(joined, alone, digits, compiled, monkeypatch):
     """On TensorFlow it is one for large tensors, or for all others; elsewhere nothing differs."""
-    monkeypatch.setattr(together, "JOINED_SIZE", joined)
-    monkeypatch.setattr(together, "COMPILED_SIZE", alone)
+    monkeypatch.setattr(joined_updates, "JOINED_SIZE", joined)
+    monkeypatch.setattr(joined_updates, "COMPILED_SIZE", alone)
     results = []
     for eager in (False, True):
         keras.utils.set_random_seed(2)

@@ -8,7 +8,7 @@ import pytest
 from watching import run
 
 import keras_dsd as dsd
-from keras_dsd import selection as reasons
+from keras_dsd.algorithm import selection as reasons
 
 layers = keras.layers
 OLD_JAX = keras.backend.backend() == "jax" and importlib.metadata.version("jax").startswith("0.4.")

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_dsd.comparison_arms import DSD, FIRST
-from keras_dsd.comparison_result import Run
+from keras_dsd.analysis.comparison.arms import DSD, FIRST
+from keras_dsd.analysis.comparison.result import Run
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "benchmarks" / "studies"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "TASKS = [" in path.read_text())
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 def study():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [str(FOLDER), str(FOLDER.parent), *sys.path])
-        patch.delitem(sys.modules, "programs", raising=False)  # tests/contract has one
+        patch.delitem(sys.modules, "programs", raising=False)  # tests/all_backends has one
         yield importlib.import_module("study")
 
 

@@ -9,7 +9,7 @@ import keras_dsd as dsd
 
 if keras.backend.backend() != "torch":
     pytest.skip("updates in parts are PyTorch's", allow_module_level=True)
-from keras_dsd.keras3.backends import torch, torch_updates
+from keras_dsd.adapters.keras3.backends import torch, torch_updates
 
 OPTIMIZERS = {
     "SGD": {"momentum": 0.9, "nesterov": True},

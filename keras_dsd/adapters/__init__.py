@@ -1,0 +1,1 @@
+"""What differs between Kerases: the only package that imports a framework."""

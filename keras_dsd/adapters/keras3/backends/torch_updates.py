@@ -1,0 +1,112 @@
+"""Updates and masks with PyTorch; on a CPU in parts, which stay in a cache until they are masked.
+
+PyTorch runs every operation by itself. An update is several passes over weight, gradient and slots,
+and the mask one more: each of them through memory, where the tensors are large. A part goes through
+all of them before the next one, which saves more than the mask costs.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import torch
+
+from keras_dsd.utils.patches import Patch
+
+# How many values are updated at a time: fewer, and the calls would cost more than is saved.
+PART = 2**19
+# On a CPU a product of two types casts the one first. What that makes of a tensor of this size a
+# cache still holds; a larger one is multiplied in parts, which stay in a core's own.
+_MASKED_WHOLE = 2**20
+_MASKED_PART = 2**18
+# Optimizers whose update of a value asks nothing of the others, that count no updates, and that go
+# over the values more often than SGD does, which is slower in parts.
+_BY_VALUE = tuple(
+    getattr(keras.optimizers, name)
+    for name in ("Adadelta", "Adagrad", "Adam", "Adamax", "Lion", "RMSprop")
+)
+
+
+def apply_masks(pairs: Sequence[tuple[Any, Any]]) -> None:
+    """Sets each variable to zero where its mask is 0."""
+    with torch.no_grad():
+        for variable, mask in pairs:
+            value = variable.value
+            on_cpu = value.device.type == "cpu"
+            if value.numel() <= _MASKED_WHOLE or not on_cpu or not value.is_contiguous():
+                value.mul_(mask)
+                continue
+            parts = (each.view(-1).split(_MASKED_PART) for each in (value, mask))
+            for part, kept in zip(*parts, strict=True):
+                part.mul_(kept)
+
+
+def update_patches(optimizer: Any, held: Any) -> list[Patch]:
+    """Returns what makes the mask part of each update of a weight without a constraint.
+
+    Nothing where weights lie on a GPU, whose memory is fast and whose every call costs, or where
+    the optimizer may not be asked for a part: one of the user's own among them.
+    """
+    known = type(optimizer).__module__.startswith("keras.") and isinstance(optimizer, _BY_VALUE)
+    if not known or any(each.value.device.type != "cpu" for each in held.variables):
+        return []
+    return [Patch(vars(optimizer), "_backend_update_step", _Updates(optimizer, held).all)]
+
+
+class _Updates:
+    """The updates of one optimizer, each with its mask.
+
+    Args:
+        optimizer: The optimizer.
+        held: The weights that are held.
+    """
+
+    def __init__(self, optimizer: Any, held: Any) -> None:
+        self._optimizer = optimizer
+        self._held = held
+        self._plain = optimizer._backend_update_step
+
+    @torch.no_grad()
+    def all(self, gradients: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
+        """Updates all variables: large ones in parts, the others together."""
+        together = []
+        for gradient, variable in zip(gradients, variables, strict=True):
+            if variable.value.numel() < 2 * PART or torch.compiler.is_compiling():
+                together.append((gradient, variable))
+            else:
+                self._in_parts(gradient, variable, learning_rate)
+        if together:
+            self._whole(together, learning_rate)
+
+    def _whole(self, updates: Sequence[tuple[Any, Any]], learning_rate: Any) -> None:
+        gradients, variables = zip(*updates, strict=True)
+        self._plain(gradients, variables, learning_rate)
+        pairs = [(each, self._mask_of(each)) for each in reversed(variables)]  # those in a cache
+        apply_masks([(variable, mask) for variable, mask in pairs if mask is not None])
+
+    def _in_parts(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        slots = self._held.slots_of(self._optimizer, variable).values()
+        tensors = [variable.value, *(slot.value for slot in slots)]
+        mask = self._mask_of(variable)
+        if mask is None or not all(each.is_contiguous() for each in tensors):
+            self._whole([(gradient, variable)], learning_rate)
+            return
+        whole = [each.data for each in tensors]
+        parts = zip(*map(_split, [gradient.contiguous(), mask, *whole]), strict=True)
+        try:
+            # Keras looks slots up by their variable: it can't be given others.
+            for part_of_gradient, part_of_mask, *values in parts:
+                for tensor, part in zip(tensors, values, strict=True):
+                    tensor.data = part
+                self._plain([part_of_gradient], [variable], learning_rate)
+                values[0].mul_(part_of_mask)
+        finally:
+            for tensor, values_of_all in zip(tensors, whole, strict=True):
+                tensor.data = values_of_all
+
+    def _mask_of(self, variable: Any) -> Any:
+        return self._held.mask_in_update(self._optimizer, self._optimizer._var_key(variable))
+
+
+def _split(tensor: Any) -> Sequence[Any]:
+    return tensor.view(-1).split(PART)

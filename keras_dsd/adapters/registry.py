@@ -1,0 +1,75 @@
+"""Finds the adapter of the Keras that an object comes from, and imports only that one."""
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+import wrapt
+
+from keras_dsd.adapters.base.layers import WRAPPER, is_layer_of
+from keras_dsd.utils.checks import shown
+
+_ADAPTERS = {"tf_keras": "keras_dsd.adapters.tf_keras", "keras": "keras_dsd.adapters.keras3"}
+
+
+def adapter_of(model: Any, argument: str = "model") -> Any:
+    """Returns the package that serves `model`.
+
+    Args:
+        model: A model or a layer.
+        argument: What the caller calls it; it stands in the message.
+
+    Raises:
+        TypeError: `model` is no model or layer of a Keras that is supported.
+        ValueError: Its class has a constructor of its own that does not call Keras's.
+    """
+    roots = [str(base.__module__).partition(".")[0] for base in type(model).__mro__]
+    for root in roots:
+        if root in _ADAPTERS:
+            _check_made(model, argument, root)
+            return importlib.import_module(_ADAPTERS[root])
+    raise TypeError(
+        f"Expected `{argument}` to be a model or layer of Keras 3 or tf_keras. "
+        f"Received: {argument}={shown(model)} of type {type(model).__module__}."
+        f"{type(model).__name__} (not a Keras object). Give the model that you would call fit on."
+    )
+
+
+def adapter_for(root: str) -> Any:
+    """Returns the package that serves a Keras.
+
+    Args:
+        root: The package of that Keras: `"keras"` or `"tf_keras"`.
+    """
+    return importlib.import_module(_ADAPTERS[root])
+
+
+def _check_made(model: Any, argument: str, root: str) -> None:
+    if is_layer_of(model, root) and not hasattr(model, "name"):
+        raise ValueError(
+            f"Expected `{argument}` to be a model or layer that Keras has made. Received: "
+            f"{argument} of type {type(model).__name__}, whose constructor did not call Keras's. "
+            f"Begin it with super().__init__()."
+        )
+
+
+def register_wrapper() -> None:
+    """Registers the wrapper with tf_keras now, or as soon as somebody imports it.
+
+    tf_keras looks up custom layers in a registry only. Importing tf_keras to register there would
+    bring TensorFlow into programs that do not use it.
+    """
+    wrapt.register_post_import_hook(_register_wrapper, "tf_keras")
+
+
+def _register_wrapper(tf_keras: ModuleType) -> None:
+    tf_keras.saving.get_custom_objects().setdefault(WRAPPER, _LazyWrapper)
+
+
+class _LazyWrapper:
+    """Stands in the registry for the wrapper until a file asks for it."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """Imports the wrapper, and returns one."""
+        return adapter_for("tf_keras").DSDWrapper.from_config(config)

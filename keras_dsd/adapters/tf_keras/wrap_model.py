@@ -1,0 +1,120 @@
+"""Wraps and unwraps the layers of a tf_keras model; every weight is shared, none is copied."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tf_keras
+from tf_keras.src.engine import functional
+
+from keras_dsd.adapters.tf_keras.wrapper import DSDWrapper
+from keras_dsd.algorithm.selection import Selection
+
+Model = tf_keras.Model
+Sequential = tf_keras.Sequential
+
+
+def is_rebuildable(model: Any) -> bool:
+    """Returns whether Keras can build a model like this one from other layers.
+
+    It can where the model is made of layers and its class has Keras's own constructor.
+    """
+    if isinstance(model, Sequential):
+        return type(model).__init__ is Sequential.__init__
+    is_graph = getattr(model, "_is_graph_network", False)
+    return is_graph and functional.has_functional_like_constructor(type(model))
+
+
+def leaves(model: Any, prefix: str = "") -> Iterator[tuple[Any, str]]:
+    """Yields the layers of `model` and of models nested in it, each with its path's prefix.
+
+    A nested model that can't be rebuilt counts as one layer. A layer that is used more than
+    once is yielded once, where it is first seen.
+    """
+    seen: set[int] = set()
+
+    def walk(part: Any, prefix: str) -> Iterator[tuple[Any, str]]:
+        for layer in part._flatten_layers(include_self=False, recursive=False):
+            if id(layer) in seen:
+                continue
+            seen.add(id(layer))
+            if isinstance(layer, Model) and is_rebuildable(layer):
+                yield from walk(layer, f"{prefix}{layer.name}/")
+            else:
+                yield layer, prefix
+
+    if isinstance(model, Model):
+        yield from walk(model, prefix)
+    else:
+        yield model, prefix
+
+
+def wrap(model: Any, selection: Selection, sparsities: dict[int, tuple[str, Any]]) -> Any:
+    """Returns a model, or a layer, with wrappers around some layers.
+
+    Args:
+        model: A model that `is_rebuildable`, or a layer.
+        selection: What the user asked for.
+        sparsities: For the id of each layer to wrap, its path's prefix and its sparsities.
+    """
+
+    def wrapped(layer: Any) -> Any:
+        if id(layer) not in sparsities:
+            return _without_nodes(layer)
+        prefix, known = sparsities[id(layer)]
+        return DSDWrapper(layer, selection, known, prefix)
+
+    return _transformed(model, wrapped)
+
+
+def unwrap(model: Any) -> Any:
+    """Returns a model, or a layer, without wrappers."""
+
+    def unwrapped(layer: Any) -> Any:
+        return _without_nodes(layer.layer if isinstance(layer, DSDWrapper) else layer)
+
+    return _transformed(model, unwrapped)
+
+
+def _transformed(model: Any, change: Callable[[Any], Any]) -> Any:
+    done: dict[int, Any] = {}
+
+    def transform(layer: Any) -> Any:
+        if id(layer) not in done:
+            nested = isinstance(layer, Model) and is_rebuildable(layer)
+            done[id(layer)] = _rebuilt(layer, transform) if nested else change(layer)
+        return done[id(layer)]
+
+    if not isinstance(model, Model):
+        return transform(model)
+    with model.distribute_strategy.scope():
+        rebuilt = transform(model)
+        _compile_as(model, rebuilt)
+    return rebuilt
+
+
+def _rebuilt(model: Any, layer_of: Callable[[Any], Any]) -> Any:
+    rebuilt = tf_keras.models.clone_model(model, clone_function=layer_of)
+    rebuilt.__class__ = type(model)  # Keras makes a plain Sequential of a subclass
+    vars(rebuilt)["_trainable"] = model._trainable
+    return rebuilt
+
+
+def _without_nodes(layer: Any) -> Any:
+    """Returns `layer`, or a twin of it that is in no model's graph yet.
+
+    The twin has the very same variables and sublayers. Without it, a layer in two models would
+    answer `layer.output` with the tensor of the first.
+    """
+    if isinstance(layer, Model) or not layer._inbound_nodes:
+        return layer
+    twin = copy.copy(layer)
+    vars(twin)["_inbound_nodes_value"] = []
+    vars(twin)["_outbound_nodes_value"] = []
+    return twin
+
+
+def _compile_as(model: Any, rebuilt: Any) -> None:
+    """Compiles `rebuilt` as `model` is, sharing the optimizer and so its state."""
+    if model.optimizer is not None and type(model).compile is Model.compile:
+        rebuilt.compile(**{**model._compile_config.config, "optimizer": model.optimizer})

@@ -1,0 +1,355 @@
+"""Magnitudes to boolean masks. Pure NumPy: every backend, replica and worker gets the same."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from keras_dsd.algorithm.patterns import NM, Block
+from keras_dsd.algorithm.sparsity import num_zeros
+from keras_dsd.algorithm.weight import ReadableWeight
+from keras_dsd.utils.checks import shown
+
+_Weight = TypeVar("_Weight", bound=ReadableWeight)
+
+_PART = 2**16  # values that stay in a core's cache
+_SAMPLE = 2**18
+
+
+def num_pruned(size: int, sparsity: float) -> int:
+    """Returns how many of `size` weights are pruned at `sparsity`: round(size · sparsity).
+
+    Halves go to the even number, as Python's `round` has it.
+    """
+    return round(size * float(sparsity))
+
+
+def magnitude_mask(weights: np.ndarray, sparsity: float) -> np.ndarray:
+    """Keeps the largest magnitudes of one weight tensor.
+
+    Exactly `num_pruned(weights.size, sparsity)` entries are False. They are the first in the
+    order of (magnitude, flat index in C order): of equal magnitudes the one that comes first
+    is pruned first. So the mask can be read back off pruned weights:
+    `magnitude_mask(weights * mask, sparsity)` is `mask` again.
+
+    Args:
+        weights: Array of any shape and any floating dtype; every value finite.
+        sparsity: Share of the entries to prune, a fraction in [0, 1).
+
+    Returns:
+        Boolean array of the shape of `weights`: True where the weight is kept.
+
+    Raises:
+        ValueError: `weights` holds NaN or infinity.
+
+    Reference:
+        Han et al., 2017, arXiv:1607.04381, Algorithm 1 (initial sparse step).
+    """
+    weights = comparable(weights)
+    check_finite(weights)
+    return _rank_together([weights], num_pruned(weights.size, sparsity))[0]
+
+
+def global_masks(weights: Sequence[np.ndarray], sparsities: Sequence[float]) -> list[np.ndarray]:
+    """Keeps the largest magnitudes of several weight tensors in one ranking.
+
+    Exactly the sum of `size * sparsity` over all tensors, rounded, is pruned: the first in the
+    order of (magnitude, tensor, flat index). But no tensor is pruned whole: the largest of each,
+    a tenth of what it would keep if it was pruned to its own sparsity and at least one, stay.
+
+    Args:
+        weights: Arrays as for `magnitude_mask`.
+        sparsities: Share of each to prune, a fraction in [0, 1).
+
+    Returns:
+        A mask for each.
+
+    Raises:
+        ValueError: An array holds NaN or infinity, or so few weights are to stay that some tensor
+            would have none.
+    """
+    weights = [comparable(each) for each in weights]
+    for each in weights:
+        check_finite(each)
+    pairs = list(zip(weights, sparsities, strict=True))
+    count = round(sum(each.size * float(sparsity) for each, sparsity in pairs))
+    floors = [max(-(-(w.size - num_pruned(w.size, s)) // 10), 1) for w, s in pairs]
+    kept = _rank_together(weights, count)
+    if any(np.count_nonzero(k) < floor for k, floor in zip(kept, floors, strict=True)):
+        kept = _rank_above_floors(weights, count, floors)
+    return kept
+
+
+def _rank_above_floors(
+    weights: Sequence[np.ndarray], count: int, floors: Sequence[int]
+) -> list[np.ndarray]:
+    pairs = zip(weights, floors, strict=True)
+    below = [_rank_together([each], each.size - floor)[0] for each, floor in pairs]
+    if count > sum(w.size for w in weights) - sum(floors):
+        raise ValueError(
+            f"Expected `sparsity` to leave a weight in each of {len(weights)} tensors that are "
+            f"ranked together. Received: {count} of {sum(w.size for w in weights)} weights to "
+            f"prune. Lower the sparsity, or exclude the smallest tensors."
+        )
+    kept = [np.ones(w.shape, bool) for w in weights]
+    ranked = _rank_together([w[~top] for w, top in zip(weights, below, strict=True)], count)
+    for each, top, rest in zip(kept, below, ranked, strict=True):
+        each[~top] = rest
+    return kept
+
+
+def _rank_together(weights: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+    """Returns masks that prune the first `count` by (magnitude, array, flat index)."""
+    if count == 0:
+        return [np.ones(each.shape, bool) for each in weights]
+    flat = [each.ravel() for each in weights]
+    threshold = _nth_magnitude(flat, count)
+    kept = [_at_least(each, threshold, above=True) for each in flat]
+    num_ties_kept = sum(mask.size - np.count_nonzero(mask) for mask in kept) - count
+    for mask, each in zip(kept[::-1], flat[::-1], strict=True):
+        if num_ties_kept:
+            ties = np.flatnonzero(_at_least(each, threshold, above=False))[-num_ties_kept:]
+            mask[ties] = True
+            num_ties_kept -= len(ties)
+    return [mask.reshape(each.shape) for mask, each in zip(kept, weights, strict=True)]
+
+
+def _nth_magnitude(weights: Sequence[np.ndarray], count: int) -> np.floating:
+    """Returns the `count`-th smallest magnitude in flat arrays.
+
+    A sample tells between which two values it has to be looked for, so that the arrays are read
+    but not copied; where the sample is wrong, all are ranked.
+    """
+    total = sum(each.size for each in weights)
+    step = max(total // _SAMPLE, 1)
+    sample = np.sort(np.abs(np.concatenate([each[::step] for each in weights])))
+    place, margin = round(count / total * sample.size), 4 * round(sample.size**0.5)
+    low = sample[max(place - margin, 0)] if place > margin else 0
+    high = sample[min(place + margin, sample.size - 1)] if step > 1 else np.inf
+    num_below, between = 0, list[np.ndarray]()
+    for part in _parts(weights):
+        magnitudes = np.abs(part)
+        is_above = magnitudes >= low
+        num_below += part.size - int(np.count_nonzero(is_above))
+        between.append(magnitudes[is_above & (magnitudes <= high)])
+    found, place = np.concatenate(between), count - 1 - num_below
+    if not 0 <= place < found.size:
+        found, place = np.abs(np.concatenate(weights)), count - 1
+    found.partition(place)
+    return found[place]
+
+
+def _parts(weights: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    for each in weights:
+        for start in range(0, each.size, _PART):
+            yield each[start : start + _PART]
+
+
+def _at_least(values: np.ndarray, threshold: np.floating, above: bool) -> np.ndarray:
+    """Returns where magnitudes are above a threshold, or equal to it, part by part."""
+    found = np.empty(values.shape, bool)
+    for start in range(0, values.size, _PART):
+        part = slice(start, start + _PART)
+        magnitudes = np.abs(values[part])
+        (np.greater if above else np.equal)(magnitudes, threshold, out=found[part])
+    return found
+
+
+def comparable(weights: np.ndarray) -> np.ndarray:
+    """Returns bfloat16 as float32, which holds it exactly: NumPy can't partition it."""
+    weights = np.asarray(weights)
+    return weights if weights.dtype.kind == "f" else weights.astype(np.float32)
+
+
+def check_finite(weights: np.ndarray, path: str = "weights") -> None:
+    """Refuses weights that can't be ranked by magnitude.
+
+    Args:
+        weights: Array of any shape.
+        path: What to call the array in the message.
+
+    Raises:
+        ValueError: An entry is NaN or infinite.
+    """
+    flat = weights.ravel()
+    num_bad = sum(part.size - np.count_nonzero(np.isfinite(part)) for part in _parts([flat]))
+    if num_bad:
+        raise ValueError(
+            f"Expected finite weights to make a mask from. Received: {path} with {num_bad} of "
+            f"{flat.size} values NaN or infinite. Nothing was pruned, and all weights are as they "
+            f"were: training diverged before, or its data hold such values. See the data; or load "
+            f"an earlier checkpoint, and lower the learning rate."
+        )
+
+
+def masks_for(
+    weights: Sequence[_Weight], sparsity: float | None
+) -> Iterator[tuple[_Weight, np.ndarray]]:
+    """Yields the mask of each weight, as its values are now.
+
+    One tensor is read at a time, but for those that are ranked together.
+
+    Args:
+        weights: What DSD prunes.
+        sparsity: What the phase asks for, a fraction; None where `apply` said it.
+
+    Raises:
+        ValueError: A weight holds NaN or infinity; nothing has been yielded then.
+    """
+    check_phase(weights, sparsity)
+    for weight in weights:
+        check_finite(weight.numpy(), weight.path)
+    ranked: dict[object, list[_Weight]] = {}
+    for weight in weights:
+        if weight.scope == "global":
+            ranked.setdefault(weight.pattern, []).append(weight)
+        else:
+            yield weight, mask_of(_ranked(weight), weight, sparsity)
+    for together in ranked.values():
+        yield from _ranked_together(together, sparsity)
+
+
+def check_pruned_alike(weights: Sequence[ReadableWeight], sparsity: float | None) -> int:
+    """Checks the weights with which a run goes on within a sparse phase.
+
+    They are those of that phase, zero where its masks prune; or dense ones, which are pruned now.
+    What was pruned at another sparsity would lose more weights, or let some return too early.
+
+    Args:
+        weights: What DSD prunes.
+        sparsity: What the phase asks for, a fraction; None where `apply` said it.
+
+    Returns:
+        How many weights are zero without that a mask, which a file may not hold, says which of
+        the zeros are pruned.
+
+    Raises:
+        ValueError: A weight holds zeros, and fewer than the phase has.
+    """
+    num_unknown = 0
+    for weight, mask in masks_for(weights, sparsity):
+        values = weight.numpy()
+        found, asked = num_zeros(values, None), num_zeros(mask, None)
+        if found and values[~mask].any():
+            raise ValueError(
+                f"Expected the weights of the sparse phase that the run goes on within, or dense "
+                f"ones. Received: {weight.path} with {found} of {values.size} values zero, of "
+                f"which this phase prunes {asked}: it was pruned at another sparsity. Nothing was "
+                f"changed. Ask for the sparsity that the run had, or begin at the phase's first "
+                f"epoch to prune anew."
+            )
+        num_unknown += max(found - asked, 0) if weight.mask is None else 0
+    return num_unknown
+
+
+def check_phase(weights: Sequence[ReadableWeight], sparsity: float | None) -> None:
+    """Checks that the sparsity a phase asks for can be had.
+
+    Raises:
+        ValueError: The pattern of a weight fixes its sparsity, and the phase has one of its own.
+    """
+    for weight in weights:
+        if sparsity is not None and isinstance(weight.pattern, NM):
+            raise ValueError(
+                f"Expected SparsePhase without `sparsity`: the pattern {weight.pattern} of "
+                f"{weight.path!r} fixes it at {weight.pattern.sparsity:g}. Received: "
+                f"sparsity={shown(sparsity)}. Leave it out."
+            )
+
+
+def mask_of(values: np.ndarray, weight: ReadableWeight, sparsity: float | None) -> np.ndarray:
+    """Returns the mask of `values` if they were those of `weight`, ranked alone.
+
+    Args:
+        values: Array of the weight's shape, every value finite.
+        weight: What says the pattern and, where `sparsity` is None, the sparsity.
+        sparsity: Share of it to prune, a fraction, or None.
+    """
+    if isinstance(weight.pattern, NM):
+        return weight.pattern.mask(comparable(values), weight.layout)
+    share = weight.sparsity if sparsity is None else sparsity
+    return _expand(magnitude_mask(_scores(values, weight), share), weight)
+
+
+def _ranked_together(
+    weights: Sequence[_Weight], sparsity: float | None
+) -> Iterator[tuple[_Weight, np.ndarray]]:
+    scores = [_scores(_ranked(weight), weight) for weight in weights]
+    shares = [weight.sparsity if sparsity is None else sparsity for weight in weights]
+    for weight, kept in zip(weights, global_masks(scores, shares), strict=True):
+        yield weight, _expand(kept, weight)
+
+
+def _ranked(weight: ReadableWeight) -> np.ndarray:
+    """Returns the values to rank; what a mask in force keeps comes before what it prunes.
+
+    A weight that it keeps may be zero by itself, as where float16 underflows. It counts as the
+    smallest number above zero, so that a mask that is made again is the same one.
+    """
+    values, mask = weight.numpy(), weight.mask
+    if mask is not None:
+        values = comparable(values)
+        values[mask & (values == 0)] = np.nextafter(values.dtype.type(0), values.dtype.type(1))
+    return values
+
+
+def _scores(values: np.ndarray, weight: ReadableWeight) -> np.ndarray:
+    """Returns what is ranked: the values, or one for each block."""
+    if isinstance(weight.pattern, Block):
+        return weight.pattern.scores(comparable(values), weight.layout)
+    return values
+
+
+def _expand(kept: np.ndarray, weight: ReadableWeight) -> np.ndarray:
+    """Returns the mask of a weight's values of that of what was ranked."""
+    if isinstance(weight.pattern, Block):
+        return weight.pattern.expand(kept, weight.shape, weight.layout)
+    return kept
+
+
+def thresholds(weights: Sequence[ReadableWeight]) -> Iterator[float | None]:
+    """Yields, for each weight, the smallest magnitude that is kept.
+
+    Under a mask, of what the mask keeps; otherwise of what a sparse phase would keep if it began
+    now. With a `Block`, the smallest pooled magnitude of a block. None with an `NM`, whose groups
+    have none in common, and where nothing can be ranked, as with NaN in the weight.
+
+    One tensor is read at a time, but for those that are ranked together.
+
+    Args:
+        weights: What DSD prunes.
+    """
+    # In a sparse phase of tf_keras, a weight that keeps all has a mask of ones, and shows None.
+    is_masked = any(weight.mask is not None for weight in weights)
+    together = [weight for weight in weights if weight.scope == "global" and not is_masked]
+    of_all = _thresholds_of(together)
+    for weight in weights:
+        if isinstance(weight.pattern, NM):
+            yield None
+        elif is_masked:
+            mask = weight.mask
+            yield _smallest(weight, np.ones(weight.shape, bool) if mask is None else mask)
+        elif weight.scope == "global":
+            yield of_all.get(id(weight))
+        else:
+            yield _thresholds_of([weight]).get(id(weight))
+
+
+def _thresholds_of(weights: Sequence[ReadableWeight]) -> dict[int, float | None]:
+    """Returns the thresholds of weights that are ranked together, by identity."""
+    try:
+        return {id(w): _smallest(w, mask) for w, mask in masks_for(weights, None)}
+    except ValueError:  # not finite, or so few would be left that a tensor had none
+        return {}
+
+
+def _smallest(weight: ReadableWeight, mask: np.ndarray) -> float | None:
+    values = comparable(weight.numpy())
+    if isinstance(weight.pattern, Block):
+        kept = weight.pattern.magnitudes(values, weight.layout)
+        kept = kept[weight.pattern.scores(mask.astype(np.float32), weight.layout) > 0]
+    else:
+        kept = np.abs(values[mask])
+    smallest = float(kept.min()) if kept.size else math.nan
+    return smallest if math.isfinite(smallest) else None

@@ -1,0 +1,205 @@
+"""What is pruned together: blocks of weights, or some of every group of inputs."""
+
+import dataclasses
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+
+from keras_dsd.algorithm.kernel_layout import Layout
+from keras_dsd.utils import checks
+from keras_dsd.utils.checks import shown
+
+# Groups are worked on in parts of so many values, so that no array of the tensor's size is made.
+_PART = 2**21
+# Up to this size comparing every two of a group is faster than numpy.partition for each group.
+_BY_PAIRS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Blocks of a kernel's matrix, kept or pruned whole, by their pooled magnitude.
+
+    A kernel counts as a matrix of inputs by outputs; a convolution's as one at each of its places,
+    of input by output channels. Rows and columns at the edge that make no whole block stay dense;
+    the report says how many values they have.
+
+    Args:
+        height: Consecutive inputs in a block. At least 1.
+        width: Consecutive outputs in a block. At least 1.
+        pooling: `"avg"` or `"max"`: what of a block's magnitudes ranks it. Defaults to `"avg"`.
+
+    Raises:
+        TypeError: `height` or `width` is not an integer.
+        ValueError: `height` or `width` is below 1, or `pooling` is unknown.
+    """
+
+    height: int
+    width: int
+    pooling: str = "avg"
+
+    def __post_init__(self) -> None:
+        checks.choice("pooling", self.pooling, ("avg", "max"))
+        checks.normalise(
+            self,
+            height=checks.whole_number("height", self.height, least=1, unit="inputs"),
+            width=checks.whole_number("width", self.width, least=1, unit="outputs"),
+        )
+
+    def num_covered(self, shape: tuple[int, ...], layout: Layout) -> int:
+        """Returns how many values of a kernel are in whole blocks."""
+        batch, rows, columns = self._blocks(shape, layout)
+        return batch * rows * columns * self.height * self.width
+
+    def scores(self, kernel: np.ndarray, layout: Layout) -> np.ndarray:
+        """Returns the pooled magnitude of each block, of shape (matrices, rows, columns)."""
+        matrices = layout.matrices(kernel)
+        batch, rows, columns = self._blocks(kernel.shape, layout)
+        pooled = np.empty((batch, rows, columns), np.float32 if kernel.itemsize < 8 else np.float64)
+        reduce = np.add.reduce if self.pooling == "avg" else np.maximum.reduce
+        step = max(_PART // max(matrices.shape[2] * self.height, 1), 1)
+        for matrix, scores in zip(matrices, pooled, strict=True):
+            for start in range(0, rows, step):
+                inside = slice(start * self.height, min(start + step, rows) * self.height)
+                part = np.abs(matrix[inside, : columns * self.width])
+                # Sums of finite magnitudes may be infinite; they are the largest all the same.
+                with np.errstate(over="ignore"):
+                    of_rows = reduce(part.reshape(-1, self.height, columns * self.width), axis=1)
+                    of_blocks = reduce(of_rows.reshape(-1, columns, self.width), 2)
+                scores[start : start + step] = of_blocks
+        return np.minimum(pooled, np.finfo(pooled.dtype).max, out=pooled)
+
+    def magnitudes(self, kernel: np.ndarray, layout: Layout) -> np.ndarray:
+        """Returns the scores in the unit of the weights: averages where `pooling` is `"avg"`."""
+        scores = self.scores(kernel, layout)
+        return scores / (self.height * self.width) if self.pooling == "avg" else scores
+
+    def expand(self, kept: np.ndarray, shape: tuple[int, ...], layout: Layout) -> np.ndarray:
+        """Returns the mask of a kernel of which the blocks are kept that `kept` says."""
+        mask = np.ones(layout.sizes(shape), bool)
+        _, rows, columns = self._blocks(shape, layout)
+        covered = mask[:, : rows * self.height, : columns * self.width]
+        for row in range(self.height):
+            for column in range(self.width):
+                covered[:, row :: self.height, column :: self.width] = kept
+        return layout.kernel(mask, shape)
+
+    def _blocks(self, shape: tuple[int, ...], layout: Layout) -> tuple[int, int, int]:
+        batch, inputs, outputs = layout.sizes(shape)
+        return batch, inputs // self.height, outputs // self.width
+
+    def __str__(self) -> str:
+        return f"blocks of {self.height} x {self.width} ({self.pooling})"
+
+
+@dataclasses.dataclass(frozen=True)
+class NM:
+    """The `n` largest of every `m` consecutive inputs of an output are kept: 2:4 is `NM(2, 4)`.
+
+    That fixes the sparsity: 1 - n/m. A convolution's inputs are its input channels, at each place
+    by itself. Inputs at the edge that make no whole group stay dense; the report says how many
+    values they have. TF-MOT's `sparsity_m_by_n` counts the zeros instead.
+
+    Args:
+        n: How many of a group are kept. At least 1.
+        m: How many make a group. More than `n`.
+
+    Raises:
+        TypeError: `n` or `m` is not an integer.
+        ValueError: `n` is below 1, or `m` is not above `n`.
+
+    Reference:
+        Mishra et al., Accelerating Sparse Deep Neural Networks, 2021, arXiv:2104.08378.
+    """
+
+    n: int
+    m: int
+
+    def __post_init__(self) -> None:
+        n = checks.whole_number("n", self.n, least=1, unit="weights")
+        m = checks.whole_number("m", self.m, least=n + 1, unit="weights")
+        checks.normalise(self, n=n, m=m)
+
+    @property
+    def sparsity(self) -> float:
+        """The share of each group that is pruned, a fraction."""
+        return 1 - self.n / self.m
+
+    def num_covered(self, shape: tuple[int, ...], layout: Layout) -> int:
+        """Returns how many values of a kernel are in whole groups."""
+        batch, inputs, outputs = layout.sizes(shape)
+        return batch * (inputs // self.m * self.m) * outputs
+
+    def mask(self, kernel: np.ndarray, layout: Layout) -> np.ndarray:
+        """Returns the mask of a kernel: of equal magnitudes the first input is pruned first."""
+        matrices = layout.matrices(kernel)
+        mask = np.ones(matrices.shape, bool)
+        step = max(_PART // max(matrices.shape[2], 1) // self.m, 1) * self.m
+        whole = matrices.shape[1] // self.m * self.m
+        for matrix, kept in zip(matrices, mask, strict=True):
+            for start in range(0, whole, step):
+                rows = slice(start, min(start + step, whole))
+                groups = np.abs(matrix[rows]).reshape(-1, self.m, matrix.shape[1])
+                kept[rows] = self._kept(groups).reshape(-1, matrix.shape[1])
+        return layout.kernel(mask, kernel.shape)
+
+    def _kept(self, magnitudes: np.ndarray) -> np.ndarray:
+        """Returns which of (groups, inputs of a group, outputs) are kept."""
+        if self.m <= _BY_PAIRS:
+            above = np.zeros(magnitudes.shape, np.uint8)
+            for i, j in itertools.combinations(range(self.m), 2):
+                is_lower = magnitudes[:, i] <= magnitudes[:, j]
+                above[:, i] += is_lower
+                above[:, j] += ~is_lower
+            return above < self.n
+        last_pruned = self.m - self.n - 1
+        threshold = np.partition(magnitudes, last_pruned, axis=1)[:, last_pruned, None]
+        kept = magnitudes > threshold
+        missing = self.n - np.count_nonzero(kept, axis=1, keepdims=True)
+        if missing.any():
+            ties = magnitudes == threshold
+            from_the_end = np.cumsum(ties[:, ::-1], axis=1)[:, ::-1]
+            kept |= ties & (from_the_end <= missing)
+        return kept
+
+    def __str__(self) -> str:
+        return f"{self.n}:{self.m}"
+
+
+Pattern = Block | NM | None
+
+
+def check_pattern(pattern: object) -> None:
+    """Checks what `apply` was given.
+
+    Raises:
+        TypeError: `pattern` is neither None nor a `Block` nor an `NM`.
+    """
+    if not isinstance(pattern, Block | NM | None):
+        raise TypeError(
+            f"Expected `pattern` to be None (single weights), Block(height, width) or NM(n, m). "
+            f"Received: pattern={shown(pattern)} of type {type(pattern).__name__}. Give one of "
+            f"these, such as NM(2, 4)."
+        )
+
+
+def num_covered(shape: tuple[int, ...], pattern: Pattern, layout: Layout) -> int:
+    """Returns how many values of a kernel a pattern may prune: all but those at an edge."""
+    return math.prod(shape) if pattern is None else pattern.num_covered(shape, layout)
+
+
+def to_config(pattern: Pattern) -> dict[str, Any] | None:
+    """Returns a pattern as plain values."""
+    if pattern is None:
+        return None
+    return {"class_name": type(pattern).__name__, **dataclasses.asdict(pattern)}
+
+
+def from_config(config: dict[str, Any] | None) -> Pattern:
+    """Returns the pattern that `to_config` described."""
+    if config is None:
+        return None
+    arguments = {name: value for name, value in config.items() if name != "class_name"}
+    known: dict[str, Any] = {"Block": Block, "NM": NM}
+    return known[config["class_name"]](**arguments)

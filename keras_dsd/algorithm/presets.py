@@ -1,0 +1,136 @@
+"""Phases of published schedules, as lists to give to `DSDSchedule(phases=...)`."""
+
+from typing import Any
+
+from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase
+from keras_dsd.utils import checks
+from keras_dsd.utils.checks import shown
+
+__all__ = ["acdc", "dsd", "dsdsd"]
+
+_MOST_CYCLES = 10**5  # more phases than any run has, and few enough to hold
+
+
+def dsd(dense: int, sparse: int, redense: int, *, redense_lr: float = 0.1) -> list[Phase]:
+    """Returns Dense, Sparse, re-Dense: what `DSDSchedule(dense, sparse, redense)` runs.
+
+    Args:
+        dense: Epochs of ordinary training; `0` starts from a trained model.
+        sparse: Epochs under a fixed mask. At least 1.
+        redense: Epochs in which pruned weights return from zero. At least 1.
+        redense_lr: What the learning rate is multiplied by in these. Defaults to `0.1`.
+
+    Raises:
+        TypeError: Epochs are not integers, or `redense_lr` is not a number.
+        ValueError: Epochs are too few, or `redense_lr` is not above 0.
+
+    Reference:
+        Han et al., 2017, arXiv:1607.04381, Algorithm 1.
+    """
+    first: list[Phase] = [DensePhase(dense)] if checks.whole_number("dense", dense, least=0) else []
+    checks.whole_number("sparse", sparse, least=1)
+    checks.whole_number("redense", redense, least=1)
+    factor = checks.positive("redense_lr", redense_lr)
+    return [*first, SparsePhase(sparse), DensePhase(redense, lr=factor)]
+
+
+def dsdsd(
+    dense: int,
+    sparse: int,
+    redense: int,
+    sparse_again: int,
+    redense_again: int,
+    *,
+    sparsities: tuple[float, float] = (0.5, 0.25),
+    redense_lr: float = 0.1,
+) -> list[Phase]:
+    """Returns DSD with a second, gentler sparse phase, as for the paper's speech networks.
+
+    Args:
+        dense: Epochs of ordinary training; `0` starts from a trained model.
+        sparse: Epochs of the first sparse phase. At least 1.
+        redense: Epochs of the first re-dense phase. At least 1.
+        sparse_again: Epochs of the second sparse phase. At least 1.
+        redense_again: Epochs of the second re-dense phase. At least 1.
+        sparsities: Share of each tensor to prune in the two, fractions in [0, 1). Defaults to
+            `(0.5, 0.25)`.
+        redense_lr: What the learning rate is multiplied by from the first re-dense phase on, and
+            once more in the second. Defaults to `0.1`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: Epochs are too few, or a number is out of its range.
+
+    Reference:
+        Han et al., 2017, arXiv:1607.04381, section on DSDSD.
+    """
+    share, share_again = _two_fractions(sparsities)
+    *first, _, returned = dsd(dense, sparse, redense, redense_lr=redense_lr)
+    checks.whole_number("sparse_again", sparse_again, least=1)
+    checks.whole_number("redense_again", redense_again, least=1)
+    factor = checks.positive("redense_lr ** 2", returned.lr * returned.lr)
+    return [
+        *first,
+        SparsePhase(sparse, sparsity=share),
+        returned,
+        SparsePhase(sparse_again, sparsity=share_again, lr=returned.lr),
+        DensePhase(redense_again, lr=factor),
+    ]
+
+
+def acdc(
+    warmup: int,
+    cycles: int,
+    sparse: int,
+    dense: int,
+    *,
+    sparsity: float | None = None,
+    end: str = "dense",
+    last: int | None = None,
+) -> list[Phase]:
+    """Returns AC/DC: dense training, then sparse and dense phases in turn.
+
+    Args:
+        warmup: Epochs of dense training before the first cycle. At least 1.
+        cycles: How many times a sparse phase and a dense one follow. At least 1.
+        sparse: Epochs of each sparse phase. At least 1.
+        dense: Epochs of each dense phase. At least 1.
+        sparsity: Share of each tensor to prune, a fraction in [0, 1). Defaults to `None`: what
+            `apply` was asked for.
+        end: `"dense"` ends with the last cycle; `"sparse"` with one more sparse phase, as the
+            published schedule does, so that the network stays sparse. Defaults to `"dense"`.
+        last: Epochs of the phase that it ends with. Defaults to `None`: as long as the others.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: Epochs are too few, or `end` is unknown.
+
+    Reference:
+        Peste et al., AC/DC, NeurIPS 2021, arXiv:2106.12379.
+    """
+    checks.choice("end", end, ("dense", "sparse"))
+    checks.whole_number("cycles", cycles, least=1, unit="cycles", most=_MOST_CYCLES)
+    checks.whole_number("warmup", warmup, least=1)
+    checks.whole_number("sparse", sparse, least=1)
+    checks.whole_number("dense", dense, least=1)
+    if last is not None:
+        checks.whole_number("last", last, least=1)
+    pair: list[Phase] = [SparsePhase(sparse, sparsity=sparsity), DensePhase(dense)]
+    phases: list[Phase] = [DensePhase(warmup), *pair * cycles]
+    if end == "sparse":
+        phases.append(SparsePhase(sparse if last is None else last, sparsity=sparsity))
+    elif last is not None:
+        phases[-1] = DensePhase(last)
+    return phases
+
+
+def _two_fractions(sparsities: Any) -> tuple[float, float]:
+    is_list = isinstance(sparsities, tuple | list)
+    shares = checks.items("sparsities", sparsities) if is_list else []
+    if len(shares) != 2:
+        raise TypeError(
+            f"Expected `sparsities` to be two fractions. Received: sparsities={shown(sparsities)} "
+            f"of type {type(sparsities).__name__}. Give a tuple, such as (0.5, 0.25)."
+        )
+    first, second = (checks.fraction(f"sparsities[{i}]", each) for i, each in enumerate(shares))
+    return first, second

@@ -1,0 +1,271 @@
+"""Which weights are pruned, how sparse, and why the others are not. Knows no framework."""
+
+import numbers
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from keras_dsd.algorithm.patterns import (
+    NM,
+    Pattern,
+    check_pattern,
+    from_config,
+    num_covered,
+    to_config,
+)
+from keras_dsd.utils import checks
+from keras_dsd.utils.checks import shown
+
+UNKNOWN_LAYER = "layer type is unknown: give it a get_prunable_weights() method"
+NOT_A_KERNEL = "not a kernel: biases, normalisation and depthwise weights stay dense"
+LORA = "LoRA is enabled: kernel and low-rank factors stay as they are"
+QUANTISED = "quantised: its values are not trained"
+_ASK = "give its whole path in a `sparsity` dict to prune it all the same"
+FROZEN = f"not trainable: {_ASK}"
+DEPTHWISE = f"depthwise kernel: {_ASK}"
+NOT_LINEAR = f"not the weights of a linear map, by its name: {_ASK}"
+EXCLUDED = "excluded"
+NO_MATCH = "no pattern of `sparsity` matches"
+ZERO_SPARSITY = "asked to stay dense: sparsity 0"
+ONE_LAYER = "outside the layer that was wrapped"
+
+TOO_SMALL = "too small for one whole block or group of the pattern"
+
+Sparsity = float | Mapping[str, float] | Callable[[Any], float]
+# Compared by identity: 0.3 given with an N:M pattern is refused, 0.3 left out is not.
+DEFAULT_SPARSITY = float("0.3")
+
+
+class Selection:
+    """What the user asked for: a sparsity for each weight, by path, and how to lay out masks.
+
+    Args:
+        sparsity: Fraction in [0, 1) for every weight; or a mapping from regular expressions
+            on paths to fractions, where the first that `re.search` finds in the path wins; or
+            a callable that takes a `PrunableWeight` and returns a fraction. 0 leaves a weight
+            dense, and so does a path that no expression matches.
+        exclude: Regular expressions; a path that one of them matches stays dense.
+        pattern: What is pruned together, or None: single weights.
+        scope: `"layer"` or `"global"`: what is ranked together.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A fraction is outside [0, 1), a regular expression can't be compiled, `scope`
+            is unknown, or `sparsity` or `scope="global"` is given with an `NM` pattern.
+    """
+
+    def __init__(
+        self,
+        sparsity: Sparsity = DEFAULT_SPARSITY,
+        exclude: Sequence[str] = (),
+        pattern: Pattern = None,
+        scope: str = "layer",
+    ) -> None:
+        _check_layout(pattern, scope, sparsity)
+        self.pattern = pattern
+        self.scope = scope
+        self.sparsity = pattern.sparsity if isinstance(pattern, NM) else _check_sparsity(sparsity)
+        self.exclude = _check_exclude(exclude)
+        self._unmatched = set(self.patterns)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Every regular expression given, in order."""
+        named = tuple(self.sparsity) if isinstance(self.sparsity, Mapping) else ()
+        return named + self.exclude
+
+    @property
+    def unmatched(self) -> tuple[str, ...]:
+        """The regular expressions that no path seen so far matched."""
+        return tuple(pattern for pattern in self.patterns if pattern in self._unmatched)
+
+    def see(self, paths: Iterable[str]) -> None:
+        """Notes which regular expressions match one of `paths`."""
+        for path in paths:
+            self._unmatched = {p for p in self._unmatched if not re.search(p, path)}
+
+    def choose(self, weight: Any, unless_named: str | None = None) -> tuple[float, str | None]:
+        """Returns the sparsity of one weight, and the reason where it stays dense.
+
+        Args:
+            weight: A `PrunableWeight`.
+            unless_named: The reason why this weight is left dense unless its whole path is
+                given, such as `FROZEN`; None where there is none.
+
+        Returns:
+            A fraction in [0, 1), and None; or 0.0 and the reason.
+
+        Raises:
+            TypeError: The callable given as `sparsity` returned no number.
+            ValueError: The callable given as `sparsity` returned a number outside [0, 1).
+        """
+        paths = _paths_of(weight)
+        self.see(paths)
+        if any(_finds(pattern, paths) for pattern in self.exclude):
+            return 0.0, EXCLUDED
+        if isinstance(self.sparsity, Mapping):
+            matches = (share for pattern, share in self.sparsity.items() if _finds(pattern, paths))
+            sparsity = next(matches, None)
+            if sparsity is None:
+                return 0.0, NO_MATCH
+            unless_named = None if self.names(weight) else unless_named
+        elif callable(self.sparsity):
+            sparsity = checks.fraction(f"sparsity({weight.path})", self.sparsity(weight))
+        else:
+            sparsity = self.sparsity
+        if unless_named is not None:
+            return 0.0, unless_named
+        if self.pattern and not num_covered(weight.shape, self.pattern, weight.layout):
+            return 0.0, TOO_SMALL
+        return (sparsity, None) if sparsity else (0.0, ZERO_SPARSITY)
+
+    def names(self, weight: Any) -> bool:
+        """Returns whether `sparsity` gives a path whole, as it is or as `whole` writes it."""
+        given = self.sparsity if isinstance(self.sparsity, Mapping) else ()
+        return any(path in given or whole(path) in given for path in _paths_of(weight))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments as plain values; a callable can't be written and gives None."""
+        sparsity: Any = self.sparsity
+        if isinstance(sparsity, Mapping):
+            sparsity = dict(sparsity)
+        elif callable(sparsity):
+            sparsity = None
+        layout = {"pattern": to_config(self.pattern), "scope": self.scope}
+        return {"sparsity": sparsity, "exclude": list(self.exclude), **layout}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Selection":
+        """Returns the selection that `get_config` described.
+
+        Where that was made with a callable, nothing more is selected by the new one.
+        """
+        sparsity = {} if config["sparsity"] is None else config["sparsity"]
+        pattern, scope = from_config(config.get("pattern")), config.get("scope", "layer")
+        if isinstance(pattern, NM):
+            sparsity = DEFAULT_SPARSITY
+        return cls(sparsity, config["exclude"], pattern, scope)
+
+
+def _paths_of(weight: Any) -> tuple[str, ...]:
+    """Returns the paths that a weight goes by."""
+    return weight.path, getattr(weight, "short_path", weight.path)
+
+
+def _finds(pattern: str, paths: Iterable[str]) -> bool:
+    return any(re.search(pattern, path) for path in paths)
+
+
+def whole(path: str) -> str:
+    """Returns the regular expression that matches `path` and nothing longer.
+
+    A path as it is may be found in longer ones, and need not match itself: `c++/kernel` does not.
+    """
+    return f"^{re.escape(path)}$"
+
+
+def _check_layout(pattern: object, scope: object, sparsity: object) -> None:
+    check_pattern(pattern)
+    advice = "Give 'layer' to prune each tensor to its own sparsity, 'global' for one ranking."
+    checks.choice("scope", scope, ("layer", "global"), advice)
+    if isinstance(pattern, NM) and sparsity is not DEFAULT_SPARSITY:
+        raise ValueError(
+            f"Expected `sparsity` to be left out: the pattern {pattern} fixes it at "
+            f"{pattern.sparsity:g}. Received: sparsity={shown(sparsity)} and pattern={pattern!r}. "
+            f"Leave one of them out; `exclude` keeps weights dense."
+        )
+    if isinstance(pattern, NM) and scope == "global":
+        raise ValueError(
+            f"Expected `scope` to be 'layer' with an N:M pattern, which ranks within each group. "
+            f"Received: scope={scope!r} and pattern={shown(pattern)}. Leave `scope` out."
+        )
+
+
+def refuse_unmatched(selection: Selection, paths: Sequence[str]) -> None:
+    """Refuses regular expressions that select nothing, which are most often misspelt.
+
+    Args:
+        selection: What was asked for.
+        paths: All paths there are, for the message.
+
+    Raises:
+        ValueError: A regular expression matches no path.
+    """
+    selection.see(paths)
+    if selection.unmatched:
+        pattern = selection.unmatched[0]
+        argument = "exclude" if pattern in selection.exclude else "sparsity"
+        raise ValueError(
+            f"Expected every pattern of `{argument}` to match the path of a weight. "
+            f"Received: {argument} with pattern={shown(pattern)}, which matches none of "
+            f"{list(paths)}. Correct the pattern or leave it out."
+        )
+
+
+def refuse_nothing(
+    selection: Selection, name: str, reasons: Mapping[str, str | None], hint: str = ""
+) -> None:
+    """Refuses a selection that selects no weight of a model.
+
+    Args:
+        selection: What was asked for.
+        name: The model's.
+        reasons: Why each weight that might have been selected stays dense, by path.
+        hint: What else to do about it.
+
+    Raises:
+        ValueError: In any case.
+    """
+    because = "; ".join(sorted({reason for reason in reasons.values() if reason}))
+    raise ValueError(
+        f"Expected a model with weights to prune. Received: model={name!r} with "
+        f"sparsity={shown(selection.sparsity)} and exclude={shown(selection.exclude)}, which "
+        f"select none of {list(reasons)}{because and f' ({because})'}. Select at least one{hint}."
+    )
+
+
+def _check_sparsity(sparsity: Any) -> Sparsity:
+    if isinstance(sparsity, Mapping):
+        found = {}
+        for pattern, share in checks.items("sparsity", sparsity):
+            _check_pattern("sparsity", pattern)
+            found[pattern] = checks.fraction(f"sparsity[{shown(pattern)}]", share)
+        return found
+    if callable(sparsity):
+        return sparsity
+    if not isinstance(sparsity, numbers.Real):
+        raise TypeError(
+            f"Expected `sparsity` to be a number in [0, 1), a dict from regular expressions on "
+            f"paths to such numbers, or a function of a weight. Received: "
+            f"sparsity={shown(sparsity)} of type {type(sparsity).__name__}. Give 0.3 for "
+            f"30 %, or a dict: {{'dense': 0.3}}."
+        )
+    return checks.fraction("sparsity", sparsity)
+
+
+def _check_exclude(exclude: Any) -> tuple[str, ...]:
+    if isinstance(exclude, str | bytes) or not isinstance(exclude, Sequence):
+        raise TypeError(
+            f"Expected `exclude` to be a list of regular expressions on paths. "
+            f"Received: exclude={shown(exclude)} of type {type(exclude).__name__}. "
+            f"Put a single expression in a list: exclude=['dense_1/']."
+        )
+    patterns = checks.items("exclude", exclude)
+    for pattern in patterns:
+        _check_pattern("exclude", pattern)
+    return tuple(patterns)
+
+
+def _check_pattern(argument: str, pattern: object) -> None:
+    if not isinstance(pattern, str):
+        raise TypeError(
+            f"Expected the patterns of `{argument}` to be regular expressions (str). "
+            f"Received: pattern={shown(pattern)} of type {type(pattern).__name__}. Give a str."
+        )
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(
+            f"Expected the patterns of `{argument}` to be regular expressions. Received: "
+            f"pattern={shown(pattern)} ({error}). Correct or escape it: re.escape(path)."
+        ) from error

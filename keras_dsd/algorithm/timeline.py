@@ -1,0 +1,239 @@
+"""Phases as values: how long each lasts, what it prunes, and which one an epoch is in."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from keras_dsd.algorithm.plateau import Plateau
+from keras_dsd.utils import checks
+from keras_dsd.utils.checks import shown
+from keras_dsd.utils.figures import new_figure, shade
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def _check_phase(phase: "DensePhase | SparsePhase") -> None:
+    checks.normalise(
+        phase,
+        epochs=checks.whole_number("epochs", phase.epochs, least=1),
+        lr=checks.positive("lr", phase.lr),
+    )
+    if not isinstance(phase.until, Plateau | None):
+        raise TypeError(
+            f"Expected `until` to be None (the phase lasts its `epochs`) or a Plateau. "
+            f"Received: until={shown(phase.until)} of type {type(phase.until).__name__}. Give "
+            f"Plateau('val_loss', patience=3), or leave it out."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DensePhase:
+    """A phase in which every weight trains.
+
+    Args:
+        epochs: How long the phase lasts, in epochs; with `until`, at most. At least 1.
+        lr: What the learning rate is multiplied by while the phase lasts. Defaults to `1.0`.
+        until: A `Plateau` that ends the phase early. Defaults to `None`: it lasts its `epochs`.
+
+    Raises:
+        TypeError: `epochs` is not an integer, `lr` not a number, or `until` no `Plateau`.
+        ValueError: `epochs` is below 1, or `lr` is not finite and above 0.
+    """
+
+    epochs: int
+    _: dataclasses.KW_ONLY
+    lr: float = 1.0
+    until: Plateau | None = None
+
+    def __post_init__(self) -> None:
+        _check_phase(self)
+
+    def __str__(self) -> str:
+        return f"dense for {_length(self)}{_times(self.lr)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class SparsePhase:
+    """A phase that prunes the smallest weights at its start and keeps them at zero.
+
+    Weights that are zero already are the smallest, and alike: where a gentler sparse phase follows
+    a sparser one, which of them return goes by their place. Put a dense phase between.
+
+    Args:
+        epochs: How long the phase lasts, in epochs; with `until`, at most. At least 1.
+        sparsity: Share of each selected weight tensor to prune, a fraction in [0, 1).
+            Defaults to `None`: the sparsity that `apply` gave each weight.
+        lr: What the learning rate is multiplied by while the phase lasts. Defaults to `1.0`.
+        until: A `Plateau` that ends the phase early. Defaults to `None`: it lasts its `epochs`.
+
+    Raises:
+        TypeError: `epochs` is not an integer, `lr` or `sparsity` not a number, or `until` no
+            `Plateau`.
+        ValueError: `epochs` is below 1, `lr` is not finite and above 0, or `sparsity` is outside
+            [0, 1).
+    """
+
+    epochs: int
+    _: dataclasses.KW_ONLY
+    sparsity: float | None = None
+    lr: float = 1.0
+    until: Plateau | None = None
+
+    def __post_init__(self) -> None:
+        _check_phase(self)
+        if self.sparsity is not None:
+            checks.normalise(self, sparsity=checks.fraction("sparsity", self.sparsity))
+
+    def __str__(self) -> str:
+        share = "" if self.sparsity is None else f" at sparsity {self.sparsity:g}"
+        return f"sparse for {_length(self)}{share}{_times(self.lr)}"
+
+
+Phase = DensePhase | SparsePhase
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+    """Phases, one after another. Each covers the half-open range of epochs [start, end).
+
+    Args:
+        phases: The phases in order; at least one.
+
+    Raises:
+        TypeError: `phases` is not a sequence of phases.
+        ValueError: `phases` is empty.
+    """
+
+    phases: tuple[Phase, ...]
+
+    def __init__(self, phases: Sequence[Phase]) -> None:
+        if isinstance(phases, str | bytes) or not isinstance(phases, Sequence):
+            raise TypeError(
+                f"Expected `phases` to be a list of DensePhase and SparsePhase. "
+                f"Received: phases={shown(phases)} of type {type(phases).__name__}. "
+                f"Give a list, such as [DensePhase(10), SparsePhase(10), DensePhase(10, lr=0.1)]."
+            )
+        phases = checks.items("phases", phases)
+        for index, phase in enumerate(phases):
+            if not isinstance(phase, Phase):
+                raise TypeError(
+                    f"Expected every item of `phases` to be a DensePhase or a SparsePhase. "
+                    f"Received: phases[{index}]={shown(phase)} of type {type(phase).__name__}. "
+                    f"Write SparsePhase(epochs) or DensePhase(epochs)."
+                )
+        if not phases:
+            raise ValueError(
+                f"Expected `phases` to hold at least one phase. Received: phases={shown(phases)}. "
+                f"Give a list, such as [DensePhase(10), SparsePhase(10), DensePhase(10, lr=0.1)]."
+            )
+        object.__setattr__(self, "phases", tuple(phases))
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs all phases take together."""
+        return sum(phase.epochs for phase in self.phases)
+
+    @property
+    def monitors(self) -> tuple[str, ...]:
+        """What the logs have to hold for phases that may end early, each once."""
+        return tuple(dict.fromkeys(p.until.monitor for p in self.phases if p.until is not None))
+
+    def is_sparse(self, index: int) -> bool:
+        """Returns whether there is a phase of that index and it is sparse."""
+        return 0 <= index < len(self.phases) and isinstance(self.phases[index], SparsePhase)
+
+    def is_redense(self, index: int) -> bool:
+        """Returns whether there is a phase of that index and it is dense after a sparse one."""
+        return 0 < index < len(self.phases) and self.is_sparse(index - 1) > self.is_sparse(index)
+
+    def kind(self, index: int) -> str:
+        """Returns what a phase is called: `"dense"`, `"sparse"` or, after one, `"re-dense"`."""
+        if self.is_sparse(index):
+            return "sparse"
+        return "re-dense" if self.is_redense(index) else "dense"
+
+    def starts(self, history: Sequence[Mapping[str, float]]) -> list[int]:
+        """Returns the first epochs, counted from 0, of the phases begun so far.
+
+        The last of them is the phase of epoch `len(history)`. Epochs past the end belong to the
+        last phase. The same history always gives the same phases, so a run can go on from it.
+
+        Args:
+            history: What was measured at the epochs before, of `monitors`.
+        """
+        starts = [0]
+        for phase in self.phases[:-1]:
+            length = _ended(phase, history[starts[-1] : starts[-1] + phase.epochs])
+            if length is None:
+                break
+            starts.append(starts[-1] + length)
+        return starts
+
+    def is_over(self, history: Sequence[Mapping[str, float]], leftover: str) -> bool:
+        """Returns whether nothing is left to train after the epochs in `history`.
+
+        Args:
+            history: As for `starts`.
+            leftover: `"stop"` where the last phase ends with its `epochs`; `"redense"` where it
+                has those too that other phases left over. What ends it early counts in any case.
+        """
+        starts = self.starts(history)
+        if len(starts) < len(self.phases):
+            return False
+        last, epochs = self.phases[-1], history[starts[-1] :]
+        is_done = leftover == "stop" and _ended(last, epochs) is not None
+        return is_done or _converged(last, epochs) is not None
+
+    def plot(self) -> "Figure":
+        """Returns a figure: the phases over the epochs, and what each multiplies the rate by.
+
+        Phases that `until` may end early are drawn as long as they can get. The figure belongs to
+        no window; `figure.savefig("timeline.png")` writes it.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        figure, axes = new_figure(8, 2.5)
+        start = 0
+        for index, phase in enumerate(self.phases):
+            end, kind = start + phase.epochs, self.kind(index)
+            shade(axes, start, end, kind, _title(phase, kind))
+            axes.plot([start, end], [phase.lr] * 2, color="black")
+            start = end
+        axes.set_xlim(0, start)
+        axes.set_yscale("log")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("learning rate\n(multiple of yours)")
+        return figure
+
+    def __str__(self) -> str:
+        return ", then ".join(str(phase) for phase in self.phases)
+
+
+def _title(phase: Phase, kind: str) -> str:
+    until = "" if phase.until is None else f"\nuntil {phase.until.monitor}"
+    sparsity = getattr(phase, "sparsity", None)
+    return (kind if sparsity is None else f"{kind} {sparsity:.0%}") + until
+
+
+def _length(phase: Phase) -> str:
+    most = f"{phase.epochs} epoch" if phase.epochs == 1 else f"{phase.epochs} epochs"
+    return most if phase.until is None else f"at most {most} ({phase.until})"
+
+
+def _times(factor: float) -> str:
+    return "" if factor == 1.0 else f" at {factor:g} times the learning rate"
+
+
+def _ended(phase: Phase, history: Sequence[Mapping[str, float]]) -> int | None:
+    """Returns how long a phase was that has the epochs in `history`, or None: it goes on."""
+    length = _converged(phase, history)
+    if length is not None:
+        return min(length, phase.epochs)
+    return phase.epochs if len(history) >= phase.epochs else None
+
+
+def _converged(phase: Phase, history: Sequence[Mapping[str, float]]) -> int | None:
+    """Returns after how many of the epochs in `history` a phase had converged, or None."""
+    return None if phase.until is None else phase.until.length(phase.until.values(history))

@@ -1,0 +1,47 @@
+"""A weight as the algorithm reads it; the protocol of adapters adds what changes it."""
+
+from typing import Protocol
+
+import numpy as np
+
+from keras_dsd.algorithm.kernel_layout import Layout
+from keras_dsd.algorithm.patterns import Pattern
+
+
+class ReadableWeight(Protocol):
+    """One weight tensor that DSD prunes, read only."""
+
+    @property
+    def path(self) -> str:
+        """Where the weight is in the model, such as `"dense/kernel"`."""
+
+    @property
+    def short_path(self) -> str:
+        """The path without the model's own name: the same before and after a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape."""
+
+    @property
+    def sparsity(self) -> float:
+        """The share of the tensor that `apply` was asked to prune, a fraction in [0, 1)."""
+
+    @property
+    def pattern(self) -> Pattern:
+        """What of it is pruned together."""
+
+    @property
+    def scope(self) -> str:
+        """`"layer"` if it is ranked by itself, `"global"` if with others."""
+
+    @property
+    def layout(self) -> Layout:
+        """Which of its axes are inputs and which outputs."""
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """The mask in force, boolean, of shape `shape`, True where kept; None in dense phases."""
+
+    def numpy(self) -> np.ndarray:
+        """Returns a copy of the values, in the dtype the optimizer updates."""

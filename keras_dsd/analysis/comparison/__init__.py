@@ -1,0 +1,1 @@
+"""DSD against equal-budget baselines, trained over several seeds."""

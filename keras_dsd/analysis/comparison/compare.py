@@ -1,0 +1,232 @@
+"""DSD against plain training of the same budget, for a user's own model and data.
+
+Arms, which all begin with the same dense phase, trained once for each seed where that is exact, and
+which all make as many updates, or there is an error:
+
+- `"dense"`: plain training at its own learning rates.
+- `"llr"`: dense, at the learning rates that DSD has in every epoch.
+- `"llr at once"`: dense, at the last of these as soon as DSD prunes: the paper's own control to the
+  letter.
+- `"sparse"`: as DSD, but what is pruned first never returns.
+- `"dsd"`: the phases that were given.
+
+A control that would be the same as another arm is left out. Models are fitted on training data.
+Every arm, and what all begin with (the first dense phase, or where there is none what `build`
+returned, trained before), is scored at its last epoch and at its epoch best on validation data, and
+the control is the one that is best there: what early stopping gives too is no gain. What is
+reported comes from test data, on which nothing is chosen. Rows that test or validation data share
+with others are counted, and refused above `max_shared_rows`; those of datasets are not looked at.
+
+Before `build()` the seed is set, and again before each `fit`; where one goes on at an epoch, it is
+`comparison_run.seed_at`. So batches are shuffled alike in every arm; those of a dataset that
+shuffles by itself only where a function makes it. A learning rate that falls goes into the
+optimizer as a `LearningRateSchedule`: callbacks are not taken.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from keras_dsd.algorithm.selection import DEFAULT_SPARSITY, Selection, Sparsity
+from keras_dsd.algorithm.timeline import Phase
+from keras_dsd.analysis import evaluation
+from keras_dsd.analysis.comparison import arms, dataset, processes, statistics
+from keras_dsd.analysis.comparison.arms import ARMS
+from keras_dsd.analysis.comparison.completed import Runs
+from keras_dsd.analysis.comparison.dataset import arguments
+from keras_dsd.analysis.comparison.result import Comparison
+from keras_dsd.analysis.comparison.training import Job, inspect
+from keras_dsd.callback import DSDSchedule
+from keras_dsd.utils import checks
+from keras_dsd.utils.checks import shown
+
+Build = Callable[[], Any]
+Data = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+Evaluate = Callable[[Any, Any], float]
+Options = Mapping[str, Any] | None
+
+# compare() sets these itself; state that a callback has would not be the same in every arm.
+_OWN = {
+    "x", "y", "sample_weight", "epochs", "initial_epoch", "verbose", "callbacks",
+    "validation_data", "validation_split", "validation_freq", "validation_steps",
+    "validation_batch_size",
+}  # fmt: skip
+
+
+def compare(
+    build: Build, data: Data, *, phases: Sequence[Phase] | DSDSchedule,
+    sparsity: Sparsity = DEFAULT_SPARSITY, apply_options: Options = None,
+    fit_options: Options = None, seeds: int | Iterable[int] = 5, arms: Iterable[str] = ARMS,
+    evaluate: Evaluate | None = None, mode: str = "min", max_shared_rows: float = 0.0,
+    path: str | os.PathLike[str] | None = None, parallel: int = 1, progress: bool = True,
+) -> Comparison:  # fmt: skip
+    """Trains a model with DSD and plainly, from the same weights and as long; says which is better.
+
+    The module `keras_dsd.comparison` says what every arm is, and what is chosen on which data.
+
+    Args:
+        build: Returns a new model, built and compiled. Random seeds are set before it is called.
+        data: `{"train": (x, y), "validation": (x, y), "test": (x, y)}`, or a function that returns
+            it, called before every `fit`. In place of a tuple, a dataset that can be read again.
+        phases: A list, as of `keras_dsd.timelines`, without `until`; or a `DSDSchedule`.
+        sparsity: As `apply` takes it.
+        apply_options: Its other arguments, such as `{"pattern": NM(2, 4)}`.
+        fit_options: What `fit` is given besides, such as `{"batch_size": 64}`.
+        seeds: How many, counted from 0, or a list of them; at least 2.
+        arms: `"dsd"` and some of `"dense"`, `"llr"`, `"llr at once"`, `"sparse"`. Defaults to all.
+        evaluate: Takes the model and a value of `data`; returns a number. Defaults to the loss.
+        mode: `"min"` where smaller numbers are better, `"max"` where larger ones are.
+        max_shared_rows: Which share of the rows of test data may be in others, a fraction.
+        path: A JSON file to write after every arm, and to go on from, with more arms and seeds too.
+        parallel: How many seeds to train at a time, each in a process that imports `build`.
+        progress: Whether to show a bar, on a terminal and in a notebook. absl logs each arm anyhow.
+
+    Returns:
+        A `Comparison`: `print(it)` is a table and the verdict; `.plot()`, `.to_json()`.
+
+    Raises:
+        ImportError: SciPy is not installed.
+        TypeError: An argument is of the wrong type, or `evaluate` returned no number.
+        ValueError: An argument can't be used, such as test data that are among the others, or a
+            file of another comparison; or an arm made fewer updates than others.
+    """
+    statistics.scipy_stats()
+    number = checks.whole_number("parallel", parallel, least=1, unit="processes")
+    numbers, is_shown = _check_seeds(seeds), checks.flag("progress", progress)
+    file = evaluation.check_file(path, "comparison.json")
+    options = _check_apply(sparsity, apply_options), _check_options(fit_options)
+    read = data() if callable(data) else data
+    shared = dataset.check_data(read, _share(max_shared_rows))
+    job = _make_job(build, data, read, phases, arms, *options, evaluate, mode)
+    processes.check_importable(job, number)
+    job, identity = inspect(job, numbers[0])
+    runs = Runs(job, numbers, file, {**_identify(job, numbers), **identity})
+    runs.train(number, is_shown)
+    return Comparison(_name_of(evaluate), mode, _arms_of(job), runs.in_order(), shared)
+
+
+def _make_job(
+    build: Any, data: Any, read: Mapping[str, Any], phases: Any, arms: Any,
+    apply_options: dict[str, Any], fit_options: dict[str, Any], evaluate: Any, mode: Any,
+) -> Job:  # fmt: skip
+    """Checks what there is to train, and returns it."""
+    is_model = hasattr(build, "compile") and not isinstance(build, type)
+    if is_model or not callable(build):
+        raise TypeError(
+            f"Expected `build` to be a function that returns a new compiled model. Received: "
+            f"build={shown(build)} of type {type(build).__name__}. Give the function itself; it is "
+            f"called for every arm."
+        )
+    if evaluate is not None:
+        evaluation.check_evaluate(evaluate, "model, data", "model.evaluate(*data, verbose=0)[1]")
+    elif mode == "max":
+        raise ValueError(
+            "Expected mode='min' where `evaluate` is left out: what is compared then is the loss. "
+            "Received: mode='max'. Give evaluate=lambda model, data: model.evaluate(*data, "
+            "verbose=0)[1] for the first metric that the model was compiled with."
+        )
+    schedule = phases if isinstance(phases, DSDSchedule) else None
+    chosen = arms.make_arms(schedule.timeline.phases if schedule else phases, arms)
+    return Job(
+        build=build,
+        data=data,
+        digests=data.digest(read),
+        arms=chosen,
+        num_shared=arms.num_shared(chosen),
+        apply_options=apply_options,
+        reset=schedule.reset if schedule else "pruned",
+        batches=schedule.batches if schedule else None,
+        evaluate=evaluate or functools.partial(_loss, fit_options.get("batch_size")),
+        mode=evaluation.check_mode(mode),
+        fit_options=fit_options,
+    )
+
+
+def _identify(job: Job, seeds: Sequence[int]) -> dict[str, Any]:
+    """Returns what tells a comparison from others, as JSON has it."""
+    return {
+        "arms": _arms_of(job),
+        "seeds": list(seeds),
+        "mode": job.mode,
+        "data": dict(job.digests),
+        "evaluate": _name_of(job.evaluate),
+        "apply": {name: _words(value) for name, value in job.apply_options.items()},
+        "reset": job.reset,
+        "batches for BatchNormalization": job.batches.number if job.batches else None,
+        "fit_options": {name: _words(value) for name, value in sorted(job.fit_options.items())},
+    }
+
+
+def _arms_of(job: Job) -> dict[str, str]:
+    return {name: arms.words_of(phases) for name, phases in job.arms.items()}
+
+
+def _words(value: Any) -> str:
+    return _name_of(value) if callable(value) else repr(value)
+
+
+def _name_of(evaluate: Any) -> str:
+    if evaluate is None or isinstance(evaluate, functools.partial):
+        return "loss"
+    name = getattr(evaluate, "__name__", type(evaluate).__name__)
+    return "value" if name == "<lambda>" else str(name)
+
+
+def _loss(batch_size: int | None, model: Any, part: Any) -> Any:
+    """Returns the loss, of what `evaluate` of a model returns."""
+    found = model.evaluate(*arguments(part), batch_size=batch_size, verbose=0)
+    return found[0] if isinstance(found, list | tuple) else found
+
+
+def _check_apply(sparsity: Any, options: Any) -> dict[str, Any]:
+    """Returns what `apply` is to be given."""
+    found = _check_mapping("apply_options", options, "{'scope': 'global'}")
+    if not {"exclude", "pattern", "scope"} >= set(found):
+        raise ValueError(
+            f"Expected `apply_options` to be some of exclude, pattern and scope. Received: "
+            f"{', '.join(map(str, found))}. See what apply takes."
+        )
+    Selection(sparsity, **found)
+    # The default is known by its identity, which it would not have in another process.
+    return found if sparsity is DEFAULT_SPARSITY else {"sparsity": sparsity, **found}
+
+
+def _check_mapping(name: str, value: Any, example: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping | None):
+        raise TypeError(
+            f"Expected `{name}` to be a dict. Received: {name}={shown(value)} of type "
+            f"{type(value).__name__}. Give one, such as {example}."
+        )
+    return dict(value or {})
+
+
+def _check_options(options: Any) -> dict[str, Any]:
+    """Returns what `fit` is to be given besides."""
+    found = _check_mapping("fit_options", options, "{'batch_size': 64}")
+    if _OWN & set(found):
+        raise ValueError(
+            f"Expected `fit_options` without what compare() gives fit itself. Received: "
+            f"{', '.join(sorted(_OWN & set(found)))}. Leave it out; phases give the epochs, data "
+            f"their tuples, and a LearningRateSchedule stands for a callback that sets the rate."
+        )
+    return found
+
+
+def _check_seeds(seeds: Any) -> list[int]:
+    if isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes):
+        given = checks.items("seeds", seeds)
+        found = [checks.whole_number(f"seeds[{i}]", seed, least=0, unit="a seed", most=2**32 - 1)
+                 for i, seed in enumerate(given)]  # fmt: skip
+    else:
+        found = list(range(checks.whole_number("seeds", seeds, least=2, unit="seeds")))
+    if len(found) < 2 or len(set(found)) != len(found):
+        raise ValueError(
+            f"Expected `seeds` to be two or more that differ: one alone can't show that a "
+            f"difference is more than chance. Received: seeds={shown(seeds)}. Leave it out for 5."
+        )
+    return found
+
+
+def _share(value: Any) -> float:
+    return 1.0 if value == 1 else checks.fraction("max_shared_rows", value)

@@ -1,0 +1,177 @@
+"""The data of a comparison: named, and with nothing of the test data in what is trained on."""
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_dsd.utils.checks import shown
+
+NAMES = ("train", "validation", "test")
+_ROWS_AT_ONCE = 4096
+_EXAMPLE = '{"train": (x, y), "validation": (x_val, y_val), "test": (x_test, y_test)}'
+
+
+def check_data(data: Any, max_shared_rows: float) -> dict[str, float]:
+    """Checks that data are what they are called.
+
+    Args:
+        data: A mapping from `"train"`, `"validation"` and `"test"` to a tuple `(x, y)` or
+            `(x, y, sample_weight)`, or a dataset that can be read again and again.
+        max_shared_rows: Which share of the rows of one may be in another too, a fraction.
+
+    Returns:
+        The shares found, by `"test in train"` and the like; of datasets none are known.
+
+    Raises:
+        TypeError: `data` is no mapping.
+        ValueError: Its names are others; one can be read only once, is empty, serves twice, or
+            holds more rows of another than it may.
+    """
+    if not isinstance(data, Mapping):
+        raise TypeError(
+            f"Expected `data` to be a dict, or a function that returns one. Received: "
+            f"data={shown(data)} of type {type(data).__name__}. Give {_EXAMPLE}."
+        )
+    if set(data) != set(NAMES):
+        raise ValueError(
+            f"Expected `data` to name {', '.join(NAMES)}. Received: {shown(list(data))}. Give "
+            f"{_EXAMPLE}: fit reads the first, epochs and the control are chosen on the second, "
+            f"and what is reported comes from the third alone."
+        )
+    for name in NAMES:
+        _check_part(name, data[name])
+    for one, other in itertools.combinations(NAMES, 2):
+        if inputs_of(data[one]) is inputs_of(data[other]):
+            raise ValueError(
+                f"Expected {one} and {other} data that differ. Received: the same object as "
+                f"data[{one!r}] and data[{other!r}]. Split first, such as by "
+                f"sklearn.model_selection.train_test_split."
+            )
+    return _shared_rows(data, max_shared_rows)
+
+
+def arguments(part: Any) -> tuple[Any, ...]:
+    """Returns what to call `fit` and `evaluate` with: x, y and weights, or a dataset."""
+    return tuple(part) if isinstance(part, tuple | list) else (part,)
+
+
+def inputs_of(part: Any) -> Any:
+    """Returns what a model is given, or the dataset that holds it."""
+    return arguments(part)[0]
+
+
+def digest(data: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what tells data from others; of datasets, only their types."""
+    return {name: _digest(data[name]) for name in NAMES}
+
+
+def _check_part(name: str, part: Any) -> None:
+    if isinstance(part, tuple | list) and not 2 <= len(part) <= 3:
+        raise ValueError(
+            f"Expected data[{name!r}] to be (x, y) or (x, y, sample_weight). Received: a "
+            f"{type(part).__name__} of {len(part)}. Give several inputs as a list or a dict: "
+            f"([a, b], y)."
+        )
+    if part is None or isinstance(part, Iterator):
+        raise ValueError(
+            f"Expected data[{name!r}] to be data that can be read again and again. Received: "
+            f"{shown(part)} of type {type(part).__name__}. Give arrays, a tf.data.Dataset, a "
+            f"PyDataset or a DataLoader."
+        )
+    if len(arguments(part)) == 1 and _arrays_in(part):
+        raise ValueError(
+            f"Expected data[{name!r}] to be (x, y) or (x, y, sample_weight). Received: "
+            f"a {type(part).__name__} of inputs alone. Give the labels beside it; a model that "
+            f"needs none takes a tf.data.Dataset, a PyDataset or a DataLoader."
+        )
+    lengths = {len(array) for each in arguments(part) for array in _arrays_in(each)}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"Expected the arrays of data[{name!r}] to have as many rows each. Received: "
+            f"{' and '.join(map(str, sorted(lengths)))} rows. See how the data were split."
+        )
+    if lengths == {0}:
+        raise ValueError(
+            f"Expected data[{name!r}] to hold rows. Received: arrays without any. See how the data "
+            f"were split."
+        )
+
+
+def _shared_rows(data: Mapping[str, Any], most: float) -> dict[str, float]:
+    rows = {name: _row_digests(inputs_of(data[name])) for name in NAMES}
+    found = {}
+    for earlier, later in itertools.combinations(NAMES, 2):
+        ones, others = rows[earlier], rows[later]
+        if not ones or not others:
+            continue
+        known = set(ones)
+        number = sum(row in known for row in others)
+        share = found[f"{later} in {earlier}"] = number / len(others)
+        if share > most:
+            raise ValueError(
+                f"Expected no row of the {later} data in the {earlier} data: its scores would be "
+                f"of what is known already. Received: {number} of {len(others)} rows of "
+                f"data[{later!r}] that are in data[{earlier!r}] too. Split without "
+                f"overlap{_allowing(share)}."
+            )
+    return found
+
+
+def _allowing(share: float) -> str:
+    """Returns how to allow a share of shared rows; nothing of most, which a wrong split shares."""
+    if share > 0.5:
+        return ""
+    return (
+        f"; where equal rows are in the nature of the data, allow a share: max_shared_rows="
+        f"{np.ceil(100 * share) / 100:g}"
+    )
+
+
+def _row_digests(inputs: Any) -> list[bytes]:
+    """Returns a digest of each row; none where the inputs are no arrays."""
+    arrays = _arrays_in(inputs)
+    if not arrays or len({len(array) for array in arrays}) != 1:
+        return []
+    found = []
+    for start in range(0, len(arrays[0]), _ROWS_AT_ONCE):
+        parts = [_comparable(array[start : start + _ROWS_AT_ONCE]) for array in arrays]
+        found += [
+            hashlib.blake2b(b"".join(row.tobytes() for row in rows), digest_size=16).digest()
+            for rows in zip(*parts, strict=True)
+        ]
+    return found
+
+
+def _comparable(values: np.ndarray) -> np.ndarray:
+    """Returns values of which equal ones have equal bits, whatever type they came in."""
+    return values.astype(np.float64) + 0.0 if values.dtype.kind in "fiub" else values
+
+
+def _arrays_in(inputs: Any) -> list[np.ndarray]:
+    """Returns the arrays that inputs are made of; none where they are something else."""
+    if isinstance(inputs, Mapping):
+        inputs = [inputs[name] for name in sorted(inputs)]
+    parts = inputs if isinstance(inputs, list | tuple) else [inputs]
+    if not all(hasattr(part, "shape") and hasattr(part, "__array__") for part in parts):
+        return []
+    try:
+        arrays = [np.asarray(part) for part in parts]
+    except (TypeError, ValueError, RuntimeError):  # such as of tensors on a GPU
+        return []
+    usable = all(array.ndim and array.dtype.kind != "O" for array in arrays)
+    return arrays if usable else []
+
+
+def _digest(part: Any) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    for each in arguments(part):
+        arrays = _arrays_in(each)
+        for array in arrays:
+            found.update(f"{array.dtype} {array.shape}".encode())
+            found.update(np.ascontiguousarray(array).tobytes())
+        if not arrays:
+            found.update(type(each).__qualname__.encode())
+    return found.hexdigest()

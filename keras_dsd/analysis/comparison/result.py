@@ -1,0 +1,289 @@
+"""What `compare` measured: data, then statistics, text, a figure, and a verdict in words."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from keras_dsd.analysis.comparison import figure
+from keras_dsd.analysis.comparison.arms import DSD, FIRST
+from keras_dsd.analysis.comparison.statistics import CONFIDENCE, Paired, mean_and_sd, paired
+from keras_dsd.analysis.evaluation import BETTER
+from keras_dsd.utils.tables import Table, Tabled, as_html
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LAST, BEST = "last", "best"
+WHEN = {LAST: "at the last epoch", BEST: "at the epoch best on validation data"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One arm, trained from one seed.
+
+    Attributes:
+        seed: The seed.
+        arm: `"dense"`, `"llr"`, `"llr at once"`, `"sparse"`, `"dsd"`; or `"first dense"`, the
+            first dense phase alone, which all of them begin with.
+        validation: The value on validation data at the end of each epoch; NaN where not finite.
+        best_epoch: The epoch, counted from 0, with the best of these, the first of equal ones.
+        test_last: The value on test data after the last epoch.
+        test_best: The value on test data after `best_epoch`.
+        num_updates: How many updates the optimizer made.
+        start: What tells the state that the arms of a seed part from from others.
+    """
+
+    seed: int
+    arm: str
+    validation: tuple[float, ...]
+    best_epoch: int
+    test_last: float
+    test_best: float
+    num_updates: int
+    start: str
+
+    def test(self, when: str) -> float:
+        """Returns the value on test data, `"last"` or `"best"`."""
+        return self.test_last if when == LAST else self.test_best
+
+    def chosen_on(self, when: str) -> float:
+        """Returns the value on validation data at that epoch."""
+        return self.validation[-1 if when == LAST else self.best_epoch]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gain:
+    """How much better DSD is than its best control, on test data; negative where it is worse.
+
+    Attributes:
+        when: `"last"` or `"best"`: at which epoch of each.
+        control: The control whose mean on validation data is the best.
+        paired: The gains, seed by seed: mean, standard deviation, interval, test.
+        relative: The mean gain as a share of the control's mean; NaN where that is zero.
+    """
+
+    when: str
+    control: str
+    paired: Paired
+    relative: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison(Tabled):
+    """What `compare` measured.
+
+    Attributes:
+        metric: What `evaluate` is called.
+        mode: `"min"` where smaller values are better, `"max"` where larger ones are.
+        arms: The phases of each arm, in words.
+        runs: Every arm of every seed.
+        shared_rows: Which share of the rows of one part of the data is in another too.
+    """
+
+    metric: str
+    mode: str
+    arms: Mapping[str, str]
+    runs: tuple[Run, ...]
+    shared_rows: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, in order."""
+        return tuple(dict.fromkeys(run.seed for run in self.runs))
+
+    @property
+    def num_updates(self) -> int:
+        """How many updates every arm made."""
+        return next(run.num_updates for run in self.runs if run.arm == DSD)
+
+    def tests(self, arm: str, when: str = BEST) -> list[float]:
+        """Returns the values on test data of an arm, seed by seed.
+
+        Args:
+            arm: Its name.
+            when: `"last"` or `"best"`.
+        """
+        return [run.test(when) for run in self._runs_of(arm)]
+
+    def gain(self, when: str = BEST) -> Gain:
+        """Returns how much better DSD is than its best control.
+
+        Args:
+            when: `"best"`: each at the epoch best on validation data; `"last"`: at the last.
+
+        Raises:
+            ImportError: SciPy is not installed.
+        """
+        control = self._best_control(when)
+        ours, theirs = self.tests(DSD, when), self.tests(control, when)
+        found = paired(theirs, ours) if self.mode == "min" else paired(ours, theirs)
+        mean, _ = mean_and_sd(theirs)
+        return Gain(when, control, found, found.mean / abs(mean) if mean else math.nan)
+
+    @property
+    def verdict(self) -> str:
+        """What is shown, in words. A gain that early stopping also gives counts as none."""
+        best, last = self.gain(BEST), self.gain(LAST)
+        words = _sentence(best, len(self.seeds))
+        if _is_gain(last) and not _is_gain(best):
+            words += (
+                f" At the last epoch dsd is better than {last.control}; a gain that early stopping "
+                f"also gives is no gain."
+            )
+        return words
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values: lists, dicts, numbers and text; None for NaN."""
+        return {
+            "metric": self.metric,
+            "mode": self.mode,
+            "arms": dict(self.arms),
+            "shared_rows": dict(self.shared_rows),
+            "runs": [plain(dataclasses.asdict(run)) for run in self.runs],
+            "summary": {
+                arm: {when: self._summary(arm, when) for when in WHEN} for arm in self._rows()
+            },
+            "gain": {when: self._gain_dict(when) for when in WHEN},
+            "verdict": self.verdict,
+        }
+
+    def to_json(self) -> str:
+        """Returns `to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=1)
+
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows."""
+        table = self._table()
+        return as_html(table, f"{self.metric} ({BETTER[self.mode]})", lines=table.lines)
+
+    def _table(self) -> Table:
+        head = ("arm", "updates", "test, last epoch", "test, best epoch", "validation, best")
+        rows = []
+        for arm in self._rows():
+            values = [self.tests(arm, LAST), self.tests(arm, BEST), self._chosen(arm, BEST)]
+            updates = f"{self._runs_of(arm)[0].num_updates:,}"
+            rows.append((arm, updates, *map(_mean_and_sd_text, values)))
+        how = (
+            f"{self.metric} ({BETTER[self.mode]}), mean ± standard deviation of "
+            f"{len(self.seeds)} seeds. Fit on training data; best epochs and the control are "
+            f"chosen on validation data."
+        )
+        arms = [f"{name}: {phases}" for name, phases in self.arms.items()]
+        if FIRST in self._rows():
+            arms.insert(0, f"{FIRST}: what all of these begin with, ended there")
+        gains = [_gain_text(self.gain(when)) for when in WHEN]
+        return Table(head, rows, (), (0,), [how, *arms, *gains, self.verdict])
+
+    def plot(self) -> "Figure":
+        """Returns a figure: a dot for each seed and arm on test data, and the gains.
+
+        The figure belongs to no window; `figure.savefig("comparison.png")` writes it.
+
+        Raises:
+            ImportError: matplotlib or SciPy is not installed.
+        """
+        values = {arm: {when: self.tests(arm, when) for when in WHEN} for arm in self._rows()}
+        gains = [self.gain(when) for when in WHEN]
+        intervals = {
+            f"{gain.when} epochs,\nover {gain.control}{_p_text(gain)}": gain.paired
+            for gain in gains
+        }
+        label = f"{self.metric} on test data ({BETTER[self.mode]})"
+        return figure.plot(values, intervals, label)
+
+    def _rows(self) -> list[str]:
+        """Returns the names of the arms, the first dense phase before and DSD after the others."""
+        names = dict.fromkeys(run.arm for run in self.runs)
+        return sorted(names, key=lambda name: {FIRST: -1, DSD: 1}.get(name, 0))
+
+    def _runs_of(self, arm: str) -> list[Run]:
+        return [run for run in self.runs if run.arm == arm]
+
+    def _chosen(self, arm: str, when: str) -> list[float]:
+        return [run.chosen_on(when) for run in self._runs_of(arm)]
+
+    def _best_control(self, when: str) -> str:
+        """Returns the control with the best mean on validation data; of equal ones, the longest."""
+        sign = 1.0 if self.mode == "min" else -1.0
+
+        def cost(arm: str) -> tuple[float, bool]:
+            mean, _ = mean_and_sd(self._chosen(arm, when))
+            return (math.inf if math.isnan(mean) else sign * mean), arm == FIRST
+
+        return min((arm for arm in self._rows() if arm != DSD), key=cost)
+
+    def _summary(self, arm: str, when: str) -> dict[str, Any]:
+        found = {}
+        for name, values in (
+            ("test", self.tests(arm, when)),
+            ("validation", self._chosen(arm, when)),
+        ):
+            found[f"{name}_mean"], found[f"{name}_sd"] = mean_and_sd(values)
+        return plain(found)
+
+    def _gain_dict(self, when: str) -> dict[str, Any]:
+        gain = self.gain(when)
+        found = {"control": gain.control, **gain.paired._asdict(), "relative": gain.relative}
+        return plain(found)
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns values as JSON has them: None for NaN, a list for a tuple."""
+
+    def one(value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return [one(each) for each in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return {name: one(value) for name, value in values.items()}
+
+
+def _p_text(gain: Gain) -> str:
+    p_value = gain.paired.p_value
+    return "" if math.isnan(p_value) else f"\np = {p_value:.2g}"
+
+
+def _is_gain(gain: Gain) -> bool:
+    return gain.paired.is_shown and gain.paired.mean > 0
+
+
+def _sentence(gain: Gain, num_seeds: int) -> str:
+    control = f"{gain.control}, the best control on validation data"
+    if math.isnan(gain.paired.mean):
+        return (
+            f"Nothing can be said: not all values of dsd and {gain.control} are finite "
+            f"({num_seeds} seeds, on test data)."
+        )
+    if not gain.paired.is_shown:
+        words = f"No difference shown between dsd and {control} ({num_seeds} seeds, on test data)."
+        if gain.paired.low > 0 or gain.paired.high < 0:
+            words += (
+                " The interval leaves out 0, but a bootstrap of few seeds is too narrow, and the "
+                "t-test does not agree: more seeds would tell."
+            )
+        return words
+    better = "better" if gain.paired.mean > 0 else "worse"
+    return (
+        f"dsd is {better} than {control}, by {abs(gain.paired.mean):.4g} or "
+        f"{abs(gain.relative):.2%} ({num_seeds} seeds, on test data)."
+    )
+
+
+def _gain_text(gain: Gain) -> str:
+    found = gain.paired
+    if math.isnan(found.p_value):
+        test = "no test: the differences are all alike, or not finite"
+    else:
+        test = f"paired t-test p = {found.p_value:.3g}"
+    return (
+        f"gain of dsd over {gain.control} {WHEN[gain.when]}: {found.mean:+.4g} "
+        f"({CONFIDENCE:.0%} bootstrap interval {found.low:+.4g} to {found.high:+.4g}; {test}; "
+        f"{gain.relative:+.2%})"
+    )
+
+
+def _mean_and_sd_text(values: list[float]) -> str:
+    mean, sd = mean_and_sd(values)
+    return f"{mean:.4g} ± {sd:.2g}"

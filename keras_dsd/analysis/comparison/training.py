@@ -1,0 +1,301 @@
+"""Trains the arms of a comparison from one seed: the first dense phase once, then each of them."""
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_dsd.adapters import registry
+from keras_dsd.algorithm.selection import DEFAULT_SPARSITY, Selection
+from keras_dsd.algorithm.timeline import Phase, SparsePhase
+from keras_dsd.analysis.comparison import dataset
+from keras_dsd.analysis.comparison.arms import FIRST, Arms, prune_at_once
+from keras_dsd.analysis.comparison.dataset import arguments
+from keras_dsd.analysis.comparison.result import Run
+from keras_dsd.analysis.evaluation import number
+from keras_dsd.callback import DSDSchedule, Hooks
+from keras_dsd.engine.batch_norm import Batches
+
+_SEED_STEP = 1_000_003  # no seed that anybody lists is this far from another
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """All that training needs; it goes to other processes as it is.
+
+    Attributes:
+        build: Returns a new compiled model.
+        data: The data by name, or a function that returns them.
+        digests: What tells the data from others.
+        arms: The phases of each arm.
+        num_shared: How many epochs of plain training all arms begin with, trained once.
+        apply_options: What `apply` is given.
+        reset: What `DSDSchedule` is given.
+        batches: Likewise, for BatchNormalization.
+        evaluate: Takes a model and a part of the data, and returns a number.
+        mode: `"min"` or `"max"`.
+        fit_options: What `fit` is given besides.
+        adapter: The package that serves the models.
+    """
+
+    build: Callable[[], Any]
+    data: Any
+    digests: Mapping[str, str]
+    arms: Arms
+    num_shared: int
+    apply_options: Mapping[str, Any]
+    reset: str
+    batches: Batches | None
+    evaluate: Callable[[Any, Any], Any]
+    mode: str
+    fit_options: Mapping[str, Any]
+    adapter: str = ""
+
+    @property
+    def num_epochs(self) -> int:
+        """How many epochs every arm is long."""
+        return sum(phase.epochs for phase in next(iter(self.arms.values())))
+
+    @property
+    def has_first(self) -> bool:
+        """Whether what all arms begin with is scored as one of them."""
+        return self.num_shared > 0 or prune_at_once(self.arms)
+
+    @property
+    def state(self) -> Any:
+        """What reads and writes the state of models."""
+        return importlib.import_module(self.adapter).training_state
+
+    def load(self) -> Mapping[str, Any]:
+        """Returns the data.
+
+        Raises:
+            ValueError: A function returned others than before.
+        """
+        if not callable(self.data):
+            return self.data
+        found = self.data()
+        if dataset.digest(found) != self.digests:
+            raise ValueError(
+                "Expected data() to return the same data each time. Received: others than at "
+                "first. Split by a seed of its own, such as random_state=0."
+            )
+        return found
+
+    def make(self, seed: int) -> Any:
+        """Returns a new model, with the initial weights of a seed."""
+        self.state.begin(seed)
+        return self.build()
+
+    def apply(self, model: Any) -> Any:
+        """Returns the model with the weights selected that DSD prunes."""
+        selection = Selection(**{"sparsity": DEFAULT_SPARSITY, **self.apply_options})
+        return importlib.import_module(self.adapter).apply(model, selection)
+
+
+def inspect(job: Job, seed: int) -> tuple[Job, dict[str, str]]:
+    """Builds a model to look at it, before anything trains.
+
+    Args:
+        job: What is to be trained; it does not know its adapter yet.
+        seed: The first seed.
+
+    Returns:
+        The job, which knows its adapter, and shares the first phase only where that is exact; and
+        what tells the model and its optimizer from others.
+
+    Raises:
+        TypeError: `build` returns no model.
+        ValueError: The model is not built or not compiled, or `apply` refuses it.
+    """
+    adapter = registry.adapter_of(job.build(), "build()").__name__
+    job = dataclasses.replace(job, adapter=adapter)
+    model = job.make(seed)
+    if not job.state.is_built(model) or getattr(model, "optimizer", None) is None:
+        raise ValueError(
+            f"Expected build() to return a model that is compiled and has made its weights. "
+            f"Received: build()={model.name!r}, which "
+            f"{'is not compiled' if job.state.is_built(model) else 'has not made them'}. Begin it "
+            f"with an Input, or call model.build(shape), and model.compile(...)."
+        )
+    if not job.state.is_known(model):
+        job = dataclasses.replace(job, num_shared=0)
+    config = json.dumps(model.optimizer.get_config(), sort_keys=True, default=_words)
+    identity = {"initial weights": _digest(job.state.weights_of(model)), "optimizer": config}
+    job.apply(model)
+    return job, identity
+
+
+def train_seed(
+    job: Job, seed: int, finished: Mapping[str, str], tell: Callable[[str], None]
+) -> Iterator[Run]:
+    """Trains the arms of a seed, and yields each when it is trained.
+
+    Before `build()` the seed is set, and before each `fit` that goes on at an epoch, `seed_at`.
+
+    Args:
+        job: What to train.
+        seed: The seed.
+        finished: The state that each arm which was trained earlier parted from. Where the first
+            dense phase ends in another one now, which it may on a GPU, they are trained again.
+        tell: Called after each epoch, with words on it.
+    """
+    model = job.make(seed)
+    state = job.state.read(model)
+    start, shared = _digest(state), None
+    if job.num_shared:
+        shared = _Segment(job, model, seed, FIRST, tell)
+        state = shared.train(0, job.num_shared, [])
+        start = _digest(state)
+        yield shared.run(start, None)
+    elif job.has_first:
+        untouched = _Segment(job, model, seed, FIRST, tell)
+        untouched.score()
+        yield untouched.run(start, None)
+    for arm, phases in job.arms.items():
+        if finished.get(arm) == start:
+            continue
+        earlier, model = model, job.make(seed)
+        if model is earlier:
+            raise ValueError(
+                f"Expected build() to return a new model each time. Received: the same "
+                f"{model.name!r} again. Make its layers inside of build()."
+            )
+        job.state.write(model, state)
+        segment = _Segment(job, model, seed, arm, tell)
+        _train_arm(job, segment, arm, phases)
+        yield segment.run(start, shared)
+
+
+def seed_at(seed: int, epoch: int) -> int:
+    """Returns what is seeded before a `fit` that begins at `epoch`: the seed itself at 0."""
+    return (seed + _SEED_STEP * epoch) % 2**32
+
+
+def _train_arm(job: Job, segment: "_Segment", arm: str, phases: Sequence[Phase]) -> None:
+    callbacks = []
+    if arm != "dense":
+        segment.model = job.apply(segment.model)
+        data, most = job.batches or (None, 1)
+        callbacks = [
+            DSDSchedule(
+                phases=list(phases), reset=job.reset, batch_norm_data=data, batch_norm_batches=most
+            )
+        ]
+    with warnings.catch_warnings():
+        if isinstance(phases[-1], SparsePhase):  # as it is meant to
+            warnings.filterwarnings("ignore", message="Training ended with pruned weights")
+        segment.train(job.num_shared, job.num_epochs, callbacks)
+
+
+class _Segment(Hooks):
+    """One call of `fit`, and the callback in it that scores every epoch on validation data.
+
+    Args:
+        job: What to train.
+        model: The model, not through `apply` yet.
+        seed: The seed.
+        arm: What is trained.
+        tell: Called after each epoch, with words on it.
+    """
+
+    def __init__(
+        self, job: Job, model: Any, seed: int, arm: str, tell: Callable[[str], None]
+    ) -> None:
+        super().__init__()
+        self._job, self._seed, self._arm, self._tell = job, seed, arm, tell
+        self.model = model
+        self._first = 0
+        self._begun_with = job.state.num_updates(model)
+        self._data: Mapping[str, Any] = {}
+        self._best_weights: list[np.ndarray] = []
+        self.values: list[float] = []
+        self.best = 0
+        self.num_updates = 0
+        self.test_last = self.test_best = math.nan
+
+    def train(self, first: int, end: int, callbacks: Sequence[Any]) -> list[np.ndarray]:
+        """Trains from epoch `first` to before epoch `end`, and returns the state at the end."""
+        state, self._first = self._job.state, first
+        # Datasets take their seeds when they are made.
+        state.seed(seed_at(self._seed, first))
+        self._data = self._job.load()
+        state.seed(seed_at(self._seed, first))
+        self.model.fit(
+            *arguments(self._data["train"]), **self._job.fit_options, initial_epoch=first,
+            epochs=end, verbose=0, callbacks=[*callbacks, self],
+        )  # fmt: skip
+        self.num_updates = state.num_updates(self.model) - self._begun_with
+        at_end: list[np.ndarray] = state.read(self.model)
+        self.test_last = self.test_best = self._value("test")
+        if self.best != len(self.values) - 1:
+            self.model.set_weights(self._best_weights)
+            self.test_best = self._value("test")
+        return at_end
+
+    def score(self) -> None:
+        """Scores the model as it is, in place of training it."""
+        self._data = self._job.load()
+        self.values = [self._value("validation")]
+        self.test_last = self.test_best = self._value("test")
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Has a new model that goes on draw the numbers that the one trained so far would.
+
+        Before it trains for the first time Keras runs a model to learn of its shapes, and that
+        draws some.
+        """
+        if self._first:
+            self._job.state.seed(seed_at(self._seed, self._first))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Scores an epoch, and keeps its weights where it is the best so far."""
+        self.values.append(self._value("validation"))
+        if len(self.values) == 1 or is_better(self.values[-1], self.values[self.best], self._job):
+            self.best = len(self.values) - 1
+            self._best_weights = self._job.state.weights_of(self.model)
+        self._tell(f"seed {self._seed}, {self._arm}, epoch {epoch + 1}")
+
+    def run(self, start: str, shared: "_Segment | None") -> Run:
+        """Returns what was measured, after what the arms share."""
+        values, best, test_best, earlier = self.values, self.best, self.test_best, 0
+        if shared is not None:
+            values, earlier = [*shared.values, *values], shared.num_updates
+            best += len(shared.values)
+            if not is_better(values[best], values[shared.best], self._job):
+                best, test_best = shared.best, shared.test_best
+        return Run(
+            self._seed, self._arm, tuple(values), best, self.test_last, test_best,
+            self.num_updates + earlier, start,
+        )  # fmt: skip
+
+    def _value(self, part: str) -> float:
+        call = f"evaluate(model, data[{part!r}])"
+        words = f"seed {self._seed}, {self._arm}"
+        return number(self._job.evaluate(self.model, self._data[part]), words, call)
+
+
+def is_better(value: float, other: float, job: Job) -> bool:
+    """Returns whether a value is better than another; any is better than NaN."""
+    if math.isnan(value) or math.isnan(other):
+        return math.isnan(other) and not math.isnan(value)
+    return value < other if job.mode == "min" else value > other
+
+
+def _digest(values: Sequence[np.ndarray]) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    for value in values:
+        found.update(f"{value.dtype} {value.shape}".encode())
+        found.update(np.ascontiguousarray(value).tobytes())
+    return found.hexdigest()
+
+
+def _words(value: Any) -> str:
+    """Returns what stands for a value that JSON has not, the same in every process."""
+    return str(value) if isinstance(value, np.generic) else type(value).__qualname__

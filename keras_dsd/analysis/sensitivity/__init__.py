@@ -1,0 +1,1 @@
+"""How much pruning each weight alone costs."""

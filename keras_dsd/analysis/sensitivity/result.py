@@ -1,0 +1,182 @@
+"""What `sensitivity` measured: data, then text, a figure, and sparsities to give to `apply`."""
+
+import dataclasses
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from keras_dsd.algorithm.selection import whole
+from keras_dsd.analysis.evaluation import BETTER
+from keras_dsd.analysis.sensitivity import recommendation
+from keras_dsd.analysis.sensitivity.recommendation import Curve
+from keras_dsd.utils import checks
+from keras_dsd.utils.checks import shown
+from keras_dsd.utils.figures import new_figure
+from keras_dsd.utils.tables import Table, Tabled, as_html, shape_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSensitivity:
+    """What pruning one weight, and nothing else, does to a model.
+
+    Attributes:
+        path: Where it is in the model, without the model's own name.
+        shape: Its shape.
+        values: What `evaluate` returned at each of the scan's levels, in their order; NaN where
+            that was not finite.
+        covered: How many of its values the pattern may prune; None: all.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    values: tuple[float, ...]
+    covered: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of values in the weight."""
+        return math.prod(self.shape)
+
+    @property
+    def num_covered(self) -> int:
+        """Number of values that the pattern may prune."""
+        return self.size if self.covered is None else self.covered
+
+
+@dataclasses.dataclass(frozen=True)
+class Sensitivity(Tabled):
+    """What `sensitivity` measured.
+
+    Attributes:
+        baseline: What `evaluate` returned with nothing pruned.
+        levels: The sparsities at which each weight was pruned, ascending fractions in (0, 1).
+        mode: `"min"` where smaller values are better, `"max"` where larger ones are.
+        points: The weights, in the model's order.
+    """
+
+    baseline: float
+    levels: tuple[float, ...]
+    mode: str
+    points: tuple[WeightSensitivity, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of values in all weights that were scanned."""
+        return sum(point.size for point in self.points)
+
+    def recommend(
+        self, max_drop: float | None = None, overall: float | None = None
+    ) -> dict[str, float]:
+        """Returns a sparsity for each weight, as `apply(sparsity=...)` takes it.
+
+        Each weight was scanned alone, so the model with all of them pruned is most often worse
+        than any of the values shown here; training by DSD is to make up for that.
+
+        Args:
+            max_drop: How much worse than the baseline each weight, pruned alone, may make the
+                value, in the value's own unit, finite and at least 0. Each gets the largest level
+                up to which no level did worse; 0.0 where the first one did.
+            overall: The share of all scanned weights together that is to be pruned, a fraction.
+                It is spread so that every weight, pruned alone, makes the value equally worse:
+                between levels on a straight line, and never less than a smaller level did. No
+                weight goes above the largest level.
+
+        Returns:
+            A dict from regular expressions, each of which matches one path, to fractions.
+
+        Raises:
+            TypeError: An argument is no number.
+            ValueError: None or both are given, `max_drop` is negative or not finite, `overall` is
+                outside [0, 1), or more than can be reached with the levels that were scanned.
+        """
+        if (max_drop is None) == (overall is None):
+            raise ValueError(
+                f"Expected exactly one of `max_drop` and `overall`. Received: "
+                f"max_drop={shown(max_drop)}, overall={shown(overall)}. Give "
+                f"max_drop=0.01 to bound what each weight costs, or overall=0.3 to spread 30 %."
+            )
+        curves = self._curves()
+        if max_drop is not None:
+            allowed = checks.not_negative("max_drop", max_drop)
+            chosen = [recommendation.level_within(self.levels, c, allowed) for c in curves.values()]
+        else:
+            share = checks.fraction("overall", overall)
+            chosen = recommendation.levels_for(self.levels, list(curves.values()), share)
+        # The path, whole and escaped, matches no longer path, in which `apply` would find the
+        # bare one, and counts as whole where only whole paths do, as for frozen weights.
+        return {whole(path): level for path, level in zip(curves, chosen, strict=True)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values: lists, dicts, numbers and text; None for NaN."""
+        return {
+            "baseline": self.baseline,
+            "levels": list(self.levels),
+            "mode": self.mode,
+            "points": [
+                {
+                    "path": point.path,
+                    "shape": list(point.shape),
+                    "size": point.size,
+                    "covered": point.num_covered,
+                    "values": [None if math.isnan(value) else value for value in point.values],
+                }
+                for point in self.points
+            ],
+        }
+
+    def to_json(self) -> str:
+        """Returns `to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=1)
+
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows."""
+        table = self._table()
+        caption = "Value of evaluate with one weight pruned, by the share of it that is"
+        return as_html(table, caption, lines=table.lines)
+
+    def _table(self) -> Table:
+        rows = [
+            (point.path, shape_text(point.shape), f"{point.size:,}",
+             *(f"{value:.4g}" for value in point.values))
+            for point in self.points
+        ]  # fmt: skip
+        head = ("weight", "shape", "size", *(f"{100 * level:.6g}%" for level in self.levels))
+        total = ("total", "", f"{self.size:,}", *("" for _ in self.levels))
+        last = f"nothing pruned: {self.baseline:.4g} ({BETTER[self.mode]})"
+        return Table(head, rows, [total], (0, 1), [last])
+
+    def plot(self) -> "Figure":
+        """Returns a figure: a line for each weight, and the baseline, dashed.
+
+        The figure belongs to no window; `figure.savefig("scan.png")` writes it.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        figure, axes = new_figure(8, 5)
+        for point in self.points:
+            axes.plot(self.levels, point.values, marker=".", label=point.path)
+        axes.axhline(self.baseline, color="black", linestyle="--", label="nothing pruned")
+        axes.set_xlabel("sparsity of one weight, the others as they are (fraction)")
+        axes.set_ylabel(f"value of evaluate ({BETTER[self.mode]})")
+        figure.legend(loc="outside right upper", fontsize="small")
+        return figure
+
+    def _curves(self) -> dict[str, Curve]:
+        """Returns how much worse each weight makes the value, by path.
+
+        Nothing keeps two layers of one Keras model from having the same name. A pattern can't tell
+        such weights apart, so they count as one, as sensitive as the more sensitive of them.
+        """
+        sign = 1.0 if self.mode == "min" else -1.0
+        curves: dict[str, Curve] = {}
+        for point in self.points:
+            worse = [sign * (value - self.baseline) for value in point.values]
+            costs = tuple(math.inf if math.isnan(w) else w for w in worse)
+            curve = Curve(point.size, costs, point.num_covered)
+            same = curves.get(point.path)
+            curves[point.path] = curve if same is None else curve.merged(same)
+        return curves

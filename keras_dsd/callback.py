@@ -1,0 +1,197 @@
+"""DSDSchedule, a thin Keras callback over the controller, and the hooks both Kerases call."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from keras_dsd.adapters import registry
+from keras_dsd.algorithm import presets
+from keras_dsd.algorithm.timeline import Phase, Timeline
+from keras_dsd.engine.batch_norm import check_batches
+from keras_dsd.engine.controller import Controller
+from keras_dsd.engine.observers import Observer, check_observers
+from keras_dsd.engine.trainer import Trainer
+from keras_dsd.utils import checks
+from keras_dsd.utils.checks import shown
+
+
+def _hook(self: Any, *args: Any, **kwargs: Any) -> None:
+    """Does nothing: Keras calls this."""
+
+
+class Hooks:
+    """Base of a callback that Keras 2 and Keras 3 both accept.
+
+    Both call hooks by name and ask for no base class. What else their callback lists read is
+    here too: no batch hook does anything, so no step has to wait for one.
+    """
+
+    _supports_tf_logs = True
+    async_safe = True
+
+    def __init__(self) -> None:
+        self.params: dict[str, Any] = {}
+        self.model: Any = None
+
+    def set_params(self, params: dict[str, Any] | None) -> None:
+        """Takes what `fit` was given."""
+        self.params = params or {}
+
+    def set_model(self, model: Any) -> None:
+        """Takes the model that is trained, evaluated or asked to predict."""
+        self.model = model
+
+    def _implements_train_batch_hooks(self) -> bool:
+        return False
+
+    def _implements_test_batch_hooks(self) -> bool:
+        return False
+
+    def _implements_predict_batch_hooks(self) -> bool:
+        return False
+
+    on_train_begin = on_train_end = on_epoch_begin = on_epoch_end = _hook
+    on_train_batch_begin = on_train_batch_end = on_batch_begin = on_batch_end = _hook
+    on_test_begin = on_test_end = on_test_batch_begin = on_test_batch_end = _hook
+    on_predict_begin = on_predict_end = on_predict_batch_begin = on_predict_batch_end = _hook
+
+
+class DSDSchedule(Hooks):
+    """Takes a model through Dense, Sparse and re-Dense training inside one `fit`.
+
+    Give `fit` at least as many epochs as the phases take; further ones extend the last phase.
+    The phase of an epoch follows from its number alone, so `initial_epoch` goes on where an
+    earlier run stopped. Every epoch's logs get `dsd_phase` (index) and `dsd_sparsity` (share of
+    zeros among the selected weights, measured) and `dsd_epochs_left` (of the phase; at most, where
+    `until` may end it early); put this callback before those that read logs. Where `fit` shows its
+    progress, a line says what changes as a phase begins; otherwise that is logged.
+
+    Args:
+        dense: Epochs of the first phase, ordinary training; `0` starts from a trained model.
+        sparse: Epochs of the second phase, under a fixed mask. At least 1.
+        redense: Epochs of the third phase, in which pruned weights return from zero. At least 1.
+        redense_lr: What the learning rate is multiplied by in the third phase. Defaults to `0.1`.
+        phases: The phases as a list, in place of the arguments above.
+        reset: Which slots of the optimizer, such as momentum, begin anew when weights are pruned
+            and when they return. `"pruned"`: those of these weights. `"all"`: those of all weights,
+            but not moving averages of weights, nor Ftrl's slots, from which it computes them.
+            `"none"`: none. AC/DC begins all anew, but only when weights return. Defaults to
+            `"pruned"`.
+        leftover: What happens to epochs that a phase with `until` leaves over: `"redense"` hands
+            them to the last phase, `"stop"` drops them. Defaults to `"redense"`.
+        backup_dir: A folder to keep what `until` has monitored, and the best weights if it
+            restores them, so that a run with `until` can go on by `initial_epoch`; for this
+            schedule alone. Defaults to `None`: nothing is written.
+        batch_norm_data: Batches of training data, as `fit` takes them, which can be read again: a
+            list, a `tf.data.Dataset`, a `PyDataset`, a `DataLoader`. When weights have been pruned,
+            the moving mean and variance of each BatchNormalization that trains are set to the means
+            over these, of the pruned model, which runs on them as in training. Defaults to `None`:
+            training goes on from the statistics of the dense model.
+        batch_norm_batches: How many of them to take, at most. Defaults to `100`.
+        observers: What is told of the run as it goes on: `WeightHistory()`, `DSDTensorBoard(...)`,
+            or an `Observer` of your own. Defaults to none.
+
+    Raises:
+        TypeError: Epochs are not integers, `redense_lr` is not a number, or arguments are
+            missing or given both ways, or `batch_norm_data` or `observers` are not what it says
+            there.
+        ValueError: Epochs are too few, `redense_lr` is not above 0, `phases` is empty, or
+            `reset` or `leftover` unknown.
+
+    Examples:
+        >>> print(DSDSchedule(dense=10, sparse=5, redense=10).timeline)
+        dense for 10 epochs, then sparse for 5 epochs, then dense for 10 epochs at 0.1 times the \
+learning rate
+
+    Reference:
+        Han et al., 2017, arXiv:1607.04381, Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        dense: int | None = None,
+        sparse: int | None = None,
+        redense: int | None = None,
+        *,
+        redense_lr: float = 0.1,
+        phases: "list[Phase] | None" = None,
+        reset: str = "pruned",
+        leftover: str = "redense",
+        backup_dir: "str | os.PathLike[str] | None" = None,
+        batch_norm_data: Any = None,
+        batch_norm_batches: int = 100,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        lengths = {"dense": dense, "sparse": sparse, "redense": redense}
+        if phases is None:
+            phases = _three_phases(lengths, redense_lr)
+        elif any(epochs is not None for epochs in lengths.values()):
+            raise TypeError(
+                f"Expected either `phases` or `dense`, `sparse` and `redense`. "
+                f"Received: phases={shown(phases)} and {shown(lengths)}. Give one of the two."
+            )
+        super().__init__()
+        self.timeline = Timeline(phases)
+        self.reset = checks.choice("reset", reset, ("pruned", "all", "none"))
+        self.leftover = checks.choice("leftover", leftover, ("redense", "stop"))
+        self.backup_dir = checks.path("backup_dir", backup_dir, "folder", "run/dsd")
+        self.batches = check_batches(batch_norm_data, batch_norm_batches)
+        self.observers = check_observers(observers)
+        self._controller: Controller | None = None
+
+    def __repr__(self) -> str:
+        return f"<DSDSchedule: {self.timeline}>"
+
+    def controller(self, trainer: Trainer) -> Controller:
+        """Returns what takes a model through the phases."""
+        return Controller(
+            self.timeline, trainer, self.reset, self.leftover, self.backup_dir, self.batches,
+            self.observers,
+        )  # fmt: skip
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Checks model and epochs, before the first batch.
+
+        Raises:
+            ValueError: The phases do not fit in the epochs of `fit`, or the model was not
+                passed through `apply`.
+        """
+        adapter = registry.adapter_of(self.model).training_adapter(self.model)
+        self._controller = self.controller(Trainer(self.model, adapter))
+        self._controller.start(self.params.get("epochs"), bool(self.params.get("verbose")))
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Enters the phase of `epoch`."""
+        self._running().begin_epoch(epoch)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds `dsd_phase`, `dsd_sparsity` and `dsd_epochs_left` to the logs."""
+        measured = self._running().end_epoch({} if logs is None else logs)
+        if logs is not None:
+            logs.update(measured)
+        if self._running().is_over:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Leaves the model training as it did before; warns where weights are still pruned."""
+        self._running().stop()
+        self._controller = None
+
+    def _running(self) -> Controller:
+        if self._controller is None:
+            raise ValueError(
+                "Expected on_train_begin() before the other hooks of DSDSchedule. "
+                f"Received: model={shown(self.model)}. Call set_model(model) and on_train_begin()."
+            )
+        return self._controller
+
+
+def _three_phases(lengths: dict[str, int | None], redense_lr: float) -> list[Phase]:
+    missing = [name for name, epochs in lengths.items() if epochs is None]
+    if missing:
+        raise TypeError(
+            f"Expected `dense`, `sparse` and `redense`, in epochs. Received: {missing[0]}=None. "
+            f"Write DSDSchedule(dense=10, sparse=10, redense=10), or DSDSchedule(phases=[...]) for "
+            f"a list of phases."
+        )
+    return presets.dsd(*lengths.values(), redense_lr=redense_lr)  # type: ignore[arg-type]

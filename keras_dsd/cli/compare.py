@@ -1,0 +1,194 @@
+"""`keras-dsd compare`: DSD against plain training of the same budget, for a model in a file."""
+
+import dataclasses
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from keras_dsd.adapters import registry
+from keras_dsd.algorithm import presets
+from keras_dsd.algorithm.plateau import is_larger_better
+from keras_dsd.algorithm.selection import DEFAULT_SPARSITY
+from keras_dsd.analysis.comparison import compare
+from keras_dsd.analysis.comparison.arms import ARMS
+from keras_dsd.cli import data_files, inspect, model_files, sensitivity
+from keras_dsd.cli.command import Command, CommandError, Result, UsageError
+
+_DESCRIPTION = """
+Trains the model in a file with DSD and plainly, from the same fresh weights
+and for as many epochs, at several seeds, and says in words whether a
+difference is shown. Its layers, loss, optimizer and learning rate are those of
+the file; its weights are not used, and the file is not changed.
+
+The controls are plain training, plain training at DSD's learning rates, plain
+training at the last of these as soon as the first phase ends, and training
+that stays sparse. Each is scored at its last epoch and at its epoch best on
+validation data; what is reported comes from test data alone.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Renewed:
+    """Makes the model of a file anew: compiled as it was, with fresh weights.
+
+    Attributes:
+        path: The file, which was looked at before.
+        door: The package that serves its Keras.
+        safe_mode: Whether Keras refuses what it knows as code.
+    """
+
+    path: str
+    door: str
+    safe_mode: bool
+
+    def __call__(self) -> Any:
+        """Returns a new model."""
+        door = importlib.import_module(self.door)
+        model = door.load_model(self.path, safe_mode=self.safe_mode, compiled=True)
+        return door.training_state.renewed(model_files.plain(model))
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """Evaluates a model by the name of a metric.
+
+    Attributes:
+        metric: `"loss"`, or a metric that the model was compiled with.
+        batch_size: How many examples to evaluate at a time.
+    """
+
+    metric: str
+    batch_size: int
+
+    @property
+    def __name__(self) -> str:
+        """What the result calls it."""
+        return self.metric
+
+    def __call__(self, model: Any, part: Any) -> float:
+        """Returns the value of the metric."""
+        data = data_files.Data(part[0], part[1], ("x", "y"))
+        return sensitivity.evaluate_on(data, self.metric, self.batch_size)(model)
+
+
+def _define(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "data", None,
+        "Needed. Arrays x_train, y_train, x_test and y_test, and x_val and y_val if there are.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "validation_share", 0.2,
+        "The share of the training rows that is held out, at random, where there are no x_val and "
+        "y_val.",
+        lower_bound=0.0, upper_bound=1.0, flag_values=values,
+    )  # fmt: skip
+    _define_arms(values)
+    flags.DEFINE_string(
+        "metric", "loss",
+        "What to compare: loss, or a metric that the model was compiled with, such as accuracy. "
+        "Larger counts as better for names with acc, auc, f1, precision or recall in them.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "batch_size", 32, "Examples trained and evaluated at a time.", lower_bound=1,
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "max_shared_rows", 0.0,
+        "Which share of the test or validation rows may be in other parts of the data too.",
+        lower_bound=0.0, upper_bound=1.0, flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "parallel", 1, "Seeds trained at a time, each in a process.", lower_bound=1,
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "path", None,
+        "Writes every arm here as it is trained, and goes on from it where that was interrupted.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string("plot", None, "Draws a figure here; needs matplotlib.", flag_values=values)
+    inspect.define_selection(values)
+    model_files.define_flags(values)
+
+
+def _define_arms(values: flags.FlagValues) -> None:
+    for name, words in (("dense", "first, dense"), ("sparse", "sparse"), ("redense", "last")):
+        flags.DEFINE_integer(
+            name, 10, f"Epochs of the {words} phase.", lower_bound=1, flag_values=values
+        )
+    flags.DEFINE_float(
+        "redense_lr", 0.1, "What the learning rate is multiplied by in the last phase.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_list(
+        "arms", list(ARMS), "What to train: dsd, and some of the controls.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_integer("seeds", 5, "How many seeds.", lower_bound=2, flag_values=values)
+
+
+def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
+    (path,) = arguments
+    if values["data"].value is None:
+        raise UsageError(
+            "expected --data=FILE.npz, to train on. Received: none. Write one by "
+            "numpy.savez('data.npz', x_train=x, y_train=y, x_test=x_test, y_test=y_test)."
+        )
+    asked = inspect.asked(values)
+    plot, metric = values["plot"].value, values["metric"].value
+    if plot is not None:
+        sensitivity.check_plot(plot)
+    share = values["validation_share"].value
+    data, words = data_files.load_parts(values["data"].value, share)
+    print(words)
+    batch_size = values["batch_size"].value
+    found = compare.compare(
+        _build(path, values), data,
+        phases=presets.dsd(
+            values["dense"].value, values["sparse"].value, values["redense"].value,
+            redense_lr=values["redense_lr"].value,
+        ),
+        sparsity=asked.pop("sparsity", DEFAULT_SPARSITY), apply_options=asked,
+        fit_options={"batch_size": batch_size}, seeds=values["seeds"].value,
+        arms=values["arms"].value,
+        evaluate=Measure(metric, batch_size), mode="max" if is_larger_better(metric) else "min",
+        max_shared_rows=values["max_shared_rows"].value, path=values["path"].value,
+        parallel=values["parallel"].value,
+    )  # fmt: skip
+    if plot is not None:
+        found.plot().savefig(plot)
+    told = {"model": path, "data": values["data"].value, "comparison": found.to_dict()}
+    return Result(told, f"{found.render()}\n{words}")
+
+
+def _build(path: str, values: flags.FlagValues) -> Renewed:
+    """Returns what makes the model anew, once it has been seen that it can."""
+    model = model_files.load(path, values, compiled=True)
+    door = registry.adapter_of(model)
+    if not door.is_compiled(model):
+        raise CommandError(
+            f"{path} holds a model that is not compiled, so there is nothing to train it with. "
+            f"Compile it and save it anew."
+        )
+    return Renewed(path, door.__name__, not values["unsafe"].value)
+
+
+COMMAND = Command(
+    name="compare",
+    summary="DSD against plain training of the same length, on your data, with a verdict.",
+    description=_DESCRIPTION,
+    arguments={"MODEL": model_files.ARGUMENT},
+    define=_define,
+    values={"data": "FILE.npz", "metric": "NAME", "path": "COMPARISON.json",
+            "plot": "COMPARISON.png", **inspect.VALUES},
+    examples=[
+        "keras-dsd compare model.keras --data=mnist.npz",
+        "keras-dsd compare model.keras --data=mnist.npz --dense=20 --sparse=10 --redense=10",
+        "keras-dsd compare model.keras --data=mnist.npz --metric=accuracy --path=runs.json",
+    ],
+    run=_run,
+)  # fmt: skip

@@ -1,0 +1,151 @@
+"""`keras-dsd inspect`: what DSD would prune in a model."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from keras_dsd import api
+from keras_dsd.adapters import registry
+from keras_dsd.algorithm import masks
+from keras_dsd.algorithm.patterns import NM, Block, Pattern
+from keras_dsd.algorithm.selection import DEFAULT_SPARSITY, Selection
+from keras_dsd.cli import model_files
+from keras_dsd.cli.command import Command, Result, UsageError
+
+_DESCRIPTION = """
+Shows what DSD would prune in a model: each weight with the sparsity asked for
+and the threshold below which values would be pruned, what stays dense and why,
+how many values that are, and what the masks take in memory. Trains nothing and
+changes no file. The flags are the arguments of keras_dsd.apply.
+"""
+
+
+# What stands for the values of these flags in their help.
+VALUES = {
+    "sparsity": '0.3 or \'{"conv": 0.3, "dense": 0.5}\'',
+    "exclude": "REGEX",
+    "pattern": "block:4x2 or nm:2:4",
+}
+
+
+def define_selection(values: flags.FlagValues) -> None:
+    """Defines the flags that are the arguments of `apply`."""
+    flags.DEFINE_string(
+        "sparsity", None,
+        "Share of each weight to prune, a fraction from 0 up to 1. Or a JSON object from regular "
+        "expressions on paths to fractions; what none matches stays dense. If left out: 0.3.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_multi_string(
+        "exclude", None,
+        "A regular expression: weights whose path it matches stay dense. May be repeated.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "pattern", None,
+        "What is pruned together: block:4x2 for blocks of 4 inputs by 2 outputs (block:4x2:max "
+        "ranks them by their largest magnitude, not their average), nm:2:4 to keep 2 of every 4 "
+        "inputs, which fixes the sparsity. If left out: single values.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "scope", "layer", ["layer", "global"],
+        "Whether each weight is ranked by itself or all are ranked together.", flag_values=values,
+    )  # fmt: skip
+
+
+def _define(values: flags.FlagValues) -> None:
+    define_selection(values)
+    model_files.define_flags(values)
+
+
+def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
+    wanted = asked(values)
+    (path,) = arguments
+    model = model_files.plain(model_files.load(path, values))
+    model = api.apply(model, **wanted)
+    found = api.report(model)
+    pruned = {
+        weight.path: int(np.count_nonzero(~mask))
+        for weight, mask in masks.masks_for(api.weights(model), None)
+    }
+    door = registry.adapter_of(model)
+    data = {
+        "model": path,
+        "report": found.to_dict(),
+        "would_prune": {"values": sum(pruned.values()), "by_weight": pruned},
+        "mask_bytes": door.mask_bytes(model),
+    }
+    num_pruned = sum(pruned.values())
+    lines = [
+        found.render(),
+        "",
+        f"would prune: {num_pruned:,} of {found.size:,} values (weights: {len(found.weights)}), "
+        f"{num_pruned / max(found.total_size, 1):.2%} of all {found.total_size:,}",
+        f"memory: the masks take {data['mask_bytes']:,} bytes {door.MASKS_LAST}",
+    ]
+    return Result(data, "\n".join(lines))
+
+
+def asked(values: flags.FlagValues) -> dict[str, Any]:
+    """Returns the arguments of `apply`, checked before a model is loaded."""
+    found: dict[str, Any] = {
+        "exclude": values["exclude"].value or [],
+        "pattern": _pattern(values["pattern"].value),
+        "scope": values["scope"].value,
+    }
+    if values["sparsity"].value is not None:
+        found["sparsity"] = _sparsity(values["sparsity"].value)
+    try:
+        Selection(**{"sparsity": DEFAULT_SPARSITY, **found})
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    return found
+
+
+def _sparsity(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"expected --sparsity to be a fraction or a JSON object. Received: --sparsity={text}. "
+            f"""Write --sparsity=0.3 or --sparsity='{{"conv": 0.3, "dense": 0.5}}'."""
+        ) from error
+
+
+def _pattern(text: str | None) -> Pattern:
+    if text is None:
+        return None
+    block = re.fullmatch(r"block:(\d+)x(\d+)(?::(avg|max))?", text, re.ASCII)
+    groups = re.fullmatch(r"nm:(\d+):(\d+)", text, re.ASCII)
+    try:
+        if block:
+            return Block(int(block[1]), int(block[2]), block[3] or "avg")
+        if groups:
+            return NM(int(groups[1]), int(groups[2]))
+    except ValueError as error:
+        raise UsageError(f"--pattern={text}: {error}") from error
+    raise UsageError(
+        f"expected --pattern to be such as block:4x2, block:4x2:max or nm:2:4. Received: "
+        f"--pattern={text}. Write one of these."
+    )
+
+
+COMMAND = Command(
+    name="inspect",
+    summary="What DSD would prune in a model, what not and why, and the memory of the masks.",
+    description=_DESCRIPTION,
+    arguments={"MODEL": model_files.ARGUMENT},
+    define=_define,
+    values=VALUES,
+    examples=[
+        "keras-dsd inspect model.keras",
+        "keras-dsd inspect model.keras --sparsity=0.5 --exclude=predictions/",
+        "keras-dsd inspect model.keras --pattern=nm:2:4 --json",
+    ],
+    run=_run,
+)  # fmt: skip

@@ -1,0 +1,198 @@
+"""`keras-dsd sensitivity`: what pruning each weight of a model costs."""
+
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import flags
+
+from keras_dsd import api
+from keras_dsd.adapters import registry
+from keras_dsd.algorithm.plateau import is_larger_better
+from keras_dsd.analysis.sensitivity import scan
+from keras_dsd.analysis.sensitivity.result import Sensitivity
+from keras_dsd.cli import data_files, model_files
+from keras_dsd.cli.command import Command, CommandError, Result, UsageError, one_line
+from keras_dsd.cli.data_files import Data
+from keras_dsd.utils import figures
+
+_DESCRIPTION = """
+Measures how much each weight of a trained model matters: prunes one after
+another, alone, at each level, and evaluates the model on your data each time.
+From that it can recommend a sparsity for each weight, as keras-dsd inspect
+--sparsity and keras_dsd.apply take it. The file of the model is not changed.
+
+The model has to be compiled in its file, with a loss, or --loss names one.
+"""
+
+
+def _define(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "data", None,
+        "Needed. The data to evaluate on, best such as the model was not trained on: arrays x_val "
+        "and y_val, or x_test and y_test, or x and y; the first of these pairs that is there.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "loss", None,
+        "A loss by the name that Keras has for it, such as sparse_categorical_crossentropy, in "
+        "place of the one in the file.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "metric", "loss",
+        "What to measure: loss, or a metric that the model was compiled with, such as accuracy. "
+        "Larger counts as better for names with acc, auc, f1, precision or recall in them.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_list(
+        "levels", [f"0.{tenth}" for tenth in range(1, 10)],
+        "The sparsities to try, fractions between 0 and 1.", flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "batch_size", 32, "Examples evaluated at a time.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_float(
+        "recommend_overall", None,
+        "Recommends sparsities that prune this fraction of all weights together.",
+        lower_bound=0.0, upper_bound=1.0, flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "max_drop", None,
+        "Recommends the largest level at which each weight alone makes the metric worse by no "
+        "more than this, in the metric's own unit.",
+        lower_bound=0.0, flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "path", None,
+        "Writes every value here, and goes on from it where a scan was interrupted.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string("plot", None, "Draws a figure here; needs matplotlib.", flag_values=values)
+    model_files.define_flags(values)
+
+
+def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
+    levels = _check(values)
+    (path,), metric = arguments, values["metric"].value
+    plot = values["plot"].value
+    if plot is not None:
+        check_plot(plot)
+    data = data_files.load(values["data"].value)
+    names = " and ".join(data.names)
+    print(f"Evaluates on {names} of {values['data'].value}: {len(data.x):,} examples")
+    model = _load(path, values, metric)
+    found = scan.sensitivity(
+        api.apply(model), evaluate_on(data, metric, values["batch_size"].value), levels,
+        mode="max" if is_larger_better(metric) else "min", path=values["path"].value,
+    )  # fmt: skip
+    if plot is not None:
+        found.plot().savefig(plot)
+    return _result(found, values, {"model": path, "data": values["data"].value, "metric": metric})
+
+
+def _check(values: flags.FlagValues) -> list[float]:
+    """Returns the levels, once all that needs no file has been checked."""
+    if values["data"].value is None:
+        raise UsageError(
+            "expected --data=FILE.npz, to evaluate the model on. Received: none. Write one by "
+            "numpy.savez('data.npz', x=x, y=y)."
+        )
+    if None not in (values["recommend_overall"].value, values["max_drop"].value):
+        raise UsageError("expected --recommend_overall or --max_drop. Received: both.")
+    if values["recommend_overall"].value == 1:
+        raise UsageError("expected --recommend_overall to be below 1. Received: 1.")
+    try:
+        levels = sorted({float(level) for level in values["levels"].value})
+    except ValueError:
+        levels = []
+    if not levels or not all(0 < level < 1 for level in levels):
+        given = ",".join(values["levels"].value)
+        raise UsageError(
+            f"expected --levels to be fractions between 0 and 1. Received: --levels={given}. "
+            f"Write such as --levels=0.3,0.5,0.7."
+        )
+    return levels
+
+
+def check_plot(plot: str) -> None:
+    """Refuses, before the scan, what could not be written after it."""
+    figure, _ = figures.new_figure(1, 1)
+    kinds = figure.canvas.get_supported_filetypes()
+    file = pathlib.Path(plot)
+    if file.suffix.lstrip(".") not in kinds or not file.parent.is_dir():
+        raise CommandError(
+            f"--plot={plot}: expected a file in a folder that exists, whose name ends in one of "
+            f"{', '.join(sorted(kinds))}."
+        )
+
+
+def _load(path: str, values: flags.FlagValues, metric: str) -> Any:
+    loss = values["loss"].value
+    model = model_files.load(path, values, compiled=loss is None)
+    model = model_files.plain(model)
+    if loss is not None:
+        try:
+            model.compile(loss=loss, metrics=[] if metric == "loss" else [metric])
+        except Exception as error:  # Keras raises all kinds
+            raise CommandError(f"--loss={loss}: {one_line(error)}") from error
+    if not registry.adapter_of(model).is_compiled(model):
+        raise CommandError(
+            f"{path} holds a model that is not compiled, so it has no loss. Name one: "
+            f"--loss=sparse_categorical_crossentropy."
+        )
+    return model
+
+
+def evaluate_on(data: Data, metric: str, batch_size: int) -> Callable[[Any], float]:
+    """Returns what evaluates a model on data, by the name of a metric."""
+
+    def evaluate(model: Any) -> float:
+        try:
+            found = model.evaluate(
+                data.x, data.y, batch_size=batch_size, verbose=0, return_dict=True
+            )
+        except Exception as error:  # every backend has its own
+            raise CommandError(
+                f"the model can't be evaluated on inputs of shape {data.x.shape} and targets of "
+                f"shape {data.y.shape}: {one_line(error)}"
+            ) from error
+        if metric not in found:
+            raise CommandError(
+                f"expected --metric to be one of {', '.join(found)}, with which the model was "
+                f"compiled. Received: --metric={metric}."
+            )
+        return float(found[metric])
+
+    return evaluate
+
+
+def _result(scan: Sensitivity, values: flags.FlagValues, told: dict[str, Any]) -> Result:
+    overall, max_drop = values["recommend_overall"].value, values["max_drop"].value
+    data, text = {**told, "scan": scan.to_dict()}, scan.render()
+    if overall is not None or max_drop is not None:
+        data["recommended"] = scan.recommend(max_drop=max_drop, overall=overall)
+        text += f"\n\nrecommended, for --sparsity:\n{json.dumps(data['recommended'])}"
+    else:
+        text += (
+            "\n\n--recommend_overall=0.3 or --max_drop=0.01 recommend a sparsity for each weight."
+        )
+    return Result(data, text)
+
+
+COMMAND = Command(
+    name="sensitivity",
+    summary="What pruning each weight costs, measured on your data; recommends sparsities.",
+    description=_DESCRIPTION,
+    arguments={"MODEL": model_files.ARGUMENT},
+    define=_define,
+    values={"data": "FILE.npz", "loss": "NAME", "metric": "NAME", "levels": "0.3,0.5",
+            "path": "SCAN.json", "plot": "SCAN.png"},
+    examples=[
+        "keras-dsd sensitivity model.keras --data=validation.npz",
+        "keras-dsd sensitivity model.keras --data=mnist.npz --metric=accuracy --max_drop=0.01",
+        "keras-dsd sensitivity model.keras --data=mnist.npz --path=scan.json --plot=scan.png",
+    ],
+    run=_run,
+)  # fmt: skip

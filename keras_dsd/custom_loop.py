@@ -1,0 +1,210 @@
+"""DSDLoop: the phases in a training loop of the user's own, without `fit`."""
+
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from keras_dsd.adapters import registry
+from keras_dsd.callback import DSDSchedule
+from keras_dsd.engine.trainer import Trainer, abandon
+from keras_dsd.protocols import TrainingAdapter
+from keras_dsd.utils import checks
+from keras_dsd.utils.checks import shown
+
+
+class DSDLoop:
+    """Takes a model through the phases of a schedule in a training loop of your own.
+
+    Two calls stand around each epoch, and one follows each update of the weights, outside of
+    `tf.function`. Between epochs the optimizer shows its unscaled learning rate: set it, and write
+    checkpoints, there.
+
+    A step without state, as on JAX, takes the masks as an argument, `loop.masks()`, and ends in
+    `jnp.where(mask, value, 0)`. The variables of model and optimizer have to hold their values
+    when `begin_epoch` and `end_epoch` are called; read them after `begin_epoch`, which sets them.
+
+    Args:
+        model: A built model that `apply` returned. It need not be compiled.
+        optimizer: What updates it: of `keras.optimizers` or, for tf_keras models,
+            `tf_keras.optimizers`; on PyTorch also of `torch.optim`. Its learning rate is a number,
+            unless every phase leaves it alone (`lr=1.0`).
+        schedule: The phases, and what else a `DSDSchedule` was given.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: `model` did not go through `apply`, or the learning rate can't be set.
+
+    Examples:
+        >>> with dsd.DSDLoop(model, optimizer, dsd.DSDSchedule(10, 10, 10)) as loop:
+        ...     for epoch in range(30):
+        ...         loop.begin_epoch(epoch)
+        ...         for x, y in batches:
+        ...             train_step(x, y)
+        ...             loop.apply_masks()
+        ...         print(loop.end_epoch())
+
+    Reference:
+        Han et al., 2017, arXiv:1607.04381, Algorithm 1.
+    """
+
+    def __init__(self, model: Any, optimizer: Any, schedule: DSDSchedule) -> None:
+        if not isinstance(schedule, DSDSchedule):
+            raise TypeError(
+                f"Expected `schedule` to be a DSDSchedule. Received: schedule={shown(schedule)} of "
+                f"type {type(schedule).__name__}. Give DSDSchedule(10, 10, 10)."
+            )
+        self._side: TrainingAdapter = registry.adapter_of(model).training_adapter(model, optimizer)
+        if self._side.is_scheduled() and any(p.lr != 1.0 for p in schedule.timeline.phases):
+            raise ValueError(
+                f"Expected an optimizer whose learning rate is a number, which phases multiply. "
+                f"Received: optimizer={shown(optimizer)} with a schedule or a function, for "
+                f"phases: {schedule.timeline}. Give it a float, or phases with lr=1.0 and "
+                f"redense_lr=1.0, and scale the schedule yourself."
+            )
+        self._controller = schedule.controller(_ByHand(model, self._side))
+        self._is_open = False
+        self._mask_all: Callable[[], None] | None = None
+
+    def __enter__(self) -> "DSDLoop":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: types.TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.end()
+        else:
+            self._side.unscale()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Enters the phase of an epoch: prunes, or lets weights return, and scales the rate.
+
+        Args:
+            epoch: Counted from 0; a run that stopped goes on at any.
+
+        Raises:
+            TypeError: `epoch` is not an integer.
+            ValueError: `epoch` is negative, the one before has not ended, a weight to be pruned
+                holds NaN or infinity, or is not there yet, as the model is not built.
+        """
+        checks.whole_number("epoch", epoch, least=0)
+        if self._mask_all is not None:
+            raise ValueError(
+                f"Expected end_epoch() before the next begin_epoch(). Received: epoch={epoch} "
+                f"while one lasts. Call loop.end_epoch() first."
+            )
+        if not self._is_open:
+            self._controller.start(None)
+            self._is_open = True
+        self._controller.begin_epoch(epoch)
+        self._mask_all = self._side.masking()
+
+    def apply_masks(self) -> None:
+        """Sets pruned weights, and moving averages of them, to zero. Call it after each update.
+
+        Raises:
+            ValueError: It is called within a `tf.function`, which would keep what it did first,
+                or before `begin_epoch`.
+        """
+        mask_all = self._within_epoch("apply_masks")
+        if self._side.is_tracing():
+            raise ValueError(
+                "Expected apply_masks() outside of tf.function, which would keep the masks, or "
+                "that there were none, of its first call. Received: a call while one is traced. "
+                "Call it after the function that trains, or give that loop.masks() as an argument."
+            )
+        mask_all()
+
+    def masks(self, variables: Sequence[Any] | None = None) -> list[Any]:
+        """Returns the masks in force, for a step that takes them as an argument.
+
+        Args:
+            variables: Variables of the model or the optimizer. Defaults to the model's
+                `trainable_variables`.
+
+        Returns:
+            For each variable a boolean tensor of the backend's, of its shape and True where kept;
+            None where nothing is pruned, as everywhere in a dense phase. A moving average that the
+            optimizer keeps of a pruned weight has that weight's mask.
+
+        Raises:
+            TypeError: `variables` is no list.
+            ValueError: It is called before `begin_epoch`.
+        """
+        self._within_epoch("masks")
+        if variables is not None and not isinstance(variables, Iterable):
+            raise TypeError(
+                f"Expected `variables` to be a list of variables. Received: "
+                f"variables={shown(variables)} of type {type(variables).__name__}. Give a list, "
+                f"or nothing: model.trainable_variables."
+            )
+        given = None if variables is None else checks.items("variables", variables)
+        return self._side.masks_of(given)
+
+    def end_epoch(self, logs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Ends an epoch, and takes the scaling of the learning rate back.
+
+        Args:
+            logs: What the epoch measured, by name, for phases with `until`.
+
+        Returns:
+            `dsd_phase`, the index of the phase; `dsd_sparsity`, the share of zeros among the
+            selected weights, measured; and `dsd_epochs_left`, how many epochs the phase has yet.
+
+        Raises:
+            TypeError: `logs` is no dict, or a value that is monitored no number.
+            ValueError: It is called before `begin_epoch`.
+        """
+        self._within_epoch("end_epoch")
+        measured = self._controller.end_epoch({} if logs is None else logs)
+        self._mask_all = None
+        return measured
+
+    @property
+    def is_over(self) -> bool:
+        """Whether phases with `until` have ended all training that the schedule asks for."""
+        return self._controller.is_over
+
+    def end(self) -> None:
+        """Ends the run; warns where weights are still pruned. A `with` block calls it."""
+        self._mask_all = None
+        if self._is_open:
+            self._controller.stop()
+            self._is_open = False
+
+    def _within_epoch(self, method: str) -> Callable[[], None]:
+        if self._mask_all is None:
+            raise ValueError(
+                f"Expected begin_epoch() before {method}(). Received: no epoch. Call "
+                f"loop.begin_epoch(epoch) first."
+            )
+        return self._mask_all
+
+
+class _ByHand(Trainer):
+    """The training side of a model whose steps are made elsewhere."""
+
+    def check(self) -> None:
+        """Raises ValueError where the model can't be trained by DSD, before anything changes."""
+        self._side.check()
+
+    def open(self) -> None:
+        """Ends a `fit` that an exception stopped."""
+        abandon(self.model)
+
+    def close(self) -> None:
+        """Gives the optimizer its unscaled learning rate back."""
+        self._side.unscale()
+
+    def use_step(self, *, masked: bool, lr: float) -> None:
+        """Scales the learning rate for an epoch."""
+        del masked
+        self._side.unscale()
+        self._side.scale(lr)
+
+    def end_epoch(self) -> None:
+        """Gives the optimizer its unscaled learning rate back."""
+        self._side.unscale()

@@ -1,0 +1,109 @@
+"""BatchNormalization after pruning: its statistics, estimated anew from a few batches."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_dsd.utils import checks
+
+
+class Batches(NamedTuple):
+    """What statistics are estimated from.
+
+    Attributes:
+        data: Batches, as `fit` takes them.
+        number: How many of them to take, at most.
+    """
+
+    data: Any
+    number: int
+
+    def inputs(self) -> Iterator[Any]:
+        """Yields what a model is given of each batch."""
+        indexed = hasattr(self.data, "__getitem__")  # a Keras PyDataset is not for iterating
+        every = (self.data[i] for i in range(len(self.data))) if indexed else iter(self.data)
+        for batch in itertools.islice(every, self.number):
+            yield batch[0] if isinstance(batch, tuple | list) else batch
+
+
+def check_batches(data: Any, number: Any) -> Batches | None:
+    """Checks what `DSDSchedule` was given.
+
+    Args:
+        data: Batches that can be read again and again, or None.
+        number: How many of them to take.
+
+    Raises:
+        TypeError: `data` is no collection of batches, as `(x, y)` is none, or can be read only
+            once; or `number` is not an integer.
+        ValueError: `number` is below 1.
+    """
+    number = checks.whole_number("batch_norm_batches", number, least=1, unit="batches")
+    if data is None:
+        return None
+    # An array would be taken for a list of batches; what is an iterator is used up after a phase.
+    is_array = hasattr(data, "shape") or isinstance(data, str | bytes | dict | tuple)
+    if is_array or (not isinstance(data, Iterable) and not hasattr(data, "__getitem__")):
+        advice = "Cut it into batches, such as [x[i : i + 32] for i in range(0, len(x), 32)]."
+    elif isinstance(data, Iterator):
+        advice = "Give what can be read for each sparse phase anew, such as list(batches)."
+    else:
+        return Batches(data, number)
+    raise TypeError(
+        f"Expected `batch_norm_data` to be batches that can be read again: a list, a "
+        f"tf.data.Dataset, a PyDataset or a DataLoader. Received: batch_norm_data of type "
+        f"{type(data).__name__}. {advice}"
+    )
+
+
+def estimate(
+    layers: Sequence[Any],
+    forward: Callable[[Any], object],
+    batches: Batches,
+    told: Callable[[str], None],
+) -> int:
+    """Sets the moving mean and variance of layers to the means over batches.
+
+    Args:
+        layers: BatchNormalization layers, of either Keras, that train.
+        forward: Runs the model on the inputs of a batch, as in training.
+        batches: What to run it on.
+        told: Called after each batch, with words on it.
+
+    Returns:
+        The number of batches.
+
+    Raises:
+        ValueError: There are none.
+    """
+    statistics = [each for layer in layers for each in (layer.moving_mean, layer.moving_variance)]
+    found = [np.array(each.numpy()) for each in statistics]
+    momenta = [layer.momentum for layer in layers]
+    try:
+        number, sums = 0, [np.zeros(each.shape) for each in found]
+        for layer in layers:
+            layer.momentum = 0.0  # after each batch they are that batch's
+        for inputs in batches.inputs():
+            try:
+                forward(inputs)
+            except Exception as error:
+                error.add_note("This was a batch of DSDSchedule's batch_norm_data.")
+                raise
+            number += 1
+            told("batches for BatchNormalization")
+            for total, each in zip(sums, statistics, strict=True):
+                total += each.numpy()
+        if not number:
+            raise ValueError(
+                "Expected `batch_norm_data` to hold batches. Received: none. Give the data that "
+                "the model is trained on, in batches."
+            )
+        found = [total / number for total in sums]
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        for each, value in zip(statistics, found, strict=True):
+            each.assign(value)
+    return number

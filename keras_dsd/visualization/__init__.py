@@ -1,0 +1,1 @@
+"""What is drawn of a run: weights through the phases, learning curves, TensorBoard."""

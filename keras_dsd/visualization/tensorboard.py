@@ -1,0 +1,138 @@
+"""DSDTensorBoard: what a run does to the weights, for TensorBoard."""
+
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_dsd.algorithm.sparsity import num_zeros
+from keras_dsd.algorithm.timeline import Phase, Timeline
+from keras_dsd.engine.observers import MOMENTS, Moment, Observer
+from keras_dsd.protocols import PrunableWeight
+from keras_dsd.utils import checks
+from keras_dsd.utils.figures import new_figure, shade
+from keras_dsd.visualization.event_file import (
+    EventFile,
+    image,
+    magnitudes,
+    scalar,
+    tensorboard_event,
+    text,
+)
+
+_WIDTH, _HEIGHT, _DOTS_PER_INCH = 5, 3, 100  # cards are small
+
+
+class DSDTensorBoard(Observer):
+    """Writes what a run does to the weights, for TensorBoard to show.
+
+    Give it to the schedule, `DSDSchedule(10, 10, 10, observers=[DSDTensorBoard("logs")])`, and
+    Keras's `TensorBoard("logs")`, which shows losses, to `fit`, after the schedule. It writes into
+    `log_dir/dsd`, which TensorBoard shows as a run of its own beside `train` and `validation`:
+
+    - `dsd_sparsity` and `dsd_sparsity/<weight>`: the share of zeros, measured, and `dsd_phase`, at
+      each epoch's end; the step is the epoch counted from 0, as of what Keras writes.
+    - `dsd_magnitude/<weight>/<moment>`: histograms of magnitudes at each `Moment`, such as
+      `2 after pruning`; the step is the number of epochs trained. Phases that come again add steps.
+    - `dsd_phases/text`: what changed as each phase began; `dsd_phases/spans`: the run up to there,
+      phases in colours and the sparsity as a line. The step is the number of epochs trained.
+
+    Every call leaves whole files, so what a run wrote stands however it ends; one that goes on adds
+    a file. Each weight is read once more an epoch, and once at each moment. NaN and infinity in a
+    weight are left out of its histogram. TensorFlow is not imported.
+
+    With several workers give it to one of them, `observers=[DSDTensorBoard("logs")] if rank == 0
+    else []`, as all would write the same.
+
+    Args:
+        log_dir: A folder on this machine; made when a run begins.
+
+    Raises:
+        ImportError: tensorboard or matplotlib is not installed: the extra `tensorboard`.
+        TypeError: `log_dir` is no path.
+        ValueError: No file system has such a path. When a run begins: it can't be written to.
+    """
+
+    def __init__(self, log_dir: "str | os.PathLike[str]") -> None:
+        folder = checks.path("log_dir", log_dir, "folder", "logs")
+        if folder is None:
+            raise TypeError(
+                "Expected `log_dir` to be the path of a folder. Received: log_dir=None. Give a "
+                "str, such as 'logs'."
+            )
+        tensorboard_event()
+        new_figure(_WIDTH, _HEIGHT)
+        self.log_dir = folder
+        self._file: EventFile | None = None
+        self._timeline: Timeline | None = None
+        self._phases: list[tuple[int, str]] = []
+        self._sparsity: list[tuple[int, float]] = []
+
+    def on_begin(self, timeline: Timeline) -> None:
+        """Begins a file.
+
+        Raises:
+            ValueError: `log_dir` can't be written to.
+        """
+        self._file = EventFile(self.log_dir / "dsd")
+        self._timeline = timeline
+        self._phases, self._sparsity = [], []
+
+    def on_phase(self, index: int, phase: Phase, epoch: int, changed: str) -> None:
+        """Writes what changed, and the run up to here."""
+        if self._timeline is None:
+            return
+        number = len(self._timeline.phases)
+        head = f"**Phase {index + 1} of {number}**, from epoch {epoch + 1}: {phase}"
+        lines = [head, "", *(f"- {each}" for each in changed.split("; "))]
+        self._add(epoch, [text("dsd_phases/text", "\n".join(lines))])
+        self._draw()
+        self._phases.append((epoch, self._timeline.kind(index)))
+
+    def on_moment(self, moment: Moment, weights: Sequence[PrunableWeight]) -> None:
+        """Writes the magnitudes of each weight."""
+        # TensorBoard orders tags by their letters; these are to stand as they come.
+        name = f"{MOMENTS.index(moment.name) + 1} {moment.name}"
+        for weight in weights:
+            tag = f"dsd_magnitude/{weight.short_path}/{name}"
+            self._add(moment.epoch, [magnitudes(tag, weight.numpy())])
+
+    def on_epoch_end(
+        self, epoch: int, logs: Mapping[str, Any], weights: Sequence[PrunableWeight]
+    ) -> None:
+        """Writes the sparsity of each weight and of all, and the phase."""
+        values = [scalar(name, logs[name]) for name in ("dsd_phase", "dsd_sparsity")]
+        for weight in weights:
+            measured = num_zeros(weight.numpy(), weight.mask) / max(math.prod(weight.shape), 1)
+            values.append(scalar(f"dsd_sparsity/{weight.short_path}", measured))
+        self._add(epoch, values)
+        self._sparsity.append((epoch + 1, logs["dsd_sparsity"]))
+
+    def on_end(self) -> None:
+        """Writes the run as it was."""
+        self._draw()
+
+    def _add(self, step: int, values: Sequence[Any]) -> None:
+        if self._file is not None:
+            self._file.add(step, values)
+
+    def _draw(self) -> None:
+        """Writes an image of the phases up to now, if an epoch was trained."""
+        if not self._sparsity:
+            return
+        now = self._sparsity[-1][0]
+        figure, axes = new_figure(_WIDTH, _HEIGHT)
+        ends = [*(start for start, _ in self._phases[1:]), now]
+        for (start, kind), end in zip(self._phases, ends, strict=True):
+            shade(axes, start, end, kind, kind)
+        sparsity = zip(*self._sparsity, strict=True)
+        axes.plot(*sparsity, color="black", marker=".", drawstyle="steps-pre")
+        axes.set_xlim(self._phases[0][0], now)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_xlabel("epochs trained")
+        axes.set_ylabel("sparsity, measured")
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=_DOTS_PER_INCH)
+        size = (_WIDTH * _DOTS_PER_INCH, _HEIGHT * _DOTS_PER_INCH)
+        self._add(now, [image("dsd_phases/spans", png.getvalue(), *size)])

@@ -1,0 +1,148 @@
+"""Keeps what weights were around the boundaries of a run, for figures and for a file."""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_dsd.algorithm.masks import comparable
+from keras_dsd.algorithm.timeline import Timeline
+from keras_dsd.engine.observers import (
+    AFTER_PRUNING,
+    BEFORE_PRUNING,
+    END_OF_SPARSE,
+    LAST_REDENSE_EPOCH,
+    Moment,
+    Observer,
+)
+from keras_dsd.protocols import PrunableWeight
+from keras_dsd.utils import checks
+from keras_dsd.utils.files import replace
+from keras_dsd.visualization.histogram import histogram
+from keras_dsd.visualization.snapshots import Snapshot, WeightSnapshot, read
+
+_UNSEEN = "which weights returned is not known: the run went on after they had returned"
+
+
+class WeightHistory(Observer):
+    """Keeps how the values of weights are spread, at each moment around a boundary of phases.
+
+    A moment is kept as counts: of all values and, apart, of those that the last mask kept and that
+    it pruned, until the dense phase after it ends. Meanwhile the mask is kept too, one bit for each
+    weight. `dsd.plots` draws what was kept.
+
+    Args:
+        path: A JSON file to write after each moment, and to go on from where it is there: so it is
+            also how the weights of a run that is over are read. Defaults to `None`: none.
+
+    Raises:
+        TypeError: `path` is no path.
+        ValueError: `path` is something that `WeightHistory` did not write, or not whole.
+
+    Examples:
+        >>> weights = WeightHistory()
+        >>> schedule = dsd.DSDSchedule(10, 10, 10, observers=[weights])
+        >>> model.fit(x, y, epochs=30, callbacks=[schedule])
+        >>> dsd.plots.weight_distributions(weights).savefig("weights.png")
+    """
+
+    def __init__(self, path: "str | os.PathLike[str] | None" = None) -> None:
+        self.path = checks.path("path", path, "file", "weights.json")
+        self._timeline, self._snapshots = ("", ()) if self.path is None else read(self.path)
+        # Of the last sparse phase, packed; None for a weight that is kept whole.
+        self._masks: list[np.ndarray | None] | None = None
+
+    @property
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """What was kept, in order."""
+        return self._snapshots
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values: lists, dicts, numbers and text."""
+        found = [snapshot.to_dict() for snapshot in self._snapshots]
+        return {"timeline": self._timeline, "snapshots": found}
+
+    def to_json(self) -> str:
+        """Returns `to_dict` as JSON."""
+        return json.dumps(self.to_dict())
+
+    def on_begin(self, timeline: Timeline) -> None:
+        """Sees that what was kept is of a run with these phases, and that it can be written.
+
+        Raises:
+            ValueError: It is of other phases.
+            OSError: The file can't be written.
+        """
+        if self._snapshots and self._timeline != str(timeline):
+            raise ValueError(
+                f"Expected a WeightHistory of a run with the same phases ({timeline}), or a new "
+                f"one. Received: one of other phases ({self._timeline}), "
+                f"path={checks.shown(None if self.path is None else str(self.path))}. Make a new "
+                f"one, with another path."
+            )
+        self._timeline = str(timeline)
+        self._masks = None
+        self._write()
+
+    def on_moment(self, moment: Moment, weights: Sequence[PrunableWeight]) -> None:
+        """Keeps what weights are at a moment."""
+        if moment.name in (AFTER_PRUNING, END_OF_SPARSE):
+            self._masks = [_packed(weight.mask) for weight in weights]
+        is_unseen = moment.name != BEFORE_PRUNING and self._masks is None
+        now = Snapshot(moment.name, moment.epoch, moment.phase, (), _UNSEEN * is_unseen)
+        same = [(weight.short_path, tuple(weight.shape)) for weight in weights]
+        # A run that is made anew, or on another model, goes on from nothing of an earlier one.
+        earlier = tuple(s for s in self._snapshots if s.place < now.place and s.shapes == same)
+        thresholds = _thresholds(now, earlier) or [None] * len(weights)
+        found = tuple(
+            self._snapshot(weight, index, thresholds[index], moment.name == AFTER_PRUNING)
+            for index, weight in enumerate(weights)
+        )
+        self._snapshots = (*earlier, dataclasses.replace(now, weights=found))
+        if moment.name == LAST_REDENSE_EPOCH:
+            self._masks = None
+        self._write()
+
+    def _snapshot(
+        self, weight: PrunableWeight, index: int, threshold: float | None, is_new: bool
+    ) -> WeightSnapshot:
+        values, in_force = weight.numpy(), weight.mask
+        mask = None if self._masks is None else _unpacked(self._masks[index], values.shape)
+        if is_new and mask is not None and weight.pattern is None:
+            threshold = float(np.abs(comparable(values[mask])).min()) if mask.any() else None
+        return WeightSnapshot(
+            path=weight.short_path,
+            shape=tuple(values.shape),
+            num_pruned=0 if in_force is None else values.size - int(np.count_nonzero(in_force)),
+            threshold=threshold,
+            values=histogram(values, None, threshold),
+            stayed=None if mask is None else histogram(values, mask, threshold),
+            returned=None if mask is None else histogram(values, ~mask, threshold),
+        )
+
+    def _write(self) -> None:
+        if self.path is not None:
+            text = self.to_json().encode()
+            replace(self.path, lambda file: file.write(text))
+
+
+def _packed(mask: np.ndarray | None) -> np.ndarray | None:
+    return None if mask is None else np.packbits(mask)
+
+
+def _unpacked(packed: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    if packed is None:
+        return np.ones(shape, bool)
+    return np.unpackbits(packed, count=math.prod(shape)).view(bool).reshape(shape)
+
+
+def _thresholds(now: Snapshot, earlier: Sequence[Snapshot]) -> list[float | None] | None:
+    """Returns what the weights were pruned below in the sparse phase that a moment is around."""
+    for snapshot in earlier:
+        if (snapshot.name, snapshot.phase) == (AFTER_PRUNING, now.sparse_phase):
+            return [weight.threshold for weight in snapshot.weights]
+    return None

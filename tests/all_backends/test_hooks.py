@@ -1,0 +1,492 @@
+"""What happens around the phases: epochs, early stops, exceptions, second fits, loops by hand."""
+
+import re
+import warnings
+
+import numpy as np
+import paths
+import pytest
+from absl import logging
+from paths import PATH, keras, left_behind, rate, seed
+
+import keras_dsd as dsd
+from keras_dsd.engine import controller
+
+callbacks = keras.callbacks
+
+
+def zeros(model):
+    return [int(np.sum(w.numpy() == 0)) for w in dsd.weights(model)]
+
+
+PRUNED = [round(64 * 16 * 0.3), round(16 * 10 * 0.3)]
+
+
+def is_untouched(model):
+    """Whether nothing of a run is left on the model."""
+    variables = [w.variable for w in dsd.weights(model)]
+    return not left_behind(model) and all(v.constraint is None for v in variables)
+
+
+def test_phases_must_fit_in_the_epochs(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+    before = model.get_weights()
+    with pytest.raises(
+        ValueError, match=r"they take 6 \(dense for 2 .*Received: epochs=5. Call fit"
+    ):
+        model.fit(*digits, epochs=5, verbose=0, callbacks=[dsd.DSDSchedule(2, 2, 2)])
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    assert is_untouched(model)
+
+
+def test_more_epochs_extend_the_last_phase(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+    history = model.fit(*digits, epochs=5, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1)]).history
+    assert history["dsd_phase"] == [0, 1, 2, 2, 2]
+
+
+def test_dense_zero_starts_from_a_trained_model_with_its_optimizer(digits, compiled, mlp):
+    plain = compiled(mlp())
+    plain.fit(*digits, epochs=2, verbose=0)
+    momentum = plain.optimizer.variables[2].numpy()
+    trained = [w.numpy() for w in plain.weights]
+    model = dsd.apply(plain)
+    assert model.optimizer is plain.optimizer
+    assert all(
+        a is b for a, b in zip(model.trainable_weights, plain.trainable_weights, strict=True)
+    )
+    seen = []
+    look = callbacks.LambdaCallback(on_batch_begin=lambda *_, **__: seen.append(zeros(model)))
+    history = model.fit(*digits, epochs=2, verbose=0, callbacks=[dsd.DSDSchedule(0, 1, 1), look])
+    assert seen[0] == PRUNED
+    assert history.history["dsd_phase"] == [0, 1]
+    assert momentum.any() and model.optimizer.iterations.numpy() == 40
+    assert not np.array_equal(trained[0], plain.weights[0].numpy())  # shared, so trained on
+
+
+def test_initial_epoch_goes_on_from_weights_alone(digits, compiled, mlp):
+    def run(parts):
+        seed(3)
+        model = compiled(dsd.apply(mlp()))
+        schedule = dsd.DSDSchedule(1, 2, 1)
+        for first, last in parts:
+            model.fit(*digits, epochs=4, initial_epoch=first, shuffle=False, verbose=0,
+                      callbacks=[schedule, StopAfter(last)])  # fmt: skip
+        return model.get_weights()
+
+    whole = run([(0, 4)])
+    with pytest.warns(UserWarning, match="pruned weights"):
+        in_parts = run([(0, 1), (1, 2), (2, 3), (3, 4)])
+    assert all(np.array_equal(a, b) for a, b in zip(whole, in_parts, strict=True))
+
+
+class StopAfter(callbacks.Callback):
+    def __init__(self, epochs):
+        super().__init__()
+        self.last = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch + 1 >= self.last
+
+
+def test_a_second_fit_runs_the_phases_again(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+    schedule = dsd.DSDSchedule(1, 1, 1)
+    for _ in range(2):
+        history = model.fit(*digits, epochs=3, verbose=0, callbacks=[schedule]).history
+        assert history["dsd_phase"] == [0, 1, 2]
+        assert history["dsd_sparsity"][1] == pytest.approx(0.3, abs=1e-3)
+        assert is_untouched(model) and rate(model) == pytest.approx(0.001)
+
+
+def test_a_second_fit_without_the_callback_is_plain(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+    with pytest.warns(UserWarning, match="pruned weights"):
+        model.fit(*digits, verbose=0, callbacks=[dsd.DSDSchedule(phases=[dsd.SparsePhase(1)])])
+    assert zeros(model) == PRUNED
+    model.fit(*digits, verbose=0)
+    assert all(now < then for now, then in zip(zeros(model), PRUNED, strict=True))
+
+
+def test_validation_sees_the_phase_and_changes_nothing(digits, compiled, mlp):
+    x, y = digits
+    model = compiled(dsd.apply(mlp()), metrics=["accuracy"])
+    history = model.fit(
+        x, y, epochs=6, verbose=0, validation_data=(x[:64], y[:64]), validation_freq=2,
+        callbacks=[dsd.DSDSchedule(2, 2, 2), callbacks.ReduceLROnPlateau("loss")],
+    ).history  # fmt: skip
+    assert len(history["val_loss"]) == 3
+    assert history["lr" if PATH == "tf_keras" else "learning_rate"][-2:] == pytest.approx(
+        [1e-4, 1e-4]
+    )
+    assert history["dsd_sparsity"][2:4] == pytest.approx([0.3, 0.3], abs=1e-3)
+
+
+@pytest.mark.parametrize("epochs_run", [1, 2, 3])
+def test_evaluate_and_predict_inside_fit_leave_it_as_it_is(epochs_run, digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+
+    class Meddle(callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 4:
+                self.model.evaluate(*digits, verbose=0)
+                self.model.predict(digits[0], verbose=0)
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.evaluate(*digits, verbose=0, callbacks=[schedule])
+
+    schedule = dsd.DSDSchedule(1, 1, 1)
+    plain = compiled(dsd.apply(mlp()))
+    plain.set_weights(model.get_weights())
+    for each, extra in ((model, [Meddle()]), (plain, [])):
+        seed(4)
+        callback = schedule if extra else dsd.DSDSchedule(1, 1, 1)
+        each.fit(*digits, epochs=3, shuffle=False, verbose=0, callbacks=[callback, *extra])
+    assert all(np.array_equal(a, b) for a, b in zip(
+        model.get_weights(), plain.get_weights(), strict=True))  # fmt: skip
+
+
+def test_early_stopping_in_a_dense_phase_says_what_did_not_run(digits, compiled, mlp, caplog):
+    model = compiled(dsd.apply(mlp()))
+    with caplog.at_level("WARNING", logger="absl"):
+        model.fit(*digits, epochs=6, verbose=0, callbacks=[dsd.DSDSchedule(2, 2, 2), StopAfter(1)])
+    assert "ended in DSD phase 1 of 3; the phases after it did not run" in caplog.text
+    assert is_untouched(model)
+
+
+def test_early_stopping_in_the_sparse_phase_warns_and_keeps_the_zeros(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+    with pytest.warns(UserWarning, match="Training ended with pruned weights.*initial_epoch"):
+        model.fit(*digits, epochs=6, verbose=0, callbacks=[dsd.DSDSchedule(2, 2, 2), StopAfter(3)])
+    assert zeros(model) == PRUNED
+    assert is_untouched(model)
+    assert zeros_of(dsd.strip(model)) == PRUNED
+
+
+def zeros_of(stripped):
+    return [int(np.sum(layer.kernel.numpy() == 0)) for layer in stripped.layers[1:]]
+
+
+def test_early_stopping_in_redense_is_quiet_and_gives_the_rate_back(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+    model.fit(*digits, epochs=9, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 3), StopAfter(3)])
+    assert is_untouched(model) and rate(model) == pytest.approx(0.001)
+    assert dsd.weights(model)[0].mask is None
+
+
+def test_best_weights_restored_from_the_sparse_phase_are_said_to_be_sparse(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+
+    class Worsen(callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["loss"] = [3, 1, 2, 2, 2][epoch]
+
+    stop = callbacks.EarlyStopping("loss", patience=2, restore_best_weights=True)
+    with pytest.warns(UserWarning, match="or its weights were restored"):
+        model.fit(
+            *digits, epochs=5, verbose=0, callbacks=[Worsen(), stop, dsd.DSDSchedule(1, 1, 3)]
+        )
+    assert zeros(model) == PRUNED
+
+
+def test_weights_restored_from_a_scaled_phase_leave_the_rate_alone(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+
+    class KeepAndRestore(callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.weights = self.model.get_weights()
+
+        def on_train_end(self, logs=None):
+            self.model.set_weights(self.weights)
+
+    for _ in range(2):
+        rates = []
+        look = callbacks.LambdaCallback(on_epoch_end=lambda *_, r=rates: r.append(rate(model)))
+        model.fit(*digits, epochs=3, verbose=0,
+                  callbacks=[dsd.DSDSchedule(1, 1, 1), KeepAndRestore(), look])  # fmt: skip
+        assert rates == pytest.approx([1e-3, 1e-3, 1e-4])
+
+
+class Fail(callbacks.Callback):
+    """Raises in the middle of an epoch."""
+
+    def __init__(self, epoch, error):
+        super().__init__()
+        self.wanted, self.error = epoch, error
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.epoch == self.wanted and batch == 4:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("disk"), KeyboardInterrupt()], ids=["error", "Ctrl-C"]
+)
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_after_an_exception_a_plain_fit_is_plain(epoch, error, digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+    with pytest.raises(type(error)):
+        model.fit(*digits, epochs=3, verbose=0,
+                  callbacks=[dsd.DSDSchedule(1, 1, 1), Fail(epoch, error)])  # fmt: skip
+    assert zeros(model) == (PRUNED if epoch == 1 else zeros(model))
+    assert all(w.variable.constraint is None for w in dsd.weights(model))
+    reference = compiled(mlp(), keras.optimizers.Adam.from_config({
+        **model.optimizer.get_config(), "learning_rate": 0.001}))  # fmt: skip
+    reference.build((None, 8, 8, 1))
+    reference.optimizer.build(reference.trainable_variables)
+    for ours, theirs in zip(reference.trainable_weights, model.trainable_weights, strict=True):
+        ours.assign(np.array(theirs))
+    for ours, theirs in zip(reference.optimizer.variables, model.optimizer.variables, strict=True):
+        if ours is not reference.optimizer.learning_rate:
+            ours.assign(np.array(theirs))
+    for each in (model, reference):
+        each.fit(*digits, shuffle=False, verbose=0)
+    assert is_untouched(model) and rate(model) == pytest.approx(0.001)
+    for a, b in zip(model.trainable_weights, reference.trainable_weights, strict=True):
+        assert np.array_equal(a.numpy(), b.numpy())
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2, 3])
+def test_after_an_exception_the_same_schedule_goes_on(epoch, digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+    schedule = dsd.DSDSchedule(1, 2, 1)
+    with pytest.raises(RuntimeError, match="disk"):
+        model.fit(
+            *digits, epochs=4, verbose=0, callbacks=[schedule, Fail(epoch, RuntimeError("disk"))]
+        )
+    masks = [w.mask for w in dsd.weights(model)]
+    seen = []
+    look = callbacks.LambdaCallback(
+        on_batch_begin=lambda *_, **__: seen.append([w.mask for w in dsd.weights(model)])
+    )
+    history = model.fit(*digits, epochs=4, initial_epoch=epoch, verbose=0,
+                        callbacks=[schedule, look]).history  # fmt: skip
+    assert history["dsd_phase"] == [0, 1, 1, 2][epoch:]
+    for before, now in zip(masks, seen[0], strict=True):
+        assert (before is None) == (now is None) == (epoch in (0, 3))
+        assert before is None or np.array_equal(before, now)
+    assert is_untouched(model) and rate(model) == pytest.approx(0.001)
+
+
+def test_hooks_driven_by_hand_around_train_on_batch(digits, compiled, mlp):
+    x, y = digits
+    results = []
+    for by_hand in (False, True):
+        seed(5)
+        model = compiled(dsd.apply(mlp()), "sgd")
+        schedule = dsd.DSDSchedule(1, 1, 1)
+        if by_hand:
+            schedule.set_model(model)
+            schedule.on_train_begin()
+            for epoch in range(3):
+                schedule.on_epoch_begin(epoch)
+                for at in range(0, 320, 32):
+                    model.train_on_batch(x[at : at + 32], y[at : at + 32])
+                    if epoch == 1:
+                        assert zeros(model) == PRUNED
+                    assert rate(model) == pytest.approx(0.001 if epoch == 2 else 0.01)
+                logs = {"loss": 0.0}
+                schedule.on_epoch_end(epoch, logs)
+                assert logs["dsd_phase"] == epoch
+            schedule.on_train_end()
+        else:
+            model.fit(x, y, epochs=3, shuffle=False, verbose=0, callbacks=[schedule])
+        assert is_untouched(model) and rate(model) == pytest.approx(0.01)
+        results.append(model.get_weights())
+    assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_a_loop_that_does_not_hold_the_mask_warns(compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+    schedule = dsd.DSDSchedule(0, 1, 1)
+    schedule.set_model(model)
+    schedule.on_train_begin()
+    schedule.on_epoch_begin(0)
+    for weight in dsd.weights(model):
+        weight.assign(weight.numpy() + 0.01)
+    with pytest.warns(UserWarning, match="The mask did not hold: .* 355 were to stay so"):
+        schedule.on_epoch_end(0)
+    with pytest.warns(UserWarning, match="pruned weights"):
+        schedule.on_train_end()
+
+
+def test_every_run_warns_not_only_the_first_of_a_process(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            model.fit(*digits, verbose=0, callbacks=[dsd.DSDSchedule(phases=[dsd.SparsePhase(1)])])
+    assert sum("pruned weights" in str(w.message) for w in caught) == 2
+
+
+def test_hooks_out_of_order_say_so(mlp):
+    schedule = dsd.DSDSchedule(1, 1, 1)
+    schedule.set_model(dsd.apply(mlp()))
+    for hook in (lambda: schedule.on_epoch_begin(0), lambda: schedule.on_epoch_end(0),
+                 schedule.on_train_end):  # fmt: skip
+        with pytest.raises(ValueError, match="on_train_begin"):
+            hook()
+
+
+def test_the_callback_without_apply(digits, compiled, mlp):
+    model = compiled(mlp())
+    with pytest.raises(ValueError, match=r"went through apply\(\).*keras_dsd.apply\(model"):
+        model.fit(*digits, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1)])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite_stop_before_anything_is_pruned(bad, digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+    head = dsd.weights(model)[1]
+    values = head.numpy()
+    values[3, 4] = bad
+    head.assign(values)
+    before = [w.numpy() for w in dsd.weights(model)]
+    with pytest.raises(ValueError, match="dense_1/kernel with 1 of 160 values NaN or infinite"):
+        model.fit(*digits, epochs=2, verbose=0, callbacks=[dsd.DSDSchedule(0, 1, 1)])
+    for weight, values in zip(dsd.weights(model), before, strict=True):
+        assert np.array_equal(weight.numpy(), values, equal_nan=True)
+        assert weight.mask is None
+
+
+def test_the_progress_line_shows_phase_and_sparsity(digits, compiled, mlp, capsys):
+    model = compiled(dsd.apply(mlp()))
+    model.fit(*digits, epochs=3, verbose=2, callbacks=[dsd.DSDSchedule(1, 1, 1)])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "loss" in line]
+    assert len(lines) == 3
+    assert all(re.search(r"dsd_phase: .* - dsd_sparsity: ", line) for line in lines)
+    assert "dsd_phase: 1.0000 - dsd_sparsity: 0.2998" in lines[1]
+
+
+@pytest.mark.parametrize("verbose", [1, 2, "auto"])
+def test_a_line_says_what_changes_as_a_phase_begins(verbose, digits, compiled, mlp, capsys):
+    model = compiled(dsd.apply(mlp()), "adam")
+    model.fit(*digits, epochs=4, verbose=verbose, callbacks=[dsd.DSDSchedule(2, 1, 1)])
+    lines = capsys.readouterr().out.splitlines()
+    said = [line for line in lines if line.startswith("DSD phase")]
+    assert said[0] == (
+        "DSD phase 1 of 3 begins at epoch 1: dense for 2 epochs; all weights train; "
+        "learning rate 0.001"
+    )
+    assert re.fullmatch(
+        r"DSD phase 2 of 3 begins at epoch 3: sparse for 1 epoch; pruned 355 of 1,184 weights in 2 "
+        r"tensors, masks took 0\.\d{3} s; optimizer slots of 355 weights begin anew; learning rate "
+        r"0\.001", said[1])  # fmt: skip
+    assert said[2] == (
+        "DSD phase 3 of 3 begins at epoch 4: dense for 1 epoch at 0.1 times the learning rate; "
+        "355 weights return from zero; optimizer slots of 355 weights begin anew; "
+        "learning rate 0.0001"
+    )
+    begins = [line for line in lines if line.startswith(("DSD phase", "Epoch"))]
+    assert [line[:5] for line in begins] == ["DSD p", "Epoch", "Epoch", "DSD p", "Epoch", "DSD p",
+                                             "Epoch"]  # fmt: skip
+
+
+def test_nothing_is_printed_where_fit_is_silent(digits, compiled, mlp, capfd):
+    model = compiled(dsd.apply(mlp()))
+    model.fit(*digits, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1)])
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("verbose", [0, 2])
+def test_a_bar_shows_what_takes_long_where_phases_meet(verbose, digits, capfd, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(controller, "_SECONDS_WITHOUT_BAR", 0.0)
+    model = paths.compiled(dsd.apply(paths.classifier("conv")), metrics=None)
+    batches = [(digits[0][:32], digits[1][:32])] * 3
+    schedule = dsd.DSDSchedule(0, 1, 1, batch_norm_data=batches)
+    model.fit(*digits, epochs=2, verbose=verbose, callbacks=[schedule])
+    bar = capfd.readouterr().err
+    for words in ("dense_1/kernel", "batches for BatchNormalization", "3/3"):
+        assert (words in bar) == bool(verbose)
+
+
+def test_what_changes_is_logged_where_keras_logs_its_progress(digits, compiled, mlp, capsys):
+    model = compiled(dsd.apply(mlp()))
+    config = keras.utils if PATH == "tf_keras" else keras.config
+    config.disable_interactive_logging()
+    try:
+        model.fit(*digits, epochs=3, verbose=2, callbacks=[dsd.DSDSchedule(1, 1, 1)])
+    finally:
+        config.enable_interactive_logging()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_rate_that_is_computed_is_named_as_that(digits, compiled, mlp, capsys):
+    rate = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
+    model = compiled(dsd.apply(mlp()), keras.optimizers.SGD(rate))
+    model.fit(*digits, epochs=3, verbose=2, callbacks=[dsd.DSDSchedule(1, 1, 1)])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("DSD phase")]
+    assert lines[1].endswith("; learning rate: what its schedule says")
+    assert lines[2].endswith("; learning rate: 0.1 times what its schedule says")
+
+
+@pytest.mark.parametrize(
+    ("leftover", "left"), [("redense", [1, 0, 0, 1, 0]), ("stop", [1, 0, 0, 0])]
+)
+def test_logs_say_how_many_epochs_a_phase_has_left(leftover, left, digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+    schedule = dsd.DSDSchedule(2, 1, 1, leftover=leftover)
+    history = model.fit(*digits, epochs=5, verbose=0, callbacks=[schedule]).history
+    assert history["dsd_epochs_left"] == left
+
+
+def test_logging_says_when_a_phase_begins(digits, compiled, mlp, caplog):
+    model = compiled(dsd.apply(mlp()))
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.INFO)
+    try:
+        with caplog.at_level("INFO", logger="absl"):
+            model.fit(*digits, epochs=4, verbose=0, callbacks=[dsd.DSDSchedule(2, 1, 1)])
+    finally:
+        logging.set_verbosity(verbosity)
+    lines = [record.getMessage() for record in caplog.records if "DSD phase" in record.getMessage()]
+    assert lines[0].startswith("DSD phase 1 of 3 begins at epoch 1: dense for 2 epochs;")
+    assert re.fullmatch(
+        r"DSD phase 2 of 3 begins at epoch 3: sparse for 1 epoch; pruned 355 of 1,184 weights in 2 "
+        r"tensors, masks took 0\.\d{3} s; .*", lines[1])  # fmt: skip
+    assert "at 0.1 times the learning rate; 355 weights return from zero;" in lines[2]
+
+
+def test_csv_and_history_carry_what_is_measured(digits, compiled, mlp, tmp_path):
+    model = compiled(dsd.apply(mlp()))
+    path = tmp_path / "log.csv"
+    model.fit(*digits, epochs=3, verbose=0,
+              callbacks=[dsd.DSDSchedule(1, 1, 1), callbacks.CSVLogger(path)])  # fmt: skip
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    assert rows[0][:5] == ["epoch", "dsd_epochs_left", "dsd_phase", "dsd_sparsity", "loss"]
+    assert [row[2] for row in rows[1:]] == ["0", "1", "2"]
+    assert float(rows[2][3]) == pytest.approx(355 / 1184)
+
+
+def test_two_schedules_in_one_fit_are_refused(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp(), 0.5))
+    before = model.get_weights()
+    both = [dsd.DSDSchedule(1, 1, 1), dsd.DSDSchedule(1, 2, 1)]
+    with pytest.raises(ValueError, match=r"one DSDSchedule in a fit.*phases=\["):
+        model.fit(*digits, epochs=4, verbose=0, callbacks=both)
+    for was, now in zip(before, model.get_weights(), strict=True):
+        assert np.array_equal(was, now)
+    history = model.fit(*digits, epochs=4, verbose=0, callbacks=both[1:]).history
+    assert history["dsd_phase"] == [0, 1, 1, 2]
+
+
+def test_a_warning_shows_the_line_that_called_fit(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp(), 0.5))
+    sparse = dsd.DSDSchedule(phases=[dsd.SparsePhase(1)])
+    with pytest.warns(UserWarning, match="ended with pruned weights") as caught:
+        model.fit(*digits, verbose=0, callbacks=[sparse])
+    assert [w.filename for w in caught if "pruned weights" in str(w.message)] == [__file__]
+
+
+def test_the_report_says_held_only_while_it_is(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp(), 0.5))
+    with pytest.warns(UserWarning, match="ended with pruned weights"):
+        model.fit(*digits, verbose=0, callbacks=[dsd.DSDSchedule(phases=[dsd.SparsePhase(1)])])
+    assert all(weight.masked for weight in dsd.report(model).weights)
+    model.fit(*digits, verbose=0)
+    assert not any(weight.masked for weight in dsd.report(model).weights)

@@ -1,0 +1,110 @@
+"""Masked updates: compiled for large tensors, at the step's end for what hides its optimizer."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+import keras_dsd as dsd
+from keras_dsd.adapters.base import joined_updates
+
+optimizers = tf_keras.optimizers
+OPTIMIZERS = {
+    "SGD": lambda: optimizers.SGD(0.05, momentum=0.9, nesterov=True),
+    "Adam": lambda: optimizers.Adam(amsgrad=True),
+    "AdamW": lambda: optimizers.AdamW(weight_decay=0.01),
+    "RMSprop": lambda: optimizers.RMSprop(momentum=0.9, centered=True),
+    "Adagrad": lambda: optimizers.Adagrad(0.05),
+    "Adadelta": lambda: optimizers.Adadelta(0.5),
+    "Adamax": lambda: optimizers.Adamax(),
+    "Nadam": lambda: optimizers.Nadam(),
+    "Ftrl": lambda: optimizers.Ftrl(0.05),
+    "Lion": lambda: optimizers.Lion(1e-3),
+    "Adafactor": lambda: optimizers.Adafactor(0.01),
+    "averages": lambda: optimizers.Adam(use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2),
+    "loss scaling": lambda: tf_keras.mixed_precision.LossScaleOptimizer(optimizers.Adam()),
+    "own": lambda: Own(0.05),
+}
+# How many values a tensor has to have to be compiled with others, and by itself.
+COMPILED_FROM = {"never": (2**60, 2**60), "together": (1, 2**60), "alone": (1, 1)}
+
+
+class Own(optimizers.SGD):
+    """An optimizer of the user's, which XLA may not take."""
+
+    def update_step(self, gradient, variable):
+        tf.numpy_function(lambda: np.float32(0), [], tf.float32)  # XLA has no such operation
+        return super().update_step(gradient, variable)
+
+
+def zeros_and_values(model, digits, schedule):
+    zeros = []
+
+    class Look(tf_keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            zeros.append([int(np.sum(w.numpy() == 0)) for w in dsd.weights(model)])
+
+    x, y = digits[0] + 0.05, digits[1]
+    model.fit(x, y, epochs=3, shuffle=False, verbose=0, callbacks=[schedule, Look()])
+    return zeros, [w.numpy() for w in dsd.weights(model)]
+
+
+@pytest.mark.parametrize("case", OPTIMIZERS)
+def test_compiled_updates_do_what_others_do(case, digits, compiled, mlp, monkeypatch):
+    results = []
+    for joined, alone in COMPILED_FROM.values():
+        monkeypatch.setattr(joined_updates, "JOINED_SIZE", joined)
+        monkeypatch.setattr(joined_updates, "COMPILED_SIZE", alone)
+        tf_keras.utils.set_random_seed(3)
+        model = compiled(dsd.apply(mlp(), 0.4), OPTIMIZERS[case]())
+        results.append(zeros_and_values(model, digits, dsd.DSDSchedule(1, 1, 1)))
+    for zeros, values in results:
+        assert zeros[10:20] == [[410, 64]] * 10
+        for a, b in zip(values, results[0][1], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_a_compiled_update_takes_the_gradient_of_an_embedding(digits, compiled, monkeypatch):
+    monkeypatch.setattr(joined_updates, "JOINED_SIZE", 1)
+    monkeypatch.setattr(joined_updates, "COMPILED_SIZE", 1)
+    layers = tf_keras.layers
+    model = tf_keras.Sequential(
+        [layers.Input((64,)), layers.Embedding(17, 6), layers.Flatten(), layers.Dense(10)]
+    )
+    model = compiled(dsd.apply(model, 0.3))
+    x = (digits[0].reshape(-1, 64) * 16).astype("int32")
+    zeros, _ = zeros_and_values(model, (x, digits[1]), dsd.DSDSchedule(1, 1, 1))
+    assert zeros[10:20] == [[round(17 * 6 * 0.3), 1152]] * 10
+
+
+def test_updates_that_keras_compiles_itself_are_masked_in_the_sparse_phase_only(
+    digits, compiled, mlp
+):
+    """With a GPU, optimizers compile each update once and keep it: in the dense phase, unmasked."""
+    model = compiled(dsd.apply(mlp(), 0.4))
+    model.optimizer.jit_compile = True
+    zeros, values = zeros_and_values(model, digits, dsd.DSDSchedule(1, 1, 1))
+    assert zeros[0] == [0, 0] and zeros[10:20] == [[410, 64]] * 10
+    assert all(np.mean(value == 0) < 0.1 for value in values)
+
+
+class Hidden(tf_keras.Sequential):
+    """Keeps its optimizers where nobody looks, and updates by hand as well."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        pairs = zip(
+            tape.gradient(loss, self.trainable_weights), self.trainable_weights, strict=True
+        )
+        self.optimizers["all"].apply_gradients(pairs)
+        self.trainable_weights[0].assign_add(tf.ones_like(self.trainable_weights[0]) * 1e-3)
+        return {"loss": loss}
+
+
+def test_hidden_optimizers_and_updates_by_hand_are_masked(digits, compiled, mlp):
+    model = compiled(dsd.apply(Hidden([tf_keras.layers.Input((8, 8, 1)), *mlp().layers]), 0.4))
+    model.optimizers = {"all": optimizers.Adam()}
+    zeros, _ = zeros_and_values(model, digits, dsd.DSDSchedule(1, 1, 1))
+    assert zeros[10:20] == [[410, 64]] * 10

@@ -1,0 +1,585 @@
+"""Comparisons of a model made of numbers: what is trained, refused, gone on with."""
+
+import contextlib
+import json
+import math
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import keras_dsd as dsd
+from keras_dsd.algorithm import presets
+from keras_dsd.analysis.comparison import compare, completed, dataset, training
+from keras_dsd.analysis.comparison.arms import FIRST, make_arms, num_shared, words_of
+
+Dense, Sparse = dsd.DensePhase, dsd.SparsePhase
+NAN = math.nan
+DSD_PHASES = [Dense(2), Sparse(1), Dense(1, lr=0.1)]
+
+
+@pytest.mark.parametrize(("phases", "expected", "shared"), [
+    (presets.dsd(10, 5, 3), {
+        "dense": [Dense(18)], "llr": [Dense(15), Dense(3, lr=0.1)],
+        "llr at once": [Dense(10), Dense(8, lr=0.1)],
+        "sparse": [Dense(10), Sparse(5), Sparse(3, lr=0.1)],
+        "dsd": [Dense(10), Sparse(5), Dense(3, lr=0.1)],
+    }, 10),
+    (presets.dsd(0, 5, 3), {
+        "dense": [Dense(8)], "llr": [Dense(5), Dense(3, lr=0.1)], "llr at once": [Dense(8, lr=0.1)],
+        "sparse": [Sparse(5), Sparse(3, lr=0.1)], "dsd": [Sparse(5), Dense(3, lr=0.1)],
+    }, 0),
+    (presets.dsd(4, 5, 3, redense_lr=1.0), {
+        "dense": [Dense(12)], "sparse": [Dense(4), Sparse(8)],
+        "dsd": [Dense(4), Sparse(5), Dense(3)],
+    }, 4),
+    ([Dense(3), Dense(1, lr=0.5), Sparse(2, lr=0.5), Dense(1, lr=0.2), Sparse(2, lr=0.2),
+      Dense(4, lr=0.1)], {
+        "dense": [Dense(13)],
+        "llr": [Dense(3), Dense(3, lr=0.5), Dense(3, lr=0.2), Dense(4, lr=0.1)],
+        "llr at once": [Dense(3), Dense(1, lr=0.5), Dense(9, lr=0.1)],
+        "sparse": [Dense(3), Dense(1, lr=0.5), Sparse(2, lr=0.5), Sparse(3, lr=0.2),
+                   Sparse(4, lr=0.1)],
+        "dsd": [Dense(3), Dense(1, lr=0.5), Sparse(2, lr=0.5), Dense(1, lr=0.2),
+                Sparse(2, lr=0.2), Dense(4, lr=0.1)],
+    }, 3),
+    ([Dense(3), Sparse(2, lr=0.1), Dense(4, lr=0.1)], {
+        "dense": [Dense(9)], "llr": [Dense(3), Dense(6, lr=0.1)],
+        "sparse": [Dense(3), Sparse(6, lr=0.1)],
+        "dsd": [Dense(3), Sparse(2, lr=0.1), Dense(4, lr=0.1)],
+    }, 3),
+    ([Dense(3), Sparse(2, lr=0.1), Dense(4)], {
+        "dense": [Dense(9)], "llr": [Dense(3), Dense(2, lr=0.1), Dense(4)],
+        "sparse": [Dense(3), Sparse(2, lr=0.1), Sparse(4)],
+        "dsd": [Dense(3), Sparse(2, lr=0.1), Dense(4)],
+    }, 3),
+    (presets.dsd(0, 5, 3, redense_lr=1.0), {
+        "dense": [Dense(8)], "sparse": [Sparse(8)], "dsd": [Sparse(5), Dense(3)],
+    }, 0),
+    ([Dense(1), Dense(2), Sparse(2, sparsity=0.5), Dense(1), Sparse(1, sparsity=0.2)], {
+        "dense": [Dense(7)], "sparse": [Dense(3), Sparse(4, sparsity=0.5)],
+        "dsd": [Dense(1), Dense(2), Sparse(2, sparsity=0.5), Dense(1), Sparse(1, sparsity=0.2)],
+    }, 3),
+    ([Dense(2, lr=0.5), Sparse(1)], {
+        "dense": [Dense(3)], "llr": [Dense(2, lr=0.5), Dense(1)],
+        "dsd": [Dense(2, lr=0.5), Sparse(1)],
+    }, 0),
+    ([Dense(2), Dense(2, lr=0.5), Sparse(1), Dense(1)], {
+        "dense": [Dense(6)], "llr": [Dense(2), Dense(2, lr=0.5), Dense(2)],
+        "sparse": [Dense(2), Dense(2, lr=0.5), Sparse(2)],
+        "dsd": [Dense(2), Dense(2, lr=0.5), Sparse(1), Dense(1)],
+    }, 2),
+], ids=["dsd", "from a trained model, lower at the end", "one rate", "DSDSD, rates that fall",
+        "lower as soon as it prunes", "lower while sparse", "from a trained model",
+        "two sparse phases", "ends sparse", "rates"])  # fmt: skip
+def test_every_arm_is_as_long_and_controls_that_are_alike_are_left_out(phases, expected, shared):
+    arms = make_arms(phases)
+    assert {name: list(found) for name, found in arms.items()} == expected
+    assert len({sum(p.epochs for p in found) for found in arms.values()}) == 1
+    assert num_shared(arms) == shared
+
+
+def test_arms_are_those_asked_for_in_one_order():
+    assert list(make_arms(DSD_PHASES, ["dsd", "llr", "dense"])) == ["dense", "llr", "dsd"]
+    same_rates = presets.dsd(1, 1, 1, redense_lr=1.0)
+    assert list(make_arms(same_rates, ["llr", "dsd"])) == ["llr", "dsd"]
+    assert list(make_arms(same_rates, ["llr at once", "llr", "dsd"])) == ["llr", "dsd"]
+    assert make_arms(same_rates, ["llr at once", "dsd"])["llr at once"] == (Dense(3),)
+    every = ["dense", "llr", "llr at once", "sparse", "dsd"]
+    assert list(make_arms(DSD_PHASES)) == list(make_arms(DSD_PHASES, every[::-1])) == every
+    assert words_of(make_arms(DSD_PHASES)["dense"]) == "dense for 4 epochs"
+
+
+@pytest.mark.parametrize(("phases", "names", "error", "message"), [
+    ([Dense(1, until=dsd.Plateau("loss")), Sparse(1)], None, ValueError, r"phases\[0\]=.*`until`"),
+    ([Dense(3)], None, ValueError, "a sparse phase among `phases`.*plain training"),
+    ([], None, ValueError, "at least one phase"),
+    (DSD_PHASES, "dsd", TypeError, "arms='dsd' of type str"),
+    (DSD_PHASES, 3, TypeError, "arms=3 of type int"),
+    (DSD_PHASES, ["dense"], ValueError, r"arms=\['dense'\]"),
+    (DSD_PHASES, ["dsd"], ValueError, r"arms=\['dsd'\]"),
+    (DSD_PHASES, ["dsd", "llr", "llr"], ValueError, "each once"),
+    (DSD_PHASES, ["dsd", "best"], ValueError, r"arms\[1\]='best'"),
+    ([Dense(1), Sparse(1)], ["sparse", "dsd"], ValueError, "a control that differs from DSD"),
+])  # fmt: skip
+def test_arms_that_can_not_be_compared_are_refused(phases, names, error, message):
+    with pytest.raises(error, match=message):
+        make_arms(phases, *([names] if names else []))
+
+
+class Model:
+    """A number that training adds to; what DSD prunes is of no concern here."""
+
+    name = "model"
+
+    def __init__(self, made):
+        self.weight, self.updates, self.made = float(len(made)), 0, made
+        self.optimizer = types.SimpleNamespace(get_config=lambda: {"rate": np.float32(0.5)})
+        made.append(self)
+
+    def fit(self, x, y, *, initial_epoch, epochs, verbose, callbacks, steps=3):
+        assert verbose == 0 and len(x) == len(y)
+        callbacks[-1].on_train_begin({})
+        for epoch in range(initial_epoch, epochs):
+            self.weight += 1 + 10 * len(callbacks)
+            self.updates += steps
+            callbacks[-1].on_epoch_end(epoch, {})
+
+    def get_weights(self):
+        return [np.array(self.weight)]
+
+    def set_weights(self, values):
+        (self.weight,) = map(float, values)
+
+    def evaluate(self, *part, batch_size, verbose):
+        return [self.weight, NAN]
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """All models made, by a Keras that counts; each begins with what the seed was."""
+    found, state = [], types.ModuleType("keras_of_numbers.whole_state")
+    seeds = []
+    state.seed = seeds.append
+    state.begin = lambda seed: None
+    state.is_built = state.is_known = lambda model: True
+    state.num_updates = lambda model: model.updates
+    state.weights_of = Model.get_weights
+    state.read = lambda model: [np.array(model.weight), np.array(model.updates)]
+
+    def write(model, values):
+        model.weight, model.updates = float(values[0]), int(values[1])
+
+    state.write = write
+    door = types.ModuleType("keras_of_numbers")
+    door.training_state = state
+    door.apply = lambda model, selection: model
+    monkeypatch.setitem(sys.modules, "keras_of_numbers", door)
+    monkeypatch.setattr(training.registry, "adapter_of", lambda model, name: door)
+    return types.SimpleNamespace(models=found, seeds=seeds)
+
+
+@pytest.fixture
+def data():
+    rows = np.arange(12.0)
+    return {"train": (rows[:6], rows[:6]), "validation": (rows[6:9], rows[6:9]),
+            "test": (rows[9:], rows[9:])}  # fmt: skip
+
+
+def run(made, data, evaluate=None, **options):
+    def build():
+        model = Model(made.models)
+        model.weight = 0.0
+        return model
+
+    options = {"phases": DSD_PHASES, "seeds": 2, "arms": ["dense", "dsd"], **options}
+    return dsd.compare(build, data, evaluate=evaluate, progress=False, **options)
+
+
+def test_the_first_phase_is_trained_once_and_every_arm_goes_on_from_it(made, data):
+    found = run(made, data)
+    assert [(r.seed, r.arm, r.validation, r.num_updates) for r in found.runs[:3]] == [
+        (0, FIRST, (11.0, 22.0), 6),
+        (0, "dense", (11.0, 22.0, 33.0, 44.0), 12),
+        (0, "dsd", (11.0, 22.0, 43.0, 64.0), 12),
+    ]
+    assert len(made.models) == 2 + 2 * 3  # two to look at
+    # Before and after data are made; and as a new model begins to train, where it goes on.
+    assert made.seeds == [0] * 2 + [2000006] * 6 + [1] * 2 + [2000007] * 6
+    assert (found.metric, found.mode, found.seeds, found.num_updates) == ("loss", "min", (0, 1), 12)
+    assert found.shared_rows == {
+        "validation in train": 0.0, "test in train": 0.0, "test in validation": 0.0,
+    }  # fmt: skip
+
+
+def test_without_a_first_phase_what_was_trained_before_is_a_control(made, data):
+    found = run(made, data, phases=presets.dsd(0, 1, 1), evaluate=lambda model, part: (
+        model.weight + 100 * (part is data["test"])
+    ))  # fmt: skip
+    assert [(r.seed, r.arm, r.validation, r.test_last, r.test_best, r.num_updates)
+            for r in found.runs[:3]] == [
+        (0, FIRST, (0.0,), 100.0, 100.0, 0), (0, "dense", (11.0, 22.0), 122.0, 111.0, 6),
+        (0, "dsd", (21.0, 42.0), 142.0, 121.0, 6),
+    ]  # fmt: skip
+    assert found.gain().control == FIRST and len(found.runs) == 6
+    assert len({r.start for r in found.runs}) == 1
+
+
+def test_a_file_without_what_was_trained_before_is_gone_on_with(made, data, tmp_path):
+    path, options = tmp_path / "comparison.json", {"phases": presets.dsd(0, 1, 1)}
+    found = run(made, data, path=path, **options)
+    held = json.loads(path.read_text())
+    held["runs"] = [each for each in held["runs"] if each["arm"] != FIRST]
+    path.write_text(json.dumps(held))
+    del made.models[:]
+    assert run(made, data, path=path, **options) == found
+    assert len(made.models) == 2 + 2  # two to look at, and one of each seed to score
+
+
+def test_what_nobody_trained_is_no_control(made, data):
+    found = run(made, data, phases=[Dense(1, lr=0.5), Sparse(1)])
+    assert [r.arm for r in found.runs] == ["dense", "dsd"] * 2
+
+
+@pytest.mark.parametrize(("values", "mode", "best"), [
+    ([3.0, 1.0, 2.0, 1.0], "min", [1, 1]), ([3.0, 1.0, 2.0, 0.5], "min", [1, 3]),
+    ([3.0, 1.0, 2.0, 4.0], "max", [0, 3]), ([3.0, 1.0, 3.0, 3.0], "max", [0, 0]),
+    ([NAN, 1.0, NAN, NAN], "min", [1, 1]), ([NAN, NAN, NAN, 5.0], "max", [0, 3]),
+    ([NAN] * 4, "min", [0, 0]), ([math.inf, 1.0, 0.0, -math.inf], "min", [1, 2]),
+], ids=str)  # fmt: skip
+def test_the_best_epoch_is_chosen_on_validation_data_and_scored_with_its_weights(
+    made, data, values, mode, best
+):
+    seen = {"validation": [], "test": []}
+    of_fits = [values[:2], values[2:], values[2:]]
+    rising = iter([value for fit in of_fits * 2 for value in fit])
+
+    def evaluate(model, part):
+        name = "test" if part is data["test"] else "validation"
+        seen[name].append(model.weight)
+        return next(rising) if name == "validation" else model.weight
+
+    first, dense, ours = run(made, data, evaluate, mode=mode).runs[:3]
+    weights = [[11.0, 22.0], [11.0, 22.0, 33.0, 44.0], [11.0, 22.0, 43.0, 64.0]]
+    for each, place, at in zip(
+        (first, dense, ours), [best[0], best[1], best[1]], weights, strict=True
+    ):
+        assert each.best_epoch == place
+        assert (each.test_last, each.test_best) == (at[-1], at[place])
+        assert each.chosen_on("best") == pytest.approx(values[place], nan_ok=True) or (
+            math.isnan(each.chosen_on("best"))
+        )
+
+
+def test_test_data_are_read_at_the_ends_alone(made, data):
+    parts = []
+    run(made, data, lambda model, part: parts.append(part is data["test"]) or len(parts))
+    assert parts[:9] == [False, False, True, True] * 2 + [False]
+
+
+def test_the_bar_knows_how_many_epochs_are_left(made, data, tmp_path, monkeypatch):
+    bars = []
+
+    @contextlib.contextmanager
+    def bar(shown, total, done):
+        bars.append([total, done, 0])
+
+        def step(words):
+            bars[-1][2] += 1
+
+        yield step
+
+    monkeypatch.setattr(completed, "progress_bar", bar)
+    path = tmp_path / "comparison.json"
+    run(made, data, path=path)
+    held = json.loads(path.read_text())
+    held["runs"] = [each for each in held["runs"] if each["arm"] != "dsd"]
+    path.write_text(json.dumps(held))
+    for _ in range(2):
+        run(made, data, path=path)
+    # Two epochs of the first phase, and two of each arm; the first phase is in no file.
+    assert bars == [[12, 0, 12], [12, 4, 8], [12, 12, 0]]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("at", range(16))
+def test_a_comparison_that_was_killed_anywhere_goes_on_there(made, data, tmp_path, at, error):
+    path, seen = tmp_path / "comparison.json", []
+
+    def evaluate(model, part):
+        if len(seen) == at and not stopped:
+            stopped.append(True)
+            raise error
+        seen.append(model.weight)
+        return model.weight
+
+    stopped = []
+    with pytest.raises(error):
+        run(made, data, evaluate, path=path)
+    found = run(made, data, evaluate, path=str(path))
+    num_seen = len(seen)
+    assert found == run(made, data, evaluate)
+    if path.exists():
+        del seen[num_seen:]
+        assert run(made, data, evaluate, path=path) == found
+        assert len(seen) == num_seen  # nothing is trained again
+    assert [p.name for p in tmp_path.iterdir()] == ["comparison.json"]
+
+
+def test_arms_that_parted_from_another_first_phase_are_trained_again(made, data, tmp_path):
+    path = tmp_path / "comparison.json"
+    run(made, data, path=path)
+    held = json.loads(path.read_text())
+    held["runs"] = [r for r in held["runs"] if (r["seed"], r["arm"]) != (1, "dsd")]
+    for each in held["runs"]:
+        if (each["seed"], each["arm"]) == (1, "dense"):
+            each.update(start="of a GPU", test_last=-5.0)
+    path.write_text(json.dumps(held))
+    assert run(made, data, path=path) == run(made, data)
+
+
+def test_an_arm_with_fewer_updates_is_refused_when_trained_and_when_read(
+    made, data, tmp_path, monkeypatch
+):
+    path = tmp_path / "comparison.json"
+    run(made, data, path=path)
+    held = json.loads(path.read_text())
+    held["runs"][2]["num_updates"] -= 1
+    path.write_text(json.dumps(held))
+    message = "12 in arm 'dense' of seed 0, but 11 in arm 'dsd' of seed 0. See that the data"
+    with pytest.raises(ValueError, match=message):
+        run(made, data, path=path)
+
+    def cheated(phases, names):
+        return {"dense": (Dense(4),), "dsd": (Dense(2), Sparse(1))}
+
+    monkeypatch.setattr(compare.arms, "make_arms", cheated)
+    monkeypatch.setattr(training.Job, "num_epochs", 4)
+    fit = Model.fit
+    monkeypatch.setattr(
+        Model, "fit", lambda model, *a, **k: fit(model, *a, **k, steps=4 - len(k["callbacks"]))
+    )
+    with pytest.raises(ValueError, match="12 in arm 'dense' of seed 0, but 10 in arm 'dsd'"):
+        run(made, data)
+
+
+def test_the_same_model_again_is_refused(made, data):
+    model = Model(made.models)
+    with pytest.raises(ValueError, match="a new model each time.*Make its layers inside of build"):
+        dsd.compare(lambda: model, data, phases=DSD_PHASES, progress=False)
+
+
+def test_data_made_by_a_function_are_made_for_every_fit_and_are_the_same(made, data):
+    calls = []
+
+    def load():
+        calls.append(True)
+        return data
+
+    assert run(made, load) == run(made, data)
+    assert len(calls) == 1 + 2 * 3
+
+    def random():
+        calls.append(True)
+        return {**data, "train": (np.arange(6) + len(calls) / 100, np.arange(6))}
+
+    with pytest.raises(ValueError, match=r"data\(\) to return the same data.*random_state=0"):
+        run(made, random)
+
+
+class Called:
+    """A model rather than a function that makes one: it can be called, and compiled."""
+
+    def compile(self):
+        pass
+
+    def __call__(self, inputs):
+        return inputs
+
+    def __repr__(self):
+        return "<Called>"
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), [
+    ({"build": 3}, TypeError, "`build` to be a function.*build=3"),
+    ({"evaluate": 3}, TypeError, "takes the model, data .*evaluate=3"),
+    ({"build": Called()}, TypeError, "`build` to be a function.*build=<Called"),
+    ({"mode": "auto"}, ValueError, "mode='auto'"),
+    ({"mode": "max"}, ValueError, "is the loss. Received: mode='max'"),
+    ({"seeds": 1}, ValueError, "`seeds` to be at least 2.*seeds=1"),
+    ({"seeds": 2.5}, TypeError, "whole number of seeds, at least 2.*seeds=2.5"),
+    ({"seeds": [4]}, ValueError, r"two or more that differ.*seeds=\[4\]"),
+    ({"seeds": [4, 4]}, ValueError, r"seeds=\[4, 4\]"),
+    ({"seeds": [0, 2**32]}, ValueError, r"seeds\[1\]=4294967296"),
+    ({"seeds": "12"}, TypeError, "seeds='12'"),
+    ({"sparsity": 1.5}, ValueError, "sparsity=1.5"),
+    ({"apply_options": {"scope": "all"}}, ValueError, "scope='all'"),
+    ({"apply_options": {"to": 3}}, ValueError, "exclude, pattern and scope. Received: to"),
+    ({"apply_options": ["scope"]}, TypeError, "`apply_options` to be a dict"),
+    ({"fit_options": 3}, TypeError, "fit_options=3 of type int"),
+    ({"fit_options": {"epochs": 3, "callbacks": []}}, ValueError, "callbacks, epochs. Leave"),
+    ({"parallel": 0}, ValueError, "parallel=0"),
+    ({"parallel": 2}, ValueError, "can't be pickled.*lambdas are in none"),
+    ({"progress": 1}, TypeError, "progress=1"),
+    ({"path": "/nowhere/x.json"}, ValueError, "path='/nowhere/x.json'.*'comparison.json'"),
+    ({"max_shared_rows": -1}, ValueError, "max_shared_rows=-1"),
+    ({"data": 3}, TypeError, "data=3"),
+])  # fmt: skip
+def test_bad_arguments_are_refused_before_anything_is_built(data, arguments, error, message):
+    options = {"build": lambda: pytest.fail(), "data": data, "phases": DSD_PHASES, **arguments}
+    with pytest.raises(error, match=message):
+        dsd.compare(**options)
+
+
+def test_a_schedule_gives_its_phases_reset_and_batches(made, data, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        training, "DSDSchedule", lambda **options: given.append(options) or object()
+    )
+    batches = [np.zeros(2)]
+    schedule = dsd.DSDSchedule(2, 1, 1, reset="all", batch_norm_data=batches, batch_norm_batches=7)
+    run(made, data, phases=schedule)
+    assert given[0] == {
+        "phases": DSD_PHASES, "reset": "all", "batch_norm_data": batches, "batch_norm_batches": 7,
+    }  # fmt: skip
+    given.clear()
+    run(made, data)
+    assert (given[0]["reset"], given[0]["batch_norm_data"]) == ("pruned", None)
+
+
+def test_more_seeds_go_on_from_the_file_of_fewer(made, data, tmp_path):
+    path = tmp_path / "comparison.json"
+    first = run(made, data, path=path)
+    num_models = len(made.models)
+    more = run(made, data, path=path, seeds=3)
+    assert more.runs[: len(first.runs)] == first.runs and more.seeds == (0, 1, 2)
+    assert len(made.models) - num_models == 2 + 3  # two to look at; one seed of three arms
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"phases": presets.dsd(1, 2, 1)}, "same arms.*dense for 2 epochs"),
+    ({"seeds": [1, 2]}, r"same seeds.*\[0, 1\], but \[1, 2\] here"),
+    ({"mode": "max", "evaluate": lambda model, part: 1.0}, "same mode"),
+    ({"evaluate": lambda model, part: 1.0}, "same evaluate.*loss, but value|'loss', but 'value'"),
+    ({"sparsity": 0.5}, "same apply"),
+    ({"fit_options": {"steps": 3}}, "same fit_options"),
+])  # fmt: skip
+def test_a_file_of_another_comparison_is_refused(made, data, tmp_path, change, message):
+    path = tmp_path / "comparison.json"
+    run(made, data, path=path)
+    written = path.read_text()
+    with pytest.raises(ValueError, match=message):
+        run(made, data, **{"path": path, **change})
+    assert path.read_text() == written
+
+
+def test_a_file_that_lacks_an_arm_is_gone_on_with_and_one_of_more_is_refused(made, data, tmp_path):
+    path, every = tmp_path / "comparison.json", ["dense", "llr", "llr at once", "sparse", "dsd"]
+    few = run(made, data, path=path)
+    del made.models[:]
+    found = run(made, data, path=path, arms=every)
+    assert [r.arm for r in found.runs] == [FIRST, *every] * 2
+    assert len(made.models) == 2 + 2 * (1 + 3)  # two to look at, the first phases, what lacked
+    assert found == run(made, data, arms=every)
+    assert [r for r in found.runs if r.arm in (FIRST, "dense", "dsd")] == list(few.runs)
+    with pytest.raises(ValueError, match="same arms"):
+        run(made, data, path=path)
+
+
+def test_a_file_of_other_data_or_weights_is_refused(made, data, tmp_path, monkeypatch):
+    path = tmp_path / "comparison.json"
+    run(made, data, path=path)
+    x, y = data["train"]
+    with pytest.raises(ValueError, match="same data"):
+        run(made, {**data, "train": (x, y + 1)}, path=path)
+    monkeypatch.setattr(Model, "get_weights", lambda model: [np.array(7.0)])
+    sys.modules["keras_of_numbers"].whole_state.weights_of = Model.get_weights
+    with pytest.raises(ValueError, match="same initial weights"):
+        run(made, data, path=path)
+
+
+def test_a_file_that_is_not_whole_is_refused_wherever_it_ends(made, data, tmp_path):
+    path = tmp_path / "comparison.json"
+    run(made, data, path=path)
+    written = path.read_bytes()
+    for end in range(0, len(written), 7):
+        path.write_bytes(written[:end])
+        with pytest.raises(ValueError, match=r"comparison\.json', which is not whole.*Delete it"):
+            run(made, data, path=path)
+
+
+@pytest.mark.parametrize("put", [
+    {"validation": [1.0, "x", 1.0, 1.0]}, {"validation": 3}, {"test_last": True},
+    {"test_best": 10**400}, {"best_epoch": 4}, {"best_epoch": 1.0}, {"num_updates": None},
+    {"other": 1},
+], ids=str)  # fmt: skip
+def test_a_file_that_something_else_wrote_is_refused(made, data, tmp_path, put):
+    path = tmp_path / "comparison.json"
+    run(made, data, path=path)
+    held = json.loads(path.read_text())
+    held["runs"][1].update(put)
+    path.write_text(json.dumps(held))
+    with pytest.raises(ValueError, match="not whole or something else"):
+        run(made, data, path=path)
+    identity = {**held["identity"], "seeds": [[0], 1]}
+    path.write_text(json.dumps({**held, "identity": identity, "runs": []}))
+    with pytest.raises(ValueError, match="same seeds"):
+        run(made, data, path=path)
+    path.write_text(json.dumps({**held, "kind": "scan", "runs": []}))
+    with pytest.raises(ValueError, match="of another kind"):
+        run(made, data, path=path)
+
+
+ROWS = np.arange(30.0).reshape(10, 3)
+
+
+def parts(train, validation, test):
+    given = {"train": train, "validation": validation, "test": test}
+    lengths = {n: len(x) if isinstance(x, np.ndarray) else len(ROWS) for n, x in given.items()}
+    return {name: (x, np.zeros(lengths[name])) for name, x in given.items()}
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    (parts(ROWS, ROWS + 100, ROWS), "train and test data that differ.*the same object"),
+    (parts(ROWS, ROWS + 100, ROWS.copy()), r"10 of 10 rows of data\['test'\].* data\['train'\]"),
+    (parts(ROWS + 100, ROWS, ROWS[::-1]), r"10 of 10 rows of data\['test'\].*\['validation'\]"),
+    (parts(ROWS, ROWS[:4], ROWS + 100), r"4 of 4 rows of data\['validation'\].*without overlap\.$"),
+    (parts(ROWS, ROWS + 100, ROWS[5:].astype("float32")), "5 of 5 rows"),
+    (parts(np.r_[ROWS, ROWS[:1] * 0], ROWS + 100, np.r_[-ROWS[:1] * 0, ROWS[:1] - 9]),
+     "max_shared_rows=0.5"),
+    (parts([ROWS, ROWS], [ROWS, ROWS + 1], [ROWS, ROWS]), "10 of 10"),
+    (parts({"a": ROWS, "b": ROWS}, {"a": ROWS, "b": -ROWS - 1}, {"b": ROWS, "a": ROWS}), "10 of"),
+    (parts(np.array(["a", "b"]), np.array(["c"]), np.array(["b"])), "1 of 1 rows"),
+])  # fmt: skip
+def test_data_that_leak_are_refused(data, message):
+    with pytest.raises(ValueError, match=message):
+        dataset.check_data(data, 0.0)
+
+
+def test_rows_that_are_alike_by_nature_may_be_allowed():
+    data = parts(ROWS, ROWS + 100, np.r_[ROWS[:1], ROWS[:9] + 200])
+    found = dataset.check_data(data, 0.1)
+    assert found == {"validation in train": 0.0, "test in train": 0.1, "test in validation": 0.0}
+    with pytest.raises(ValueError, match="1 of 10 rows"):
+        dataset.check_data(data, 0.09)
+    several = parts([ROWS, ROWS], [ROWS, ROWS + 1], [ROWS, ROWS + 2])  # only one input is alike
+    assert dataset.check_data(several, 0.0)["test in train"] == 0.0
+
+
+class Unreadable:
+    shape = (3,)
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("on a GPU")
+
+
+def test_a_list_counts_as_a_tuple():
+    given = parts(ROWS, ROWS + 100, ROWS + 200)
+    lists = {name: list(part) for name, part in given.items()}
+    assert dataset.check_data(lists, 0.0) == dataset.check_data(given, 0.0)
+    assert dataset.digest(lists) == dataset.digest(given)
+    assert [*dataset.arguments(lists["test"])] == lists["test"]
+
+
+@pytest.mark.parametrize("kind", [lambda: [[1, 2]], Unreadable, lambda: np.array([{}, None])])
+def test_of_what_is_no_array_rows_are_not_looked_at(kind):
+    data = {name: (kind(), [1]) for name in dataset.NAMES}
+    assert dataset.check_data(data, 0.0) == {}
+    assert len(set(dataset.digest(data).values())) == 1
+    data = {name: type(name, (), {})() for name in dataset.NAMES}
+    assert len(set(dataset.digest(data).values())) == 3
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"train": np.zeros((3, 4))}, r"data\['train'\] to be \(x, y\).*Give the labels"),
+    ({"train": (np.zeros((3, 4)), np.zeros(2))}, r"data\['train'\] to have as many rows.*2 and 3"),
+    ({"test": (np.zeros((0, 4)), np.zeros(0))}, r"data\['test'\] to hold rows.*without any"),
+    ({"train": None}, r"data\['train'\] to be data that can be read again.*None"),
+    ({"test": iter([1])}, r"data\['test'\].*iterator"),
+    ({"validation": (ROWS,)}, r"data\['validation'\] to be \(x, y\).*a tuple of 1"),
+    ({"other": ROWS}, "to name train, validation, test.*'other'"),
+])  # fmt: skip
+def test_parts_of_the_data_that_can_not_be_used_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataset.check_data({**parts(ROWS, ROWS + 100, ROWS + 200), **change}, 0.0)

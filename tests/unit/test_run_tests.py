@@ -1,0 +1,86 @@
+"""The program behind `make test`: what it runs, and that nothing that goes wrong looks right."""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROGRAM = ROOT / "tools" / "run_tests.py"
+TESTS = """
+import os, pytest
+def test_passes(): pass
+@pytest.mark.skip
+def test_is_skipped(): pass
+def test_fails(): assert False
+@pytest.fixture
+def broken(): assert False
+def test_has_an_error(broken): pass
+def test_exits(): os._exit(0)
+def test_is_killed(): os.kill(os.getpid(), 9)
+"""
+
+
+def load():
+    spec = importlib.util.spec_from_file_location("run_tests", PROGRAM)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_folder_of_tests_is_run():
+    run = {folder for folders in load().TESTS.values() for folder in folders}
+    assert run == {f"tests/{path.parent.name}" for path in ROOT.glob("tests/*/test_*.py")}
+
+
+def test_a_path_may_be_run_in_part():
+    program = load()
+    assert program.parts_of(["torch/all_backends", "jax"]) == [
+        ("jax", "tests/all_backends"), ("torch", "tests/all_backends"), ("jax", "tests/keras3"),
+    ]  # fmt: skip
+    assert len(program.parts_of([])) == sum(map(len, program.TESTS.values()))
+
+
+@pytest.mark.parametrize("path", load().PATHS)
+def test_tests_are_selected_by_the_name_of_their_path(path):
+    program = load()
+    one = [sys.executable, "-m", "pytest", "--collect-only", "tests/unit/test_zeros.py", "-k"]
+    for selected, code in ((f"path:{path}", 0), (f"not path:{path}", program.NO_TESTS)):
+        env = {**os.environ, **program.PATHS[path]}
+        ran = subprocess.run([*one, selected], cwd=ROOT, env=env, capture_output=True, text=True)
+        assert ran.returncode == code, ran.stdout + ran.stderr
+
+
+SAID = {
+    "passes": (0, "jax: 1 passed, 0 failed, 0 skipped\n1 passed, 0 failed, 0 skipped\n"),
+    "passes or skipped": (0, "\n1 passed, 0 failed, 1 skipped\n"),
+    "passes or fails or error": (1, "\n1 passed, 2 failed, 0 skipped\n"),
+    "exits": (1, "exit code 0 before it could report)\n0 passed, 1 failed, 0 skipped\n"),
+    "passes or killed": (1, "signal 9 before it could report)\n0 passed, 1 failed, 0 skipped\n"),
+    "nothing": (1, "0 skipped (no tests)\n0 passed, 0 failed, 0 skipped\n"),
+    "of_one_path": (
+        0,
+        "(no tests)\ntf_keras: 1 passed, 0 failed, 0 skipped\n1 passed, 0 failed, 0 skipped\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("chosen", SAID)
+def test_what_it_says_and_its_exit_code(chosen, tmp_path):
+    run = [folder for folders in load().TESTS.values() for folder in folders]
+    for folder in {"tools", *run}:
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "tools" / "run_tests.py").write_text(PROGRAM.read_text())
+    (tmp_path / "tests" / "contract" / "test_each.py").write_text(TESTS)
+    (tmp_path / "tests" / "pure" / "test_one.py").write_text("def test_of_one_path(): pass")
+    paths = ["--only=jax", "--only=tf_keras"] if chosen == "of_one_path" else ["--only=jax"]
+    ran = subprocess.run(
+        [sys.executable, "tools/run_tests.py", *paths, "--jobs=1", "-k", chosen],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    code, ending = SAID[chosen]
+    assert ran.stdout.endswith(ending)
+    assert ran.returncode == code

@@ -1,0 +1,78 @@
+"""Zeros that a mask made, and others."""
+
+import types
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_dsd.algorithm import sparsity
+from keras_dsd.algorithm.kernel_layout import Layout
+from keras_dsd.algorithm.masks import check_pruned_alike, masks_for
+from keras_dsd.algorithm.patterns import NM, Block
+
+
+def weight_of(values, mask=None, pattern=None, scope="layer", sparsity=0.5):
+    layout = Layout((), (0,), (1,))
+    return types.SimpleNamespace(
+        path="a/kernel", shape=values.shape, sparsity=sparsity, pattern=pattern, scope=scope,
+        layout=layout, mask=mask, numpy=values.copy,
+    )  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1), st.sampled_from([None, Block(2, 2), Block(2, 3, "max"), NM(2, 4)]),
+    st.sampled_from(["layer", "global"]), st.sampled_from(["float16", "float32", "float64"]),
+    st.floats(0, 0.9),
+)  # fmt: skip
+def test_a_mask_in_force_is_made_again_whatever_else_is_zero(seed, pattern, scope, dtype, sparsity):
+    random = np.random.default_rng(seed)
+    options = {"pattern": pattern, "scope": "layer" if isinstance(pattern, NM) else scope}
+    options["sparsity"] = sparsity
+    values = [random.normal(size=(8, 9)).astype(dtype) for _ in range(2)]
+    made = [mask for _, mask in masks_for([weight_of(each, **options) for each in values], None)]
+    held = []
+    for each, mask in zip(values, made, strict=True):
+        each *= mask
+        each[random.random(each.shape) < 0.4] = 0  # of what is kept, this underflows
+        held.append(weight_of(each, mask, **options))
+    again = [mask for _, mask in masks_for(held, None)]
+    assert all(map(np.array_equal, again, made))
+    for each in held:
+        assert sparsity.measure([each]).num_zeros == np.count_nonzero(~each.mask)
+    assert check_pruned_alike(held, None) == 0
+
+
+def test_measured_under_a_mask_and_without():
+    values = np.array([[0.0, 0.0, 0.0, 1.0, np.nan, 2.0]])
+    mask = np.array([[True, False, False, True, False, False]])
+    assert sparsity.measure([weight_of(values, mask)]) == (2, 6, 4, 1)
+    assert sparsity.measure([weight_of(values), weight_of(values, mask)]) == (5, 12, 4, 1)
+
+
+def test_weights_of_another_sparsity_are_refused():
+    values = np.arange(1.0, 101.0).reshape(10, 10)
+    assert check_pruned_alike([weight_of(values)], None) == 0  # dense
+    values.flat[:30] = 0
+    with pytest.raises(ValueError, match="a/kernel with 30 of 100 values zero.*prunes 50"):
+        check_pruned_alike([weight_of(values)], None)
+    with pytest.raises(ValueError, match="with 30 of 100 values zero.*prunes 31"):
+        check_pruned_alike([weight_of(values)], 0.31)
+    assert check_pruned_alike([weight_of(values)], 0.3) == 0
+    assert check_pruned_alike([weight_of(values)], 0.2) == 10
+
+
+def test_blocks_of_weights_near_the_largest_number_are_ranked():
+    values = np.full((4, 4), 3e38, "float32")
+    values[:2] = 1.0
+    [(_, mask)] = masks_for([weight_of(values, pattern=Block(2, 2))], None)
+    assert np.array_equal(mask, values > 1)
+
+
+def test_a_sample_is_of_what_is_pruned():
+    mask = np.random.default_rng(0).random((300, 300)) < 0.5
+    found = sparsity.sample_pruned(mask)
+    assert 1024 <= found.size < 2048 and not mask.flat[found].any()
+    assert list(sparsity.sample_pruned(np.array([[True, False], [False, True]]))) == [1, 2]
