@@ -273,7 +273,7 @@ def test_a_process_that_can_not_begin_is_not_waited_for(tmp_path):
     """Where the call is not below `if __name__ == '__main__':`, each process would make it anew."""
     program = tmp_path / "unguarded.py"
     program.write_text(UNGUARDED)
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "contract")))
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "all_backends")))
     done = subprocess.run(
         [sys.executable, program], env={**os.environ, "PYTHONPATH": path},
         capture_output=True, text=True, timeout=300,

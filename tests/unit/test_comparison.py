@@ -334,7 +334,7 @@ def test_an_arm_with_fewer_updates_is_refused_when_trained_and_when_read(
     def cheated(phases, names):
         return {"dense": (Dense(4),), "dsd": (Dense(2), Sparse(1))}
 
-    monkeypatch.setattr(compare.arms, "make_arms", cheated)
+    monkeypatch.setattr(compare, "make_arms", cheated)
     monkeypatch.setattr(training.Job, "num_epochs", 4)
     fit = Model.fit
     monkeypatch.setattr(

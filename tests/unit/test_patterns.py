@@ -105,7 +105,7 @@ def test_parts_do_not_matter(pattern, monkeypatch):
     kernel = np.random.default_rng(0).normal(size=(3, 50, 41)).astype("float32")
     layout = some_layout(3, 0)
     whole = mask_of(kernel, layout, pattern)
-    monkeypatch.setattr("keras_dsd.patterns._PART", 500)
+    monkeypatch.setattr("keras_dsd.algorithm.patterns._PART", 500)
     assert np.array_equal(mask_of(kernel, layout, pattern), whole)
 
 

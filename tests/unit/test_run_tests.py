@@ -74,8 +74,8 @@ def test_what_it_says_and_its_exit_code(chosen, tmp_path):
     for folder in {"tools", *run}:
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "tools" / "run_tests.py").write_text(PROGRAM.read_text())
-    (tmp_path / "tests" / "contract" / "test_each.py").write_text(TESTS)
-    (tmp_path / "tests" / "pure" / "test_one.py").write_text("def test_of_one_path(): pass")
+    (tmp_path / "tests" / "all_backends" / "test_each.py").write_text(TESTS)
+    (tmp_path / "tests" / "unit" / "test_one.py").write_text("def test_of_one_path(): pass")
     paths = ["--only=jax", "--only=tf_keras"] if chosen == "of_one_path" else ["--only=jax"]
     ran = subprocess.run(
         [sys.executable, "tools/run_tests.py", *paths, "--jobs=1", "-k", chosen],

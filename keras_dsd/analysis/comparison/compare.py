@@ -31,8 +31,8 @@ from typing import Any
 from keras_dsd.algorithm.selection import DEFAULT_SPARSITY, Selection, Sparsity
 from keras_dsd.algorithm.timeline import Phase
 from keras_dsd.analysis import evaluation
-from keras_dsd.analysis.comparison import arms, dataset, processes, statistics
-from keras_dsd.analysis.comparison.arms import ARMS
+from keras_dsd.analysis.comparison import dataset, processes, statistics
+from keras_dsd.analysis.comparison.arms import ARMS, make_arms, num_shared, words_of
 from keras_dsd.analysis.comparison.completed import Runs
 from keras_dsd.analysis.comparison.dataset import arguments
 from keras_dsd.analysis.comparison.result import Comparison
@@ -127,13 +127,13 @@ def _make_job(
             "verbose=0)[1] for the first metric that the model was compiled with."
         )
     schedule = phases if isinstance(phases, DSDSchedule) else None
-    chosen = arms.make_arms(schedule.timeline.phases if schedule else phases, arms)
+    chosen = make_arms(schedule.timeline.phases if schedule else phases, arms)
     return Job(
         build=build,
         data=data,
         digests=data.digest(read),
         arms=chosen,
-        num_shared=arms.num_shared(chosen),
+        num_shared=num_shared(chosen),
         apply_options=apply_options,
         reset=schedule.reset if schedule else "pruned",
         batches=schedule.batches if schedule else None,
@@ -159,7 +159,7 @@ def _identify(job: Job, seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def _arms_of(job: Job) -> dict[str, str]:
-    return {name: arms.words_of(phases) for name, phases in job.arms.items()}
+    return {name: words_of(phases) for name, phases in job.arms.items()}
 
 
 def _words(value: Any) -> str:
