@@ -77,8 +77,8 @@ class DSDSchedule(Hooks):
             but not moving averages of weights, nor Ftrl's slots, from which it computes them.
             `"none"`: none. AC/DC begins all anew, but only when weights return. Defaults to
             `"pruned"`.
-        leftover: What happens to epochs that a phase with `until` leaves over: `"redense"` hands
-            them to the last phase, `"stop"` drops them. Defaults to `"redense"`.
+        remaining_epochs: What happens to the epochs that a phase with `until` does not use:
+            `"redense"` adds them to the last phase, `"stop"` drops them. Defaults to `"redense"`.
         backup_dir: A folder to keep what `until` has monitored, and the best weights if it
             restores them, so that a run with `until` can go on by `initial_epoch`; for this
             schedule alone. Defaults to `None`: nothing is written.
@@ -96,7 +96,7 @@ class DSDSchedule(Hooks):
             missing or given both ways, or `batch_norm_data` or `observers` are not what it says
             there.
         ValueError: Epochs are too few, `redense_lr` is not above 0, `phases` is empty, or
-            `reset` or `leftover` unknown.
+            `reset` or `remaining_epochs` unknown.
 
     Examples:
         >>> print(DSDSchedule(dense=10, sparse=5, redense=10).timeline)
@@ -116,7 +116,7 @@ learning rate
         redense_lr: float = 0.1,
         phases: "list[Phase] | None" = None,
         reset: str = "pruned",
-        leftover: str = "redense",
+        remaining_epochs: str = "redense",
         backup_dir: "str | os.PathLike[str] | None" = None,
         batch_norm_data: Any = None,
         batch_norm_batches: int = 100,
@@ -133,7 +133,9 @@ learning rate
         super().__init__()
         self.timeline = Timeline(phases)
         self.reset = checks.choice("reset", reset, ("pruned", "all", "none"))
-        self.leftover = checks.choice("leftover", leftover, ("redense", "stop"))
+        self.remaining_epochs = checks.choice(
+            "remaining_epochs", remaining_epochs, ("redense", "stop")
+        )
         self.backup_dir = checks.path("backup_dir", backup_dir, "folder", "run/dsd")
         self.batches = check_batches(batch_norm_data, batch_norm_batches)
         self.observers = check_observers(observers)
@@ -145,8 +147,8 @@ learning rate
     def controller(self, trainer: Trainer) -> Controller:
         """Returns what takes a model through the phases."""
         return Controller(
-            self.timeline, trainer, self.reset, self.leftover, self.backup_dir, self.batches,
-            self.observers,
+            self.timeline, trainer, self.reset, self.remaining_epochs, self.backup_dir,
+            self.batches, self.observers,
         )  # fmt: skip
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

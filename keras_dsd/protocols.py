@@ -16,20 +16,20 @@ class PrunableWeight(ReadableWeight, Protocol):
     def assign(self, value: np.ndarray) -> None:
         """Sets the values; `value` has the shape `shape`."""
 
-    def hold(self, mask: np.ndarray) -> None:
+    def apply_mask(self, mask: np.ndarray) -> None:
         """Puts `mask` in force: masked training steps keep the weight at `weight * mask`."""
 
-    def release(self) -> None:
+    def remove_mask(self) -> None:
         """Takes the mask out of force."""
 
-    def clear_slots(self, positions: np.ndarray) -> None:
+    def reset_slots(self, positions: np.ndarray) -> None:
         """Sets optimizer slots back to their initial value where `positions` is True.
 
         Args:
             positions: Boolean array of shape `shape`.
         """
 
-    def clear_averages(self, positions: np.ndarray) -> None:
+    def reset_averages(self, positions: np.ndarray) -> None:
         """Sets the moving averages of the weight that optimizers keep to zero at `positions`.
 
         Args:
@@ -67,7 +67,7 @@ class TrainingAdapter(Protocol):
     def check(self) -> None:
         """Raises ValueError where the model can't be trained by DSD, before anything changes."""
 
-    def clear_optimizers(self) -> None:
+    def reset_optimizers(self) -> None:
         """Sets all slots of the optimizers back to their initial value, but moving averages."""
 
     @property

@@ -17,13 +17,13 @@ class Measured(NamedTuple):
         num_zeros: How many values are zero; under a mask, how many of those that it prunes.
         size: How many values there are.
         num_pruned: How many the masks in force prune.
-        num_astray: How many of these are numbers other than zero.
+        num_violations: How many of these are numbers other than zero.
     """
 
     num_zeros: int
     size: int
     num_pruned: int
-    num_astray: int
+    num_violations: int
 
 
 def num_zeros(values: np.ndarray, mask: np.ndarray | None) -> int:
@@ -42,8 +42,8 @@ def measure(weights: Sequence[ReadableWeight]) -> Measured:
         values, mask = weight.numpy(), weight.mask
         pruned = values[:0] if mask is None else values[~mask]
         # Where training diverges, NaN and infinity times a mask are NaN.
-        astray = int(np.count_nonzero(pruned[np.isfinite(pruned)]))
-        here = Measured(num_zeros(values, mask), values.size, pruned.size, astray)
+        violations = int(np.count_nonzero(pruned[np.isfinite(pruned)]))
+        here = Measured(num_zeros(values, mask), values.size, pruned.size, violations)
         found = Measured(*map(sum, zip(found, here, strict=True)))
     return found
 

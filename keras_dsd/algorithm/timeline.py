@@ -170,19 +170,20 @@ class Timeline:
             starts.append(starts[-1] + length)
         return starts
 
-    def is_over(self, history: Sequence[Mapping[str, float]], leftover: str) -> bool:
+    def is_over(self, history: Sequence[Mapping[str, float]], remaining_epochs: str) -> bool:
         """Returns whether nothing is left to train after the epochs in `history`.
 
         Args:
             history: As for `starts`.
-            leftover: `"stop"` where the last phase ends with its `epochs`; `"redense"` where it
-                has those too that other phases left over. What ends it early counts in any case.
+            remaining_epochs: `"stop"` where the last phase ends with its `epochs`; `"redense"`
+                where it also has those that other phases did not use. What ends it early counts in
+                any case.
         """
         starts = self.starts(history)
         if len(starts) < len(self.phases):
             return False
         last, epochs = self.phases[-1], history[starts[-1] :]
-        is_done = leftover == "stop" and _ended(last, epochs) is not None
+        is_done = remaining_epochs == "stop" and _ended(last, epochs) is not None
         return is_done or _converged(last, epochs) is not None
 
     def plot(self) -> "Figure":

@@ -66,7 +66,7 @@ def load(path: str, values: flags.FlagValues, compiled: bool = False) -> Any:
 def plain(model: Any) -> Any:
     """Returns a model without the wrappers that a tf_keras file from `apply` has."""
     door = registry.adapter_of(model)
-    return door.strip(model) if door.went_through_apply(model) else model
+    return door.strip(model) if door.is_applied(model) else model
 
 
 def _package(asked: str | None) -> str:

@@ -26,7 +26,7 @@ sparsity was asked for, except those of tf_keras that were not stripped.
 def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
     (path,) = arguments
     model = model_files.load(path, values)
-    is_applied = registry.adapter_of(model).went_through_apply(model)
+    is_applied = registry.adapter_of(model).is_applied(model)
     found = api.report(model) if is_applied else _measured(model)
     return Result({"model": path, **found.to_dict()}, found.render())
 

@@ -44,8 +44,8 @@ class Controller:
         timeline: The phases.
         trainer: The model's training side.
         reset: Which optimizer slots a change of phase sets back: `"pruned"`, `"all"`, `"none"`.
-        leftover: `"redense"` where the last phase gets the epochs that others left over, `"stop"`
-            where training ends without them.
+        remaining_epochs: `"redense"` where the last phase gets the epochs that others did not
+            use, `"stop"` where training ends without them.
         folder: Where to keep what `until` needs for a run to go on, or None.
         batches: What to estimate the statistics of BatchNormalization from after pruning, or None.
         observers: What is told of the run.
@@ -56,7 +56,7 @@ class Controller:
         timeline: Timeline,
         trainer: Trainer,
         reset: str = "pruned",
-        leftover: str = "redense",
+        remaining_epochs: str = "redense",
         folder: pathlib.Path | None = None,
         batches: Batches | None = None,
         observers: Sequence[Observer] = (),
@@ -64,7 +64,7 @@ class Controller:
         self._timeline = timeline
         self._trainer = trainer
         self._reset = reset
-        self._leftover = leftover
+        self._leftover = remaining_epochs
         self._batches = batches
         self._audience = Audience(observers)
         self._record = RunRecord(timeline, folder)
@@ -150,7 +150,7 @@ class Controller:
             change = release(weights, slots)
         self._num_pruned, self._returned = change.num_pruned, change.returned
         if slots.all_begin_anew:
-            self._trainer.clear_optimizers()
+            self._trainer.reset_optimizers()
         words = [change.words, slots.words, self._trainer.rate_words(phase.lr)]
         if isinstance(phase, SparsePhase) and is_start:
             if self._batches:
@@ -189,7 +189,7 @@ class Controller:
         self._trainer.end_epoch()
         self._record.add(logs, self._all_weights)
         found = measure(self._trainer.weights)
-        if found.num_astray or found.num_pruned < self._num_pruned:
+        if found.num_violations or found.num_pruned < self._num_pruned:
             warn_user(
                 f"The mask did not hold: {found.num_zeros} weights are zero at the end of an epoch "
                 f"in which {self._num_pruned} were to stay so. Something other than the model's "
@@ -282,7 +282,7 @@ class Controller:
         if isinstance(phase, SparsePhase):
             for weight, mask in masks_for(self._trainer.weights, phase.sparsity):
                 if weight.mask is None and not weight.numpy()[~mask].any():
-                    weight.hold(mask)
+                    weight.apply_mask(mask)
 
     def _check_goes_on(self, phase: SparsePhase) -> None:
         """Checks weights with which a run begins within `phase`, before they are changed."""

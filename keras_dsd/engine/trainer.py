@@ -57,9 +57,9 @@ class Trainer:
         self._steps.clear()
         self._side.unscale()
 
-    def clear_optimizers(self) -> None:
+    def reset_optimizers(self) -> None:
         """Sets all slots of the optimizers back to their initial value, but moving averages."""
-        self._side.clear_optimizers()
+        self._side.reset_optimizers()
 
     def estimate_batch_norms(self, batches: Batches, told: Callable[[str], None]) -> str:
         """Estimates the statistics of BatchNormalization anew, and says of what.

@@ -40,9 +40,9 @@ class Slots:
     def clear(self, weight: PrunableWeight, positions: np.ndarray) -> None:
         """Sets back what optimizers keep of `weight` where `positions` is True."""
         if self._reset == "none":
-            weight.clear_averages(positions)
+            weight.reset_averages(positions)
         else:
-            weight.clear_slots(positions)
+            weight.reset_slots(positions)
         self._num_cleared += int(np.count_nonzero(positions))
 
     @property
@@ -114,7 +114,7 @@ def release(weights: Sequence[PrunableWeight], slots: Slots) -> Change:
     for weight in held:
         mask = np.asarray(weight.mask)
         slots.clear(weight, ~mask)
-        weight.release()
+        weight.remove_mask()
         num_returned += num_zeros(mask, None)
         if not mask.all():
             returned.append((weight, sample_pruned(mask)))
@@ -127,7 +127,7 @@ def _hold(weight: PrunableWeight, mask: np.ndarray, slots: Slots) -> int:
     values, before = weight.numpy(), weight.mask
     if before is None or not np.array_equal(before, mask):
         returned = np.zeros(mask.shape, bool) if before is None else mask & ~before
-        weight.hold(mask)
+        weight.apply_mask(mask)
         if values[~mask].any() or returned.any():
             weight.assign(np.where(mask, values, np.zeros((), values.dtype)))
             slots.clear(weight, ~mask | returned)

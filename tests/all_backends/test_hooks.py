@@ -426,11 +426,11 @@ def test_a_rate_that_is_computed_is_named_as_that(digits, compiled, mlp, capsys)
 
 
 @pytest.mark.parametrize(
-    ("leftover", "left"), [("redense", [1, 0, 0, 1, 0]), ("stop", [1, 0, 0, 0])]
+    ("remaining_epochs", "left"), [("redense", [1, 0, 0, 1, 0]), ("stop", [1, 0, 0, 0])]
 )
-def test_logs_say_how_many_epochs_a_phase_has_left(leftover, left, digits, compiled, mlp):
+def test_logs_say_how_many_epochs_a_phase_has_left(remaining_epochs, left, digits, compiled, mlp):
     model = compiled(dsd.apply(mlp()))
-    schedule = dsd.DSDSchedule(2, 1, 1, leftover=leftover)
+    schedule = dsd.DSDSchedule(2, 1, 1, remaining_epochs=remaining_epochs)
     history = model.fit(*digits, epochs=5, verbose=0, callbacks=[schedule]).history
     assert history["dsd_epochs_left"] == left
 

@@ -144,7 +144,9 @@ def test_phases_end_by_what_the_loop_measures(digits, mlp):
     until = dsd.Plateau("quality", mode="max", patience=1)
     phases = [dsd.DensePhase(5, until=until), dsd.SparsePhase(5, until=until), dsd.DensePhase(1)]
     quality = [1.0, 0.5, 2.0, 1.0, 1.0]
-    with dsd.DSDLoop(model, optimizer, dsd.DSDSchedule(phases=phases, leftover="stop")) as loop:
+    with dsd.DSDLoop(
+        model, optimizer, dsd.DSDSchedule(phases=phases, remaining_epochs="stop")
+    ) as loop:
         said = run(loop, trainer(model, optimizer, loop), digits, 11,
                      logs=lambda epoch: {"quality": quality[epoch]})  # fmt: skip
     assert [logs["dsd_phase"] for logs in said] == [0, 0, 1, 1, 2]

@@ -56,7 +56,9 @@ def test_phases_end_early_and_the_last_one_gets_what_is_left(digits, compiled, m
 
 
 def test_or_training_stops(digits, compiled, mlp):
-    history = train(compiled(dsd.apply(mlp(), 0.5)), digits, Scripted(), schedule(leftover="stop"))
+    history = train(
+        compiled(dsd.apply(mlp(), 0.5)), digits, Scripted(), schedule(remaining_epochs="stop")
+    )
     assert history["dsd_phase"] == [0] * 4 + [1] * 3 + [2] * 3
 
 

@@ -18,8 +18,8 @@ ARGUMENTS = {
     dsd.Block: {"height": 1, "width": 2, "pooling": "avg"},
     dsd.DensePhase: {"epochs": 1, "lr": 1.0, "until": None},
     dsd.DSDSchedule: {
-        **THREE, "redense_lr": 0.1, "reset": "pruned", "leftover": "stop", "backup_dir": None,
-        "batch_norm_data": None, "batch_norm_batches": 1, "phases": None,
+        **THREE, "redense_lr": 0.1, "reset": "pruned", "remaining_epochs": "stop",
+        "backup_dir": None, "batch_norm_data": None, "batch_norm_batches": 1, "phases": None,
         "observers": (),
     },
     dsd.NM: {"n": 1, "m": 2},

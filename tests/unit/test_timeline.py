@@ -116,13 +116,13 @@ def test_a_plateau_ends_a_phase(values, starts):
     assert EARLY.starts(history(*values)) == starts
 
 
-@pytest.mark.parametrize(("values", "leftover", "is_over"), [
+@pytest.mark.parametrize(("values", "remaining_epochs", "is_over"), [
     ((3, 4, 9, 9, 5, 4, 3), "redense", False), ((3, 4, 9, 9, 5, 4, 3), "stop", True),
     ((3, 4, 9, 9, 5, 4), "stop", False), ((3, 4, 9, 9, 5, 5, 5), "redense", True),
     ((3, 4, 9, 9, 5, 4, 3, 2, 2, 2), "redense", True), ((3, 4), "stop", False),
 ])  # fmt: skip
-def test_when_a_run_is_over(values, leftover, is_over):
-    assert EARLY.is_over(history(*values), leftover) is is_over
+def test_when_a_run_is_over(values, remaining_epochs, is_over):
+    assert EARLY.is_over(history(*values), remaining_epochs) is is_over
 
 
 def test_without_until_only_stop_ends_a_run():
@@ -131,8 +131,8 @@ def test_without_until_only_stop_ends_a_run():
 
 
 def test_leftover_and_backup_dir_are_checked():
-    with pytest.raises(ValueError, match="'redense' or 'stop'.*leftover='dense'"):
-        dsd.DSDSchedule(1, 1, 1, leftover="dense")
+    with pytest.raises(ValueError, match="'redense' or 'stop'.*remaining_epochs='dense'"):
+        dsd.DSDSchedule(1, 1, 1, remaining_epochs="dense")
     with pytest.raises(ValueError, match="'pruned', 'all' or 'none'.*reset=True"):
         dsd.DSDSchedule(1, 1, 1, reset=True)
     with pytest.raises(TypeError, match="path of a folder.*backup_dir=3"):

@@ -8,7 +8,7 @@ import keras
 
 from keras_dsd.adapters.base.layers import refuse_foreign
 from keras_dsd.adapters.keras3 import backends, kernels, mask_store, multi_worker, training_state
-from keras_dsd.adapters.keras3.mask_store import Beside
+from keras_dsd.adapters.keras3.mask_store import MaskStore
 from keras_dsd.adapters.keras3.training import TrainingAdapter
 from keras_dsd.adapters.keras3.weight import Candidate, Weight, short_path
 from keras_dsd.algorithm.selection import (
@@ -22,8 +22,18 @@ from keras_dsd.protocols import SkippedWeight, open_run_of
 from keras_dsd.utils.checks import shown
 
 __all__ = [
-    "TrainingAdapter", "Weight", "apply", "is_compiled", "load_model", "mask_bytes", "skipped",
-    "strip", "training_adapter", "training_state", "weights", "went_through_apply",
+    "TrainingAdapter",
+    "Weight",
+    "apply",
+    "is_applied",
+    "is_compiled",
+    "load_model",
+    "mask_bytes",
+    "skipped",
+    "strip",
+    "training_adapter",
+    "training_state",
+    "weights",
 ]  # fmt: skip
 
 MASKS_LAST = "in a sparse phase"
@@ -43,7 +53,7 @@ def apply(model: Any, selection: Selection) -> Any:
     """
     _check_model(model)
     is_built = all(part.built for part in kernels.parts_of(model))
-    kept = Beside(selection, refuse_later=not is_built)
+    kept = MaskStore(selection, refuse_later=not is_built)
     choices = list(_choices(model, model, kept))
     if is_built:
         paths = [candidate.path for candidate, _, _ in choices]
@@ -118,7 +128,7 @@ def skipped(model: Any) -> list[SkippedWeight]:
     return found
 
 
-def went_through_apply(model: Any) -> bool:
+def is_applied(model: Any) -> bool:
     """Returns whether `model`, or a part of it, went through `apply`."""
     return any(mask_store.get(part) for part in kernels.parts_of(model))
 
@@ -159,7 +169,9 @@ def training_adapter(model: Any, optimizer: Any = None) -> TrainingAdapter:
     return TrainingAdapter(model, weights, optimizer)
 
 
-def _choices(part: Any, model: Any, kept: Beside) -> Iterator[tuple[Candidate, float, str | None]]:
+def _choices(
+    part: Any, model: Any, kept: MaskStore
+) -> Iterator[tuple[Candidate, float, str | None]]:
     """Yields each variable of `part`, its sparsity, and why it stays dense."""
     for candidate in _candidates(part, model):
         if candidate.found.barred:
@@ -178,7 +190,7 @@ def _paths(part: Any, model: Any) -> Iterator[str]:
         yield from (variable.path, short_path(variable.path, model))
 
 
-def _applied(model: Any) -> list[tuple[Any, Beside]]:
+def _applied(model: Any) -> list[tuple[Any, MaskStore]]:
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(_not_a_model(model))
     found = [(part, kept) for part in kernels.parts_of(model) if (kept := mask_store.get(part))]

@@ -7,7 +7,7 @@ from keras_dsd.adapters.keras3 import backends
 from keras_dsd.algorithm.selection import Selection
 
 
-class Beside:
+class MaskStore:
     """What DSD knows of one model, or layer, that went through `apply`.
 
     Args:
@@ -49,7 +49,7 @@ class Beside:
         """Puts a mask in force."""
         self._masks[id(variable)] = (variable, mask)
 
-    def release(self, *variables: Any) -> None:
+    def remove_mask(self, *variables: Any) -> None:
         """Takes the masks of `variables` out of force, and their memory back; by default all."""
         for key in list(map(id, variables) if variables else self._masks):
             if key in self._masks:
@@ -58,19 +58,19 @@ class Beside:
 
 
 # Nothing that is kept here may refer to its model, which would then never be freed.
-_BESIDE: "weakref.WeakKeyDictionary[Any, Beside]" = weakref.WeakKeyDictionary()
+_STORES: "weakref.WeakKeyDictionary[Any, MaskStore]" = weakref.WeakKeyDictionary()
 
 
-def put(part: Any, beside: Beside) -> None:
+def put(part: Any, store: MaskStore) -> None:
     """Notes that `part` went through `apply`."""
-    _BESIDE[part] = beside
+    _STORES[part] = store
 
 
-def get(part: Any) -> Beside | None:
+def get(part: Any) -> MaskStore | None:
     """Returns what is kept beside `part` itself, not beside what it holds or is held by."""
-    return _BESIDE.get(part)
+    return _STORES.get(part)
 
 
 def drop(part: Any) -> None:
     """Forgets `part`."""
-    _BESIDE.pop(part).release()
+    _STORES.pop(part).remove_mask()

@@ -46,7 +46,7 @@ def slots_of(optimizer: Any, variable: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def clear_slots(optimizer: Any, variable: Any, positions: np.ndarray) -> None:
+def reset_slots(optimizer: Any, variable: Any, positions: np.ndarray) -> None:
     """Sets the slots of `variable` to what they began with, where `positions` is True.
 
     That is zero, but for the accumulators of Adagrad and Ftrl. The moving average that `use_ema`
@@ -54,14 +54,14 @@ def clear_slots(optimizer: Any, variable: Any, positions: np.ndarray) -> None:
     factored statistics belong to whole rows and columns, and stay.
     """
     if not isinstance(optimizer, keras.optimizers.Optimizer):
-        backends.current().clear_slots(optimizer, variable, positions)
+        backends.current().reset_slots(optimizer, variable, positions)
         return
     for name, slot in slots_of(optimizer, variable).items():
         value = np.array(keras.ops.convert_to_numpy(slot.value))
         slot.assign(np.where(positions, value.dtype.type(_initial(optimizer, name)), value))
 
 
-def clear_all(optimizer: Any) -> None:
+def reset_all(optimizer: Any) -> None:
     """Sets every slot to what it began with, but not moving averages of weights.
 
     Counters stay: the step that learning-rate schedules and bias corrections go by, and what
@@ -70,7 +70,7 @@ def clear_all(optimizer: Any) -> None:
     if isinstance(optimizer, keras.optimizers.Ftrl):
         return
     if not isinstance(optimizer, keras.optimizers.Optimizer):
-        backends.current().clear_all(optimizer)
+        backends.current().reset_all(optimizer)
         return
     averages = {id(each) for each in getattr(optimizer, "_model_variables_moving_average", ())}
     for name, held in vars(optimizer).items():

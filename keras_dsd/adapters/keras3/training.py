@@ -10,10 +10,10 @@ from keras_dsd.adapters.keras3.learning_rate import AssignedRates, LearningRates
 from keras_dsd.adapters.keras3.masked_updates import MaskedUpdates
 from keras_dsd.adapters.keras3.optimizer import (
     average_of,
-    clear_all,
     is_scheduled,
     optimizers_of,
     rates_of,
+    reset_all,
 )
 from keras_dsd.adapters.keras3.weight import Weight
 from keras_dsd.utils.checks import shown
@@ -70,11 +70,11 @@ class TrainingAdapter:
                 "is_nnx_enabled()=True. Set KERAS_NNX_ENABLED=false before Keras is imported."
             )
 
-    def clear_optimizers(self) -> None:
+    def reset_optimizers(self) -> None:
         """Sets all slots of the optimizers back to their initial value, but moving averages."""
         backends.sync(self.model)
         for each in self.optimizers:
-            clear_all(each)
+            reset_all(each)
 
     @property
     def batch_norms(self) -> list[Any]:

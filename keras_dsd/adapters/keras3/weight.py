@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_dsd.adapters.keras3 import backends, optimizer
 from keras_dsd.adapters.keras3.kernels import Found
-from keras_dsd.adapters.keras3.mask_store import Beside
+from keras_dsd.adapters.keras3.mask_store import MaskStore
 
 
 def short_path(path: str, model: Any) -> str:
@@ -50,7 +50,7 @@ class Weight(Candidate):
         found: The variable, and what its layer says of it.
         model: The model that trains.
         sparsity: The share of it that `apply` was asked to prune.
-        beside: Where its mask is kept.
+        store: Where its mask is kept.
         optimizers: Those whose slots are to be cleared.
     """
 
@@ -59,20 +59,20 @@ class Weight(Candidate):
         found: Found,
         model: Any,
         sparsity: float,
-        beside: Beside,
+        store: MaskStore,
         optimizers: Sequence[Any],
     ) -> None:
         super().__init__(found, model)
         self.sparsity = sparsity
-        self.pattern = beside.selection.pattern
-        self.scope = beside.selection.scope
-        self._beside = beside
+        self.pattern = store.selection.pattern
+        self.scope = store.selection.scope
+        self._store = store
         self._optimizers = optimizers
 
     @property
     def mask_on_device(self) -> Any:
         """The mask in force, as the backend keeps it, or None."""
-        return self._beside.mask_of(self.variable)
+        return self._store.mask_of(self.variable)
 
     @property
     def mask(self) -> np.ndarray | None:
@@ -85,24 +85,24 @@ class Weight(Candidate):
         backends.sync(self._model)
         self.variable.assign(value)
 
-    def hold(self, mask: np.ndarray) -> None:
+    def apply_mask(self, mask: np.ndarray) -> None:
         """Puts `mask` in force."""
         backends.sync(self._model)
-        earlier = self._beside.earlier(self.variable)
+        earlier = self._store.earlier(self.variable)
         on_device = backends.current().put_mask(mask, self.variable, self._model, earlier)
-        self._beside.set_mask(self.variable, on_device)
+        self._store.set_mask(self.variable, on_device)
 
-    def release(self) -> None:
+    def remove_mask(self) -> None:
         """Takes the mask out of force, and off the device."""
-        self._beside.release(self.variable)
+        self._store.remove_mask(self.variable)
 
-    def clear_slots(self, positions: np.ndarray) -> None:
+    def reset_slots(self, positions: np.ndarray) -> None:
         """Sets the slots of the model's optimizers to their initial value at `positions`."""
         backends.sync(self._model)
         for each in self._optimizers:
-            optimizer.clear_slots(each, self.variable, positions)
+            optimizer.reset_slots(each, self.variable, positions)
 
-    def clear_averages(self, positions: np.ndarray) -> None:
+    def reset_averages(self, positions: np.ndarray) -> None:
         """Sets the moving averages that optimizers keep of the weight to zero at `positions`."""
         backends.sync(self._model)
         for each in self._optimizers:

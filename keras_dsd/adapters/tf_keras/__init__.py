@@ -18,8 +18,19 @@ from keras_dsd.protocols import SkippedWeight, open_run_of
 from keras_dsd.utils.checks import shown
 
 __all__ = [
-    "DSDWrapper", "TrainingAdapter", "Weight", "apply", "is_compiled", "load_model", "mask_bytes",
-    "skipped", "strip", "training_adapter", "training_state", "weights", "went_through_apply",
+    "DSDWrapper",
+    "TrainingAdapter",
+    "Weight",
+    "apply",
+    "is_applied",
+    "is_compiled",
+    "load_model",
+    "mask_bytes",
+    "skipped",
+    "strip",
+    "training_adapter",
+    "training_state",
+    "weights",
 ]  # fmt: skip
 
 MASKS_LAST = "in every phase, from apply to strip"
@@ -125,7 +136,7 @@ def skipped(model: Any) -> list[SkippedWeight]:
     return found
 
 
-def went_through_apply(model: Any) -> bool:
+def is_applied(model: Any) -> bool:
     """Returns whether `model` holds a wrapper."""
     return any(isinstance(part, DSDWrapper) for part in model._flatten_layers())
 

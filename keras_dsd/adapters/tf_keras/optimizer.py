@@ -71,7 +71,7 @@ def slots_of(optimizer: Any, variable: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def clear_slots(optimizer: Any, variable: Any, positions: np.ndarray) -> None:
+def reset_slots(optimizer: Any, variable: Any, positions: np.ndarray) -> None:
     """Sets the slots of `variable` to what they began with, where `positions` is True.
 
     That is zero, but for the accumulators of Adagrad and Ftrl. The moving average that `use_ema`
@@ -84,7 +84,7 @@ def clear_slots(optimizer: Any, variable: Any, positions: np.ndarray) -> None:
         slot.assign(cleared)
 
 
-def clear_all(optimizer: Any, variables: Sequence[Any]) -> None:
+def reset_all(optimizer: Any, variables: Sequence[Any]) -> None:
     """Sets every slot to what it began with, but not moving averages of weights.
 
     The step that learning-rate schedules and bias corrections go by stays, and so do Ftrl's

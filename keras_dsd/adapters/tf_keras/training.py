@@ -75,10 +75,10 @@ class TrainingAdapter:
                     f"tf_keras.optimizers."
                 )
 
-    def clear_optimizers(self) -> None:
+    def reset_optimizers(self) -> None:
         """Sets all slots of the optimizers back to their initial value, but moving averages."""
         for each in self.optimizers:
-            optimizers.clear_all(each, self.model.trainable_variables)
+            optimizers.reset_all(each, self.model.trainable_variables)
 
     @property
     def batch_norms(self) -> list[Any]:

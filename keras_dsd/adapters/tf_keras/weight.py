@@ -89,23 +89,23 @@ class Weight(Candidate):
         """Sets the values."""
         self.variable.assign(value)
 
-    def hold(self, mask: np.ndarray) -> None:
+    def apply_mask(self, mask: np.ndarray) -> None:
         """Puts `mask` in force, in the variables that TF-MOT's tools read too."""
         kept = np.abs(self.numpy()[mask])
         self.mask_variable.assign(mask.astype(self.mask_variable.dtype.as_numpy_dtype))
         self._threshold.assign(kept.min() if kept.size else 0)
 
-    def release(self) -> None:
+    def remove_mask(self) -> None:
         """Takes the mask out of force."""
-        self.hold(np.ones(self.shape, bool))
+        self.apply_mask(np.ones(self.shape, bool))
         self._threshold.assign(0)
 
-    def clear_slots(self, positions: np.ndarray) -> None:
+    def reset_slots(self, positions: np.ndarray) -> None:
         """Sets the slots of the model's optimizers to their initial value at `positions`."""
         for each in self._optimizers:
-            optimizer.clear_slots(each, self.variable, positions)
+            optimizer.reset_slots(each, self.variable, positions)
 
-    def clear_averages(self, positions: np.ndarray) -> None:
+    def reset_averages(self, positions: np.ndarray) -> None:
         """Sets the moving averages that optimizers keep of the weight to zero at `positions`."""
         for each in self._optimizers:
             average = optimizer.average_of(each, self.variable)

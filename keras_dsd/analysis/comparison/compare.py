@@ -131,7 +131,7 @@ def _make_job(
     return Job(
         build=build,
         data=data,
-        digests=data.digest(read),
+        digests=dataset.digest(read),
         arms=chosen,
         num_shared=num_shared(chosen),
         apply_options=apply_options,

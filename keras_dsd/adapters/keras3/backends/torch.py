@@ -40,7 +40,7 @@ def is_tracing() -> bool:
     return False
 
 
-def clear_slots(optimizer: Any, variable: Any, positions: np.ndarray) -> None:
+def reset_slots(optimizer: Any, variable: Any, positions: np.ndarray) -> None:
     """Sets the slots that `torch.optim` keeps of `variable` to what they began with.
 
     Args:
@@ -53,7 +53,7 @@ def clear_slots(optimizer: Any, variable: Any, positions: np.ndarray) -> None:
         slot[where] = _initial(optimizer, name)
 
 
-def clear_all(optimizer: Any) -> None:
+def reset_all(optimizer: Any) -> None:
     """Sets every slot of `torch.optim` to what it began with; counts of steps stay."""
     for parameter in optimizer.state:
         for name, slot in _slots_of(optimizer, parameter).items():
