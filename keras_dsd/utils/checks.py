@@ -21,6 +21,24 @@ def shown(value: object) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
+def invalid(name: str, value: object, expected: str, hint: str) -> ValueError:
+    """Returns the error for an argument of the right type and a wrong value.
+
+    Args:
+        name: What the caller calls the argument.
+        value: What was given.
+        expected: What it should have been; completes "Expected `name` ...": "to be in [0, 1)".
+        hint: What to do, in one or more sentences.
+    """
+    return ValueError(f"Expected `{name}` {expected}. Received: {name}={shown(value)}. {hint}")
+
+
+def invalid_type(name: str, value: object, expected: str, hint: str) -> TypeError:
+    """Returns the error for an argument of a wrong type; arguments as for `invalid`."""
+    received = f"{name}={shown(value)} of type {type(value).__name__}"
+    return TypeError(f"Expected `{name}` {expected}. Received: {received}. {hint}")
+
+
 def fraction(name: str, value: object) -> float:
     """Returns `value` as a float in [0, 1).
 
@@ -34,10 +52,8 @@ def fraction(name: str, value: object) -> float:
     """
     number = _real(name, value, "a number in [0, 1), such as 0.3 for 30 %")
     if not 0.0 <= number < 1.0:
-        raise ValueError(
-            f"Expected `{name}` to be in [0, 1). Received: {name}={shown(value)}. "
-            f"Give the share of weights to prune, such as 0.3 for 30 %."
-        )
+        hint = "Give the share of weights to prune, such as 0.3 for 30 %."
+        raise invalid(name, value, "to be in [0, 1)", hint)
     return number
 
 
@@ -239,18 +255,12 @@ def path(name: str, value: object, kind: str, example: str) -> pathlib.Path | No
 
 
 def _not_finite(name: str, value: object, bound: str, example: str) -> ValueError:
-    return ValueError(
-        f"Expected `{name}` to be finite and {bound}. Received: {name}={shown(value)}. "
-        f"Give {example}."
-    )
+    return invalid(name, value, f"to be finite and {bound}", f"Give {example}.")
 
 
 def _real(name: str, value: object, wanted: str) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(
-            f"Expected `{name}` to be {wanted}. "
-            f"Received: {name}={shown(value)} of type {type(value).__name__}. Give a float."
-        )
+        raise invalid_type(name, value, f"to be {wanted}", "Give a float.")
     return as_float(name, value)
 
 

@@ -474,7 +474,7 @@ def test_a_file_of_other_data_or_weights_is_refused(made, data, tmp_path, monkey
     with pytest.raises(ValueError, match="same data"):
         run(made, {**data, "train": (x, y + 1)}, path=path)
     monkeypatch.setattr(Model, "get_weights", lambda model: [np.array(7.0)])
-    sys.modules["keras_of_numbers"].whole_state.weights_of = Model.get_weights
+    sys.modules["keras_of_numbers"].training_state.weights_of = Model.get_weights
     with pytest.raises(ValueError, match="same initial weights"):
         run(made, data, path=path)
 
