@@ -1,4 +1,4 @@
-"""Keeps apart the tests that can't share a process: those of tf_keras and those of Keras 3."""
+"""What all tests share. No framework is imported before a test needs one."""
 
 import gc
 import os
@@ -8,15 +8,67 @@ import pytest
 IS_TF_KERAS = os.environ.get("KERAS_DSD_PATH", "tf_keras") == "tf_keras"
 # What tools/run_tests.py calls the path.
 NAME = "tf_keras" if IS_TF_KERAS else os.environ.get("KERAS_BACKEND", "tensorflow")
+USE_KERAS = {"all_backends", "keras3", "tf_keras"}
 
+# Tests of tf_keras and of Keras 3 can't share a process.
 collect_ignore = ["keras3"] if IS_TF_KERAS else ["tf_keras"]
 
 
+def pytest_configure():
+    # The Keras that examples/recipes choose, here and in processes that tests start.
+    os.environ["TF_USE_LEGACY_KERAS"] = "1" if IS_TF_KERAS else "0"
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest itself selects by keywords
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     for item in items:
         item.extra_keyword_matches.add(f"path:{NAME}")
+    here = [item for item in items if _is_run_here(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in here])
+    items[:] = here
+
+
+def _is_run_here(item):
+    """Whether the path is one of those that run the test: see `markers` in pyproject.toml."""
+    once, only = item.get_closest_marker("once_per_keras"), item.get_closest_marker("only_on")
+    return (
+        (once is None or IS_TF_KERAS or NAME == (once.args or ("jax",))[0])
+        and (only is None or NAME in only.args)
+    )  # fmt: skip
 
 
 def pytest_unconfigure():
     gc.freeze()  # Looking through all that TensorFlow has left took a minute as the process ended.
+
+
+@pytest.fixture(autouse=True)
+def _seeded(request):
+    if request.path.parent.name in USE_KERAS:
+        from tests.helpers import paths
+
+        paths.fresh()
+        paths.seed(1)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """320 real images of 8 x 8 digits, and their labels: ten batches of 32."""
+    from tests.helpers import digits
+
+    return digits.images()
+
+
+@pytest.fixture
+def compiled():
+    """Compiles a model for digits and returns it."""
+    from tests.helpers import paths
+
+    return lambda *args, **options: paths.compiled(*args, **{"metrics": None, **options})
+
+
+@pytest.fixture
+def mlp():
+    """Makes a small model of 8 x 8 digits."""
+    from tests.helpers import paths
+
+    return paths.classifier

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from paths import double_precision, keras, seed
 
 import keras_dsd as dsd
+from tests.helpers.paths import double_precision, keras, seed
 
 EPOCHS, SPARSITY = 3, 0.3
 LR = float(np.float32(0.02))  # the optimizer keeps it in float32

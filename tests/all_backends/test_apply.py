@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from paths import IN, keras, name_of
 
 import keras_dsd as dsd
+from tests.helpers.paths import IN, keras, name_of
 
 BAD_APPLY = {
     "sparsity above": ({"sparsity": 1.0}, ValueError, r"sparsity=1\.0.*0\.3 for 30 %"),

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from paths import classifier, compiled, keras, left_behind, name_of, rate
-from strange import is_refused, values
 
 import keras_dsd as dsd
+from tests.helpers.paths import classifier, compiled, keras, left_behind, name_of, rate
+from tests.helpers.strange import is_refused, values
 
 SCHEDULE = dsd.DSDSchedule(phases=[dsd.DensePhase(1, until=dsd.Plateau("loss"))])
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from paths import Watch, arrays, compiled, keras
 
 import keras_dsd as dsd
+from tests.helpers.paths import Watch, arrays, compiled, keras
 
 NUM_BATCHES = 3
 

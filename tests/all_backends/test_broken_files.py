@@ -9,9 +9,9 @@ import subprocess
 
 import numpy as np
 import pytest
-from paths import PATH, arrays, classifier, compiled, keras, left_behind
 
 import keras_dsd as dsd
+from tests.helpers.paths import PATH, arrays, classifier, compiled, keras, left_behind
 
 callbacks = keras.callbacks
 SPARSITY = 0.5

@@ -6,10 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from paths import PATH, classifier, compiled, fresh, keras, seed
 
 import keras_dsd as dsd
 from keras_dsd.cli import main
+from tests.helpers.paths import PATH, classifier, compiled, fresh, keras, seed
 
 KERAS = "--keras=2" if PATH == "tf_keras" else "--keras=3"
 SIZES = {"dense/kernel": 1024, "dense_1/kernel": 160}

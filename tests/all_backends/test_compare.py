@@ -8,16 +8,16 @@ import re
 import subprocess
 import sys
 
-import compared
 import numpy as np
 import pytest
-from compared import FIT, PHASES, STEPS
-from paths import OPTIMIZERS, PATH, classifier, compiled, keras, rate, seed
 
 import keras_dsd as dsd
 from keras_dsd.adapters import registry
 from keras_dsd.analysis.comparison.arms import FIRST, make_arms
 from keras_dsd.analysis.comparison.training import Job, inspect, seed_at, train_seed
+from tests.helpers import compared
+from tests.helpers.compared import FIT, PHASES, STEPS
+from tests.helpers.paths import OPTIMIZERS, PATH, classifier, compiled, keras, rate, seed
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IN_ORDER = {**FIT, "shuffle": False}
@@ -260,7 +260,7 @@ def test_processes_train_the_same(data):
 
 
 UNGUARDED = """
-import compared
+from tests.helpers import compared
 import keras_dsd as dsd
 
 data = {name: (x.repeat(50, 0), y.repeat(50, 0)) for name, (x, y) in compared.data().items()}
@@ -273,9 +273,8 @@ def test_a_process_that_can_not_begin_is_not_waited_for(tmp_path):
     """Where the call is not below `if __name__ == '__main__':`, each process would make it anew."""
     program = tmp_path / "unguarded.py"
     program.write_text(UNGUARDED)
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "all_backends")))
     done = subprocess.run(
-        [sys.executable, program], env={**os.environ, "PYTHONPATH": path},
+        [sys.executable, program], env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 1

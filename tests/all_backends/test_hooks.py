@@ -4,13 +4,13 @@ import re
 import warnings
 
 import numpy as np
-import paths
 import pytest
 from absl import logging
-from paths import PATH, keras, left_behind, rate, seed
 
 import keras_dsd as dsd
 from keras_dsd.engine import controller
+from tests.helpers import paths
+from tests.helpers.paths import PATH, keras, left_behind, rate, seed
 
 callbacks = keras.callbacks
 

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
-from paths import (
+
+import keras_dsd as dsd
+from tests.helpers.paths import (
     NUM_SLOTS,
     OPTIMIZERS,
     Watch,
@@ -14,8 +16,6 @@ from paths import (
     seed,
     slots,
 )
-
-import keras_dsd as dsd
 
 
 def pruned_at(weight, sparsity):

@@ -2,16 +2,15 @@
 
 import json
 import os
-import pathlib
 import random
 import subprocess
-import sys
 
 import numpy as np
 import pytest
-from paths import PATH
 
-PROGRAM = pathlib.Path(__file__).with_name("killed.py")
+from tests.helpers import programs
+from tests.helpers.paths import PATH
+
 # BackupAndRestore stands before DSDSchedule, or last.
 KINDS = {
     "three": {"kind": "three"},
@@ -24,12 +23,11 @@ KINDS = {
 
 def train(folder, *scenarios):
     """Runs scenarios, and returns each one's exit status by name."""
-    # -W: that a process with threads forks is what is wanted here.
-    command = [sys.executable, "-W", "ignore", str(PROGRAM), str(folder)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PROGRAM.parent), *sys.path])}
+    # PYTHONWARNINGS: that a process with threads forks is what is wanted here.
+    command = [*programs.command("killed"), str(folder)]
     done = subprocess.run(
-        [*command, *map(json.dumps, scenarios)], env=environment, capture_output=True, text=True,
-        timeout=60 + 60 * len(scenarios),
+        [*command, *map(json.dumps, scenarios)], env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        cwd=programs.ROOT, capture_output=True, text=True, timeout=60 + 60 * len(scenarios),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [line.split() for line in done.stdout.splitlines()]

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from paths import PATH, keras, rate, seed
 
 import keras_dsd as dsd
+from tests.helpers.paths import PATH, keras, rate, seed
 
 optimizers = keras.optimizers
 BASE, TENTH = np.float32(0.01), np.float32(0.01) * np.float32(0.1)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from paths import classifier, compiled
 
 import keras_dsd as dsd
 from keras_dsd.engine.observers import Observer
+from tests.helpers.paths import classifier, compiled
 
 DENSE, SPARSE = dsd.DensePhase(1), dsd.SparsePhase(1)
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from paths import classifier, keras
 
 import keras_dsd as dsd
+from tests.helpers.paths import classifier, keras
 
 LAYOUTS = {
     "2:4": {"pattern": dsd.NM(2, 4)},

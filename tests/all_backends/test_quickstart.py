@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from paths import PATH
+
+from tests.helpers.paths import PATH
 
 QUICKSTART = pathlib.Path(__file__).parents[2] / "examples" / "quickstart.py"
 

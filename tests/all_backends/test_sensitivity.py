@@ -5,9 +5,18 @@ import re
 
 import numpy as np
 import pytest
-from paths import IN, PATH, arrays, classifier, compiled, double_precision, keras, seed
 
 import keras_dsd as dsd
+from tests.helpers.paths import (
+    IN,
+    PATH,
+    arrays,
+    classifier,
+    compiled,
+    double_precision,
+    keras,
+    seed,
+)
 
 LEVELS = (0.3, 0.6, 0.9)
 

@@ -7,16 +7,16 @@ import subprocess
 import sys
 
 import numpy as np
-import paths
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
-from paths import classifier, compiled, keras
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
 import keras_dsd as dsd
 from keras_dsd.engine.observers import Observer
+from tests.helpers import paths
+from tests.helpers.paths import classifier, compiled, keras
 
 PHASES = [dsd.DensePhase(1), dsd.SparsePhase(2), dsd.DensePhase(1, lr=0.1)]
 MOMENTS = {

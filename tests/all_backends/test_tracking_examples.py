@@ -13,7 +13,8 @@ import time
 import urllib.request
 
 import pytest
-from paths import PATH
+
+from tests.helpers.paths import PATH
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples" / "tracking"
 PHASES = {0: 0, 1: 1, 2: 1, 3: 2}  # of --dense=1 --sparse=2 --redense=1

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from paths import classifier, compiled, keras
 
 import keras_dsd as dsd
 from keras_dsd.engine.observers import Observer
+from tests.helpers.paths import classifier, compiled, keras
 
 NAMES = [
     "before pruning", "after pruning", "end of sparse", "first re-dense epoch",

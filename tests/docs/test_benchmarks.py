@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 
-import pages
+from tests.helpers import pages
 import pytest
 
 COST = pages.ROOT / "benchmarks" / "cost"

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 
-import pages
+from tests.helpers import pages, programs
 import pytest
 
 # Blocks of commands that are not run here, by how they begin.
@@ -76,7 +76,7 @@ def test_a_page_runs_from_top_to_bottom(page, number, tmp_path):
     variables = pages.programs_of(read(page))[number].variables
     if variables.get("KERAS_BACKEND") == "torch" and importlib.util.find_spec("torch") is None:
         pytest.skip("PyTorch is not installed; `make torch` installs it")
-    run([sys.executable, pages.__file__, page, str(number)], variables, tmp_path)
+    run([*programs.command("pages"), page, str(number)], variables, tmp_path)
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_a_page_runs_from_top_to_bottom(page, number, tmp_path):
 def test_the_commands_of_a_page_run(page, tmp_path):
     (tmp_path / "examples").symlink_to(pages.ROOT / "examples")
     if pages.programs_of(read(page)):
-        run([sys.executable, pages.__file__, page, "0"], {}, tmp_path)
+        run([*programs.command("pages"), page, "0"], {}, tmp_path)
     for command in commands_in(page):
         program, *arguments = shlex.split(command)
         run([sys.executable, *PROGRAMS_OF_COMMANDS[program], *arguments], {}, tmp_path)
@@ -112,8 +112,7 @@ def is_tested(path):
 
 @pytest.mark.slow
 def test_the_examples_in_docstrings_run(tmp_path):
-    program = pathlib.Path(pages.__file__).with_name("docstrings.py")
-    run([sys.executable, program], {"KERAS_BACKEND": "jax"}, tmp_path)
+    run(programs.command("docstrings"), {"KERAS_BACKEND": "jax"}, tmp_path)
 
 
 def test_the_notebook_is_the_tutorial():

@@ -2,7 +2,7 @@
 
 import re
 
-import pages
+from tests.helpers import pages
 import pytest
 
 import keras_dsd

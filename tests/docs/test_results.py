@@ -5,7 +5,7 @@ import json
 import pathlib
 import sys
 
-import pages
+from tests.helpers import pages
 import pytest
 
 STUDIES = pages.ROOT / "benchmarks" / "studies"

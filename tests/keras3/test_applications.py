@@ -5,9 +5,9 @@ import inspect
 import keras
 import numpy as np
 import pytest
-from watching import Zeros, pruned
 
 import keras_dsd as dsd
+from tests.helpers.watching import Zeros, pruned
 
 BACKEND = keras.backend.backend()
 # Compiling is what takes long elsewhere.

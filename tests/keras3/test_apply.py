@@ -10,9 +10,9 @@ import weakref
 import keras
 import numpy as np
 import pytest
-from watching import pruned, run, zeros
 
 import keras_dsd as dsd
+from tests.helpers.watching import pruned, run, zeros
 
 
 def look_of(model):

@@ -10,9 +10,9 @@ import sys
 import keras
 import numpy as np
 import pytest
-from steps import BACKEND
 
 import keras_dsd as dsd
+from tests.helpers.steps import BACKEND
 
 if BACKEND != "torch":
     pytest.skip("trains with PyTorch's own means", allow_module_level=True)

@@ -1,14 +1,13 @@
 """Several devices, which only a fresh process can set up: MirroredStrategy, keras.distribution."""
 
 import os
-import pathlib
 
 import keras
 import numpy as np
-import programs
 import pytest
 
-HERE = pathlib.Path(__file__).parent
+from tests.helpers import programs
+
 WAYS = {"tensorflow": ["fit", "loop"], "jax": ["data_parallel", "model_parallel"], "torch": []}
 BACKEND = keras.backend.backend()
 
@@ -21,10 +20,10 @@ def folder(tmp_path_factory):
     """All runs: 6 epochs of 5 batches, of which epochs 2 and 3 are sparse."""
     path = tmp_path_factory.mktemp("devices")
     if BACKEND == "tensorflow":
-        programs.run(HERE / "mirrored_run.py", path)
+        programs.run("mirrored_run", path)
     else:
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-        printed = programs.run(HERE / "sharded_run.py", path, XLA_FLAGS=flags)
+        printed = programs.run("sharded_run", path, XLA_FLAGS=flags)
         assert "one 6 in parts of 64 16" in printed
         assert "data_parallel 6 in parts of 64 16" in printed
         assert "model_parallel 6 in parts of 32 8" in printed
@@ -67,7 +66,7 @@ def test_every_device_holds_its_zeros_at_every_batch_end(runs):
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="of tf.distribute")
 def test_several_workers_train_in_a_loop_and_fit_says_so(folder, tmp_path):
-    for text in programs.Workers(2, [HERE / "mirrored_run.py", tmp_path], tmp_path).outputs():
+    for text in programs.Workers(2, "mirrored_run", [tmp_path], tmp_path).outputs():
         assert "refused: Expected a model on one worker: Keras 3's fit does not support" in text
         assert "2 workers. Train a tf_keras model" in text
     one = np.load(folder / "one.npz")

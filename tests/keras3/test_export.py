@@ -5,9 +5,9 @@ import collections
 import keras
 import numpy as np
 import pytest
-from watching import run
 
 import keras_dsd as dsd
+from tests.helpers.watching import run
 
 BACKEND = keras.backend.backend()
 

@@ -5,10 +5,10 @@ import importlib.metadata
 import keras
 import numpy as np
 import pytest
-from watching import run
 
 import keras_dsd as dsd
 from keras_dsd.algorithm import selection as reasons
+from tests.helpers.watching import run
 
 layers = keras.layers
 OLD_JAX = keras.backend.backend() == "jax" and importlib.metadata.version("jax").startswith("0.4.")

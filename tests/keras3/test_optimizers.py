@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from watching import Zeros, pruned, run
 
 import keras_dsd as dsd
+from tests.helpers.watching import Zeros, pruned, run
 
 optimizers = keras.optimizers
 CASES = {

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from steps import BACKEND, run, trainer
-from watching import zeros
 
 import keras_dsd as dsd
+from tests.helpers.steps import BACKEND, run, trainer
+from tests.helpers.watching import zeros
 
 if BACKEND != "torch":
     pytest.skip("optimizers of PyTorch", allow_module_level=True)

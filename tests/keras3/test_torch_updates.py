@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from watching import run
 
 import keras_dsd as dsd
+from tests.helpers.watching import run
 
 if keras.backend.backend() != "torch":
     pytest.skip("updates in parts are PyTorch's", allow_module_level=True)

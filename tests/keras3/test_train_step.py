@@ -10,9 +10,9 @@ import weakref
 import keras
 import numpy as np
 import pytest
-from watching import run
 
 import keras_dsd as dsd
+from tests.helpers.watching import run
 
 BACKEND = keras.backend.backend()
 

@@ -16,12 +16,12 @@ pytest.importorskip("scipy", reason="needs SciPy: make recipes")
 
 import caption
 from absl.testing import flagsaver
-from paths import keras
-from programs_of_recipes import EXAMPLES, result_of, run, start, table_of
 
 import keras_dsd as dsd
 from recipes import caption_data, caption_models, captioning
 from recipes.problems import MissingData
+from tests.helpers.paths import keras
+from tests.helpers.programs_of_recipes import EXAMPLES, result_of, run, start, table_of
 
 PROGRAM = EXAMPLES / "caption.py"
 SMALL_DATA = EXAMPLES / "small_data" / "captions.py"

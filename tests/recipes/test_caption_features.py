@@ -6,12 +6,12 @@ import pytest
 pytest.importorskip("scipy", reason="needs SciPy: make recipes")
 pytest.importorskip("PIL", reason="needs Pillow: make recipes")
 
-from paths import keras
 from PIL import Image as Picture
 
 from recipes import caption_features
 from recipes.caption_data import Image
 from recipes.problems import MissingData
+from tests.helpers.paths import keras
 
 IMAGES = [Image(number, f"{number}.jpg", [["a"]]) for number in (4, 0, 2)]
 

@@ -10,12 +10,12 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from paths import keras
 from sklearn.datasets import load_sample_image
 
 from recipes.image_data import check_decodable, find
 from recipes.image_pixels import Pixels, decoded
 from recipes.problems import MissingData
+from tests.helpers.paths import keras
 
 Image = pytest.importorskip("PIL.Image", reason="needs pillow: make recipes")
 WRITER = pathlib.Path(__file__).parents[2] / "examples" / "small_data" / "images.py"

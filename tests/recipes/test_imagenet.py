@@ -1,6 +1,5 @@
 """The networks of examples/imagenet.py, and its training, evaluated as published: on small data."""
 
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -8,13 +7,13 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from paths import PATH, keras
-from programs_of_recipes import EXAMPLES, result_of, run, start, table_of
 
 from recipes import image_data, image_errors, image_models, image_pixels
+from tests.helpers.paths import PATH, keras
+from tests.helpers.programs_of_recipes import EXAMPLES, ROOT, result_of, run, start, table_of
 
 IMAGENET = EXAMPLES / "imagenet.py"
-TWO_DEVICES = pathlib.Path(__file__).with_name("imagenet_on_two_devices.py")
+TWO_DEVICES = ROOT / "tests" / "helpers" / "imagenet_on_two_devices.py"
 # All parameters, and those that train: BatchNormalization's averages do not.
 PUBLISHED = {
     "alexnet": (60_965_224, 60_965_224),

@@ -8,9 +8,10 @@ import signal
 
 import numpy as np
 import pytest
-import toy_recipe
-from paths import PATH, keras
-from programs_of_recipes import result_of, run, start, table_of
+
+from tests.helpers import toy_recipe
+from tests.helpers.paths import PATH, keras
+from tests.helpers.programs_of_recipes import result_of, run, start, table_of
 
 TOY = toy_recipe.__file__
 pytestmark = pytest.mark.slow

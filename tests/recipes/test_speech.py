@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl.testing import flagsaver
-from paths import PATH, arrays, fresh, keras, seed
-from programs_of_recipes import EXAMPLES, result_of, run, table_of
+
+from tests.helpers.paths import PATH, arrays, fresh, keras, seed
+from tests.helpers.programs_of_recipes import EXAMPLES, result_of, run, table_of
 
 pytest.importorskip("soundfile", reason="needs soundfile: make recipes")
 pytest.importorskip("jiwer", reason="needs jiwer: make recipes")

@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from paths import keras
 from scipy.special import log_softmax, logsumexp
+
+from tests.helpers.paths import keras
 
 pytest.importorskip("jiwer", reason="needs jiwer: make recipes")
 

@@ -1,13 +1,12 @@
 """MultiWorkerMirroredStrategy: processes on this machine that train one model together."""
 
 import json
-import pathlib
 
 import numpy as np
-import programs
 import pytest
 
-HERE = pathlib.Path(__file__).parent
+from tests.helpers import programs
+
 pytestmark = pytest.mark.slow
 
 
@@ -20,8 +19,8 @@ def test_workers_train_as_one_device_does(number, strategy_runs, tmp_path):
     one = np.load(strategy_runs / "one.npz")
     for index in range(number):
         (tmp_path / str(index)).mkdir()
-    arguments = [HERE / "distributed_run.py", tmp_path / "{}", "multi_worker"]
-    programs.Workers(number, arguments, tmp_path).outputs()
+    arguments = [tmp_path / "{}", "multi_worker"]
+    programs.Workers(number, "distributed_run", arguments, tmp_path).outputs()
     runs = [np.load(tmp_path / str(index) / "multi_worker.npz") for index in range(number)]
     for run in runs:
         assert len(weights(run)) == 6
@@ -49,9 +48,7 @@ def test_a_run_goes_on_after_a_worker_is_killed_in_the_sparse_phase(tmp_path):
         (tmp_path / name).mkdir()
 
     def start(name, last):
-        return programs.Workers(
-            2, [HERE / "backup_run.py", tmp_path / name, "{}", last], tmp_path / name
-        )
+        return programs.Workers(2, "backup_run", [tmp_path / name, "{}", last], tmp_path / name)
 
     start("whole", -1).outputs()
     start("killed", 3).wait_for_a_kill(1)
@@ -68,7 +65,7 @@ def test_a_run_goes_on_after_a_worker_is_killed_in_the_sparse_phase(tmp_path):
 
 
 def test_phases_with_until_end_in_the_same_epoch_on_all_workers(tmp_path):
-    programs.Workers(2, [HERE / "until_run.py", tmp_path, "{}"], tmp_path).outputs()
+    programs.Workers(2, "until_run", [tmp_path, "{}"], tmp_path).outputs()
     first, second = (json.loads((tmp_path / f"{index}.json").read_text()) for index in range(2))
     assert first == second
     phases = first["dsd_phase"]

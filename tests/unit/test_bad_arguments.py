@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strange import is_refused, values
 
 import keras_dsd as dsd
 from keras_dsd.algorithm import presets
 from keras_dsd.algorithm.selection import Selection
+from tests.helpers.strange import is_refused, values
 
 THREE = {"dense": 1, "sparse": 1, "redense": 1}
 AGAIN = {"sparse_again": 1, "redense_again": 1, "sparsities": (0.5, 0.2)}

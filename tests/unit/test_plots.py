@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strange import is_refused
-from strange import values as anything
 
 import keras_dsd as dsd
 from keras_dsd.engine.observers import Moment
 from keras_dsd.visualization.histogram import histogram
+from tests.helpers.strange import is_refused
+from tests.helpers.strange import values as anything
 
 pytest.importorskip("matplotlib")
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strange import is_refused
-from strange import values as anything
 
 import keras_dsd as dsd
 from keras_dsd.algorithm.patterns import NM
 from keras_dsd.engine.observers import Moment
 from keras_dsd.visualization.histogram import histogram, total
+from tests.helpers.strange import is_refused
+from tests.helpers.strange import values as anything
 
 BEFORE, AFTER, END, FIRST, LAST = NAMES = (
     "before pruning", "after pruning", "end of sparse", "first re-dense epoch",

@@ -3,7 +3,7 @@
 import importlib.util
 import pathlib
 
-from paths import keras
+from tests.helpers.paths import keras
 
 BACKEND = keras.backend.backend()
 EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "custom_loop.py"

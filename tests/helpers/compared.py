@@ -3,10 +3,10 @@
 import os
 
 import numpy as np
-from paths import OPTIMIZERS, classifier, compiled
-from sklearn.datasets import load_digits
 
 import keras_dsd as dsd
+from tests.helpers import digits
+from tests.helpers.paths import OPTIMIZERS, classifier, compiled
 
 PHASES = [dsd.DensePhase(2), dsd.SparsePhase(1, sparsity=0.5), dsd.DensePhase(1, lr=0.1)]
 STEPS = 4  # in an epoch of batches of 40
@@ -18,8 +18,7 @@ def build(optimizer="adam"):
 
 
 def data():
-    x, y = load_digits(return_X_y=True)
-    x = (x / 16).astype("float32").reshape(-1, 8, 8, 1)
+    x, y = digits.images()
     places = {"train": slice(160), "validation": slice(160, 240), "test": slice(240, 320)}
     return {name: (x[place], y[place]) for name, place in places.items()}
 

@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
-from watching import run
 
 import keras_dsd as dsd
 from keras_dsd.adapters.base import joined_updates
+from tests.helpers.watching import run
 
 BACKEND = keras.backend.backend()
 COMPILED = {

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from paths import PATH, Watch, arrays, classifier, compiled, keras, left_behind
 
 import keras_dsd as dsd
+from tests.helpers.paths import PATH, Watch, arrays, classifier, compiled, keras, left_behind
 
 callbacks = keras.callbacks
 SPARSITY = 0.5

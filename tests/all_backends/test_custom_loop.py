@@ -7,10 +7,10 @@ import warnings
 
 import numpy as np
 import pytest
-from paths import OPTIMIZERS, arrays, compiled, keras
-from steps import BACKEND, EXAMPLE, run, trainer
 
 import keras_dsd as dsd
+from tests.helpers.paths import OPTIMIZERS, arrays, compiled, keras
+from tests.helpers.steps import BACKEND, EXAMPLE, run, trainer
 
 MASKED = pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
 

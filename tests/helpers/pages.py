@@ -8,7 +8,7 @@ show, such as a model, is code in an HTML comment, which no page shows:
     -->
 
 `<!-- program KERAS_BACKEND=jax -->` begins another program, in a process with these variables. Run
-as a program, `python pages.py PAGE NUMBER` runs one of a page's programs.
+as a program, `python -m tests.helpers.pages PAGE NUMBER` runs one of a page's programs.
 """
 
 import pathlib

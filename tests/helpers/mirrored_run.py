@@ -1,6 +1,6 @@
 """Keras 3 on TensorFlow: trains on one device and mirrored on two, by `fit` and in a loop.
 
-    python mirrored_run.py FOLDER
+    python -m tests.helpers.mirrored_run FOLDER
 
 With TF_CONFIG it is a worker: a loop trains there, and `fit` has to say that it can't.
 """
@@ -11,9 +11,9 @@ import sys
 
 import keras
 import tensorflow as tf
-from devices_model import BATCH, EPOCHS, Seen, compiled, data, fit, schedule
 
 import keras_dsd as dsd
+from tests.helpers.devices_model import BATCH, EPOCHS, Seen, compiled, data, fit, schedule
 
 
 def loop(strategy, model, note):

@@ -9,16 +9,15 @@ import signal
 
 import tensorflow as tf
 from absl import flags
-from sklearn.datasets import load_digits
 
 from recipes import problems, running
 from recipes.chosen_keras import keras
+from tests.helpers import digits
 
 FLAGS = flags.FLAGS
 DROPOUT = float(os.environ.get("DROPOUT", "0"))
 STOP_AT = int(os.environ.get("STOP_AT", "0"))
-X, Y = load_digits(return_X_y=True)
-X, Y = (X / 16).astype("float32"), Y.astype("int32")
+X, Y = digits.rows(1797)
 DEFAULTS = {"learning_rate": 0.05, "batch_size": 64, "sparsity": 0.3}
 evaluations = 0
 

@@ -1,6 +1,6 @@
 """Trains a model under strategies of tf.distribute, each in turn, and writes down what it saw.
 
-    python distributed_run.py FOLDER STRATEGY...
+    python -m tests.helpers.distributed_run FOLDER STRATEGY...
 
 A process of its own: logical devices are set before TensorFlow begins, and workers are processes.
 """
@@ -15,10 +15,10 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from sklearn.datasets import load_digits
 from tensorflow.python.ops import gen_collective_ops
 
 import keras_dsd as dsd
+from tests.helpers import digits
 
 layers = tf_keras.layers
 SPARSITY = 0.4
@@ -37,8 +37,7 @@ STRATEGIES = {
 
 def data():
     """Returns 320 digits, five batches, and their labels."""
-    x, y = load_digits(return_X_y=True)
-    return (x[:320] / 16).astype("float32"), y[:320]
+    return digits.rows()
 
 
 def compiled(strategy, optimizer):

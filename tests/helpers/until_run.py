@@ -1,6 +1,6 @@
 """A worker whose phases end when they have converged, and share a folder.
 
-python until_run.py FOLDER INDEX
+python -m tests.helpers.until_run FOLDER INDEX
 """
 
 import json
@@ -10,9 +10,9 @@ import sys
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from distributed_run import compiled, data
 
 import keras_dsd as dsd
+from tests.helpers.distributed_run import compiled, data
 
 folder, index = pathlib.Path(sys.argv[1]), sys.argv[2]
 strategy = tf.distribute.MultiWorkerMirroredStrategy()

@@ -1,6 +1,6 @@
 """Keras 3 on JAX: trains on one device, data parallel, and with kernels cut into parts.
 
-python sharded_run.py FOLDER
+python -m tests.helpers.sharded_run FOLDER
 """
 
 import contextlib
@@ -8,9 +8,9 @@ import pathlib
 import sys
 
 import keras
-from devices_model import Seen, compiled, fit
 
 import keras_dsd as dsd
+from tests.helpers.devices_model import Seen, compiled, fit
 
 DEVICES = keras.distribution.list_devices()
 

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from paths import arrays, keras
 
 import keras_dsd as dsd
+from tests.helpers.paths import arrays, keras
 
 SCRIPT = [3.0, 2.0, 2.5, 2.6, 9.0, 8.0, 7.0, 7.5, 5.0, 4.0, 4.5, 4.6]
 

@@ -1,6 +1,6 @@
 """A worker that trains with DSD and BackupAndRestore, and may be killed in the sparse phase.
 
-    python backup_run.py FOLDER INDEX LAST
+    python -m tests.helpers.backup_run FOLDER INDEX LAST
 
 FOLDER is shared; LAST is the epoch in whose third batch the second worker is killed, or -1.
 """
@@ -13,7 +13,8 @@ import sys
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from distributed_run import train
+
+from tests.helpers.distributed_run import train
 
 strategy = tf.distribute.MultiWorkerMirroredStrategy()
 folder, index, last = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from paths import keras, slots
 
 import keras_dsd as dsd
+from tests.helpers.paths import keras, slots
 
 MADE = {
     "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9),

@@ -2,9 +2,9 @@
 
 import keras
 import numpy as np
-from sklearn.datasets import load_digits
 
 import keras_dsd as dsd
+from tests.helpers import digits
 
 layers = keras.layers
 BATCH = 64
@@ -13,8 +13,7 @@ EPOCHS = 6
 
 def data():
     """Returns 320 digits, five batches, and their labels."""
-    x, y = load_digits(return_X_y=True)
-    return (x[:320] / 16).astype("float32"), y[:320]
+    return digits.rows()
 
 
 def compiled():

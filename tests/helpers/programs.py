@@ -3,11 +3,13 @@
 import contextlib
 import json
 import os
+import pathlib
 import signal
 import socket
 import subprocess
 import sys
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 TIMEOUT = 240
 
 
@@ -16,11 +18,12 @@ class Workers:
 
     Args:
         number: How many.
-        arguments: The program and its arguments; `{}` stands for the worker's index.
+        program: Its name in this package.
+        arguments: Its arguments; `{}` stands for the worker's index.
         folder: Where their output goes.
     """
 
-    def __init__(self, number, arguments, folder):
+    def __init__(self, number, program, arguments, folder):
         self._outputs = [folder / f"output_{index}.txt" for index in range(number)]
         addresses = [f"127.0.0.1:{port}" for port in _free_ports(number)]
         self._processes = []
@@ -30,8 +33,9 @@ class Workers:
             with output.open("w", encoding="utf-8") as file:
                 self._processes.append(
                     subprocess.Popen(
-                        [sys.executable, *(str(each).format(index) for each in arguments)],
-                        env={**os.environ, "TF_CONFIG": config}, stdout=file, stderr=file,
+                        [*command(program), *(str(each).format(index) for each in arguments)],
+                        env={**os.environ, "TF_CONFIG": config},
+                        cwd=ROOT, stdout=file, stderr=file,
                     )
                 )  # fmt: skip
 
@@ -60,14 +64,19 @@ class Workers:
             each.wait()
 
 
-def run(*arguments, **environment):
-    """Runs one program, and returns what it printed; it must end well."""
+def run(program, *arguments, **environment):
+    """Runs a program of this package, and returns what it printed; it must end well."""
     done = subprocess.run(
-        [sys.executable, *map(str, arguments)], env={**os.environ, **environment},
-        capture_output=True, text=True, timeout=TIMEOUT,
+        [*command(program), *map(str, arguments)], env={**os.environ, **environment},
+        cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def command(program):
+    """Returns what runs a program of this package, if it is run from the repository's root."""
+    return [sys.executable, "-m", f"tests.helpers.{program}"]
 
 
 def _free_ports(number):

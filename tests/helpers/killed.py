@@ -1,6 +1,6 @@
 """Trainings that are killed: forked from a process that has imported all, but computed nothing.
 
-    python killed.py FOLDER SCENARIO [SCENARIO ...]
+    python -m tests.helpers.killed FOLDER SCENARIO [SCENARIO ...]
 
 A scenario is a JSON object: see `train`. Each runs in a child of its own, which writes what came of
 it to FOLDER/<name>.npz unless it was killed. Printed: a line a scenario, its name and exit status.
@@ -15,10 +15,9 @@ import time
 import traceback
 
 import numpy as np
-import paths
-from sklearn.datasets import load_digits
 
 import keras_dsd as dsd
+from tests.helpers import digits, paths
 
 keras = paths.keras
 EPOCHS = 6
@@ -96,8 +95,7 @@ def train(name, folder, kind="three", backup=None, save_freq="epoch", last=False
         kill: Hook, how many calls to let pass, and the place in the list of callbacks: after
             as many others.
     """
-    x, y = load_digits(return_X_y=True)
-    x, y = (x[:320] / 16).astype("float32").reshape(-1, 8, 8, 1), y[:320]
+    x, y = digits.images()
     if save_freq != "epoch":  # each batch the same: tf_keras begins with the first one again
         x, y = np.tile(x[:32], (10, 1, 1, 1)), np.tile(y[:32], 10)
     paths.seed(1)

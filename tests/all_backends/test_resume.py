@@ -3,11 +3,11 @@
 import shutil
 
 import numpy as np
-import paths
 import pytest
-from paths import PATH, keras
 
 import keras_dsd as dsd
+from tests.helpers import paths
+from tests.helpers.paths import PATH, keras
 
 BACKEND = keras.backend.backend()
 EPOCHS = 6
