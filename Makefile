@@ -7,10 +7,13 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 PYTHON_OLDEST ?= python3.11
 VENV ?= .venv
 
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+INSTALL = $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python $(RESOLUTION) --editable
+
 # TensorFlow's C++ side logs dozens of lines as it is imported.
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: demo bench figures torch onnx orbax ray mlflow wandb kubernetes recipes test test-slow test-oldest lint typecheck build-check wheel-check docs docs-check notebook clean
+.PHONY: demo bench figures torch onnx orbax ray mlflow wandb kubernetes recipes everything test test-slow test-oldest lint typecheck build-check wheel-check docs docs-check notebook clean
 
 demo: $(VENV)/.has-examples $(patsubst %,$(VENV)/.has-%,$(filter jax torch,$(KERAS_BACKEND)))
 	$(VENV)/bin/python examples/quickstart.py $(ARGS)
@@ -25,7 +28,7 @@ bench: $(VENV)/.has-bench
 	$(VENV)/bin/python benchmarks/cost/bench.py $(ARGS)
 
 # What these need is tested where it is installed.
-torch onnx orbax ray mlflow wandb kubernetes recipes: %: $(VENV)/.has-%
+torch onnx orbax ray mlflow wandb kubernetes recipes everything: %: $(VENV)/.has-%
 
 test: $(VENV)/.has-test
 	$(VENV)/bin/python tools/run_tests.py -m "not slow" $(ARGS)
@@ -36,18 +39,21 @@ test-slow: $(VENV)/.has-test
 # The compiled programs that JAX 0.4.30 wrote crash it when it reads them.
 test-oldest: export JAX_ENABLE_COMPILATION_CACHE := false
 test-oldest:
-	@$(MAKE) --no-print-directory test PYTHON=$(PYTHON_OLDEST) VENV=.venv-oldest PINS=requirements/oldest.txt
+	@$(MAKE) --no-print-directory test PYTHON=$(PYTHON_OLDEST) VENV=.venv-oldest RESOLUTION='--resolution lowest-direct'
 
 lint: $(VENV)/.has-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
 
 typecheck: $(VENV)/.has-dev
 	$(VENV)/bin/mypy keras_dsd
 
-build-check:
+# The tests take what is installed beside the Python on PATH.
+build-check: $(VENV)/.has-test
 	bazel query //...
 	bazel build //...
+	PATH="$(abspath $(VENV))/bin:$$PATH" bazel test --test_output=errors //:unit_tests
 
 wheel-check: $(VENV)/.has-dev
 	tools/check_wheel.sh $(VENV)/bin/python
@@ -69,12 +75,22 @@ clean:
 	rm -rf .venv* .build dist *.egg-info .*_cache .hypothesis saved_model
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# The stamp is why a second run installs nothing.
-$(VENV)/.has-%: setup.cfg pyproject.toml $(PINS) | $(VENV)/bin/pip
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(PINS:%=--constraint %) --editable '.[$*]'
+# The stamp is why a second run installs nothing. uv installs in half pip's time; what pip was told
+# to look through, it looks through too.
+$(VENV)/.has-%: setup.cfg pyproject.toml | $(VENV)/bin/uv
+	$(INSTALL) '.[$*]'
 	@touch $@
 
-$(VENV)/bin/pip:
+# All that tests and checks need, resolved at once.
+EVERYTHING := dev docs kubernetes mlflow onnx orbax ray recipes torch wandb
+empty :=
+comma := ,
+$(VENV)/.has-everything: setup.cfg pyproject.toml | $(VENV)/bin/uv
+	$(INSTALL) '.[$(subst $(empty) $(empty),$(comma),$(EVERYTHING))]'
+	@touch $(patsubst %,$(VENV)/.has-%,$(EVERYTHING) examples test) $@
+
+$(VENV)/bin/uv:
 	@'$(PYTHON)' -c '$(SUPPORTED)' 2>/dev/null || { echo "make: needs a Python 3.11, 3.12 or 3.13 that can make an environment" \
 		"(on Debian: apt-get install python3-venv); or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
 	'$(PYTHON)' -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check 'uv~=0.13.9'

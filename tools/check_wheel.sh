@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the wheel as a release would and uses it as a user would: away from the checkout, where
-# nothing that the wheel forgot can be found. Usage: check_wheel.sh PYTHON_WITH_BUILD
+# nothing that the wheel forgot can be found. Usage: check_wheel.sh PYTHON_WITH_BUILD_AND_UV
 set -euo pipefail
 
 checkout=$(cd "$(dirname "$0")/.." && pwd)
@@ -9,7 +9,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 # By way of the source distribution, which then is known to be whole too.
-"$python" -m build --outdir "$work/dist" "$checkout"
+PATH="$(dirname "$python"):$PATH"
+"$python" -m build --installer uv --outdir "$work/dist" "$checkout"
 wheel=$(echo "$work"/dist/*.whl)
 
 "$python" -m zipfile --list "$wheel" | tee "$work/names"
@@ -19,8 +20,8 @@ if grep --invert-match --extended-regexp '^(File Name|keras_dsd/|keras_dsd-)' "$
     exit 1
 fi
 
-"$python" -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check "${wheel}[examples]"
+uv venv --quiet --python "$python" "$work/venv"
+uv pip install --quiet --python "$work/venv" "${wheel}[examples]"
 cd "$work"
 "$work/venv/bin/python" "$checkout/tools/run_readme.py" "$checkout/README.md"
 "$work/venv/bin/python" -c \

@@ -1,9 +1,8 @@
-"""Runs Bazel's test file through pytest; run as it is, the file would only be imported."""
+"""Runs a folder of tests for Bazel, with what is installed beside the Python on PATH."""
 
-import os
 import sys
 
 import pytest
 
 if __name__ == "__main__":
-    sys.exit(pytest.main([os.environ["TEST_TARGET"].removeprefix("//:") + ".py", *sys.argv[1:]]))
+    sys.exit(pytest.main(["-m", "not slow", "-p", "no:cacheprovider", *sys.argv[1:]]))

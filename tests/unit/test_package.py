@@ -1,9 +1,6 @@
-"""What importing the package brings along, what is public, and which versions are the oldest."""
+"""What importing the package brings along, and what is public."""
 
-import configparser
 import inspect
-import pathlib
-import re
 import subprocess
 import sys
 
@@ -11,7 +8,6 @@ import pytest
 
 import keras_dsd
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 FRAMEWORKS = {
     "jax", "keras", "matplotlib", "rich", "tensorflow", "tensorflow_model_optimization", "tf_keras",
     "torch",
@@ -53,14 +49,3 @@ def test_a_public_name_is_documented_and_annotated(name):
     ]
     assert bare == []
     assert signature.return_annotation is not signature.empty
-
-
-def test_the_oldest_versions_under_test_are_the_oldest_allowed():
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg", encoding="utf-8")
-    extras = config["options.extras_require"]
-    asked = config["options"]["install_requires"] + extras["test"] + extras["examples"]
-    # On the Python of the oldest set, markers leave out what only a newer one needs.
-    lowest = set(re.findall(r"^(\S+)>=([\d.]+)(?:,\S+)?$", asked, flags=re.MULTILINE))
-    pins = (ROOT / "requirements" / "oldest.txt").read_text(encoding="utf-8")
-    assert set(re.findall(r"^(\S+)==(\S+)$", pins, flags=re.MULTILINE)) == lowest
