@@ -179,7 +179,7 @@ class Controller:
         """
         return transition_to(
             epoch, self._timeline, self._run.history, self._run.phase_index,
-            reset=self._reset, has_batches=self._batches is not None,
+            reset=self._reset, batches=self._batches,
         )  # fmt: skip
 
     def _apply(self, transition: Transition) -> None:
@@ -198,7 +198,7 @@ class Controller:
         if reset.includes_all:
             self._trainer.reset_optimizers()
         learning_rate = self._trainer.learning_rate_text(transition.phase.lr)
-        statistics = self._estimate_batch_norms() if transition.estimates_batch_norm else ""
+        statistics = self._estimate_batch_norms(transition.batches)
         self._notify(transition.moments_after)
         self._run.phase_index = transition.index
         texts = (change.description, statistics, reset.description, learning_rate)
@@ -211,11 +211,11 @@ class Controller:
                 return prune(weights, transition.phase.sparsity, reset, advance)
         return remove_masks(weights, reset)
 
-    def _estimate_batch_norms(self) -> str:
-        if self._batches is None:
+    def _estimate_batch_norms(self, batches: Batches | None) -> str:
+        if batches is None:
             return ""
-        with self._bar(self._batches.number) as advance:
-            return self._trainer.estimate_batch_norms(self._batches, advance)
+        with self._bar(batches.number) as advance:
+            return self._trainer.estimate_batch_norms(batches, advance)
 
     def _announce(self, transition: Transition, changed: str) -> None:
         index, phase = transition.index, transition.phase

@@ -9,6 +9,7 @@ import numpy as np
 from keras_dsd.algorithm.masks import check_finite, check_pruned_alike, masks_for
 from keras_dsd.algorithm.sparsity import num_zeros, sample_pruned
 from keras_dsd.algorithm.timeline import Phase, SparsePhase, Timeline
+from keras_dsd.engine.batch_norm import Batches
 from keras_dsd.engine.messages import warn
 from keras_dsd.engine.observers import (
     AFTER_PRUNING,
@@ -40,7 +41,8 @@ class Transition:
         moments_before: Moments that observers are notified of before weights change.
         reset: Optimizer state that is reset for weights that are pruned or regrown, as
             `DSDSchedule` has it.
-        estimates_batch_norm: Whether BatchNormalization statistics are estimated afterwards.
+        batches: Batches that BatchNormalization statistics are estimated from afterwards; None:
+            they stay as they are.
         moments_after: Moments that observers are notified of after that.
     """
 
@@ -54,7 +56,7 @@ class Transition:
     checked_for: SparsePhase | None = None
     moments_before: tuple[Moment, ...] = ()
     reset: str = "pruned"
-    estimates_batch_norm: bool = False
+    batches: Batches | None = None
     moments_after: tuple[Moment, ...] = ()
 
 
@@ -65,7 +67,7 @@ def transition_to(
     current: int | None,
     *,
     reset: str,
-    has_batches: bool,
+    batches: Batches | None,
 ) -> Transition | None:
     """Returns the phase change at the start of an epoch, or None within a phase.
 
@@ -75,7 +77,7 @@ def transition_to(
         history: The history of the epochs before, brought to `epoch`.
         current: Index of the phase that the run is in; None where it starts or resumes.
         reset: As `Transition` has it.
-        has_batches: Whether there are batches to estimate BatchNormalization statistics from.
+        batches: As `Transition` has it, where weights are pruned.
     """
     starts = history.phase_starts
     index = len(starts) - 1
@@ -104,7 +106,7 @@ def transition_to(
         checked_for=sparse if is_resumed and not is_start else None,
         moments_before=tuple(Moment(name, epoch, of) for name, of, is_due in moments if is_due),
         reset=reset,
-        estimates_batch_norm=has_batches and prunes,
+        batches=batches if prunes else None,
         moments_after=(Moment(AFTER_PRUNING, epoch, index),) if prunes else (),
     )
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_dsd as dsd
+from keras_dsd.engine.batch_norm import Batches
 from keras_dsd.engine.controller import Controller
 from keras_dsd.engine.observers import Moment, Observer
 from keras_dsd.engine.run_history import RunHistory
@@ -18,6 +19,7 @@ DENSE, SPARSE = dsd.DensePhase(2), dsd.SparsePhase(2)
 LOW, QUARTER = dsd.DensePhase(1, lr=0.1), dsd.SparsePhase(1, sparsity=0.25)
 UNTIL = dsd.Plateau("loss", patience=1, restore_best=True)
 DSD = (DENSE, SPARSE, LOW)
+BATCHES = Batches([1, 2], 2)
 
 
 def make(phases, epoch, current, epochs=None, **options):
@@ -25,7 +27,7 @@ def make(phases, epoch, current, epochs=None, **options):
     history = RunHistory(timeline, None)
     history.epochs = [{} for _ in range(epoch)] if epochs is None else epochs
     return transition_to(
-        epoch, timeline, history, current, **{"reset": "all", "has_batches": True, **options}
+        epoch, timeline, history, current, **{"reset": "all", "batches": BATCHES, **options}
     )
 
 
@@ -36,7 +38,7 @@ def value(index, phase, epoch, is_start=True, **fields):
     return Transition(index, phase, epoch, is_start, **{"reset": "all", **fields})
 
 
-PRUNES = {"estimates_batch_norm": True}
+PRUNES = {"batches": BATCHES}
 
 
 @pytest.mark.parametrize(("phases", "epoch", "current", "expected"), [
@@ -75,8 +77,8 @@ def test_a_transition_is_a_value(phases, epoch, current, expected):
 
 
 def test_options_are_in_the_value():
-    found = make(DSD, 2, 0, reset="none", has_batches=False)
-    assert (found.reset, found.estimates_batch_norm) == ("none", False)
+    found = make(DSD, 2, 0, reset="none", batches=None)
+    assert (found.reset, found.batches) == ("none", None)
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.index = 0
 
