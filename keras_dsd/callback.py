@@ -1,4 +1,4 @@
-"""DSDSchedule, a thin Keras callback over the controller, and the hooks both Kerases call."""
+"""DSDSchedule: a thin Keras callback over the controller, for both Kerases."""
 
 import os
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 from keras_dsd.adapters import registry
 from keras_dsd.algorithm import presets
 from keras_dsd.algorithm.timeline import Phase, Timeline
-from keras_dsd.engine.batch_norm import check_batches
+from keras_dsd.engine.batch_norm import BatchSource, check_batches
 from keras_dsd.engine.controller import Controller
 from keras_dsd.engine.observers import Observer, check_observers
 from keras_dsd.engine.trainer import Trainer
@@ -20,10 +20,10 @@ def _hook(self: Any, *args: Any, **kwargs: Any) -> None:
 
 
 class Hooks:
-    """Base of a callback that Keras 2 and Keras 3 both accept.
+    """Base class of a callback that Keras 2 and Keras 3 both accept.
 
-    Both call hooks by name and ask for no base class. What else their callback lists read is
-    here too: no batch hook does anything, so no step has to wait for one.
+    Both call hooks by name and require no base class. The attributes that their callback lists
+    read are here too: no batch hook does anything, so no step has to wait for one.
     """
 
     _supports_tf_logs = True
@@ -34,11 +34,11 @@ class Hooks:
         self.model: Any = None
 
     def set_params(self, params: dict[str, Any] | None) -> None:
-        """Takes what `fit` was given."""
+        """Receives the parameters of `fit`."""
         self.params = params or {}
 
     def set_model(self, model: Any) -> None:
-        """Takes the model that is trained, evaluated or asked to predict."""
+        """Receives the model that trains, is evaluated or predicts."""
         self.model = model
 
     def _implements_train_batch_hooks(self) -> bool:
@@ -59,42 +59,40 @@ class Hooks:
 class DSDSchedule(Hooks):
     """Takes a model through Dense, Sparse and re-Dense training inside one `fit`.
 
-    Give `fit` at least as many epochs as the phases take; further ones extend the last phase.
-    The phase of an epoch follows from its number alone, so `initial_epoch` goes on where an
-    earlier run stopped. Every epoch's logs get `dsd_phase` (index) and `dsd_sparsity` (share of
-    zeros among the selected weights, measured) and `dsd_epochs_left` (of the phase; at most, where
-    `until` may end it early); put this callback before those that read logs. Where `fit` shows its
-    progress, a line says what changes as a phase begins; otherwise that is logged.
+    The current phase is derived from the epoch number. Call `fit` with at least the schedule's
+    total number of epochs; extra epochs extend the last phase. `initial_epoch` resumes an earlier
+    run. Every epoch's logs get `dsd_phase` (index), `dsd_sparsity` (measured fraction of zeros
+    among the selected weights) and `dsd_epochs_left` (of the phase; at most, where `until` may end
+    it early); put this callback before those that read logs. Where `fit` shows its progress, a
+    message describes what changes as a phase starts; otherwise that is logged.
 
     Args:
         dense: Epochs of the first phase, ordinary training; `0` starts from a trained model.
         sparse: Epochs of the second phase, under a fixed mask. At least 1.
-        redense: Epochs of the third phase, in which pruned weights return from zero. At least 1.
-        redense_lr: What the learning rate is multiplied by in the third phase. Defaults to `0.1`.
+        redense: Epochs of the third phase, in which pruned weights regrow from zero. At least 1.
+        redense_lr: Factor of the learning rate in the third phase. Defaults to `0.1`.
         phases: The phases as a list, in place of the arguments above.
-        reset: Which slots of the optimizer, such as momentum, begin anew when weights are pruned
-            and when they return. `"pruned"`: those of these weights. `"all"`: those of all weights,
-            but not moving averages of weights, nor Ftrl's slots, from which it computes them.
-            `"none"`: none. AC/DC begins all anew, but only when weights return. Defaults to
-            `"pruned"`.
+        reset: Optimizer state, such as momentum, that is reset when weights are pruned and when
+            they regrow. `"pruned"`: that of these weights. `"all"`: that of all weights, except
+            moving averages of weights and Ftrl's slots, from which it computes them. `"none"`:
+            none. AC/DC resets all of it, but only when weights regrow. Defaults to `"pruned"`.
         remaining_epochs: What happens to the epochs that a phase with `until` does not use:
             `"redense"` adds them to the last phase, `"stop"` drops them. Defaults to `"redense"`.
-        backup_dir: A folder to keep what `until` has monitored, and the best weights if it
-            restores them, so that a run with `until` can go on by `initial_epoch`; for this
-            schedule alone. Defaults to `None`: nothing is written.
+        backup_dir: A folder for the values that `until` monitors, and the best weights if it
+            restores them, so that `initial_epoch` can resume a run with `until`; for this schedule
+            alone. Defaults to `None`: nothing is written.
         batch_norm_data: Batches of training data, as `fit` takes them, which can be read again: a
-            list, a `tf.data.Dataset`, a `PyDataset`, a `DataLoader`. When weights have been pruned,
-            the moving mean and variance of each BatchNormalization that trains are set to the means
-            over these, of the pruned model, which runs on them as in training. Defaults to `None`:
-            training goes on from the statistics of the dense model.
+            list, a `tf.data.Dataset`, a `PyDataset`, a `DataLoader`. After pruning, the moving mean
+            and variance of each trainable BatchNormalization are set to the means over these, of
+            the pruned model, which runs on them as in training. Defaults to `None`: training
+            continues from the statistics of the dense model.
         batch_norm_batches: How many of them to take, at most. Defaults to `100`.
-        observers: What is told of the run as it goes on: `WeightHistory()`, `DSDTensorBoard(...)`,
-            or an `Observer` of your own. Defaults to none.
+        observers: Observers that are notified of the run: `WeightHistory()`,
+            `DSDTensorBoard(...)`, or a subclass of `Observer`. Defaults to none.
 
     Raises:
         TypeError: Epochs are not integers, `redense_lr` is not a number, or arguments are
-            missing or given both ways, or `batch_norm_data` or `observers` are not what it says
-            there.
+            missing or given both ways, or `batch_norm_data` or `observers` are of another type.
         ValueError: Epochs are too few, `redense_lr` is not above 0, `phases` is empty, or
             `reset` or `remaining_epochs` unknown.
 
@@ -118,7 +116,7 @@ learning rate
         reset: str = "pruned",
         remaining_epochs: str = "redense",
         backup_dir: "str | os.PathLike[str] | None" = None,
-        batch_norm_data: Any = None,
+        batch_norm_data: BatchSource | None = None,
         batch_norm_batches: int = 100,
         observers: Sequence[Observer] = (),
     ) -> None:
@@ -145,13 +143,13 @@ learning rate
         return f"<DSDSchedule: {self.timeline}>"
 
     def controller(self, trainer: Trainer) -> Controller:
-        """Returns what takes a model through the phases."""
+        """Returns the controller that takes a model through the phases."""
         return Controller(
             self.timeline, trainer, self.reset, self.remaining_epochs, self.backup_dir,
             self.batches, self.observers,
         )  # fmt: skip
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Checks model and epochs, before the first batch.
 
         Raises:
@@ -162,25 +160,25 @@ learning rate
         self._controller = self.controller(Trainer(self.model, adapter))
         self._controller.start(self.params.get("epochs"), bool(self.params.get("verbose")))
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Enters the phase of `epoch`."""
-        self._running().begin_epoch(epoch)
+        self._open_controller().begin_epoch(epoch)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Adds `dsd_phase`, `dsd_sparsity` and `dsd_epochs_left` to the logs."""
-        measured = self._running().end_epoch({} if logs is None else logs)
+        measured = self._open_controller().end_epoch({} if logs is None else logs)
         if logs is not None:
             logs.update(measured)
-        if self._running().is_over:
+        if self._open_controller().is_over:
             self.model.stop_training = True
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Leaves the model training as it did before; warns where weights are still pruned."""
-        self._running().stop()
+        self._open_controller().stop()
         self._controller = None
 
-    def _running(self) -> Controller:
-        if self._controller is None:
+    def _open_controller(self) -> Controller:
+        if self._controller is None or not self._controller.is_open:
             raise ValueError(
                 "Expected on_train_begin() before the other hooks of DSDSchedule. "
                 f"Received: model={shown(self.model)}. Call set_model(model) and on_train_begin()."

@@ -1,4 +1,4 @@
-"""DSDLoop: the phases in a training loop of the user's own, without `fit`."""
+"""DSDLoop: the phases in a custom training loop, without `fit`."""
 
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -6,14 +6,14 @@ from typing import Any
 
 from keras_dsd.adapters import registry
 from keras_dsd.callback import DSDSchedule
-from keras_dsd.engine.trainer import Trainer, abandon
+from keras_dsd.engine.trainer import Model, Trainer, abandon
 from keras_dsd.protocols import TrainingAdapter
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import shown
 
 
 class DSDLoop:
-    """Takes a model through the phases of a schedule in a training loop of your own.
+    """Takes a model through the phases of a schedule in a custom training loop.
 
     Two calls stand around each epoch, and one follows each update of the weights, outside of
     `tf.function`. Between epochs the optimizer shows its unscaled learning rate: set it, and write
@@ -47,23 +47,22 @@ class DSDLoop:
         Han et al., 2017, arXiv:1607.04381, Algorithm 1.
     """
 
-    def __init__(self, model: Any, optimizer: Any, schedule: DSDSchedule) -> None:
+    def __init__(self, model: Model, optimizer: object, schedule: DSDSchedule) -> None:
         if not isinstance(schedule, DSDSchedule):
             raise TypeError(
                 f"Expected `schedule` to be a DSDSchedule. Received: schedule={shown(schedule)} of "
                 f"type {type(schedule).__name__}. Give DSDSchedule(10, 10, 10)."
             )
-        self._side: TrainingAdapter = registry.adapter_of(model).training_adapter(model, optimizer)
-        if self._side.is_scheduled() and any(p.lr != 1.0 for p in schedule.timeline.phases):
+        adapter: TrainingAdapter = registry.adapter_of(model).training_adapter(model, optimizer)
+        if adapter.is_scheduled() and any(p.lr != 1.0 for p in schedule.timeline.phases):
             raise ValueError(
                 f"Expected an optimizer whose learning rate is a number, which phases multiply. "
                 f"Received: optimizer={shown(optimizer)} with a schedule or a function, for "
                 f"phases: {schedule.timeline}. Give it a float, or phases with lr=1.0 and "
                 f"redense_lr=1.0, and scale the schedule yourself."
             )
-        self._controller = schedule.controller(_ByHand(model, self._side))
-        self._is_open = False
-        self._mask_all: Callable[[], None] | None = None
+        self._trainer = CustomLoopTrainer(model, adapter)
+        self._controller = schedule.controller(self._trainer)
 
     def __enter__(self) -> "DSDLoop":
         return self
@@ -77,13 +76,13 @@ class DSDLoop:
         if kind is None:
             self.end()
         else:
-            self._side.unscale()
+            self._trainer.end_epoch()
 
     def begin_epoch(self, epoch: int) -> None:
-        """Enters the phase of an epoch: prunes, or lets weights return, and scales the rate.
+        """Enters the phase of an epoch: prunes or regrows weights, scales the learning rate.
 
         Args:
-            epoch: Counted from 0; a run that stopped goes on at any.
+            epoch: Counted from 0; a run that stopped resumes at any.
 
         Raises:
             TypeError: `epoch` is not an integer.
@@ -91,16 +90,14 @@ class DSDLoop:
                 holds NaN or infinity, or is not there yet, as the model is not built.
         """
         checks.whole_number("epoch", epoch, least=0)
-        if self._mask_all is not None:
+        if self._controller.is_in_epoch:
             raise ValueError(
                 f"Expected end_epoch() before the next begin_epoch(). Received: epoch={epoch} "
                 f"while one lasts. Call loop.end_epoch() first."
             )
-        if not self._is_open:
+        if not self._controller.is_open:
             self._controller.start(None)
-            self._is_open = True
         self._controller.begin_epoch(epoch)
-        self._mask_all = self._side.masking()
 
     def apply_masks(self) -> None:
         """Sets pruned weights, and moving averages of them, to zero. Call it after each update.
@@ -109,17 +106,17 @@ class DSDLoop:
             ValueError: It is called within a `tf.function`, which would keep what it did first,
                 or before `begin_epoch`.
         """
-        mask_all = self._within_epoch("apply_masks")
-        if self._side.is_tracing():
+        self._check_in_epoch("apply_masks")
+        if self._trainer.is_tracing():
             raise ValueError(
                 "Expected apply_masks() outside of tf.function, which would keep the masks, or "
                 "that there were none, of its first call. Received: a call while one is traced. "
                 "Call it after the function that trains, or give that loop.masks() as an argument."
             )
-        mask_all()
+        self._trainer.apply_masks()
 
     def masks(self, variables: Sequence[Any] | None = None) -> list[Any]:
-        """Returns the masks in force, for a step that takes them as an argument.
+        """Returns the active masks, for a step that takes them as an argument.
 
         Args:
             variables: Variables of the model or the optimizer. Defaults to the model's
@@ -134,7 +131,7 @@ class DSDLoop:
             TypeError: `variables` is no list.
             ValueError: It is called before `begin_epoch`.
         """
-        self._within_epoch("masks")
+        self._check_in_epoch("masks")
         if variables is not None and not isinstance(variables, Iterable):
             raise TypeError(
                 f"Expected `variables` to be a list of variables. Received: "
@@ -142,26 +139,24 @@ class DSDLoop:
                 f"or nothing: model.trainable_variables."
             )
         given = None if variables is None else checks.items("variables", variables)
-        return self._side.masks_of(given)
+        return self._trainer.masks_of(given)
 
-    def end_epoch(self, logs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Ends an epoch, and takes the scaling of the learning rate back.
+    def end_epoch(self, logs: Mapping[str, float] | None = None) -> dict[str, float]:
+        """Ends an epoch, and unscales the learning rate.
 
         Args:
-            logs: What the epoch measured, by name, for phases with `until`.
+            logs: Values of the epoch by name, for phases with `until`.
 
         Returns:
-            `dsd_phase`, the index of the phase; `dsd_sparsity`, the share of zeros among the
-            selected weights, measured; and `dsd_epochs_left`, how many epochs the phase has yet.
+            `dsd_phase`, the index of the phase; `dsd_sparsity`, the measured fraction of zeros
+            among the selected weights; and `dsd_epochs_left`, remaining epochs of the phase.
 
         Raises:
             TypeError: `logs` is no dict, or a value that is monitored no number.
             ValueError: It is called before `begin_epoch`.
         """
-        self._within_epoch("end_epoch")
-        measured = self._controller.end_epoch({} if logs is None else logs)
-        self._mask_all = None
-        return measured
+        self._check_in_epoch("end_epoch")
+        return self._controller.end_epoch({} if logs is None else logs)
 
     @property
     def is_over(self) -> bool:
@@ -170,41 +165,57 @@ class DSDLoop:
 
     def end(self) -> None:
         """Ends the run; warns where weights are still pruned. A `with` block calls it."""
-        self._mask_all = None
-        if self._is_open:
+        if self._controller.is_open:
             self._controller.stop()
-            self._is_open = False
 
-    def _within_epoch(self, method: str) -> Callable[[], None]:
-        if self._mask_all is None:
+    def _check_in_epoch(self, method: str) -> None:
+        if not self._controller.is_in_epoch:
             raise ValueError(
                 f"Expected begin_epoch() before {method}(). Received: no epoch. Call "
                 f"loop.begin_epoch(epoch) first."
             )
-        return self._mask_all
 
 
-class _ByHand(Trainer):
-    """The training side of a model whose steps are made elsewhere."""
+class CustomLoopTrainer(Trainer):
+    """One model in a custom training loop, whose steps are made elsewhere."""
+
+    def __init__(self, model: Model, adapter: TrainingAdapter) -> None:
+        super().__init__(model, adapter)
+        self._apply_masks: Callable[[], None] | None = None
 
     def check(self) -> None:
         """Raises ValueError where the model can't be trained by DSD, before anything changes."""
-        self._side.check()
+        self._adapter.check()
 
     def open(self) -> None:
         """Ends a `fit` that an exception stopped."""
         abandon(self.model)
 
     def close(self) -> None:
-        """Gives the optimizer its unscaled learning rate back."""
-        self._side.unscale()
+        """Unscales the learning rate of the optimizer."""
+        self._apply_masks = None
+        self._adapter.unscale()
 
     def use_step(self, *, masked: bool, lr: float) -> None:
         """Scales the learning rate for an epoch."""
         del masked
-        self._side.unscale()
-        self._side.scale(lr)
+        self._adapter.unscale()
+        self._adapter.scale(lr)
+        self._apply_masks = self._adapter.masking()
 
     def end_epoch(self) -> None:
-        """Gives the optimizer its unscaled learning rate back."""
-        self._side.unscale()
+        """Unscales the learning rate of the optimizer."""
+        self._adapter.unscale()
+
+    def apply_masks(self) -> None:
+        """Sets masked weights, and moving averages of them, to zero; within an epoch only."""
+        if self._apply_masks is not None:
+            self._apply_masks()
+
+    def is_tracing(self) -> bool:
+        """Returns whether a call is being traced now."""
+        return self._adapter.is_tracing()
+
+    def masks_of(self, variables: Sequence[Any] | None) -> list[Any]:
+        """Returns the active masks of variables; None: of all trainable ones."""
+        return self._adapter.masks_of(variables)

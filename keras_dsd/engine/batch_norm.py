@@ -1,35 +1,71 @@
-"""BatchNormalization after pruning: its statistics, estimated anew from a few batches."""
+"""BatchNormalization after pruning: its statistics, estimated from a few batches."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, SupportsIndex, cast
 
 import numpy as np
 
 from keras_dsd.utils import checks
 
 
+class IndexedBatches(Protocol):
+    """Batches that are read by index, as those of a Keras `PyDataset`."""
+
+    def __len__(self) -> int:
+        """Number of batches."""
+
+    def __getitem__(self, index: SupportsIndex) -> object:
+        """Batch of that index."""
+
+
+BatchSource = Iterable[object] | IndexedBatches
+
+
+class StatisticVariable(Protocol):
+    """A moving mean or variance, of either Keras."""
+
+    def numpy(self) -> np.ndarray:
+        """Its value."""
+
+    def assign(self, value: np.ndarray) -> object:
+        """Sets its value."""
+
+
+class BatchNorm(Protocol):
+    """A BatchNormalization layer, of either Keras."""
+
+    momentum: float
+    moving_mean: StatisticVariable
+    moving_variance: StatisticVariable
+
+
 class Batches(NamedTuple):
-    """What statistics are estimated from.
+    """Batches that statistics are estimated from.
 
     Attributes:
         data: Batches, as `fit` takes them.
         number: How many of them to take, at most.
     """
 
-    data: Any
+    data: BatchSource
     number: int
 
-    def inputs(self) -> Iterator[Any]:
-        """Yields what a model is given of each batch."""
-        indexed = hasattr(self.data, "__getitem__")  # a Keras PyDataset is not for iterating
-        every = (self.data[i] for i in range(len(self.data))) if indexed else iter(self.data)
-        for batch in itertools.islice(every, self.number):
+    def inputs(self) -> Iterator[object]:
+        """Yields the model's inputs of each batch."""
+        for batch in itertools.islice(_iterate(self.data), self.number):
             yield batch[0] if isinstance(batch, tuple | list) else batch
 
 
-def check_batches(data: Any, number: Any) -> Batches | None:
-    """Checks what `DSDSchedule` was given.
+def _iterate(data: BatchSource) -> Iterator[object]:
+    if hasattr(data, "__getitem__"):  # a Keras PyDataset is not for iterating
+        indexed = cast("IndexedBatches", data)
+        return (indexed[index] for index in range(len(indexed)))
+    return iter(data)
+
+
+def check_batches(data: object, number: object) -> Batches | None:
+    """Returns `batch_norm_data` and `batch_norm_batches` of `DSDSchedule`, checked.
 
     Args:
         data: Batches that can be read again and again, or None.
@@ -50,7 +86,7 @@ def check_batches(data: Any, number: Any) -> Batches | None:
     elif isinstance(data, Iterator):
         advice = "Give what can be read for each sparse phase anew, such as list(batches)."
     else:
-        return Batches(data, number)
+        return Batches(cast("BatchSource", data), number)
     raise TypeError(
         f"Expected `batch_norm_data` to be batches that can be read again: a list, a "
         f"tf.data.Dataset, a PyDataset or a DataLoader. Received: batch_norm_data of type "
@@ -59,24 +95,24 @@ def check_batches(data: Any, number: Any) -> Batches | None:
 
 
 def estimate(
-    layers: Sequence[Any],
-    forward: Callable[[Any], object],
+    layers: Sequence[BatchNorm],
+    forward: Callable[[object], object],
     batches: Batches,
-    told: Callable[[str], None],
+    advance: Callable[[str], None],
 ) -> int:
     """Sets the moving mean and variance of layers to the means over batches.
 
     Args:
-        layers: BatchNormalization layers, of either Keras, that train.
+        layers: Trainable BatchNormalization layers.
         forward: Runs the model on the inputs of a batch, as in training.
-        batches: What to run it on.
-        told: Called after each batch, with words on it.
+        batches: Batches to run it on.
+        advance: Called after each batch, with a text for the progress bar.
 
     Returns:
         The number of batches.
 
     Raises:
-        ValueError: There are none.
+        ValueError: There are none. Statistics are unchanged.
     """
     statistics = [each for layer in layers for each in (layer.moving_mean, layer.moving_variance)]
     found = [np.array(each.numpy()) for each in statistics]
@@ -92,7 +128,7 @@ def estimate(
                 error.add_note("This was a batch of DSDSchedule's batch_norm_data.")
                 raise
             number += 1
-            told("batches for BatchNormalization")
+            advance("batches for BatchNormalization")
             for total, each in zip(sums, statistics, strict=True):
                 total += each.numpy()
         if not number:

@@ -1,54 +1,90 @@
-"""The only state of a run: which phase it is in. Enters and leaves phases across the seam."""
+"""Controller: takes one model through a timeline, through the protocols of adapters alone."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
 import numpy as np
 from absl import logging
 
-from keras_dsd.algorithm.masks import check_pruned_alike, masks_for
 from keras_dsd.algorithm.sparsity import measure
 from keras_dsd.algorithm.timeline import SparsePhase, Timeline
 from keras_dsd.engine.batch_norm import Batches
-from keras_dsd.engine.messages import say, warn_user
+from keras_dsd.engine.messages import show_or_log, warn
 from keras_dsd.engine.observers import (
-    AFTER_PRUNING,
-    BEFORE_PRUNING,
-    END_OF_SPARSE,
     FIRST_REDENSE_EPOCH,
     LAST_REDENSE_EPOCH,
-    Audience,
     Moment,
     Observer,
+    ObserverList,
 )
-from keras_dsd.engine.run_history import RunRecord
+from keras_dsd.engine.run_history import RunHistory
 from keras_dsd.engine.trainer import Trainer
-from keras_dsd.engine.transition import Slots, prune, release
+from keras_dsd.engine.transition import (
+    OptimizerReset,
+    Transition,
+    WeightChange,
+    apply_lost_masks,
+    check_resumed,
+    prune,
+    remove_masks,
+    transition_to,
+)
 from keras_dsd.protocols import PrunableWeight
 from keras_dsd.utils import checks
 from keras_dsd.utils.progress import progress_bar
 
-# What takes longer where phases meet gets a progress bar.
+# A transition that takes longer than this gets a progress bar.
 _SECONDS_WITHOUT_BAR = 1.0
+
+
+@dataclasses.dataclass
+class RunState:
+    """All that is known of a run, beside the model's own weights and masks.
+
+    `Controller.start` makes a new one and `Controller.stop` drops it; only the history is handed
+    on. The phase of an epoch, its start and its remaining epochs are derived from the history.
+
+    Attributes:
+        history: Monitored values and best weights. Across resumed runs: of the same controller,
+            and with `backup_dir` also of another process.
+        is_open: Whether the run was started and not stopped.
+        epochs: The epoch that training is to end at; None if unknown. For the run.
+        is_shown: Whether changes are printed, and not logged. For the run.
+        is_in_epoch: Whether an epoch has started and not ended. For the epoch.
+        phase_index: Index of the phase that was entered last; None before the first one, which
+            tells a run that starts or resumes. For the phase.
+        num_pruned: Number of weights that its masks prune, to notice a mask that something else
+            violates. For the phase.
+        regrown: Tensors whose weights regrow in it, each with flat indices of a sample of these,
+            to notice that something else restored pruned weights. For the phase.
+    """
+
+    history: RunHistory
+    is_open: bool = False
+    epochs: int | None = None
+    is_shown: bool = False
+    is_in_epoch: bool = False
+    phase_index: int | None = None
+    num_pruned: int = 0
+    regrown: tuple[tuple[PrunableWeight, np.ndarray], ...] = ()
 
 
 class Controller:
     """Takes one model through a timeline.
 
-    What is pruned is read back off the weights and their masks, so a run may begin at any epoch,
-    from any checkpoint. Only its number is kept, to notice a mask that something else undoes.
+    Masks are read back off the weights, so a run may start at any epoch, from any checkpoint.
 
     Args:
         timeline: The phases.
-        trainer: The model's training side.
-        reset: Which optimizer slots a change of phase sets back: `"pruned"`, `"all"`, `"none"`.
+        trainer: The model in training.
+        reset: Optimizer state that a phase change resets: `"pruned"`, `"all"`, `"none"`.
         remaining_epochs: `"redense"` where the last phase gets the epochs that others did not
             use, `"stop"` where training ends without them.
-        folder: Where to keep what `until` needs for a run to go on, or None.
-        batches: What to estimate the statistics of BatchNormalization from after pruning, or None.
-        observers: What is told of the run.
+        folder: Where to keep what `until` needs to resume a run, or None.
+        batches: Batches to estimate BatchNormalization statistics from after pruning, or None.
+        observers: Observers of the run.
     """
 
     def __init__(
@@ -64,19 +100,28 @@ class Controller:
         self._timeline = timeline
         self._trainer = trainer
         self._reset = reset
-        self._leftover = remaining_epochs
+        self._remaining_epochs = remaining_epochs
         self._batches = batches
-        self._audience = Audience(observers)
-        self._record = RunRecord(timeline, folder)
-        self._index: int | None = None
-        self._start: int | None = None
-        self._epochs: int | None = None
-        self._is_shown = False
-        self._num_pruned = 0
-        self._returned: tuple[tuple[PrunableWeight, np.ndarray], ...] = ()
+        self._observers = ObserverList(observers)
+        self._run = RunState(RunHistory(timeline, folder))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a run was started and not stopped."""
+        return self._run.is_open
+
+    @property
+    def is_in_epoch(self) -> bool:
+        """Whether an epoch has started and not ended."""
+        return self._run.is_in_epoch
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last phase is over, so that training is to end."""
+        return self._timeline.is_over(self._run.history.epochs, self._remaining_epochs)
 
     def start(self, epochs: int | None, verbose: bool = False) -> None:
-        """Checks that the run can be made, and begins it.
+        """Checks that the model can be trained, and starts a run.
 
         Args:
             epochs: The epoch that training is to end at, as given to `fit`; None if unknown.
@@ -84,7 +129,7 @@ class Controller:
 
         Raises:
             ValueError: The timeline does not fit, or the model can't be trained by DSD, or the
-                folder for backups can't be written to.
+                folder for backups is not writable. Nothing was changed.
         """
         if epochs is not None and epochs < self._timeline.epochs:
             raise ValueError(
@@ -93,93 +138,105 @@ class Controller:
                 f"with epochs={self._timeline.epochs} or more, or shorten the phases."
             )
         self._trainer.check()
-        self._record.check()
-        self._audience.begin(self._timeline)
+        self._run.history.check()
+        self._observers.notify_begin(self._timeline)
         self._trainer.open()
-        self._index, self._epochs = None, epochs
-        self._is_shown = verbose and self._trainer.prints()
-        self._returned = ()
+        is_shown = verbose and self._trainer.prints()
+        self._run = RunState(self._run.history, is_open=True, epochs=epochs, is_shown=is_shown)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Enters the phase that `epoch` is in.
+        """Enters the phase of an epoch.
 
         Args:
             epoch: Counted from 0.
 
         Raises:
             TypeError: `epoch` is not an integer.
-            ValueError: `epoch` is negative; a weight to be pruned, or to return, holds NaN or
-                infinity; the run goes on within a sparse phase with weights that were pruned at
-                another sparsity; or a record of earlier epochs is needed and there is none. All
-                weights are as they were.
+            ValueError: `epoch` is negative; a weight that is to be pruned or regrown holds NaN or
+                infinity; the run resumes within a sparse phase with weights that were pruned at
+                another sparsity; or the history of earlier epochs is needed and there is none. No
+                weight was changed.
         """
         epoch = checks.whole_number("epoch", epoch, least=0)
-        if not self._record.go_on(epoch, self._all_weights):
-            warn_user(
+        if not self._run.history.resume(epoch, self._all_weights):
+            warn(
                 f"What epoch {epoch} measured was not recorded: the run was stopped between a "
                 f"callback that saved that epoch and DSDSchedule. It counts as not measured, so a "
                 f"phase may last longer. Put DSDSchedule before BackupAndRestore."
             )
-        starts = self._timeline.starts(self._record.history)
-        index = len(starts) - 1
-        phase = self._timeline.phases[index]
-        if index != self._index:
-            if epoch == starts[-1] > 0:
-                self._record.warn_if_unmeasured(index - 1, starts[-2], epoch)
-                self._restore_best(epoch - 1)
-            if self._index is None and epoch == starts[-1]:
-                self._recover(index - 1)
-            elif self._index is None and isinstance(phase, SparsePhase):
-                self._check_goes_on(phase)
-            self._enter(index, epoch, is_start=epoch == starts[-1])
+        transition = self.transition(epoch)
+        if transition is not None:
+            self._apply(transition)
+        phase = self._timeline.phases[len(self._run.history.phase_starts) - 1]
         self._trainer.use_step(masked=isinstance(phase, SparsePhase), lr=phase.lr)
+        self._run.is_in_epoch = True
 
-    def _enter(self, index: int, epoch: int, is_start: bool) -> None:
-        """Enters a phase, at its start or, where a run goes on, within it."""
-        phase, slots = self._timeline.phases[index], Slots(self._reset)
-        weights = self._trainer.weights  # looked up in the whole model, each time
-        if isinstance(phase, SparsePhase):
-            if is_start:
-                self._tell_of_redense_end(index - 1)
-                self._tell(BEFORE_PRUNING, index)
-            with self._bar(len(weights)) as told:
-                change = prune(weights, phase.sparsity, slots, told)
-        else:
-            if is_start and self._timeline.is_sparse(index - 1):
-                self._tell(END_OF_SPARSE, index - 1)
-            change = release(weights, slots)
-        self._num_pruned, self._returned = change.num_pruned, change.returned
-        if slots.all_begin_anew:
-            self._trainer.reset_optimizers()
-        words = [change.words, slots.words, self._trainer.rate_words(phase.lr)]
-        if isinstance(phase, SparsePhase) and is_start:
-            if self._batches:
-                with self._bar(self._batches.number) as told:
-                    words.insert(1, self._trainer.estimate_batch_norms(self._batches, told))
-            self._tell(AFTER_PRUNING, index)
-        self._index, self._start = index, epoch if is_start else None
-        self._announce(index, epoch, "; ".join(filter(None, words)))
-
-    def _announce(self, index: int, epoch: int, changed: str) -> None:
-        phase = self._timeline.phases[index]
-        say(
-            f"DSD phase {index + 1} of {len(self._timeline.phases)} begins at epoch {epoch + 1}: "
-            f"{phase}; {changed}",
-            shown=self._is_shown,
-        )
-        self._audience.phase(index, phase, epoch, changed)
-
-    def end_epoch(self, logs: Mapping[str, Any]) -> dict[str, Any]:
-        """Notes an epoch's logs, and returns what they are to carry besides.
+    def transition(self, epoch: int) -> Transition | None:
+        """Returns the phase change at the start of `epoch`, or None; changes nothing.
 
         Args:
-            logs: What Keras measured.
+            epoch: The epoch that follows those of the history.
+        """
+        return transition_to(
+            epoch, self._timeline, self._run.history, self._run.phase_index,
+            reset=self._reset, batches=self._batches,
+        )  # fmt: skip
+
+    def _apply(self, transition: Transition) -> None:
+        for message in transition.warnings:
+            warn(message)
+        if transition.restored_epoch is not None:
+            self._restore(transition.restored_epoch)
+        if transition.lost_masks_of is not None:
+            apply_lost_masks(self._trainer.weights, transition.lost_masks_of)
+        if transition.checked_for is not None:
+            check_resumed(self._trainer.weights, transition.checked_for)
+        self._notify(transition.moments_before)
+        reset = OptimizerReset(transition.reset)
+        change = self._change_weights(transition, reset)
+        self._run.num_pruned, self._run.regrown = change.num_pruned, change.regrown
+        if reset.includes_all:
+            self._trainer.reset_optimizers()
+        learning_rate = self._trainer.learning_rate_text(transition.phase.lr)
+        statistics = self._estimate_batch_norms(transition.batches)
+        self._notify(transition.moments_after)
+        self._run.phase_index = transition.index
+        texts = (change.description, statistics, reset.description, learning_rate)
+        self._announce(transition, "; ".join(filter(None, texts)))
+
+    def _change_weights(self, transition: Transition, reset: OptimizerReset) -> WeightChange:
+        weights = self._trainer.weights  # looked up in the complete model, each time
+        if isinstance(transition.phase, SparsePhase):
+            with self._bar(len(weights)) as advance:
+                return prune(weights, transition.phase.sparsity, reset, advance)
+        return remove_masks(weights, reset)
+
+    def _estimate_batch_norms(self, batches: Batches | None) -> str:
+        if batches is None:
+            return ""
+        with self._bar(batches.number) as advance:
+            return self._trainer.estimate_batch_norms(batches, advance)
+
+    def _announce(self, transition: Transition, changed: str) -> None:
+        index, phase = transition.index, transition.phase
+        show_or_log(
+            f"DSD phase {index + 1} of {len(self._timeline.phases)} begins at epoch "
+            f"{transition.epoch + 1}: {phase}; {changed}",
+            shown=self._run.is_shown,
+        )
+        self._observers.notify_phase(index, phase, transition.epoch, changed)
+
+    def end_epoch(self, logs: Mapping[str, float]) -> dict[str, float]:
+        """Adds the logs of an epoch to the history, and returns further entries for them.
+
+        Args:
+            logs: Logs of Keras or of a custom training loop.
 
         Returns:
-            `dsd_phase`, the index of the phase; `dsd_sparsity`, the share of zeros among
-            the selected weights, measured: in a sparse phase those count that its masks prune, as a
-            weight that they keep may underflow to zero, and is not pruned then; and
-            `dsd_epochs_left`, of the phase, at most where `until` may end it early.
+            `dsd_phase`, the index of the phase; `dsd_sparsity`, the measured fraction of zeros
+            among the selected weights: in a sparse phase, of zeros that its masks prune, as a kept
+            weight that underflows to zero is not pruned; and `dsd_epochs_left`, remaining epochs
+            of the phase, at most where `until` may end it early.
         """
         if not isinstance(logs, Mapping):
             raise TypeError(
@@ -187,110 +244,77 @@ class Controller:
                 f"logs={checks.shown(logs)} of type {type(logs).__name__}. Give a dict, or nothing."
             )
         self._trainer.end_epoch()
-        self._record.add(logs, self._all_weights)
+        starts = self._run.history.phase_starts
+        epoch, index = len(self._run.history.epochs), len(starts) - 1
+        self._run.history.add(logs, self._all_weights)
         found = measure(self._trainer.weights)
-        if found.num_violations or found.num_pruned < self._num_pruned:
-            warn_user(
+        if found.num_violations or found.num_pruned < self._run.num_pruned:
+            warn(
                 f"The mask did not hold: {found.num_zeros} weights are zero at the end of an epoch "
-                f"in which {self._num_pruned} were to stay so. Something other than the model's "
-                f"compiled training step updates or sets the weights; a DSDLoop has to call "
-                f"apply_masks() after each update."
+                f"in which {self._run.num_pruned} were to stay so. Something other than the "
+                f"model's compiled training step updates or sets the weights; a DSDLoop has to "
+                f"call apply_masks() after each update."
             )
-        measured = {
-            "dsd_phase": self._index,
+        measured: dict[str, float] = {
+            "dsd_phase": index,
             "dsd_sparsity": found.num_zeros / max(found.size, 1),
-            "dsd_epochs_left": self._epochs_left(),
+            "dsd_epochs_left": self._epochs_left(index, starts[-1], epoch + 1),
         }
-        epoch = len(self._record.history) - 1
-        if epoch == self._start and self._timeline.is_redense(self._index or 0):
-            self._tell(FIRST_REDENSE_EPOCH, self._index or 0)
-        self._audience.epoch_end(epoch, {**logs, **measured}, self._trainer)
+        if epoch == starts[-1] and self._timeline.is_redense(index):
+            self._notify([Moment(FIRST_REDENSE_EPOCH, epoch + 1, index)])
+        self._observers.notify_epoch_end(epoch, {**logs, **measured}, self._trainer)
+        self._run.is_in_epoch = False
         return measured
 
-    def _epochs_left(self) -> int:
-        """Returns how many epochs the phase has yet, at most where `until` may end it early."""
-        starts = self._timeline.starts(self._record.history[:-1])
-        end = starts[-1] + self._timeline.phases[len(starts) - 1].epochs
-        if len(starts) == len(self._timeline.phases) and self._leftover == "redense":
-            end = max(end, self._epochs or 0)
-        return max(end - len(self._record.history), 0)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the last phase is over, so that training is to end."""
-        return self._timeline.is_over(self._record.history, self._leftover)
+    def _epochs_left(self, index: int, start: int, epoch: int) -> int:
+        """Returns the remaining epochs of a phase, at most where `until` may end it early."""
+        end = start + self._timeline.phases[index].epochs
+        if index + 1 == len(self._timeline.phases) and self._remaining_epochs == "redense":
+            end = max(end, self._run.epochs or 0)
+        return max(end - epoch, 0)
 
     def stop(self) -> None:
-        """Ends the run, wherever it is."""
-        index, self._index = self._index, None
-        if index is not None and index + 1 == len(self._timeline.phases):
-            self._restore_best(len(self._record.history) - 1)
+        """Ends the run in any phase."""
+        run, self._run = self._run, RunState(self._run.history)
+        index, last = run.phase_index, len(self._timeline.phases) - 1
+        if index == last and (best := run.history.epoch_to_restore()) is not None:
+            self._restore(best)
         self._trainer.close()
-        if index is not None:
-            self._tell_of_redense_end(index)
-        self._audience.end()
-        if self._is_pruned():
-            warn_user(
+        if index is not None and self._timeline.is_redense(index):
+            self._notify([Moment(LAST_REDENSE_EPOCH, len(run.history.epochs), index)])
+        self._observers.notify_end()
+        if self._is_pruned(run.regrown):
+            warn(
                 "Training ended with pruned weights: the sparse phase was the last one reached "
                 "(or its weights were restored). Go on at the next epoch (`initial_epoch` of fit) "
                 "to train them dense again, or use the model as it is, sparse."
             )
-        elif index is not None and index + 1 < len(self._timeline.phases):
+        elif index is not None and index < last:
             logging.warning(
                 "Training ended in DSD phase %d of %d; the phases after it did not run. "
                 "Go on at the next epoch (`initial_epoch` of fit) to run them.",
-                index + 1, len(self._timeline.phases),
+                index + 1, last + 1,
             )  # fmt: skip
 
-    def _tell(self, name: str, index: int) -> None:
-        self._audience.moment(Moment(name, len(self._record.history), index), self._trainer)
-
-    def _tell_of_redense_end(self, index: int) -> None:
-        if self._timeline.is_redense(index):
-            self._tell(LAST_REDENSE_EPOCH, index)
+    def _notify(self, moments: Sequence[Moment]) -> None:
+        for moment in moments:
+            self._observers.notify_moment(moment, self._trainer)
 
     def _bar(self, total: int) -> AbstractContextManager[Callable[[str], None]]:
-        return progress_bar(self._is_shown, total, 0, after=_SECONDS_WITHOUT_BAR)
+        return progress_bar(self._run.is_shown, total, 0, after=_SECONDS_WITHOUT_BAR)
 
-    def _is_pruned(self) -> bool:
+    def _is_pruned(self, regrown: tuple[tuple[PrunableWeight, np.ndarray], ...]) -> bool:
         """Returns whether weights are pruned now, if only since others restored them so."""
-        weights = self._trainer.weights
-        if any(weight.mask is not None for weight in weights):
+        if any(weight.mask is not None for weight in self._trainer.weights):
             return True
-        samples = (weight.numpy().flat[positions] for weight, positions in self._returned)
-        return bool(self._returned) and not any(sample.any() for sample in samples)
+        samples = (weight.numpy().flat[indices] for weight, indices in regrown)
+        return bool(regrown) and not any(sample.any() for sample in samples)
 
     def _all_weights(self) -> list[np.ndarray]:
         for weight in self._trainer.weights[:1]:
             weight.numpy()  # brings a JAX model's values back from where fit keeps them
         return [np.array(value) for value in self._trainer.model.get_weights()]
 
-    def _restore_best(self, epoch: int) -> None:
-        """Sets the weights to the best of the phase that ended with `epoch`, if asked to."""
-        best = self._record.best_epoch(epoch) if epoch >= 0 else None
-        if best is not None and best != epoch:
-            self._trainer.model.set_weights(self._record.best_weights(best))
-            logging.info("DSD restored the weights of epoch %d, the best of its phase", best + 1)
-
-    def _recover(self, index: int) -> None:
-        """Puts masks back in force where a run goes on right after phase `index`, if sparse.
-
-        A checkpoint of the phase's last epoch may hold the zeros and not the masks; without them
-        the weights would return with slots that a run in one piece clears.
-        """
-        phase = self._timeline.phases[index] if index >= 0 else None
-        if isinstance(phase, SparsePhase):
-            for weight, mask in masks_for(self._trainer.weights, phase.sparsity):
-                if weight.mask is None and not weight.numpy()[~mask].any():
-                    weight.apply_mask(mask)
-
-    def _check_goes_on(self, phase: SparsePhase) -> None:
-        """Checks weights with which a run begins within `phase`, before they are changed."""
-        num_unknown = check_pruned_alike(self._trainer.weights, phase.sparsity)
-        if num_unknown:
-            warn_user(
-                f"A sparse phase goes on with {num_unknown} more zeros than its masks prune, and "
-                f"the file has no masks: of equal weights, those that come first stay pruned. "
-                f"The others train. Was it pruned at a higher sparsity, or have kept weights "
-                f"underflowed to zero?"
-            )
+    def _restore(self, epoch: int) -> None:
+        self._trainer.model.set_weights(self._run.history.best_weights(epoch))
+        logging.info("DSD restored the weights of epoch %d, the best of its phase", epoch + 1)

@@ -1,18 +1,18 @@
-"""What a run says to whoever trains: lines beside Keras's own, and warnings."""
+"""Messages of a run: log messages beside Keras's progress output, and warnings."""
 
 import sys
+import types
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 from absl import logging
 
-# Packages between the line of a user's that trains and this one.
-_ON_THE_WAY = {"keras_dsd", "keras", "tf_keras", "tensorflow"}
+# Packages whose frames a warning skips, up to the user's own line.
+_SKIPPED = {"keras_dsd", "keras", "tf_keras", "tensorflow"}
 
 
-def say(message: str, *, shown: bool) -> None:
-    """Prints a line where Keras shows its progress, or logs it as information.
+def show_or_log(message: str, *, shown: bool) -> None:
+    """Prints a message where Keras shows its progress; otherwise logs it as information.
 
     Args:
         message: One line.
@@ -24,24 +24,25 @@ def say(message: str, *, shown: bool) -> None:
         logging.info("%s", message)
 
 
-def rate_words(rates: Sequence[float], is_scheduled: bool, factor: float) -> str:
-    """Returns what learning rate a phase trains at.
+def learning_rate_text(learning_rates: Sequence[float], is_scheduled: bool, factor: float) -> str:
+    """Describes the learning rate of a phase.
 
     Args:
-        rates: Those of the optimizers, unscaled.
-        is_scheduled: Whether one is computed from the step.
-        factor: What the phase multiplies them by.
+        learning_rates: Learning rates of the optimizers, unscaled.
+        is_scheduled: Whether one of them is computed from the step.
+        factor: Factor by which the phase multiplies them.
     """
     if is_scheduled:
         times = "" if factor == 1.0 else f"{factor:g} times "
         return f"learning rate: {times}what its schedule says"
-    return f"learning rate {', '.join(f'{rate * factor:.6g}' for rate in dict.fromkeys(rates))}"
+    scaled = (f"{rate * factor:.6g}" for rate in dict.fromkeys(learning_rates))
+    return f"learning rate {', '.join(scaled)}"
 
 
-def warn_user(message: str) -> None:
-    """Warns at the line that called Keras, each time: not only in the first run of a process."""
-    frame: Any = sys._getframe()
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _ON_THE_WAY:
+def warn(message: str) -> None:
+    """Warns at the user's line that called Keras, in every run and not once a process."""
+    frame: types.FrameType = sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _SKIPPED:
         frame = frame.f_back
-    place = (frame.f_code.co_filename, frame.f_lineno)
-    warnings.warn_explicit(message, UserWarning, *place, module=__name__, registry={})
+    line = (frame.f_code.co_filename, frame.f_lineno)
+    warnings.warn_explicit(message, UserWarning, *line, module=__name__, registry={})

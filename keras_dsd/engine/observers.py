@@ -1,8 +1,8 @@
-"""What a run tells whoever watches it: when a phase begins, what weights are around its ends."""
+"""Observers of a run: notified of phases, of weights around phase changes, and of epochs."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import NoReturn, Protocol
 
 from keras_dsd.algorithm.timeline import Phase, Timeline
 from keras_dsd.protocols import PrunableWeight
@@ -22,13 +22,13 @@ MOMENTS = (
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """A moment around a boundary between phases.
+    """A moment around a phase change.
 
     Attributes:
-        name: `"before pruning"`, `"after pruning"`, `"end of sparse"` (masks are still in force),
+        name: `"before pruning"`, `"after pruning"`, `"end of sparse"` (masks are still active),
             `"first re-dense epoch"` (its end) or `"last re-dense epoch"` (likewise).
-        epoch: How many epochs had been trained.
-        phase: Index of the sparse phase that begins or ends, or of the dense phase after it.
+        epoch: Number of epochs trained so far.
+        phase: Index of the sparse phase that starts or ends, or of the dense phase after it.
     """
 
     name: str
@@ -37,98 +37,98 @@ class Moment:
 
 
 class Observer:
-    """What `DSDSchedule(observers=[...])` takes: each method is called as a run goes on.
+    """Base class of what `DSDSchedule(observers=[...])` takes.
 
-    These do nothing; a subclass has those it needs. None may change a weight. After an exception
-    inside `fit`, `on_end` is not called.
+    Its methods do nothing; a subclass overrides those it needs. None may change a weight. After an
+    exception inside `fit`, `on_end` is not called.
     """
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> NoReturn:
         where = ""
         if name.startswith(("on_", "set_", "_implements_")):  # Keras asks a callback for these
             where = ". It is no callback: give it to DSDSchedule(..., observers=[...]), not to fit"
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{where}.")
 
     def on_begin(self, timeline: Timeline) -> None:
-        """A run begins, or goes on."""
+        """A run starts or resumes."""
 
     def on_phase(self, index: int, phase: Phase, epoch: int, changed: str) -> None:
-        """A phase begins, or a run goes on within it.
+        """A phase starts, or a run resumes within it.
 
         Args:
-            index: Of the phase, from 0.
-            phase: What it is.
-            epoch: The epoch that is about to begin, counted from 0.
-            changed: What changed with it, in words.
+            index: Index of the phase, from 0.
+            phase: The phase.
+            epoch: The epoch that is about to start, counted from 0.
+            changed: Description of what changed with it.
         """
 
     def on_moment(self, moment: Moment, weights: Sequence[PrunableWeight]) -> None:
-        """Weights are at a moment around a boundary.
+        """Weights are at a moment around a phase change.
 
-        A run that goes on is told of the moments that it comes to, and not again of earlier ones.
+        A resumed run notifies of the moments that it reaches, and not again of earlier ones.
         """
 
     def on_epoch_end(
-        self, epoch: int, logs: Mapping[str, Any], weights: Sequence[PrunableWeight]
+        self, epoch: int, logs: Mapping[str, float], weights: Sequence[PrunableWeight]
     ) -> None:
         """An epoch is over.
 
         Args:
             epoch: Counted from 0.
-            logs: What it measured, with `dsd_phase` and `dsd_sparsity`.
-            weights: What DSD prunes.
+            logs: Its logs, with `dsd_phase` and `dsd_sparsity`.
+            weights: The weights that DSD prunes.
         """
 
     def on_end(self) -> None:
         """The run is over."""
 
 
-class Watched(Protocol):
-    """What has the weights that observers are shown."""
+class HasWeights(Protocol):
+    """Anything with the weights that observers receive."""
 
     @property
     def weights(self) -> Sequence[PrunableWeight]:
-        """What DSD prunes."""
+        """The weights that DSD prunes."""
 
 
-class Audience:
+class ObserverList:
     """All observers of a run. Weights are looked up only where there is one.
 
     Args:
-        observers: Told in this order.
+        observers: Observers, notified in this order.
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers
 
-    def begin(self, timeline: Timeline) -> None:
-        """Tells that a run begins."""
+    def notify_begin(self, timeline: Timeline) -> None:
+        """Calls `on_begin` of each."""
         for each in self._observers:
             each.on_begin(timeline)
 
-    def phase(self, index: int, phase: Phase, epoch: int, changed: str) -> None:
-        """Tells that a phase begins."""
+    def notify_phase(self, index: int, phase: Phase, epoch: int, changed: str) -> None:
+        """Calls `on_phase` of each."""
         for each in self._observers:
             each.on_phase(index, phase, epoch, changed)
 
-    def moment(self, moment: Moment, watched: Watched) -> None:
-        """Shows the weights at a moment."""
+    def notify_moment(self, moment: Moment, owner: HasWeights) -> None:
+        """Calls `on_moment` of each with the weights of `owner`."""
         for each in self._observers:
-            each.on_moment(moment, watched.weights)
+            each.on_moment(moment, owner.weights)
 
-    def epoch_end(self, epoch: int, logs: Mapping[str, Any], watched: Watched) -> None:
-        """Tells that an epoch is over."""
+    def notify_epoch_end(self, epoch: int, logs: Mapping[str, float], owner: HasWeights) -> None:
+        """Calls `on_epoch_end` of each with the weights of `owner`."""
         for each in self._observers:
-            each.on_epoch_end(epoch, logs, watched.weights)
+            each.on_epoch_end(epoch, logs, owner.weights)
 
-    def end(self) -> None:
-        """Tells that the run is over."""
+    def notify_end(self) -> None:
+        """Calls `on_end` of each."""
         for each in self._observers:
             each.on_end()
 
 
-def check_observers(observers: Any) -> tuple[Observer, ...]:
-    """Checks what `DSDSchedule` was given.
+def check_observers(observers: object) -> tuple[Observer, ...]:
+    """Returns the argument `observers` of `DSDSchedule` as a tuple, checked.
 
     Raises:
         TypeError: `observers` is no list, or an item is no `Observer`.

@@ -1,15 +1,14 @@
-"""What a run has measured so far: all that its place in the timeline follows from."""
+"""Monitored values and best weights of a run: the current phase is derived from them."""
 
 import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import SupportsFloat
 
 import numpy as np
 
 from keras_dsd.algorithm.timeline import Timeline
-from keras_dsd.engine.messages import warn_user
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import shown
 from keras_dsd.utils.files import replace
@@ -17,28 +16,36 @@ from keras_dsd.utils.files import replace
 _HISTORY = "dsd_history.json"
 
 
-class RunRecord:
-    """What `until` monitors, epoch by epoch, and the best weights of a phase that asks for them.
+class RunHistory:
+    """Monitored values of each epoch, and the best weights of a phase with `restore_best`.
 
-    Kept in a folder too, if there is one: what it holds is written whole or not at all, and a run
-    that a kill stopped finds in it what it needs to go on from any earlier epoch.
+    With a folder, both are also written there, each file complete or not at all. A run that was
+    killed resumes from it at any earlier epoch.
 
     Args:
         timeline: The phases.
         folder: The folder, or None.
+
+    Attributes:
+        epochs: For each epoch so far, the values in its logs that phases monitor.
     """
 
     def __init__(self, timeline: Timeline, folder: pathlib.Path | None) -> None:
         self._timeline = timeline
         self._folder = folder
         self._best: dict[int, list[np.ndarray]] = {}
-        self.history: list[dict[str, float]] = []
+        self.epochs: list[dict[str, float]] = []
+
+    @property
+    def phase_starts(self) -> list[int]:
+        """First epochs of the phases so far; the last one is the phase of the next epoch."""
+        return self._timeline.starts(self.epochs)
 
     def check(self) -> None:
-        """Makes the folder, if something is to be written to it.
+        """Makes the folder, where something is to be written to it.
 
         Raises:
-            ValueError: It is no folder, or can't be written to.
+            ValueError: It is no folder, or not writable.
         """
         if self._folder is None or not self._timeline.monitors:
             return
@@ -50,83 +57,99 @@ class RunRecord:
         if not is_writable:
             raise ValueError(_unusable(self._folder, "it can't be written to"))
 
-    def go_on(self, epoch: int, weights: Callable[[], list[np.ndarray]]) -> bool:
-        """Brings the history to where `epoch` begins.
+    def resume(self, epoch: int, weights: Callable[[], list[np.ndarray]]) -> bool:
+        """Brings the history to the start of `epoch`.
 
         Args:
             epoch: Counted from 0.
-            weights: Returns all weights of the model as they are now.
+            weights: Returns all current weights of the model.
 
         Returns:
-            Whether what is needed of it is there; False where just the epoch before is missing:
-            the run was stopped after another callback had saved that and before it was recorded.
+            Whether the history is complete; False where only the epoch before is missing, because
+            the run was killed after another callback saved that epoch and before it was added.
 
         Raises:
-            ValueError: What earlier epochs measured is needed, and there is no record of it.
+            ValueError: Monitored values or best weights of earlier epochs are needed, and can't be
+                read. The history is unchanged.
         """
-        history = self.history
-        if len(history) < epoch and self._timeline.monitors:
-            history = self._read(epoch)
-        missing = epoch - len(history)
-        history = history[:epoch] + [{} for _ in range(missing)]
-        best = self._best_of(history, epoch - 1) if epoch else None
+        epochs = self.epochs
+        if len(epochs) < epoch and self._timeline.monitors:
+            epochs = self._read(epoch)
+        num_missing = epoch - len(epochs)
+        epochs = epochs[:epoch] + [{} for _ in range(num_missing)]
+        best = self._best_of(epochs, epoch - 1) if epoch else None
         if best is not None and best not in self._best:
             now = weights()
             self._best = {best: now if best == epoch - 1 else self._read_best(best, now)}
-        self.history = history
-        return missing <= 0 or not self._timeline.monitors
+        self.epochs = epochs
+        return num_missing <= 0 or not self._timeline.monitors
 
-    def add(self, logs: Mapping[str, Any], weights: Callable[[], list[np.ndarray]]) -> None:
-        """Notes an epoch's logs.
+    def add(
+        self, logs: Mapping[str, SupportsFloat], weights: Callable[[], list[np.ndarray]]
+    ) -> None:
+        """Adds the logs of an epoch.
 
         Args:
-            logs: What it measured.
-            weights: Returns all weights of the model; called if they are the best of the phase.
+            logs: Its logs.
+            weights: Returns all current weights of the model; called where they are the best of
+                the phase.
         """
         found = {
             name: checks.as_float(f"logs[{name!r}]", logs[name])
             for name in self._timeline.monitors
             if name in logs
         }
-        epoch, history = len(self.history), [*self.history, found]
-        if self._best_of(history, epoch) == epoch:
+        epoch, epochs = len(self.epochs), [*self.epochs, found]
+        if self._best_of(epochs, epoch) == epoch:
             self._keep(epoch, weights())
         if self._folder is not None and self._timeline.monitors:
-            data = {"timeline": str(self._timeline), "history": history}
+            data = {"timeline": str(self._timeline), "history": epochs}
             replace(self._folder / _HISTORY, lambda file: file.write(json.dumps(data).encode()))
-        self.history = history
+        self.epochs = epochs
 
-    def warn_if_unmeasured(self, index: int, start: int, end: int) -> None:
-        """Warns where a phase was to end by what no epoch of it, in [start, end), measured."""
+    def unmeasured(self, index: int, start: int, end: int) -> str | None:
+        """Returns a warning where no epoch of a phase had the monitored value in its logs.
+
+        Args:
+            index: Index of the phase.
+            start: Its first epoch.
+            end: The epoch after its last one.
+        """
         until = self._timeline.phases[index].until
-        logs = self.history[start:end]
-        if until is not None and not any(until.monitor in each for each in logs):
-            warn_user(
-                f"A phase is to end when {until.monitor!r} stops improving, but "
-                f"{until.monitor!r} was in the logs of none of the {len(logs)} epochs that it "
-                f"took. Give fit validation_data for a name that begins with val_, or put what "
-                f"measures it before DSDSchedule in the list of callbacks; or give it to "
-                f"DSDLoop.end_epoch({{...}})."
-            )
+        epochs = self.epochs[start:end]
+        if until is None or any(until.monitor in each for each in epochs):
+            return None
+        return (
+            f"A phase is to end when {until.monitor!r} stops improving, but "
+            f"{until.monitor!r} was in the logs of none of the {len(epochs)} epochs that it "
+            f"took. Give fit validation_data for a name that begins with val_, or put what "
+            f"measures it before DSDSchedule in the list of callbacks; or give it to "
+            f"DSDLoop.end_epoch({{...}})."
+        )
 
-    def best_epoch(self, epoch: int) -> int | None:
-        """Returns the best epoch so far of the phase of `epoch`, if it is to be restored."""
-        return self._best_of(self.history, epoch)
+    def epoch_to_restore(self) -> int | None:
+        """Returns the epoch whose weights a phase that ends now restores; None: it keeps its own.
 
-    def _best_of(self, history: list[dict[str, float]], epoch: int) -> int | None:
-        starts = self._timeline.starts(history[:epoch])
+        It is the best one of the phase of the last epoch, where that phase has `restore_best`.
+        """
+        last = len(self.epochs) - 1
+        best = self._best_of(self.epochs, last) if last >= 0 else None
+        return None if best == last else best
+
+    def _best_of(self, epochs: list[dict[str, float]], epoch: int) -> int | None:
+        starts = self._timeline.starts(epochs[:epoch])
         until = self._timeline.phases[len(starts) - 1].until
         if until is None or not until.restore_best:
             return None
-        best = until.best(until.values(history[starts[-1] : epoch + 1]))
+        best = until.best(until.values(epochs[starts[-1] : epoch + 1]))
         return None if best is None else starts[-1] + best
 
     def best_weights(self, epoch: int) -> list[np.ndarray]:
-        """Returns the weights that were kept of what `best_epoch` returned."""
+        """Returns the weights of the epoch that `epoch_to_restore` returned."""
         return self._best[epoch]
 
     def _read_best(self, epoch: int, like: list[np.ndarray]) -> list[np.ndarray]:
-        """Returns the weights that a run which stopped kept, as arrays like those given."""
+        """Returns the best weights that an earlier run wrote, as arrays like those given."""
         path = None if self._folder is None else self._folder / _best_name(epoch)
         missing = "Expected the best weights of the phase, to restore them. Received: "
         advice = "Give the backup_dir of the run that stopped, or go on without restore_best."
@@ -149,18 +172,18 @@ class RunRecord:
             a.view(b.dtype) if a.dtype == f"V{b.itemsize}" else a
             for a, b in zip(arrays, like, strict=False)
         ]
-        found, wanted = ([f"{a.dtype}{a.shape}" for a in each] for each in (named, like))
-        if len(arrays) != len(like) or found != wanted:
+        found, expected = ([f"{a.dtype}{a.shape}" for a in each] for each in (named, like))
+        if len(arrays) != len(like) or found != expected:
             raise ValueError(
                 f"{missing}path={str(path)!r}, which is of another model, with weights "
-                f"{shown(found)}; here they are {shown(wanted)}. {advice}"
+                f"{shown(found)}; here they are {shown(expected)}. {advice}"
             )
         return named
 
     def _keep(self, epoch: int, weights: list[np.ndarray]) -> None:
         if self._folder is not None:
             replace(self._folder / _best_name(epoch), lambda file: np.savez(file, *weights))
-            # The one before stays: a run may go on from before this epoch.
+            # The one before stays: a run may resume from before this epoch.
             for path in sorted(self._folder.glob(_best_name("*")))[:-2]:
                 path.unlink(missing_ok=True)  # another worker may share the folder
         self._best = {epoch: weights}
@@ -176,7 +199,7 @@ class RunRecord:
             raise ValueError(f"{missing}which has none. {advice}")
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            history = [{str(k): float(v) for k, v in logs.items()} for logs in data["history"]]
+            epochs = [{str(k): float(v) for k, v in logs.items()} for logs in data["history"]]
             timeline = data["timeline"]
         except Exception as error:  # of a file that is cut or of something else, anything may come
             raise ValueError(
@@ -187,9 +210,9 @@ class RunRecord:
                 f"{missing}which is of other phases: {timeline}; here they are {self._timeline}. "
                 f"{advice}"
             )
-        if len(history) < epoch - 1:
-            raise ValueError(f"{missing}which has {len(history)} epochs. {advice}")
-        return history
+        if len(epochs) < epoch - 1:
+            raise ValueError(f"{missing}which has {len(epochs)} epochs. {advice}")
+        return epochs
 
 
 def _best_name(epoch: int | str) -> str:

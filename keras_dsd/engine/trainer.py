@@ -1,15 +1,36 @@
-"""Stands between Keras and one model while a `fit` lasts: a compiled step for each phase."""
+"""Trainer: gives a model in `fit` a compiled training step for each kind of phase."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Protocol, cast
+
+import numpy as np
 
 from keras_dsd.engine.batch_norm import Batches, estimate
-from keras_dsd.engine.messages import rate_words
+from keras_dsd.engine.messages import learning_rate_text
 from keras_dsd.protocols import OpenRun, PrunableWeight, TrainingAdapter, open_run_of
 
 
+class Model(Protocol):
+    """A model of either Keras, as the engine uses it."""
+
+    name: str
+    train_function: Callable[..., object] | None
+
+    def get_weights(self) -> Sequence[np.ndarray]:
+        """Returns all its weights."""
+
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
+        """Sets all its weights."""
+
+    def reset_metrics(self) -> None:
+        """Resets its metrics; Keras calls it as each epoch starts."""
+
+    def make_train_function(self, force: bool = False) -> object:
+        """Makes `train_function`; Keras calls it as training starts."""
+
+
 class Trainer:
-    """The training side of one model, for as long as a `fit` lasts.
+    """One model in training, for as long as a `fit` lasts.
 
     Either Keras reads `model.train_function` afresh at every step. So each kind of phase has its
     own compiled step, and a dense one holds no pruning operation. Everything put on the model is
@@ -17,20 +38,20 @@ class Trainer:
 
     Args:
         model: The model that trains.
-        side: What to ask of its Keras.
+        adapter: The training adapter of its Keras.
     """
 
-    def __init__(self, model: Any, side: TrainingAdapter) -> None:
+    def __init__(self, model: Model, adapter: TrainingAdapter) -> None:
         self.model = model
-        self._side = side
-        self._history: Any = None
-        self._steps: dict[tuple[bool, float], dict[str, Any]] = {}
+        self._adapter = adapter
+        self._history: object = None
+        self._steps: dict[tuple[bool, float], dict[str, object]] = {}
         self._between_epochs = True
 
     @property
     def weights(self) -> Sequence[PrunableWeight]:
-        """What DSD prunes; empty as long as the model has not made its weights."""
-        return self._side.weights
+        """The weights that DSD prunes; empty as long as the model has not made them."""
+        return self._adapter.weights
 
     def check(self) -> None:
         """Raises ValueError where the model can't be trained by DSD, before anything changes."""
@@ -40,10 +61,10 @@ class Trainer:
                 f"Expected one DSDSchedule in a fit. Received: a second one, for "
                 f"model={self.model.name!r}. Put all phases into one: DSDSchedule(phases=[...])."
             )
-        self._side.check()
+        self._adapter.check()
 
     def open(self) -> None:
-        """Begins to stand between Keras and the model."""
+        """Starts to stand between Keras and the model."""
         abandon(self.model)
         self._history = getattr(self.model, "history", None)
         self._put("reset_metrics", self._reset_metrics)
@@ -55,64 +76,65 @@ class Trainer:
             vars(self.model).pop(name, None)
         self.model.train_function = None
         self._steps.clear()
-        self._side.unscale()
+        self._adapter.unscale()
 
     def reset_optimizers(self) -> None:
-        """Sets all slots of the optimizers back to their initial value, but moving averages."""
-        self._side.reset_optimizers()
+        """Resets the state of the optimizers, but for moving averages of weights."""
+        self._adapter.reset_optimizers()
 
-    def estimate_batch_norms(self, batches: Batches, told: Callable[[str], None]) -> str:
-        """Estimates the statistics of BatchNormalization anew, and says of what.
+    def estimate_batch_norms(self, batches: Batches, advance: Callable[[str], None]) -> str:
+        """Estimates the statistics of BatchNormalization, and describes this.
 
         Args:
-            batches: What to estimate them from.
-            told: Called after each batch, with words on it.
+            batches: Batches to estimate them from.
+            advance: Called after each batch, with a text for the progress bar.
 
         Raises:
             ValueError: There are no batches.
         """
-        layers = self._side.batch_norms
-        number = estimate(layers, self._side.forward, batches, told) if layers else 0
+        layers = self._adapter.batch_norms
+        number = estimate(layers, self._adapter.forward, batches, advance) if layers else 0
         return f"statistics of {len(layers)} BatchNormalizations estimated from {number} batches"
 
     def use_step(self, *, masked: bool, lr: float) -> None:
         """Puts the compiled step of a phase in place; it is traced when it first runs.
 
         Args:
-            masked: Whether each update ends in `weight * mask` for the weights that are held.
-            lr: What the learning rate, as the user's own callbacks drive it, is multiplied by.
+            masked: Whether each update ends in `weight * mask` for masked weights.
+            lr: Factor of the learning rate, as the user's own callbacks set it.
         """
-        self._side.unscale()
+        self._adapter.unscale()
         self._between_epochs = False
-        key = (masked, self._side.traced(lr))
+        key = (masked, self._adapter.traced(lr))
         if key not in self._steps:
-            self._steps[key] = self._side.make_step(*key)
+            self._steps[key] = self._adapter.make_step(*key)
         for name, value in self._steps[key].items():
             setattr(self.model, name, value)
         if lr != 1.0:
-            self.model.train_function = self._scale_first(self.model.train_function, lr)
+            step = cast("Callable[..., object]", self.model.train_function)
+            self.model.train_function = self._scale_first(step, lr)
 
     def prints(self) -> bool:
-        """Returns whether Keras prints its progress; it may have been told to log it."""
-        return self._side.prints()
+        """Returns whether Keras prints its progress; it can be set to log it."""
+        return self._adapter.prints()
 
-    def rate_words(self, lr: float) -> str:
-        """Returns what learning rate a phase trains at that multiplies it by `lr`."""
-        return rate_words(self._side.learning_rates(), self._side.is_scheduled(), lr)
+    def learning_rate_text(self, lr: float) -> str:
+        """Describes the learning rate of a phase that multiplies it by `lr`."""
+        return learning_rate_text(self._adapter.learning_rates(), self._adapter.is_scheduled(), lr)
 
     def end_epoch(self) -> None:
-        """Notes that an epoch is over; its learning rate stands until the next one begins."""
+        """Notes that an epoch is over; its learning rate stays until the next one starts."""
         self._between_epochs = True
 
-    def _scale_first(self, step: Callable[..., Any], lr: float) -> Callable[..., Any]:
+    def _scale_first(self, step: Callable[..., object], lr: float) -> Callable[..., object]:
         """Returns `step`, with the learning rate scaled before it runs for the first time.
 
         By then every callback has begun the epoch, and those that drive the learning rate have
         read and set it unscaled.
         """
 
-        def first(*args: Any) -> Any:
-            self._side.scale(lr)
+        def first(*args: object) -> object:
+            self._adapter.scale(lr)
             self.model.train_function = step
             return step(*args)
 
@@ -121,10 +143,10 @@ class Trainer:
     def _reset_metrics(self) -> None:
         """Unscales the learning rate between epochs: Keras calls this before any callback."""
         if self._between_epochs:
-            self._side.unscale()
+            self._adapter.unscale()
         type(self.model).reset_metrics(self.model)
 
-    def _put(self, name: str, value: Any) -> None:
+    def _put(self, name: str, value: object) -> None:
         vars(self.model)[name] = value
 
 
@@ -134,7 +156,7 @@ class _Remake(OpenRun):
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
 
-    def __call__(self, force: bool = False) -> Any:
+    def __call__(self, force: bool = False) -> object:
         model = self._trainer.model
         if getattr(model, "history", None) is not self._trainer._history:
             self.abandon()
@@ -151,7 +173,7 @@ class _Remake(OpenRun):
         self._trainer.close()
 
 
-def abandon(model: Any) -> None:
+def abandon(model: Model) -> None:
     """Ends a run of `model` that an exception stopped before it could end itself, if any."""
     earlier = open_run_of(model)
     if earlier is not None:

@@ -1,33 +1,133 @@
-"""What changes where two phases meet: weights are pruned, or return, and slots begin anew."""
+"""A phase change: as a value that can be read before it is applied, and its effect on weights."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from keras_dsd.algorithm.masks import check_finite, masks_for
+from keras_dsd.algorithm.masks import check_finite, check_pruned_alike, masks_for
 from keras_dsd.algorithm.sparsity import num_zeros, sample_pruned
+from keras_dsd.algorithm.timeline import Phase, SparsePhase, Timeline
+from keras_dsd.engine.batch_norm import Batches
+from keras_dsd.engine.messages import warn
+from keras_dsd.engine.observers import (
+    AFTER_PRUNING,
+    BEFORE_PRUNING,
+    END_OF_SPARSE,
+    LAST_REDENSE_EPOCH,
+    Moment,
+)
+from keras_dsd.engine.run_history import RunHistory
 from keras_dsd.protocols import PrunableWeight
 
 
-class Change(NamedTuple):
-    """What a boundary changed.
+@dataclasses.dataclass(frozen=True)
+class Transition:
+    """All that changes as a run enters a phase, in the order of the attributes.
 
     Attributes:
-        words: What happened to the weights.
-        num_pruned: How many weights the masks prune that are in force now.
-        returned: The weights that some values of have returned, each with the flat indices of a
-            sample of these.
+        index: Index of the phase.
+        phase: The phase. Entering a sparse one prunes weights, entering a dense one removes masks.
+        epoch: The epoch that is about to start, counted from 0.
+        is_start: Whether it is the first one of the phase; otherwise the run resumes within it.
+        warnings: Messages to the user.
+        restored_epoch: The epoch whose weights, the best of the phase that ends, are restored
+            first; None: weights stay as they are.
+        lost_masks_of: The sparse phase that ends, where a run resumes right after it from a file
+            that may hold its zeros but not its masks; these are applied again.
+        checked_for: The sparse phase that a run resumes within: its weights have to be those of
+            that phase, or dense.
+        moments_before: Moments that observers are notified of before weights change.
+        reset: Optimizer state that is reset for weights that are pruned or regrown, as
+            `DSDSchedule` has it.
+        batches: Batches that BatchNormalization statistics are estimated from afterwards; None:
+            they stay as they are.
+        moments_after: Moments that observers are notified of after that.
     """
 
-    words: str
+    index: int
+    phase: Phase
+    epoch: int
+    is_start: bool
+    warnings: tuple[str, ...] = ()
+    restored_epoch: int | None = None
+    lost_masks_of: SparsePhase | None = None
+    checked_for: SparsePhase | None = None
+    moments_before: tuple[Moment, ...] = ()
+    reset: str = "pruned"
+    batches: Batches | None = None
+    moments_after: tuple[Moment, ...] = ()
+
+
+def transition_to(
+    epoch: int,
+    timeline: Timeline,
+    history: RunHistory,
+    current: int | None,
+    *,
+    reset: str,
+    batches: Batches | None,
+) -> Transition | None:
+    """Returns the phase change at the start of an epoch, or None within a phase.
+
+    Args:
+        epoch: Counted from 0.
+        timeline: The phases.
+        history: The history of the epochs before, brought to `epoch`.
+        current: Index of the phase that the run is in; None where it starts or resumes.
+        reset: As `Transition` has it.
+        batches: As `Transition` has it, where weights are pruned.
+    """
+    starts = history.phase_starts
+    index = len(starts) - 1
+    if index == current:
+        return None
+    phase, previous = timeline.phases[index], index - 1
+    is_start, is_resumed = epoch == starts[-1], current is None
+    sparse = phase if isinstance(phase, SparsePhase) else None
+    ended = timeline.phases[previous] if is_start and index > 0 else None
+    ended_sparse = ended if isinstance(ended, SparsePhase) else None
+    prunes = is_start and sparse is not None
+    unmeasured = history.unmeasured(previous, starts[-2], epoch) if ended else None
+    moments = [
+        (LAST_REDENSE_EPOCH, previous, prunes and timeline.is_redense(previous)),
+        (BEFORE_PRUNING, index, prunes),
+        (END_OF_SPARSE, previous, ended_sparse is not None and sparse is None),
+    ]
+    return Transition(
+        index=index,
+        phase=phase,
+        epoch=epoch,
+        is_start=is_start,
+        warnings=(unmeasured,) if unmeasured else (),
+        restored_epoch=history.epoch_to_restore() if ended else None,
+        lost_masks_of=ended_sparse if is_resumed else None,
+        checked_for=sparse if is_resumed and not is_start else None,
+        moments_before=tuple(Moment(name, epoch, of) for name, of, is_due in moments if is_due),
+        reset=reset,
+        batches=batches if prunes else None,
+        moments_after=(Moment(AFTER_PRUNING, epoch, index),) if prunes else (),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightChange:
+    """Effect of a phase change on the weights.
+
+    Attributes:
+        description: What happened to them, for the log message.
+        num_pruned: Number of weights that the active masks prune.
+        regrown: Tensors with regrown weights, each with flat indices of a sample of these.
+    """
+
+    description: str
     num_pruned: int = 0
-    returned: tuple[tuple[PrunableWeight, np.ndarray], ...] = ()
+    regrown: tuple[tuple[PrunableWeight, np.ndarray], ...] = ()
 
 
-class Slots:
-    """Sets back what optimizers keep of weights that are pruned or return, and counts them.
+class OptimizerReset:
+    """Resets optimizer state of weights that are pruned or regrown, and counts these.
 
     Args:
         reset: `"pruned"`, `"all"` or `"none"`, as `DSDSchedule` has it.
@@ -35,50 +135,50 @@ class Slots:
 
     def __init__(self, reset: str) -> None:
         self._reset = reset
-        self._num_cleared = 0
+        self._num_weights = 0
 
-    def clear(self, weight: PrunableWeight, positions: np.ndarray) -> None:
-        """Sets back what optimizers keep of `weight` where `positions` is True."""
+    def reset_entries(self, weight: PrunableWeight, entries: np.ndarray) -> None:
+        """Resets the state of `weight` where the boolean array `entries` is True."""
         if self._reset == "none":
-            weight.reset_averages(positions)
+            weight.reset_averages(entries)
         else:
-            weight.reset_slots(positions)
-        self._num_cleared += int(np.count_nonzero(positions))
+            weight.reset_slots(entries)
+        self._num_weights += int(np.count_nonzero(entries))
 
     @property
-    def all_begin_anew(self) -> bool:
-        """Whether those of all other weights are to be set back too."""
-        return self._reset == "all" and self._num_cleared > 0
+    def includes_all(self) -> bool:
+        """Whether the state of all other weights is to be reset too."""
+        return self._reset == "all" and self._num_weights > 0
 
     @property
-    def words(self) -> str:
-        """What happened to the slots; empty where nothing did."""
-        if not self._num_cleared:
+    def description(self) -> str:
+        """What happened to the state, for the log message; empty where nothing did."""
+        if not self._num_weights:
             return ""
         if self._reset == "none":
             return "optimizer slots are kept"
-        whose = "all" if self._reset == "all" else f"{self._num_cleared:,}"
+        whose = "all" if self._reset == "all" else f"{self._num_weights:,}"
         return f"optimizer slots of {whose} weights begin anew"
 
 
 def prune(
     weights: Sequence[PrunableWeight],
     sparsity: float | None,
-    slots: Slots,
-    told: Callable[[str], None],
-) -> Change:
-    """Makes the masks of a sparse phase and puts them in force.
+    reset: OptimizerReset,
+    advance: Callable[[str], None],
+) -> WeightChange:
+    """Applies the masks of a sparse phase.
 
     Args:
-        weights: What DSD prunes.
-        sparsity: What the phase asks for, a fraction; None where `apply` said it.
-        slots: Sets back those of weights that are pruned.
-        told: Called after each weight with its path.
+        weights: The weights that DSD prunes.
+        sparsity: Target sparsity of the phase, a fraction; None: that of each weight.
+        reset: Resets optimizer state of pruned and regrown weights.
+        advance: Called after each weight with its path.
 
     Raises:
         ValueError: There are no weights, or one holds NaN or infinity; nothing was changed.
     """
-    began = time.perf_counter()
+    started = time.perf_counter()
     if not weights:
         raise ValueError(
             "Expected trainable weights to prune when a sparse phase begins. Received: a model "
@@ -87,48 +187,74 @@ def prune(
         )
     num_pruned = 0
     for weight, mask in masks_for(weights, sparsity):
-        num_pruned += _hold(weight, mask, slots)
-        told(weight.path)
+        num_pruned += _apply_mask(weight, mask, reset)
+        advance(weight.path)
     size = sum(int(np.prod(weight.shape)) for weight in weights)
-    words = (
+    description = (
         f"pruned {num_pruned:,} of {size:,} weights in {len(weights)} tensors, "
-        f"masks took {time.perf_counter() - began:.3f} s"
+        f"masks took {time.perf_counter() - started:.3f} s"
     )
-    return Change(words, num_pruned)
+    return WeightChange(description, num_pruned)
 
 
-def release(weights: Sequence[PrunableWeight], slots: Slots) -> Change:
-    """Takes all masks out of force: pruned weights return from zero.
+def remove_masks(weights: Sequence[PrunableWeight], reset: OptimizerReset) -> WeightChange:
+    """Removes all masks: pruned weights regrow from zero.
 
     Args:
-        weights: What DSD prunes.
-        slots: Sets back those of weights that return.
+        weights: The weights that DSD prunes.
+        reset: Resets optimizer state of regrown weights.
 
     Raises:
-        ValueError: A weight that was held holds NaN or infinity; nothing was changed.
+        ValueError: A masked weight holds NaN or infinity; nothing was changed.
     """
-    held = [weight for weight in weights if weight.mask is not None]
-    for weight in held:
+    masked = [weight for weight in weights if weight.mask is not None]
+    for weight in masked:
         check_finite(weight.numpy(), weight.path)
-    returned, num_returned = [], 0
-    for weight in held:
+    regrown, num_regrown = [], 0
+    for weight in masked:
         mask = np.asarray(weight.mask)
-        slots.clear(weight, ~mask)
+        reset.reset_entries(weight, ~mask)
         weight.remove_mask()
-        num_returned += num_zeros(mask, None)
+        num_regrown += num_zeros(mask, None)
         if not mask.all():
-            returned.append((weight, sample_pruned(mask)))
-    words = f"{num_returned:,} weights return from zero" if held else "all weights train"
-    return Change(words, returned=tuple(returned))
+            regrown.append((weight, sample_pruned(mask)))
+    description = f"{num_regrown:,} weights return from zero" if masked else "all weights train"
+    return WeightChange(description, regrown=tuple(regrown))
 
 
-def _hold(weight: PrunableWeight, mask: np.ndarray, slots: Slots) -> int:
-    """Puts a mask in force, unless it is already, and returns how many weights it prunes."""
+def apply_lost_masks(weights: Sequence[PrunableWeight], phase: SparsePhase) -> None:
+    """Applies the masks of a phase to weights that are zero where it prunes and have no mask.
+
+    Without them these weights would regrow with optimizer state that an uninterrupted run resets.
+    """
+    for weight, mask in masks_for(weights, phase.sparsity):
+        if weight.mask is None and not weight.numpy()[~mask].any():
+            weight.apply_mask(mask)
+
+
+def check_resumed(weights: Sequence[PrunableWeight], phase: SparsePhase) -> None:
+    """Checks the weights of a run that resumes within `phase`; changes nothing.
+
+    Raises:
+        ValueError: They were pruned at another sparsity.
+    """
+    num_unknown = check_pruned_alike(weights, phase.sparsity)
+    if num_unknown:
+        warn(
+            f"A sparse phase goes on with {num_unknown} more zeros than its masks prune, and "
+            f"the file has no masks: of equal weights, those that come first stay pruned. "
+            f"The others train. Was it pruned at a higher sparsity, or have kept weights "
+            f"underflowed to zero?"
+        )
+
+
+def _apply_mask(weight: PrunableWeight, mask: np.ndarray, reset: OptimizerReset) -> int:
+    """Applies a mask unless it is active, and returns how many weights it prunes."""
     values, before = weight.numpy(), weight.mask
     if before is None or not np.array_equal(before, mask):
-        returned = np.zeros(mask.shape, bool) if before is None else mask & ~before
+        regrown = np.zeros(mask.shape, bool) if before is None else mask & ~before
         weight.apply_mask(mask)
-        if values[~mask].any() or returned.any():
+        if values[~mask].any() or regrown.any():
             weight.assign(np.where(mask, values, np.zeros((), values.dtype)))
-            slots.clear(weight, ~mask | returned)
+            reset.reset_entries(weight, ~mask | regrown)
     return int(np.count_nonzero(~mask))

@@ -1,0 +1,228 @@
+"""A model, its optimizer and their adapter in NumPy: the engine's tests import no framework."""
+
+import numpy as np
+
+from keras_dsd.algorithm.kernel_layout import Layout
+
+
+class FakeWeight:
+    """A prunable kernel: values, mask, momentum and moving average."""
+
+    pattern = None
+    layout = Layout((), (0,), (1,))
+
+    def __init__(self, name, values, sparsity, scope="layer"):
+        self.path, self.short_path = f"net/{name}", name
+        self.shape, self.sparsity, self.scope = values.shape, sparsity, scope
+        self.values, self.mask = values, None
+        self.momentum, self.average = np.zeros_like(values), values.copy()
+
+    def numpy(self):
+        return self.values.copy()
+
+    def assign(self, value):
+        self.values = np.array(value, self.values.dtype)
+
+    def apply_mask(self, mask):
+        self.mask = np.array(mask)
+
+    def remove_mask(self):
+        self.mask = None
+
+    def reset_slots(self, entries):
+        self.momentum[entries] = 0
+        self.reset_averages(entries)
+
+    def reset_averages(self, entries):
+        self.average[entries] = 0
+
+    def apply_active_mask(self):
+        if self.mask is not None:
+            self.values *= self.mask
+            self.average *= self.mask
+
+
+class FakeNorm:
+    """A BatchNormalization layer whose batch statistics are the mean and variance of its inputs."""
+
+    def __init__(self):
+        self.momentum = 0.99
+        self.moving_mean, self.moving_variance = FakeVariable(5.0), FakeVariable(7.0)
+
+    def __call__(self, inputs):
+        for each, now in ((self.moving_mean, inputs.mean()), (self.moving_variance, inputs.var())):
+            each.assign(self.momentum * each.numpy() + (1 - self.momentum) * now)
+
+
+class FakeVariable:
+    """A variable of rank 0."""
+
+    def __init__(self, value):
+        self.assign(value)
+
+    def numpy(self):
+        return self.value.copy()
+
+    def assign(self, value):
+        self.value = np.array(value)
+
+
+class FakeModel:
+    """Two kernels and a bias, trained by gradients that depend on values and step number alone."""
+
+    def __init__(self, sparsity=0.5, scope="layer"):
+        random = np.random.default_rng(0)
+        sizes = {"a/kernel": (6, 4), "b/kernel": (4, 5)}
+        self.name = "net"
+        self.kernels = [
+            FakeWeight(name, random.normal(size=size), sparsity, scope)
+            for name, size in sizes.items()
+        ]
+        self.bias, self.bias_momentum = np.ones(5), np.zeros(5)
+        self.norms, self.unscaled, self.factor, self.iterations = [], 0.1, 1.0, 0
+        self.history = self.train_function = None
+        self.stop_training, self.num_made = False, 0
+        self.adapter = FakeAdapter(self)
+
+    @property
+    def learning_rate(self):
+        """The learning rate in use."""
+        return self.unscaled * self.factor
+
+    def state(self):
+        """All that decides how training continues, but for masks."""
+        kernels = [a for k in self.kernels for a in (k.values, k.momentum, k.average)]
+        rest = [self.bias, self.bias_momentum, self.iterations, self.unscaled]
+        return [np.array(each) for each in (*kernels, *rest)]
+
+    def copy(self, with_masks=True):
+        """Another model as a file brings it, with or without masks."""
+        other = FakeModel(self.kernels[0].sparsity, self.kernels[0].scope)
+        for ours, theirs in zip(self.kernels, other.kernels, strict=True):
+            theirs.values, theirs.mask = ours.values.copy(), ours.mask if with_masks else None
+            theirs.momentum, theirs.average = ours.momentum.copy(), ours.average.copy()
+        other.bias, other.bias_momentum = self.bias.copy(), self.bias_momentum.copy()
+        other.iterations, other.unscaled = self.iterations, self.unscaled
+        return other
+
+    def get_weights(self):
+        return [*(kernel.numpy() for kernel in self.kernels), self.bias.copy()]
+
+    def set_weights(self, weights):
+        for kernel, value in zip(self.kernels, weights, strict=False):
+            kernel.assign(value)
+        self.bias = np.array(weights[-1])
+
+    def reset_metrics(self):
+        """Keras calls it as each epoch starts."""
+
+    def make_train_function(self, force=False):
+        """Keras calls it as training starts."""
+
+    def train_step(self, masked):
+        """One update by momentum, and by `weight * mask` where `masked`."""
+        self.iterations += 1
+        for kernel in self.kernels:
+            kernel.momentum = 0.9 * kernel.momentum + np.cos(3 * kernel.values + self.iterations)
+            kernel.values = kernel.values - self.learning_rate * kernel.momentum
+            kernel.average = 0.5 * kernel.average + 0.5 * kernel.values
+            if masked:
+                kernel.apply_active_mask()
+        self.bias_momentum = 0.9 * self.bias_momentum + np.sin(self.bias)
+        self.bias = self.bias - self.learning_rate * self.bias_momentum
+
+
+class FakeAdapter:
+    """The training adapter of a `FakeModel`."""
+
+    def __init__(self, model):
+        self.model = model
+        self.error, self.interactive, self.scheduled, self.tracing = None, True, False, False
+
+    @property
+    def weights(self):
+        return self.model.kernels
+
+    @property
+    def batch_norms(self):
+        return self.model.norms
+
+    def check(self):
+        if self.error:
+            raise self.error
+
+    def reset_optimizers(self):
+        self.model.bias_momentum = np.zeros(5)
+        for kernel in self.model.kernels:
+            kernel.momentum = np.zeros_like(kernel.values)
+
+    def forward(self, inputs):
+        for norm in self.model.norms:
+            norm(inputs)
+
+    def scale(self, lr):
+        self.model.factor = lr
+
+    def unscale(self):
+        self.model.factor = 1.0
+
+    def learning_rates(self):
+        return [] if self.scheduled else [self.model.learning_rate]
+
+    def prints(self):
+        return self.interactive
+
+    def masking(self):
+        return lambda: [kernel.apply_active_mask() for kernel in self.model.kernels]
+
+    def is_tracing(self):
+        return self.tracing
+
+    def is_scheduled(self):
+        return self.scheduled
+
+    def masks_of(self, variables):
+        chosen = self.model.kernels if variables is None else variables
+        return [kernel.mask for kernel in chosen]
+
+    def traced(self, lr):
+        return 1.0
+
+    def make_step(self, masked, lr):
+        self.model.num_made += 1
+        return {"train_function": lambda: self.model.train_step(masked)}
+
+
+def fit(model, schedule, epochs, *, initial_epoch=0, verbose=0, log=None, after=None):
+    """Calls a callback as Keras does: two steps an epoch.
+
+    Args:
+        model: A `FakeModel`.
+        schedule: The callback.
+        epochs: As for Keras's `fit`.
+        initial_epoch: As for Keras's `fit`.
+        verbose: As for Keras's `fit`.
+        log: Logs of an epoch by its number. Defaults to none.
+        after: Called with the number of each epoch after the callback saw its end.
+
+    Returns:
+        The logs of each epoch.
+    """
+    model.history, model.stop_training, seen = object(), False, []
+    schedule.set_params({"epochs": epochs, "verbose": verbose})
+    schedule.set_model(model)
+    schedule.on_train_begin()
+    model.make_train_function()
+    for epoch in range(initial_epoch, epochs):
+        model.reset_metrics()
+        schedule.on_epoch_begin(epoch)
+        model.train_function()
+        model.train_function()
+        seen.append(dict(log(epoch)) if log else {})
+        schedule.on_epoch_end(epoch, seen[-1])
+        if after:
+            after(epoch)
+        if model.stop_training:
+            break
+    schedule.on_train_end()
+    return seen

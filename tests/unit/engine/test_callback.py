@@ -1,0 +1,189 @@
+"""DSDSchedule's hooks called as Keras calls them: their order, exceptions, several runs."""
+
+import numpy as np
+import pytest
+
+import keras_dsd as dsd
+from tests.unit.engine.fake_adapter import FakeModel, fit
+
+
+def is_plain(model):
+    own = {"make_train_function", "reset_metrics"} & set(vars(model))
+    return not own and model.train_function is None and model.factor == 1.0
+
+
+def test_hooks_out_of_order_are_refused(model):
+    schedule = dsd.DSDSchedule(1, 1, 1)
+    schedule.set_model(model)
+    hooks = (
+        lambda: schedule.on_epoch_begin(0), lambda: schedule.on_epoch_end(0, {}),
+        schedule.on_train_end,
+    )  # fmt: skip
+    for hook in hooks:
+        with pytest.raises(ValueError, match=r"on_train_begin\(\) before.*Received: model="):
+            hook()
+    fit(model, schedule, 3)
+    for hook in hooks:
+        with pytest.raises(ValueError, match="on_train_begin"):
+            hook()
+    schedule.set_params({"epochs": 2})
+    for hook in (schedule.on_train_begin, *hooks):  # a run that was refused is none
+        with pytest.raises(ValueError, match=r"on_train_begin|they take 3"):
+            hook()
+
+
+def test_hooks_take_no_logs_and_no_parameters(model):
+    schedule = dsd.DSDSchedule(1, 1, 1)
+    schedule.set_model(model)
+    schedule.set_params(None)
+    schedule.on_train_begin()
+    for epoch in range(3):
+        schedule.on_epoch_begin(epoch)
+        model.train_function()
+        schedule.on_epoch_end(epoch)
+    schedule.on_train_end()
+    assert is_plain(model)
+
+
+def test_logs_are_added_to_and_training_stops_when_it_is_over(model):
+    schedule = dsd.DSDSchedule(1, 1, 1, remaining_epochs="stop")
+    logs = fit(model, schedule, 9, log=lambda epoch: {"loss": 0.5})
+    assert logs == [
+        {"loss": 0.5, "dsd_phase": phase, "dsd_sparsity": sparsity, "dsd_epochs_left": 0}
+        for phase, sparsity in enumerate([0, 0.5, 0])
+    ]
+    assert model.stop_training
+    assert len(fit(model, dsd.DSDSchedule(1, 1, 1), 5)) == 5  # extra epochs extend the last phase
+
+
+def test_two_runs_with_one_schedule(model):
+    schedule = dsd.DSDSchedule(1, 1, 1)
+    one, two = fit(model, schedule, 3), fit(model, schedule, 3)
+    assert one == two and [each["dsd_sparsity"] for each in two] == [0, 0.5, 0]
+    assert is_plain(model)
+
+
+def test_the_options_of_a_schedule_reach_its_controller(tmp_path):
+    schedule = dsd.DSDSchedule(
+        phases=[dsd.DensePhase(1, until=dsd.Plateau("loss")), dsd.SparsePhase(1)],
+        backup_dir=tmp_path / "run", reset="all", remaining_epochs="stop",
+    )  # fmt: skip
+    model = FakeModel()
+    with pytest.warns(UserWarning, match="pruned weights"):
+        fit(model, schedule, 2, log=lambda epoch: {"loss": 1.0})
+    assert (tmp_path / "run" / "dsd_history.json").exists()
+    assert model.stop_training
+
+
+class DiskError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2, 3])
+@pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
+def test_after_an_exception_inside_an_epoch_a_run_resumes_at_it(epoch):
+    model, schedule = FakeModel(), dsd.DSDSchedule(1, 2, 1)
+
+    def fail(now):
+        if now == epoch:
+            model.train_function()  # within the epoch: the step is in place
+            raise DiskError
+
+    with pytest.raises(DiskError):
+        fit(model, schedule, 4, log=lambda now: fail(now) or {})
+    masks = [kernel.mask for kernel in model.kernels]
+    logs = fit(model, schedule, 4, initial_epoch=epoch)
+    assert [each["dsd_phase"] for each in logs] == [0, 1, 1, 2][epoch:]
+    if epoch in (1, 2):
+        assert all(mask is not None for mask in masks)
+    assert is_plain(model)
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_after_an_exception_a_fit_without_the_callback_is_plain(epoch):
+    model = FakeModel()
+
+    def fail(now):
+        if now == epoch:
+            raise DiskError
+
+    with pytest.raises(DiskError):
+        fit(model, dsd.DSDSchedule(1, 1, 1), 3, log=lambda now: fail(now) or {})
+    assert not is_plain(model)
+    model.history = object()  # Keras makes a History for each fit, and asks for a step
+    model.make_train_function()
+    assert is_plain(model)
+
+
+def test_two_schedules_in_one_fit_are_refused(model):
+    one, two = dsd.DSDSchedule(1, 1, 1), dsd.DSDSchedule(1, 2, 1)
+    before, model.history = model.state(), object()
+    for schedule in (one, two):
+        schedule.set_params({"epochs": 4})
+        schedule.set_model(model)
+    one.on_train_begin()
+    with pytest.raises(ValueError, match=r"one DSDSchedule in a fit.*model='net'. Put all phases"):
+        two.on_train_begin()
+    assert all(map(np.array_equal, before, model.state()))
+    logs = fit(model, two, 4)  # the run that was left open does not stand in the way of the next
+    assert [each["dsd_phase"] for each in logs] == [0, 1, 1, 2]
+
+
+def test_a_second_fit_with_another_schedule_is_not_taken_for_a_second_one_in_it(model):
+    one, two = dsd.DSDSchedule(1, 1, 1), dsd.DSDSchedule(0, 1, 1)
+
+    def fail(epoch):
+        raise DiskError
+
+    with pytest.raises(DiskError):
+        fit(model, one, 3, log=fail)
+    assert [each["dsd_phase"] for each in fit(model, two, 2)] == [0, 1]
+
+
+def test_each_kind_of_phase_has_one_step(model):
+    phases = [
+        dsd.DensePhase(2), dsd.SparsePhase(1), dsd.DensePhase(2, lr=0.5), dsd.SparsePhase(1, lr=2),
+        dsd.DensePhase(1, lr=0.1),
+    ]  # fmt: skip
+    fit(model, dsd.DSDSchedule(phases=phases), 7)
+    assert model.num_made == 2  # dense and masked
+
+
+def test_the_learning_rate_is_scaled_in_the_step_and_unscaled_for_what_begins_an_epoch(model):
+    schedule, seen = dsd.DSDSchedule(phases=[dsd.DensePhase(2, lr=0.5), dsd.DensePhase(1)]), []
+    schedule.set_params({"epochs": 3})
+    schedule.set_model(model)
+    model.history = object()
+    schedule.on_train_begin()
+    for epoch in range(3):
+        model.reset_metrics()
+        between = model.learning_rate
+        schedule.on_epoch_begin(epoch)
+        begun = model.learning_rate
+        model.train_function()
+        within = model.learning_rate
+        model.reset_metrics()  # `evaluate` inside an epoch calls it too
+        still = model.learning_rate
+        model.train_function()
+        schedule.on_epoch_end(epoch, {})
+        seen.append((between, begun, within, still, model.learning_rate))
+    schedule.on_train_end()
+    assert seen == [(0.1, 0.1, 0.05, 0.05, 0.05)] * 2 + [(0.1,) * 5]
+    assert model.learning_rate == 0.1
+
+
+def test_a_phase_trains_by_its_learning_rate(model):
+    other = model.copy()
+    fit(model, dsd.DSDSchedule(phases=[dsd.DensePhase(2, lr=0.5)]), 2)
+    other.factor = 0.5
+    for _ in range(4):
+        other.train_step(masked=False)
+    assert all(map(np.array_equal, model.state(), other.state()))
+
+
+def test_a_dense_phase_is_plain(model):
+    other = model.copy()
+    fit(model, dsd.DSDSchedule(phases=[dsd.DensePhase(3)]), 3)
+    for _ in range(6):
+        other.train_step(masked=False)
+    assert all(map(np.array_equal, model.state(), other.state()))

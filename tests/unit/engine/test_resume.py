@@ -1,0 +1,193 @@
+"""A run that resumes at any epoch, from weights alone, ends as the uninterrupted one, exactly."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+import keras_dsd as dsd
+from keras_dsd.engine.observers import Observer
+from tests.unit.engine.fake_adapter import FakeModel, fit
+
+D1, D2, S1, S2 = dsd.DensePhase(1), dsd.DensePhase(2), dsd.SparsePhase(1), dsd.SparsePhase(2)
+LOW = dsd.DensePhase(2, lr=0.1)
+SPARSER, GENTLER = dsd.SparsePhase(2, sparsity=0.75), dsd.SparsePhase(2, sparsity=0.25)
+TIMELINES = {
+    "DSD": [D2, S2, LOW],
+    "dense=0": [S2, LOW],
+    "DSDSD": [D1, S2, D1, S2, LOW],
+    "AC/DC": [D1, *[S2, D2] * 3],
+    "gentler": [D1, SPARSER, GENTLER, LOW],
+    "harder": [GENTLER, SPARSER, D1],
+    "dense, dense": [D2, LOW, S1, D1],
+    "ends sparse": [D1, S2],
+}
+
+
+def uninterrupted(phases, log=None, after=None, **options):
+    """Trains through all phases, and returns the model, and copies of it at each epoch's end."""
+    model, copies = FakeModel(), []
+
+    def keep(epoch):
+        copies.append(model.copy())
+        if after:
+            after(epoch)
+
+    schedule = dsd.DSDSchedule(phases=phases, **options)
+    return model, copies, fit(model, schedule, schedule.timeline.epochs, log=log, after=keep)
+
+
+@pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
+@pytest.mark.parametrize("with_masks", [True, False], ids=["masks", "no masks"])
+@pytest.mark.parametrize("reset", ["pruned", "all", "none"])
+@pytest.mark.parametrize("name", TIMELINES)
+def test_at_every_epoch(name, reset, with_masks):
+    phases = TIMELINES[name]
+    whole, copies, logs = uninterrupted(phases, reset=reset)
+    for epoch in range(1, len(copies)):
+        model = copies[epoch - 1].copy(with_masks)
+        schedule = dsd.DSDSchedule(phases=phases, reset=reset)
+        rest = fit(model, schedule, len(copies), initial_epoch=epoch)
+        assert all(map(np.array_equal, model.state(), whole.state())), epoch
+        for one, two in zip(model.kernels, whole.kernels, strict=True):
+            assert np.array_equal(one.mask, two.mask)
+        measured = [{k: v for k, v in each.items() if k.startswith("dsd")} for each in logs]
+        assert rest == measured[epoch:]
+
+
+LOSSES = [3.0, 2.0, 2.5, 2.6, 9.0, 8.0, 7.0, 7.5, 5.0, 4.0, 4.5, 4.6]
+
+
+def log(epoch):
+    return {"loss": LOSSES[epoch]}
+
+
+@pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
+@pytest.mark.parametrize("restore_best", [True, False])
+@pytest.mark.parametrize("with_masks", [True, False], ids=["masks", "no masks"])
+def test_at_every_epoch_of_phases_that_end_early(restore_best, with_masks, tmp_path):
+    until = dsd.Plateau("loss", patience=2, restore_best=restore_best)
+    phases = [
+        dsd.DensePhase(6, until=until), dsd.SparsePhase(3, until=until),
+        dsd.DensePhase(3, until=until),
+    ]  # fmt: skip
+
+    def keep(epoch):
+        shutil.copytree(tmp_path / "run", tmp_path / f"{epoch}")
+
+    whole, copies, logs = uninterrupted(phases, log, keep, backup_dir=tmp_path / "run")
+    assert [each["dsd_phase"] for each in logs] == [0] * 4 + [1] * 3 + [2] * 5
+    for epoch in range(1, 12):
+        model = copies[epoch - 1].copy(with_masks)
+        schedule = dsd.DSDSchedule(phases=phases, backup_dir=tmp_path / f"{epoch - 1}")
+        rest = fit(model, schedule, 12, initial_epoch=epoch, log=log)
+        assert rest == logs[epoch:]
+        assert all(map(np.array_equal, model.state(), whole.state())), epoch
+    # and from the files that the complete run left, at any epoch whose best weights are there
+    for epoch in range(9, 12):
+        model = copies[epoch - 1].copy(with_masks)
+        schedule = dsd.DSDSchedule(phases=phases, backup_dir=tmp_path / "run")
+        fit(model, schedule, 12, initial_epoch=epoch, log=log)
+        assert all(map(np.array_equal, model.state(), whole.state())), epoch
+
+
+def same_state(one, two):
+    return all(map(np.array_equal, one.state(), two.state()))
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_at_another_sparsity_is_refused_and_changes_nothing(with_masks):
+    _, copies, _ = uninterrupted([D1, S2, LOW])
+    for sparsity in (0.6, 0.75):
+        phases = [D1, dsd.SparsePhase(2, sparsity=sparsity), LOW]
+        model = copies[1].copy(with_masks)
+        message = r"net/a/kernel with 12 of 24 values zero, of which this phase prunes (14|18)"
+        with pytest.raises(ValueError, match=message):
+            fit(model, dsd.DSDSchedule(phases=phases), 5, initial_epoch=2)
+        assert same_state(model, copies[1])
+        masks = [kernel.mask for kernel in model.kernels]
+        assert all(map(np.array_equal, masks, [k.mask for k in copies[1].copy(with_masks).kernels]))
+
+
+def test_dense_weights_are_pruned_where_a_run_resumes_within_a_sparse_phase():
+    logs = fit(FakeModel(), dsd.DSDSchedule(1, 2, 1), 4, initial_epoch=2)
+    assert [each["dsd_sparsity"] for each in logs] == [0.5, 0.0]
+
+
+def test_more_zeros_than_masks_prune_are_warned_of():
+    model = FakeModel()
+    for kernel in model.kernels:
+        kernel.values.flat[: kernel.values.size // 2 + 2] = 0
+    with pytest.warns(UserWarning, match="goes on with 4 more zeros than its masks prune"):
+        logs = fit(model, dsd.DSDSchedule(1, 2, 1), 4, initial_epoch=2)
+    assert logs[0]["dsd_sparsity"] == 0.5
+    masked = FakeModel()
+    for kernel in masked.kernels:
+        kernel.values.flat[: kernel.values.size // 2 + 2] = 0
+        kernel.mask = np.arange(kernel.values.size).reshape(kernel.shape) >= kernel.values.size // 2
+    fit(masked, dsd.DSDSchedule(1, 2, 1), 4, initial_epoch=2)  # masks tell them apart
+
+
+def test_right_after_a_sparse_phase_other_zeros_are_not_taken_for_its_masks():
+    """Only weights that are zero wherever the phase prunes get its mask back."""
+    model, seen = FakeModel(), []
+
+    class Look(Observer):
+        def on_moment(self, moment, weights):
+            seen.append([weight.mask is not None for weight in weights])
+
+    order = np.argsort(np.abs(model.kernels[1].values), axis=None)
+    model.kernels[1].values.flat[order[:10]] = 0
+    fit(model, dsd.DSDSchedule(0, 1, 1, observers=[Look()]), 2, initial_epoch=1)
+    assert seen[0] == [False, True]
+
+
+def test_the_moments_of_a_resumed_run():
+    _, copies, _ = uninterrupted([D1, S2, LOW])
+    expected = {
+        1: ["before pruning", "after pruning"],
+        2: [],
+        3: ["end of sparse", "first re-dense epoch"],
+        4: [],
+    }
+    for epoch, first in expected.items():
+        seen = []
+
+        class Look(Observer):
+            def on_moment(self, moment, weights, seen=seen):
+                seen.append(moment.name)
+
+        schedule = dsd.DSDSchedule(phases=[D1, S2, LOW], observers=[Look()])
+        fit(copies[epoch - 1].copy(), schedule, 5, initial_epoch=epoch)
+        later = ["end of sparse", "first re-dense epoch"] if epoch < 3 else []
+        assert seen == [*first, *later, "last re-dense epoch"]
+
+
+def test_the_message_of_a_run_that_resumes(capsys):
+    _, copies, _ = uninterrupted([D1, S2, LOW])
+    capsys.readouterr()
+    fit(copies[1].copy(), dsd.DSDSchedule(phases=[D1, S2, LOW]), 5, initial_epoch=2, verbose=1)
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"DSD phase 2 of 3 begins at epoch 3: sparse for 2 epochs; pruned 22 of 44 weights in 2 "
+        r"tensors, masks took \d\.\d{3} s; learning rate 0\.1", first)  # fmt: skip
+    assert second.startswith("DSD phase 3 of 3 begins at epoch 4: dense for 2 epochs at 0.1 times")
+
+
+def test_a_kill_between_a_checkpoint_and_the_history_is_warned_of(tmp_path):
+    until = dsd.Plateau("loss", patience=2)
+    phases = [dsd.DensePhase(4, until=until), S1, D1]
+    falling = {"log": lambda epoch: {"loss": -epoch}}
+    _, copies, _ = uninterrupted(phases, **falling, backup_dir=tmp_path)
+    schedule = dsd.DSDSchedule(phases=phases, backup_dir=tmp_path)
+    history = tmp_path / "dsd_history.json"
+    data = json.loads(history.read_text())
+    history.write_text(json.dumps({**data, "history": data["history"][:2]}))
+    with pytest.warns(UserWarning, match="What epoch 3 measured was not recorded"):
+        logs = fit(copies[2].copy(), schedule, 6, initial_epoch=3, **falling)
+    assert [each["dsd_phase"] for each in logs] == [0, 1, 2]
+    assert json.loads(history.read_text())["history"][:4] == [
+        {"loss": 0.0}, {"loss": -1.0}, {}, {"loss": -3.0},
+    ]  # fmt: skip

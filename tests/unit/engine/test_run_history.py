@@ -1,0 +1,235 @@
+"""Files of a run with `until`: written completely, read back, and refused where they are broken."""
+
+import json
+
+import numpy as np
+import pytest
+
+import keras_dsd as dsd
+from keras_dsd.engine.run_history import RunHistory
+from tests.unit.engine.fake_adapter import FakeModel, fit
+
+UNTIL = dsd.Plateau("loss", patience=2, restore_best=True)
+PHASES = [dsd.DensePhase(6, until=UNTIL), dsd.SparsePhase(2), dsd.DensePhase(2)]
+LOSSES = [3.0, 2.0, 2.5, 2.6, 9.0, 8.0, 7.0, 7.5, 5.0, 4.0]
+
+
+def log(epoch):
+    return {"loss": LOSSES[epoch], "other": 1.0}
+
+
+def schedule(folder=None, phases=PHASES, **options):
+    return dsd.DSDSchedule(phases=phases, backup_dir=folder, **options)
+
+
+class KilledError(Exception):
+    pass
+
+
+def stop_after(epoch):
+    def stop(now):
+        if now == epoch:
+            raise KilledError
+
+    return stop
+
+
+@pytest.fixture
+def killed(tmp_path):
+    """A model after 3 epochs of a run that was killed, and the folder that it left."""
+    model = FakeModel()
+    with pytest.raises(KilledError):
+        fit(model, schedule(tmp_path), 10, log=log, after=stop_after(2))
+    return model.copy(), tmp_path
+
+
+def test_what_is_written(killed):
+    _, folder = killed
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "dsd_best_000000.npz", "dsd_best_000001.npz", "dsd_history.json",
+    ]  # fmt: skip
+    data = json.loads((folder / "dsd_history.json").read_text())
+    assert data == {
+        "timeline": str(schedule().timeline), "history": [{"loss": x} for x in LOSSES[:3]],
+    }  # fmt: skip
+
+
+def test_two_best_weights_are_kept(tmp_path):
+    fit(FakeModel(), schedule(tmp_path), 10, log=lambda epoch: {"loss": -epoch})
+    names = sorted(path.name for path in tmp_path.glob("*.npz"))
+    assert names == ["dsd_best_000004.npz", "dsd_best_000005.npz"]
+
+
+def test_nothing_is_written_without_until(tmp_path):
+    plain = [dsd.DensePhase(1), dsd.SparsePhase(1), dsd.DensePhase(1)]
+    fit(FakeModel(), schedule(tmp_path / "none", plain), 3, log=log)
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_best_weights_come_back_as_a_phase_ends():
+    model, ends = FakeModel(), []
+    seen = {}
+
+    def keep(epoch):
+        ends.append(model.get_weights())
+
+    callback = schedule()
+    enter = callback.on_epoch_begin
+
+    def begin(epoch):
+        enter(epoch)
+        seen[epoch] = (model.get_weights(), [kernel.mask for kernel in model.kernels])
+
+    callback.on_epoch_begin = begin
+    fit(model, callback, 10, log=log, after=keep)
+    now, masks = seen[4]  # epoch 1 was the best of the phase that took 4
+    for before, value, mask in zip(ends[1], now, [*masks, np.ones(5, bool)], strict=True):
+        assert np.array_equal(value, before * mask)
+    for before, value in zip(ends[5], seen[6][0], strict=True):  # this phase restores nothing
+        assert np.array_equal(value, before)
+
+
+@pytest.mark.parametrize(("losses", "best"), [([1.0, 2.0, 3.0], 0), ([3.0, 2.0, 1.0], None)])
+def test_the_best_weights_come_back_as_the_run_ends(losses, best):
+    model, ends = FakeModel(), []
+    phases = [dsd.SparsePhase(1), dsd.DensePhase(3, until=UNTIL)]
+    fit(model, schedule(phases=phases), 4, log=lambda epoch: {"loss": [9.0, *losses][epoch]},
+        after=lambda epoch: ends.append(model.get_weights()))  # fmt: skip
+    expected = ends[-1 if best is None else best + 1]
+    assert all(map(np.array_equal, model.get_weights(), expected))
+
+
+def test_they_do_not_come_back_where_training_stopped_in_an_earlier_phase():
+    model, ends = FakeModel(), []
+
+    def stop(epoch):
+        ends.append(model.get_weights())
+        model.stop_training = epoch == 2
+
+    fit(model, schedule(), 10, log=log, after=stop)
+    assert all(map(np.array_equal, model.get_weights(), ends[-1]))
+
+
+@pytest.mark.parametrize("at", [2, 3])
+def test_resumed_from_its_folder(killed, at):
+    model, folder = killed
+    reference = FakeModel()
+    fit(reference, schedule(), 10, log=log)
+    if at == 3:
+        fit(model, schedule(folder), 10, initial_epoch=3, log=log)
+        assert all(map(np.array_equal, model.state(), reference.state()))
+    else:  # an epoch earlier than the files, which hold it too
+        history = RunHistory(schedule().timeline, folder)
+        assert history.resume(2, model.get_weights)
+        assert history.epochs == [{"loss": 3.0}, {"loss": 2.0}]
+        assert history.epoch_to_restore() is None
+
+
+def unchanged(model, before):
+    return all(map(np.array_equal, model.state(), before))
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    (None, "which has none. Give DSDSchedule the backup_dir of the run that stopped"),
+    ("{", r"where dsd_history.json is not whole \(JSONDecodeError"),
+    ("[]", "where dsd_history.json is not whole"),
+    ('{"history": [{"loss": "x"}], "timeline": ""}', "where dsd_history.json is not whole"),
+    ('{"history": [], "timeline": "x"}', "which is of other phases: x; here they are dense"),
+    (json.dumps({"history": [{}], "timeline": str(schedule().timeline)}), "which has 1 epochs"),
+])  # fmt: skip
+def test_a_history_that_is_broken_or_foreign_is_refused(killed, text, message):
+    model, folder = killed
+    path = folder / "dsd_history.json"
+    path.unlink() if text is None else path.write_text(text)
+    before = model.state()
+    with pytest.raises(ValueError, match=f"the 3 epochs before measured.*{message}"):
+        fit(model, schedule(folder), 10, initial_epoch=3, log=log)
+    assert unchanged(model, before)
+
+
+def test_without_a_folder_there_is_no_history_to_resume_from(killed):
+    model, _ = killed
+    before = model.state()
+    with pytest.raises(ValueError, match="backup_dir=None, which has none"):
+        fit(model, schedule(), 10, initial_epoch=3, log=log)
+    assert unchanged(model, before)
+
+
+def remove(path):
+    path.unlink()
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def other_model(path):
+    np.savez(path.open("wb"), np.zeros((6, 4)), np.zeros(3))
+
+
+def other_dtype(path):
+    np.savez(path.open("wb"), *(value.astype("float32") for value in FakeModel().get_weights()))
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.parametrize(("spoil", "message"), [
+    (remove, "no record of those of epoch 2, with backup_dir="),
+    (cut, "dsd_best_000001.npz', which is not whole or something else"),
+    (other_model, "which is of another model, with weights .*here they are"),
+    (other_dtype, "which is of another model, with weights .*float32.*float64"),
+])  # fmt: skip
+def test_best_weights_that_are_broken_or_foreign_are_refused(killed, spoil, message):
+    model, folder = killed
+    spoil(folder / "dsd_best_000001.npz")
+    before = model.state()
+    with pytest.raises(ValueError, match=f"Expected the best weights of the phase.*{message}"):
+        fit(model, schedule(folder), 10, initial_epoch=3, log=log)
+    assert unchanged(model, before)
+
+
+def test_best_weights_in_memory_need_no_folder():
+    history = RunHistory(schedule().timeline, None)
+    for epoch in range(3):
+        assert history.resume(epoch, list)
+        history.add(log(epoch), lambda epoch=epoch: [np.full(2, epoch)])
+    assert history.epoch_to_restore() == 1
+    assert np.array_equal(history.best_weights(1)[0], [1, 1])
+    with pytest.raises(TypeError, match=r"logs\['loss'\]"):
+        history.add({"loss": "bad"}, list)
+    assert len(history.epochs) == 3  # nothing was added
+
+
+def test_the_weights_of_the_last_epoch_are_taken_where_it_was_the_best(tmp_path):
+    timeline = schedule().timeline
+    before = RunHistory(timeline, tmp_path)
+    before.add(log(0), lambda: [np.zeros(2)])
+    before.add(log(1), lambda: [np.ones(2)])
+    (tmp_path / "dsd_best_000001.npz").unlink()
+    after = RunHistory(timeline, tmp_path)
+    assert after.resume(2, lambda: [np.full(2, 7.0)])
+    assert np.array_equal(after.best_weights(1)[0], [7, 7])
+
+
+def test_bfloat16_is_read_back(tmp_path):
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    timeline, values = schedule().timeline, [np.arange(3).astype(bfloat16)]
+    before = RunHistory(timeline, tmp_path)
+    before.add(log(1), lambda: values)
+    before.add(log(2), lambda: values)
+    after = RunHistory(timeline, tmp_path)
+    assert after.resume(2, lambda: [np.zeros(3, bfloat16)])
+    assert after.best_weights(0)[0].dtype == bfloat16
+    assert np.array_equal(after.best_weights(0)[0], values[0])
+
+
+def test_a_folder_that_is_not_writable_is_refused_before_anything_changes(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    model = FakeModel()
+    before = model.state()
+    with pytest.raises(ValueError, match=r"`backup_dir` to be a folder that can be written to.*"):
+        fit(model, schedule(tmp_path / "file"), 10)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ValueError, match="it can't be written to. Give another"):
+        fit(model, schedule(tmp_path / "folder"), 10)
+    assert unchanged(model, before)
+    assert "make_train_function" not in vars(model)
