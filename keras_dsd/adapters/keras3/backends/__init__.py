@@ -16,6 +16,12 @@ from keras_dsd.utils.patches import Patch
 Mask = TypeVar("Mask")
 # An optimizer's key of a variable.
 Key: TypeAlias = int | str
+# Returns the mask to apply within the update of a variable, or None.
+MaskOf: TypeAlias = Callable[[Key], Mask | None]
+# Returns the slots that an optimizer keeps of a variable, by name.
+SlotsOf: TypeAlias = Callable[[keras.Variable], Mapping[str, keras.Variable]]
+# Makes masks, one for each masked variable, the active ones within a block.
+UseMasks: TypeAlias = Callable[[Sequence[Mask]], AbstractContextManager[None]]
 # A model's `train_step`, whose arguments and results differ between the backends.
 TrainStep: TypeAlias = Callable[..., Any]
 
@@ -74,8 +80,8 @@ class Backend(abc.ABC, Generic[Mask]):
         self,
         optimizer: keras.optimizers.Optimizer,
         variables: Sequence[keras.Variable],
-        mask_of: Callable[[Key], Mask | None],
-        slots_of: Callable[[keras.Variable], Mapping[str, keras.Variable]],
+        mask_of: MaskOf[Mask],
+        slots_of: SlotsOf,
     ) -> list[Patch]:
         """Returns the patches that mask variables within their update, or none.
 
@@ -93,7 +99,7 @@ class Backend(abc.ABC, Generic[Mask]):
         train_step: TrainStep,
         model: keras.Model,
         variables: Sequence[keras.Variable],
-        use_masks: Callable[[Sequence[Mask]], AbstractContextManager[None]],
+        use_masks: UseMasks[Mask],
         mask_all: Callable[[], None] | None,
     ) -> TrainStep:
         """Returns `train_step` with masks; `feed` gives a step made of it the active masks.
@@ -131,7 +137,7 @@ class Backend(abc.ABC, Generic[Mask]):
         model(inputs, training=True)
 
 
-def current() -> Backend[Any]:
+def current() -> Backend[object]:
     """Returns the backend in use.
 
     Raises:
@@ -143,7 +149,7 @@ def current() -> Backend[Any]:
             f"Expected a backend that trains: tensorflow, jax or torch. "
             f"Received: backend={name!r}. Set KERAS_BACKEND before Keras is imported."
         )
-    backend: Backend[Any] = importlib.import_module(_MODULES[name]).BACKEND
+    backend: Backend[object] = importlib.import_module(_MODULES[name]).BACKEND
     return backend
 
 

@@ -1,7 +1,6 @@
 """Masks on JAX: arguments of the step, which has no state of its own."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import TypeAlias
 
 import jax
@@ -9,7 +8,7 @@ import keras
 import numpy as np
 from jax import numpy as jnp
 
-from keras_dsd.adapters.keras3.backends import Backend, TrainStep
+from keras_dsd.adapters.keras3.backends import Backend, TrainStep, UseMasks
 from keras_dsd.protocols import Step
 
 # Trainable variables, then further lists of values.
@@ -55,7 +54,7 @@ class JaxBackend(Backend[jax.Array]):
         train_step: TrainStep,
         model: keras.Model,
         variables: Sequence[keras.Variable],
-        use_masks: Callable[[Sequence[jax.Array]], AbstractContextManager[None]],
+        use_masks: UseMasks[jax.Array],
         mask_all: Callable[[], None] | None,
     ) -> TrainStep:
         """Returns `train_step` for data that carry the masks.

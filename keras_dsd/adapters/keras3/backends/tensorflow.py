@@ -1,7 +1,7 @@
 """Masks on TensorFlow: variables, one copy on each replica, read by the compiled step."""
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dsd.adapters.base.joined_updates import Together
-from keras_dsd.adapters.keras3.backends import Backend, Key
+from keras_dsd.adapters.keras3.backends import Backend, Key, MaskOf, SlotsOf
 from keras_dsd.protocols import Inputs
 from keras_dsd.utils.patches import Patch
 
@@ -73,8 +73,8 @@ class TensorFlowBackend(Backend[tf.Variable]):
         self,
         optimizer: keras.optimizers.Optimizer,
         variables: Sequence[keras.Variable],
-        mask_of: Callable[[Key], tf.Variable | None],
-        slots_of: Callable[[keras.Variable], Mapping[str, keras.Variable]],
+        mask_of: MaskOf[tf.Variable],
+        slots_of: SlotsOf,
     ) -> list[Patch]:
         """Returns the patches that mask variables without a constraint within their update."""
         del variables, slots_of
@@ -119,11 +119,7 @@ class _Updates:
         mask_of: Returns the mask to apply within the update of a variable, or None.
     """
 
-    def __init__(
-        self,
-        optimizer: keras.optimizers.Optimizer,
-        mask_of: Callable[[Key], tf.Variable | None],
-    ) -> None:
+    def __init__(self, optimizer: keras.optimizers.Optimizer, mask_of: MaskOf[tf.Variable]) -> None:
         self._optimizer = optimizer
         self._mask_of = mask_of
         self._plain = optimizer.update_step

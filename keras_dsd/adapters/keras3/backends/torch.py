@@ -1,12 +1,12 @@
 """Masks on PyTorch: weights are changed in place."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import torch
 
-from keras_dsd.adapters.keras3.backends import Backend, Key, torch_updates
+from keras_dsd.adapters.keras3.backends import Backend, MaskOf, SlotsOf, torch_updates
 from keras_dsd.protocols import Inputs
 from keras_dsd.utils.patches import Patch
 
@@ -43,8 +43,8 @@ class TorchBackend(Backend[torch.Tensor]):
         self,
         optimizer: keras.optimizers.Optimizer,
         variables: Sequence[keras.Variable],
-        mask_of: Callable[[Key], torch.Tensor | None],
-        slots_of: Callable[[keras.Variable], Mapping[str, keras.Variable]],
+        mask_of: MaskOf[torch.Tensor],
+        slots_of: SlotsOf,
     ) -> list[Patch]:
         """Returns the patches that mask variables within their update, where that pays."""
         return torch_updates.patches(optimizer, variables, mask_of, slots_of)

@@ -5,12 +5,12 @@ and the mask one more: each of them through memory, where the tensors are large.
 all of them before the next one, which saves more than the mask costs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import keras
 import torch
 
-from keras_dsd.adapters.keras3.backends import Key
+from keras_dsd.adapters.keras3.backends import MaskOf, SlotsOf
 from keras_dsd.utils.patches import Patch
 
 # How many values are updated at a time: fewer, and the calls would cost more than is saved.
@@ -44,8 +44,8 @@ def apply_masks(pairs: Sequence[tuple[keras.Variable, torch.Tensor]]) -> None:
 def patches(
     optimizer: keras.optimizers.Optimizer,
     variables: Sequence[keras.Variable],
-    mask_of: Callable[[Key], torch.Tensor | None],
-    slots_of: Callable[[keras.Variable], Mapping[str, keras.Variable]],
+    mask_of: MaskOf[torch.Tensor],
+    slots_of: SlotsOf,
 ) -> list[Patch]:
     """Returns the patches that mask variables without a constraint within their update.
 
@@ -71,8 +71,8 @@ class _Updates:
     def __init__(
         self,
         optimizer: keras.optimizers.Optimizer,
-        mask_of: Callable[[Key], torch.Tensor | None],
-        slots_of: Callable[[keras.Variable], Mapping[str, keras.Variable]],
+        mask_of: MaskOf[torch.Tensor],
+        slots_of: SlotsOf,
     ) -> None:
         self._optimizer = optimizer
         self._mask_of_key = mask_of
