@@ -97,7 +97,7 @@ def weights(model: Any) -> list[PrunableWeight]:
         TypeError: `model` is no Keras model or layer.
         ValueError: `model` holds nothing that `apply` returned.
     """
-    return registry.adapter_of(model).weights(model)
+    return list(registry.adapter_of(model).weights(model))
 
 
 def report(model: Any) -> SparsityReport:

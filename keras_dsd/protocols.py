@@ -1,13 +1,98 @@
-"""What the controller asks of a framework. Above this seam nothing knows which Keras it serves."""
+"""Protocols between the engine and the adapters; both meet here, and neither imports the other."""
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, SupportsInt, TypeAlias
 
 import numpy as np
 
+from keras_dsd.algorithm.selection import Selection
 from keras_dsd.algorithm.weight import ReadableWeight
+
+# A training step, compiled or not; its arguments and results are Keras's own.
+Step: TypeAlias = Callable[..., object]
+# Inputs of one batch: a tensor, an array, or nested lists, tuples and dicts of these.
+Inputs: TypeAlias = object
+
+
+class Tensor(Protocol):
+    """A tensor of any backend."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """The size of each axis."""
+
+    @property
+    def dtype(self) -> object:
+        """The backend's type of the values."""
+
+
+class Variable(Tensor, Protocol):
+    """A variable of a model or an optimizer."""
+
+    def assign(self, value: np.ndarray) -> object:
+        """Sets the values."""
+
+    def numpy(self) -> np.ndarray:
+        """Returns the values."""
+
+
+class Optimizer(Protocol):
+    """An optimizer of either Keras."""
+
+    @property
+    def iterations(self) -> SupportsInt:
+        """Variable with the number of updates made."""
+
+
+class Layer(Protocol):
+    """A layer or a model of either Keras."""
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the layer trains."""
+
+
+class BatchNormalization(Layer, Protocol):
+    """A BatchNormalization layer of either Keras."""
+
+    momentum: float
+
+    @property
+    def moving_mean(self) -> Variable:
+        """Moving average of the batches' means."""
+
+    @property
+    def moving_variance(self) -> Variable:
+        """Moving average of the batches' variances."""
+
+
+class Model(Layer, Protocol):
+    """A model of either Keras."""
+
+    train_function: Step | None
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer that the model is compiled with."""
+
+    @property
+    def trainable_variables(self) -> Sequence[Variable]:
+        """The variables that gradients update."""
+
+    def make_train_function(self, force: bool = False) -> Step:
+        """Sets `train_function` to a new step."""
+
+    def reset_metrics(self) -> None:
+        """Resets the metrics; `fit` calls it before each epoch."""
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Returns the values of all weights."""
 
 
 class PrunableWeight(ReadableWeight, Protocol):
@@ -17,23 +102,23 @@ class PrunableWeight(ReadableWeight, Protocol):
         """Sets the values; `value` has the shape `shape`."""
 
     def apply_mask(self, mask: np.ndarray) -> None:
-        """Puts `mask` in force: masked training steps keep the weight at `weight * mask`."""
+        """Makes `mask` the active mask: masked steps keep the weight at `weight * mask`."""
 
     def remove_mask(self) -> None:
-        """Takes the mask out of force."""
+        """Removes the active mask."""
 
-    def reset_slots(self, positions: np.ndarray) -> None:
-        """Sets optimizer slots back to their initial value where `positions` is True.
+    def reset_slots(self, entries: np.ndarray) -> None:
+        """Resets optimizer slots to their initial value where `entries` is True.
 
         Args:
-            positions: Boolean array of shape `shape`.
+            entries: Boolean array of shape `shape`.
         """
 
-    def reset_averages(self, positions: np.ndarray) -> None:
-        """Sets the moving averages of the weight that optimizers keep to zero at `positions`.
+    def reset_averages(self, entries: np.ndarray) -> None:
+        """Sets the moving averages that optimizers keep of the weight to zero.
 
         Args:
-            positions: Boolean array of shape `shape`.
+            entries: Boolean array of shape `shape`, True where to do so.
         """
 
 
@@ -42,9 +127,9 @@ class SkippedWeight:
     """One weight that DSD leaves dense.
 
     Attributes:
-        path: Where it is in the model.
+        path: Its path in the model.
         shape: Its shape.
-        reason: Why it stays dense, in words.
+        reason: Why it stays dense.
     """
 
     path: str
@@ -58,65 +143,174 @@ class SkippedWeight:
 
 
 class TrainingAdapter(Protocol):
-    """What the training of one model is made of, in the terms of its Keras."""
+    """The training of one model, in the terms of its Keras."""
 
     @property
     def weights(self) -> Sequence[PrunableWeight]:
-        """The weights that DSD prunes, in the model's order; empty before they are made."""
+        """The weights that DSD prunes, in the model's order; empty before they are built."""
 
     def check(self) -> None:
-        """Raises ValueError where the model can't be trained by DSD, before anything changes."""
+        """Raises ValueError where DSD can't train the model, before anything changes."""
 
     def reset_optimizers(self) -> None:
-        """Sets all slots of the optimizers back to their initial value, but moving averages."""
+        """Resets all slots of the optimizers to their initial value, except moving averages."""
 
     @property
-    def batch_norms(self) -> Sequence[Any]:
+    def batch_norms(self) -> Sequence[BatchNormalization]:
         """The BatchNormalization layers that train."""
 
-    def forward(self, inputs: Any) -> None:
-        """Runs the model on the inputs of a batch, as in training."""
+    def forward(self, inputs: Inputs) -> None:
+        """Runs the model on the inputs of a batch, in training mode."""
 
     def scale(self, lr: float) -> None:
-        """Multiplies the learning rate, which is unscaled, by `lr`, for all to see."""
+        """Multiplies the learning rate, which is unscaled, by `lr`, visible to everyone."""
 
     def unscale(self) -> None:
-        """Takes that back, keeping what callbacks made of the learning rate meanwhile."""
+        """Undoes `scale`; changes that callbacks made to the learning rate meanwhile stay."""
 
     def learning_rates(self) -> list[float]:
-        """Returns the learning rates that are not computed from the step, as they are now."""
+        """Returns the current learning rates that are not computed from the step."""
 
     def prints(self) -> bool:
-        """Returns whether this Keras prints its progress, and does not log it."""
+        """Returns whether this Keras prints its progress instead of logging it."""
 
     def masking(self) -> Callable[[], None]:
-        """Returns what sets the weights now held, and their averages, to zero where pruned."""
+        """Returns a function that masks the currently masked weights and their averages."""
 
     def is_tracing(self) -> bool:
-        """Returns whether what is called now is being recorded, to be run again and again."""
+        """Returns whether the current call is traced, to be run again and again."""
 
     def is_scheduled(self) -> bool:
         """Returns whether a learning rate is computed from the step, and so can't be set."""
 
-    def masks_of(self, variables: Sequence[Any] | None) -> list[Any]:
-        """Returns the mask in force of each variable as the backend's boolean tensor, or None.
+    def masks_of(self, variables: Sequence[Variable] | None) -> list[Tensor | None]:
+        """Returns the active mask of each variable as the backend's boolean tensor, or None.
 
         Args:
             variables: Of the model or of its optimizers; None for all that the model trains.
         """
 
     def traced(self, lr: float) -> float:
-        """Returns what of `lr` a compiled step holds in itself: `lr`, or 1.0."""
+        """Returns the part of `lr` that a compiled step contains: `lr`, or 1.0."""
 
-    def make_step(self, masked: bool, lr: float) -> dict[str, Any]:
+    def make_step(self, masked: bool, lr: float) -> dict[str, Step | None]:
         """Makes a training step that is compiled when it first runs.
 
         Args:
-            masked: Whether each update ends in `weight * mask` for the weights that are held.
-            lr: What `traced` returned.
+            masked: Whether each update of a masked weight ends in `weight * mask`.
+            lr: The result of `traced`.
 
         Returns:
-            The attributes that make the model train by it, `train_function` among them.
+            The attributes to set on the model, `train_function` among them.
+        """
+
+
+class TrainingState(Protocol):
+    """Reads and writes everything that the training of models depends on."""
+
+    def begin(self, seed: int) -> None:
+        """Seeds Python, NumPy and the backend, and resets the names that Keras makes up."""
+
+    def seed(self, value: int) -> None:
+        """Seeds Python, NumPy and the backend."""
+
+    def is_built(self, model: Model) -> bool:
+        """Returns whether all weights are built."""
+
+    def is_known(self, model: Model) -> bool:
+        """Returns whether `read` covers the full state: only with exactly one optimizer."""
+
+    def num_updates(self, model: Model) -> int:
+        """Returns the number of updates that the optimizers have made."""
+
+    def read(self, model: Model) -> list[np.ndarray]:
+        """Returns a copy of the state, between two calls of `fit`."""
+
+    def write(self, model: Model, values: Sequence[np.ndarray]) -> None:
+        """Sets the state of a model of the same architecture.
+
+        Raises:
+            ValueError: Its architecture differs.
+        """
+
+    def weights_of(self, model: Model) -> list[np.ndarray]:
+        """Returns a copy of the weights, also during `fit`."""
+
+    def renewed(self, model: Model) -> Model:
+        """Returns a model with the same config and compile options, and fresh weights."""
+
+
+class KerasAdapter(Protocol):
+    """One Keras; the packages `adapters.keras3` and `adapters.tf_keras` satisfy it as modules."""
+
+    __name__: str
+    # When masks take memory, to follow "the masks take ... bytes".
+    MASKS_LAST: str
+
+    @property
+    def training_state(self) -> TrainingState:
+        """Reads and writes the state of models."""
+
+    def apply(self, model: Layer, selection: Selection) -> Layer:
+        """Returns the model with weights selected for pruning.
+
+        Raises:
+            TypeError: `model` is no layer of this Keras, or holds layers of another Keras.
+            ValueError: `model` went through `apply` already, or nothing is selected.
+        """
+
+    def strip(self, model: Layer) -> Layer:
+        """Returns the model without DSD.
+
+        Raises:
+            TypeError: `model` is no layer of this Keras.
+            ValueError: `model` did not go through `apply`.
+        """
+
+    def weights(self, model: Layer) -> Sequence[PrunableWeight]:
+        """Returns the weights of `model` that DSD prunes.
+
+        Raises:
+            TypeError: `model` is no layer of this Keras.
+            ValueError: `model` did not go through `apply`.
+        """
+
+    def skipped(self, model: Layer) -> list[SkippedWeight]:
+        """Returns the weights of `model` that are never pruned, with reasons.
+
+        Raises:
+            TypeError: `model` is no layer of this Keras.
+            ValueError: `model` did not go through `apply`.
+        """
+
+    def is_applied(self, model: Layer) -> bool:
+        """Returns whether `model`, or a part of it, went through `apply`."""
+
+    def mask_bytes(self, model: Layer) -> int:
+        """Returns the memory that masks take, in bytes."""
+
+    def load_model(self, path: str, safe_mode: bool, compiled: bool) -> Model:
+        """Returns the model in a file.
+
+        Args:
+            path: The file.
+            safe_mode: Whether Keras refuses what it recognizes as code.
+            compiled: Whether to compile it as the file describes.
+        """
+
+    def is_compiled(self, model: Model) -> bool:
+        """Returns whether `model` has a loss, and so can be evaluated."""
+
+    def training_adapter(self, model: Layer, optimizer: object = None) -> TrainingAdapter:
+        """Returns the training adapter of `model`.
+
+        Args:
+            model: A model or layer.
+            optimizer: Updates it in a custom training loop. Defaults to `None`: the model's.
+
+        Raises:
+            TypeError: `model` is no layer of this Keras, or `optimizer` is of no known kind.
+            ValueError: `model` did not go through `apply`.
         """
 
 
@@ -124,10 +318,11 @@ class OpenRun:
     """Stands on a model in place of its `make_train_function` while a run is open."""
 
     def abandon(self) -> None:
-        """Ends a run that an exception stopped before it could end itself."""
+        """Closes a run that an exception stopped before it could close itself."""
 
 
-def open_run_of(model: Any) -> OpenRun | None:
+def open_run_of(model: Layer) -> OpenRun | None:
     """Returns the run that is open on `model`, in `fit` or stopped by an exception, or None."""
-    found = vars(model).get("make_train_function")
-    return found if isinstance(found, OpenRun) else None
+    found: Mapping[str, object] = vars(model)
+    run = found.get("make_train_function")
+    return run if isinstance(run, OpenRun) else None

@@ -1,1 +1,1 @@
-"""What differs between Kerases: the only package that imports a framework."""
+"""Adapters of Keras 3 and tf_keras: the only package that imports a framework."""

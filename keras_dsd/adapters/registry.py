@@ -2,22 +2,28 @@
 
 import importlib
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import wrapt
 
 from keras_dsd.adapters.base.layers import WRAPPER, is_layer_of
+from keras_dsd.protocols import KerasAdapter, Layer
 from keras_dsd.utils.checks import shown
+
+if TYPE_CHECKING:  # a type checker compares each package with the protocol
+    from keras_dsd.adapters import keras3, tf_keras
+
+    _OFFERED: tuple[KerasAdapter, ...] = (keras3, tf_keras)
 
 _ADAPTERS = {"tf_keras": "keras_dsd.adapters.tf_keras", "keras": "keras_dsd.adapters.keras3"}
 
 
-def adapter_of(model: Any, argument: str = "model") -> Any:
-    """Returns the package that serves `model`.
+def adapter_of(model: object, argument: str = "model") -> KerasAdapter:
+    """Returns the adapter of the Keras that `model` comes from.
 
     Args:
         model: A model or a layer.
-        argument: What the caller calls it; it stands in the message.
+        argument: The name of the caller's argument, for the message.
 
     Raises:
         TypeError: `model` is no model or layer of a Keras that is supported.
@@ -27,7 +33,7 @@ def adapter_of(model: Any, argument: str = "model") -> Any:
     for root in roots:
         if root in _ADAPTERS:
             _check_made(model, argument, root)
-            return importlib.import_module(_ADAPTERS[root])
+            return adapter_for(root)
     raise TypeError(
         f"Expected `{argument}` to be a model or layer of Keras 3 or tf_keras. "
         f"Received: {argument}={shown(model)} of type {type(model).__module__}."
@@ -35,16 +41,16 @@ def adapter_of(model: Any, argument: str = "model") -> Any:
     )
 
 
-def adapter_for(root: str) -> Any:
-    """Returns the package that serves a Keras.
+def adapter_for(root: str) -> KerasAdapter:
+    """Returns the adapter of a Keras.
 
     Args:
         root: The package of that Keras: `"keras"` or `"tf_keras"`.
     """
-    return importlib.import_module(_ADAPTERS[root])
+    return cast(KerasAdapter, importlib.import_module(_ADAPTERS[root]))
 
 
-def _check_made(model: Any, argument: str, root: str) -> None:
+def _check_made(model: object, argument: str, root: str) -> None:
     if is_layer_of(model, root) and not hasattr(model, "name"):
         raise ValueError(
             f"Expected `{argument}` to be a model or layer that Keras has made. Received: "
@@ -70,6 +76,7 @@ class _LazyWrapper:
     """Stands in the registry for the wrapper until a file asks for it."""
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
+    def from_config(cls, config: dict[str, Any]) -> Layer:
         """Imports the wrapper, and returns one."""
-        return adapter_for("tf_keras").DSDWrapper.from_config(config)
+        made: Layer = importlib.import_module(_ADAPTERS["tf_keras"]).DSDWrapper.from_config(config)
+        return made

@@ -1,4 +1,4 @@
-"""Attributes that stand on objects for a while, in front of what was there."""
+"""Attributes set on objects for a while, in front of the original ones."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ class Patch(NamedTuple):
     Attributes:
         place: The object's own attributes: `vars(object)`.
         name: The attribute.
-        value: What it is to be.
+        value: Its new value.
     """
 
     place: dict[str, Any]
@@ -21,9 +21,9 @@ class Patch(NamedTuple):
 
 
 def put(patches: Sequence[Patch]) -> Callable[[], None]:
-    """Sets the attributes, and returns what puts back what was there.
+    """Sets the attributes, and returns a function that restores the original ones.
 
-    An attribute that somebody else has set meanwhile is theirs, and stays.
+    An attribute that somebody else has set meanwhile stays.
     """
     originals = [place.get(name, _ABSENT) for place, name, _ in patches]
     for place, name, value in patches:
@@ -42,7 +42,7 @@ def put(patches: Sequence[Patch]) -> Callable[[], None]:
 
 
 def patched(step: Callable[..., Any], patches: Sequence[Patch]) -> Callable[..., Any]:
-    """Returns `step`, in whose dynamic extent alone `patches` are in force."""
+    """Returns `step`, which applies `patches` only while it runs."""
 
     def step_under_patches(*args: Any) -> Any:
         restore = put(patches)

@@ -1,1 +1,1 @@
-"""What the adapters of both Kerases share."""
+"""Parts of the adapters that are the same for both Kerases; imports no framework."""

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Generic, TypeVar
 
 # A pass of its own over weight and mask costs up to a tenth of a step: from here on the update and
 # the mask are compiled into one pass, all tensors in one program; what is smaller costs less than
@@ -12,17 +12,20 @@ JOINED_SIZE = 2**13
 COMPILED_SIZE = 2**18
 
 
-class Together:
+Update = TypeVar("Update")
+
+
+class Together(Generic[Update]):
     """Holds updates back, where a list of them is known to come, until its last one.
 
     Args:
         make: Compiles and makes updates, given as a list of what `add` was given.
     """
 
-    def __init__(self, make: Callable[[list[Any]], None]) -> None:
+    def __init__(self, make: Callable[[list[Update]], None]) -> None:
         self._make = make
-        self._last: Any = None
-        self._waiting: list[Any] = []
+        self._last: object = None
+        self._waiting: list[Update] = []
 
     @property
     def is_open(self) -> bool:
@@ -30,7 +33,7 @@ class Together:
         return self._last is not None
 
     @contextlib.contextmanager
-    def up_to(self, last: Any) -> Iterator[None]:
+    def up_to(self, last: object) -> Iterator[None]:
         """Lets updates wait within the block, up to that of the variable with the key `last`."""
         self._last, self._waiting = last, []
         try:
@@ -49,14 +52,14 @@ class Together:
         """
         return size >= (JOINED_SIZE if self.is_open and is_whole else COMPILED_SIZE)
 
-    def add(self, size: int, update: Any) -> None:
+    def add(self, size: int, update: Update) -> None:
         """Keeps an update that it takes until the last one, or makes that of a large tensor now."""
         if size < COMPILED_SIZE:
             self._waiting.append(update)
         else:
             self._make([update])
 
-    def passed(self, key: Any) -> None:
+    def passed(self, key: object) -> None:
         """Notes that an update was made or waits; after the last one, makes those that wait."""
         if self.is_open and key == self._last:
             self._last = None

@@ -1,18 +1,61 @@
 """Layers of either Keras, recognized without importing one."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TypeVar
 
-# What tf_keras registers our wrapper under.
+from keras_dsd.protocols import Layer
+from keras_dsd.utils.checks import invalid_type
+
+PartT = TypeVar("PartT")
+
+# The name that tf_keras registers the wrapper under.
 WRAPPER = "keras_dsd>DSDWrapper"
 
 
-def refuse_foreign(model: Any, parts: Iterable[Any], own: str, foreign: str) -> None:
+def check_layer(model: object, kind: type, described: str) -> None:
+    """Checks that `model` is a layer of the adapter's Keras.
+
+    Args:
+        model: The argument of a public function.
+        kind: The class of layers.
+        described: Its Keras, for the message.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(model, kind):
+        hint = "Give the model that you would call fit on."
+        raise invalid_type("model", model, f"to be a {described} model or layer", hint)
+
+
+def check_applied(
+    model: Layer, parts: list[PartT], received: str = "", hint: str = ""
+) -> list[PartT]:
+    """Returns the parts of `model` that went through `apply`.
+
+    Args:
+        model: The model.
+        parts: These parts.
+        received: More on the model, for the message.
+        hint: More on the solution.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if not parts:
+        raise ValueError(
+            f"Expected a model that went through apply(). Received: model={model.name!r}"
+            f"{received}. Call model = keras_dsd.apply(model, sparsity=0.3) first{hint}."
+        )
+    return parts
+
+
+def refuse_foreign(model: Layer, parts: Iterable[Layer], own: str, foreign: str) -> None:
     """Refuses a model that holds layers of the other Keras, which would not be trained.
 
     Args:
         model: The model.
-        parts: The layers in it that are its own Keras's, and itself.
+        parts: The model itself, and the layers in it that belong to its own Keras.
         own: The package of its Keras: `"keras"` or `"tf_keras"`.
         foreign: The package of the other one.
 
@@ -33,7 +76,7 @@ def refuse_foreign(model: Any, parts: Iterable[Any], own: str, foreign: str) -> 
 NAMES = {"keras": "Keras 3", "tf_keras": "tf_keras"}
 
 
-def is_layer_of(value: Any, package: str) -> bool:
+def is_layer_of(value: object, package: str) -> bool:
     """Returns whether `value` is a layer, or a model, of the Keras in `package`."""
     return any(
         base.__name__ == "Layer" and base.__module__.startswith(f"{package}.")
@@ -41,8 +84,8 @@ def is_layer_of(value: Any, package: str) -> bool:
     )
 
 
-def _layers_in(value: Any, depth: int = 2) -> Iterator[Any]:
-    """Yields `value`, or what lists and dicts in it hold."""
+def _layers_in(value: object, depth: int = 2) -> Iterator[object]:
+    """Yields `value`, or the entries of lists and dicts in it."""
     if depth and isinstance(value, Mapping):
         value = list(value.values())
     if depth and isinstance(value, list | tuple):

@@ -1,9 +1,9 @@
-"""Which variables of a Keras 3 model may be pruned, and why the others stay dense."""
+"""Finds the variables of a Keras 3 model that may be pruned, and why others stay dense."""
 
 import collections
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 
@@ -18,7 +18,7 @@ _KERNELS = {
 _DEPTHWISE_KERNELS = {"depthwise_kernel"}
 # These hold a model of another library, whose variables have names of its own.
 _FOREIGN = {"TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TFSMLayer"}
-# What a layer of the user's own calls a variable that has two axes, but multiplies nothing.
+# Names that custom layers give to a variable that has two axes, but multiplies nothing.
 _BIASES = {"bias", "biases", "scale", "scales", "gamma", "beta", "alpha", "offset", "shift"}
 _INPUTS = {"query", "queries", "token", "tokens", "cls", "latent", "latents", "prompt", "prompts"}
 _POSITIONS = {"pos", "posemb", "position", "positions", "positional"}
@@ -37,14 +37,14 @@ class Found(NamedTuple):
         layout: Which of its axes are inputs and which outputs.
     """
 
-    variable: Any
+    variable: keras.Variable
     path: str
     barred: str | None
     unless_named: str | None
     layout: Layout
 
 
-def find(model: Any) -> list[Found]:
+def find(model: keras.Layer) -> list[Found]:
     """Returns the variables of `model` that are built so far, each once, in the model's order."""
     found: dict[int, tuple[Found, str]] = {}
     for layer, prefix in _walk(model):
@@ -58,12 +58,12 @@ def find(model: Any) -> list[Found]:
     ]
 
 
-def parts_of(model: Any) -> list[Any]:
+def parts_of(model: keras.Layer) -> list[keras.Layer]:
     """Returns `model` and every layer in it, however deep, each once."""
     return [part for part, _ in _walk(model)]
 
 
-def _walk(model: Any) -> Iterator[tuple[Any, str]]:
+def _walk(model: keras.Layer) -> Iterator[tuple[keras.Layer, str]]:
     """Yields each part of `model` and the names of the models in `model` that hold it."""
     seen: set[int] = set()
     waiting = collections.deque([(model, "")])
@@ -78,7 +78,7 @@ def _walk(model: Any) -> Iterator[tuple[Any, str]]:
         waiting.extend((layer, inner) for layer in part._flatten_layers(False, False))
 
 
-def _find(layer: Any) -> Iterator[Found]:
+def _find(layer: keras.Layer) -> Iterator[Found]:
     named = getattr(layer, "get_prunable_weights", None)
     kernels = None if named is None or not layer.built else {id(v) for v in named()}
     mode = getattr(layer, "quantization_mode", None)
@@ -100,7 +100,7 @@ def _find(layer: Any) -> Iterator[Found]:
             yield Found(variable, variable.path, None, frozen or asked, layout)
 
 
-def _is_kernel(layer: Any, variable: Any) -> bool:
+def _is_kernel(layer: keras.Layer, variable: keras.Variable) -> bool:
     if len(variable.shape) < 2 or not keras.backend.is_float_dtype(variable.dtype):
         return False
     if getattr(variable, "overwrite_with_gradient", False):
@@ -110,7 +110,7 @@ def _is_kernel(layer: Any, variable: Any) -> bool:
     return not _words(variable.name) & _BIASES
 
 
-def _unless_named(layer: Any, variable: Any) -> str | None:
+def _unless_named(layer: keras.Layer, variable: keras.Variable) -> str | None:
     kinds = {base.__name__ for base in type(layer).__mro__}
     depthwise = "BaseDepthwiseConv" in kinds and variable.name == "kernel"
     if depthwise or variable.name in _DEPTHWISE_KERNELS:
@@ -123,7 +123,7 @@ def _unless_named(layer: Any, variable: Any) -> str | None:
     return None
 
 
-def _is_kerass_own(layer: Any) -> bool:
+def _is_kerass_own(layer: keras.Layer) -> bool:
     """Returns whether the layer's variables have been named by Keras, in a subclass as well."""
     return type(layer).__module__.startswith("keras.") and type(layer).__name__ not in _FOREIGN
 

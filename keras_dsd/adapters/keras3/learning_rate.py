@@ -1,12 +1,19 @@
 """The learning rate of a phase, over whatever else drives it."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
 from keras_dsd.adapters.base.learning_rates import divide, multiply
+from keras_dsd.protocols import Tensor
 from keras_dsd.utils.patches import Patch, put
+
+# The `_learning_rate` of an optimizer.
+Rate: TypeAlias = (
+    keras.Variable | keras.optimizers.schedules.LearningRateSchedule | Callable[..., Tensor | float]
+)
 
 
 class LearningRates:
@@ -17,9 +24,9 @@ class LearningRates:
     """
 
     def __init__(self) -> None:
-        self._undo: list[Any] = []
+        self._undo: list[Callable[[], None]] = []
 
-    def scale(self, optimizers: list[Any], factor: float) -> None:
+    def scale(self, optimizers: list[keras.optimizers.Optimizer], factor: float) -> None:
         """Multiplies the rates, which are unscaled, by `factor`."""
         for each in optimizers:
             original = vars(each)["_learning_rate"]
@@ -36,9 +43,9 @@ class AssignedRates:
     """Multiplies rates by setting them, for steps that others have compiled."""
 
     def __init__(self) -> None:
-        self._undo: list[Any] = []
+        self._undo: list[_KerasRate | _GroupRate] = []
 
-    def scale(self, optimizers: list[Any], factor: float) -> None:
+    def scale(self, optimizers: list[keras.optimizers.Optimizer], factor: float) -> None:
         """Multiplies the rates, which are unscaled, by `factor`."""
         for each in optimizers:
             if factor != 1.0:
@@ -56,7 +63,7 @@ class AssignedRates:
 class _KerasRate:
     """The rate of an optimizer of Keras's."""
 
-    def __init__(self, optimizer: Any) -> None:
+    def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
         self._optimizer = optimizer
 
     def scale(self, factor: float) -> None:
@@ -88,7 +95,9 @@ class _GroupRate:
         self._group["lr"] = self._unscaled if rate == self._scaled else rate / self._factor
 
 
-def _patches(optimizer: Any, original: Any, scaled: Any) -> list[Patch]:
+def _patches(
+    optimizer: keras.optimizers.Optimizer, original: Rate, scaled: "ScaledVariable | ScaledSchedule"
+) -> list[Patch]:
     place = vars(optimizer)
 
     def get_config() -> dict[str, Any]:
@@ -106,15 +115,15 @@ class ScaledVariable(keras.Variable):
 
     Args:
         original: The variable, a scalar.
-        factor: What it is multiplied by.
+        factor: Its multiplier.
     """
 
-    def __init__(self, original: Any, factor: float) -> None:
+    def __init__(self, original: Rate, factor: float) -> None:
         # Not the base's: it would make storage of its own, of which there is none.
         self.__dict__.update({**vars(original), "_original": original, "_factor": factor})
 
     @property
-    def value(self) -> Any:
+    def value(self) -> Tensor:
         """The learning rate in use."""
         return self._original.value * self._factor
 
@@ -122,7 +131,7 @@ class ScaledVariable(keras.Variable):
         """Returns the learning rate in use."""
         return np.array(keras.ops.convert_to_numpy(self.value))
 
-    def assign(self, value: Any) -> Any:
+    def assign(self, value: Tensor | float) -> Tensor | float:
         """Sets the learning rate in use."""
         number = keras.ops.convert_to_numpy(value)
         self._original.assign(divide(np.float32(number), self._factor))
@@ -134,14 +143,14 @@ class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         original: A schedule, or a callable without arguments.
-        factor: What it is multiplied by.
+        factor: Its multiplier.
     """
 
-    def __init__(self, original: Any, factor: float) -> None:
+    def __init__(self, original: Rate, factor: float) -> None:
         self.original = original
         self.factor = factor
 
-    def __call__(self, step: Any) -> Any:
+    def __call__(self, step: Tensor) -> Tensor:
         """Returns the learning rate in use at `step`."""
         takes_step = isinstance(self.original, keras.optimizers.schedules.LearningRateSchedule)
         rate = self.original(step) if takes_step else self.original()

@@ -1,29 +1,31 @@
-"""What is kept beside Keras 3 models: what `apply` was asked for, and the masks in force."""
+"""Selections and active masks of Keras 3 models, stored per model, outside of it."""
 
 import weakref
-from typing import Any
 
+import keras
+
+from keras_dsd.adapters.base.weight import Candidate
 from keras_dsd.adapters.keras3 import backends
 from keras_dsd.algorithm.selection import Selection
 
 
 class MaskStore:
-    """What DSD knows of one model, or layer, that went through `apply`.
+    """Selection and masks of one model, or layer, that went through `apply`.
 
     Args:
-        selection: What the user asked for.
-        refuse_later: Whether patterns that match nothing can be told only once all is built.
+        selection: The arguments of `apply`.
+        refuse_later: Whether patterns that match nothing are known only once all is built.
     """
 
     def __init__(self, selection: Selection, refuse_later: bool) -> None:
         self.selection = selection
         self.refuse_later = refuse_later
-        # By the variable's id; the variable stands beside its value, so that no other gets its id.
-        self._sparsities: dict[int, tuple[Any, float, str | None]] = {}
-        self._masks: dict[int, tuple[Any, Any]] = {}
-        self._dropped: dict[int, tuple[Any, Any]] = {}
+        # By the variable's id; the variable is stored too, so that no other gets its id.
+        self._sparsities: dict[int, tuple[keras.Variable, float, str | None]] = {}
+        self._masks: dict[int, tuple[keras.Variable, object | None]] = {}
+        self._dropped: dict[int, tuple[keras.Variable, object | None]] = {}
 
-    def choose(self, candidate: Any, unless_named: str | None) -> tuple[float, str | None]:
+    def choose(self, candidate: Candidate, unless_named: str | None) -> tuple[float, str | None]:
         """Returns the sparsity of a weight and why it stays dense, as first decided.
 
         Freezing and unfreezing counts at any time.
@@ -36,41 +38,41 @@ class MaskStore:
             return 0.0, unless_named
         return sparsity, reason
 
-    def mask_of(self, variable: Any) -> Any:
-        """Returns the mask in force, as the backend keeps it, or None."""
+    def mask_of(self, variable: keras.Variable) -> object | None:
+        """Returns the active mask, as the backend stores it, or None."""
         return self._masks.get(id(variable), (None, None))[1]
 
-    def earlier(self, variable: Any) -> Any:
-        """Returns what the backend keeps of the mask in force, or of the last one, or None."""
+    def earlier(self, variable: keras.Variable) -> object | None:
+        """Returns the active mask, or what the backend reuses of the last one, or None."""
         nothing = (variable, None)
         return self._masks.get(id(variable), self._dropped.get(id(variable), nothing))[1]
 
-    def set_mask(self, variable: Any, mask: Any) -> None:
-        """Puts a mask in force."""
+    def set_mask(self, variable: keras.Variable, mask: object) -> None:
+        """Makes a mask the active one."""
         self._masks[id(variable)] = (variable, mask)
 
-    def remove_mask(self, *variables: Any) -> None:
-        """Takes the masks of `variables` out of force, and their memory back; by default all."""
+    def remove_mask(self, *variables: keras.Variable) -> None:
+        """Removes the masks of `variables`, by default all, and frees their memory."""
         for key in list(map(id, variables) if variables else self._masks):
             if key in self._masks:
                 variable, mask = self._masks.pop(key)
                 self._dropped[key] = (variable, backends.current().drop_mask(mask))
 
 
-# Nothing that is kept here may refer to its model, which would then never be freed.
-_STORES: "weakref.WeakKeyDictionary[Any, MaskStore]" = weakref.WeakKeyDictionary()
+# No store may refer to its model, which would then never be freed.
+_STORES: "weakref.WeakKeyDictionary[keras.Layer, MaskStore]" = weakref.WeakKeyDictionary()
 
 
-def put(part: Any, store: MaskStore) -> None:
-    """Notes that `part` went through `apply`."""
+def put(part: keras.Layer, store: MaskStore) -> None:
+    """Stores that `part` went through `apply`."""
     _STORES[part] = store
 
 
-def get(part: Any) -> MaskStore | None:
-    """Returns what is kept beside `part` itself, not beside what it holds or is held by."""
+def get(part: keras.Layer) -> MaskStore | None:
+    """Returns the store of `part` itself, not of layers that it holds or that hold it."""
     return _STORES.get(part)
 
 
-def drop(part: Any) -> None:
-    """Forgets `part`."""
+def drop(part: keras.Layer) -> None:
+    """Drops the store of `part`, and its masks."""
     _STORES.pop(part).remove_mask()

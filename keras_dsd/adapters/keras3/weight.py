@@ -1,115 +1,103 @@
-"""PrunableWeight over a Keras 3 variable and the mask that is kept beside its model."""
+"""PrunableWeight over a Keras 3 variable, and the mask that is stored outside of its model."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import ClassVar
 
 import keras
 import numpy as np
 
+from keras_dsd.adapters.base import weight as base
+from keras_dsd.adapters.base.optimizers import AnyOptimizer, OptimizerFunctions
 from keras_dsd.adapters.keras3 import backends, optimizer
 from keras_dsd.adapters.keras3.kernels import Found
 from keras_dsd.adapters.keras3.mask_store import MaskStore
+from keras_dsd.protocols import Tensor
 
 
-def short_path(path: str, model: Any) -> str:
-    """Returns a path without the name of the whole model.
+def short_path(path: str, model: keras.Layer) -> str:
+    """Returns a path without the name of the model that trains.
 
-    Keras begins the paths of a Sequential model with it, but not once the model was loaded from a
+    Keras starts the paths of a Sequential model with it, but not once the model was loaded from a
     file; and where nobody gave the model a name, each that is built gets another one.
     """
     return path.removeprefix(f"{model.name}/")
 
 
-class Candidate:
-    """A weight that may be selected; what a callable given as `sparsity` gets to see.
+class Candidate(base.Candidate):
+    """A weight that may be selected; the argument of a callable given as `sparsity`.
 
     Args:
-        found: The variable, and what its layer says of it.
+        found: The variable, and its description.
         model: The model that trains, which may keep the values elsewhere meanwhile.
     """
 
-    def __init__(self, found: Found, model: Any) -> None:
+    def __init__(self, found: Found, model: keras.Layer) -> None:
+        super().__init__(found.variable, found.path, short_path(found.path, model), found.layout)
         self.found = found
-        self.variable = found.variable
-        self.path = found.path
-        self.short_path = short_path(found.path, model)
-        self.shape = tuple(found.variable.shape)
-        self.layout = found.layout
-        self._model = model
+        self.model = model
 
     def numpy(self) -> np.ndarray:
         """Returns a copy of the values, in the dtype the optimizer updates."""
-        backends.sync(self._model)
-        return np.array(keras.ops.convert_to_numpy(self.variable.value))
+        backends.sync(self.model)
+        return optimizer.to_numpy(self.variable)
 
 
-class Weight(Candidate):
+class Weight(base.Weight):
     """A weight that DSD prunes.
 
     Args:
-        found: The variable, and what its layer says of it.
-        model: The model that trains.
-        sparsity: The share of it that `apply` was asked to prune.
-        store: Where its mask is kept.
-        optimizers: Those whose slots are to be cleared.
+        candidate: The selected weight.
+        sparsity: Its target sparsity.
+        store: Where its mask is stored.
+        optimizers: The optimizers whose slots are reset.
     """
+
+    optimizer_functions: ClassVar[OptimizerFunctions] = optimizer
+    variable: keras.Variable
 
     def __init__(
         self,
-        found: Found,
-        model: Any,
+        candidate: Candidate,
         sparsity: float,
         store: MaskStore,
-        optimizers: Sequence[Any],
+        optimizers: Sequence[AnyOptimizer],
     ) -> None:
-        super().__init__(found, model)
-        self.sparsity = sparsity
-        self.pattern = store.selection.pattern
-        self.scope = store.selection.scope
+        super().__init__(candidate, sparsity, store.selection, optimizers)
         self._store = store
-        self._optimizers = optimizers
+        self._model = candidate.model
 
     @property
-    def mask_on_device(self) -> Any:
-        """The mask in force, as the backend keeps it, or None."""
+    def mask_on_device(self) -> object | None:
+        """The active mask, as the backend stores it, or None."""
         return self._store.mask_of(self.variable)
 
     @property
     def mask(self) -> np.ndarray | None:
-        """The mask in force, boolean, True where kept; None in dense phases."""
+        """The active mask, boolean, True where kept; None in dense phases."""
         mask = self.mask_on_device
         return None if mask is None else backends.current().mask_to_numpy(mask)
 
-    def assign(self, value: np.ndarray) -> None:
-        """Sets the values."""
-        backends.sync(self._model)
-        self.variable.assign(value)
+    @property
+    def is_masked(self) -> bool:
+        """Whether a mask is active."""
+        return self.mask_on_device is not None
+
+    def mask_tensor(self) -> Tensor | None:
+        """Returns the active mask as the backend's boolean tensor, or None."""
+        mask = self.mask_on_device
+        return None if mask is None else backends.current().mask_to_tensor(mask)
 
     def apply_mask(self, mask: np.ndarray) -> None:
-        """Puts `mask` in force."""
-        backends.sync(self._model)
+        """Makes `mask` the active mask."""
+        self.sync()
         earlier = self._store.earlier(self.variable)
         on_device = backends.current().put_mask(mask, self.variable, self._model, earlier)
         self._store.set_mask(self.variable, on_device)
 
     def remove_mask(self) -> None:
-        """Takes the mask out of force, and off the device."""
+        """Removes the active mask, and frees its memory."""
         self._store.remove_mask(self.variable)
 
-    def reset_slots(self, positions: np.ndarray) -> None:
-        """Sets the slots of the model's optimizers to their initial value at `positions`."""
+    def sync(self) -> None:
+        """Updates the variables from a `fit` in progress."""
         backends.sync(self._model)
-        for each in self._optimizers:
-            optimizer.reset_slots(each, self.variable, positions)
-
-    def reset_averages(self, positions: np.ndarray) -> None:
-        """Sets the moving averages that optimizers keep of the weight to zero at `positions`."""
-        backends.sync(self._model)
-        for each in self._optimizers:
-            average = optimizer.average_of(each, self.variable)
-            if average is not None:
-                value = np.array(keras.ops.convert_to_numpy(average.value))
-                average.assign(np.where(positions, value.dtype.type(0), value))
-
-    def __repr__(self) -> str:
-        return f"<Weight {self.path} shape={self.shape} sparsity={self.sparsity:g}>"

@@ -1,27 +1,30 @@
 """The learning rate of a phase, over whatever else drives it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tf_keras
 
 from keras_dsd.adapters.base.learning_rates import divide, multiply
 from keras_dsd.adapters.tf_keras import optimizer
+from keras_dsd.adapters.tf_keras.optimizer import Optimizer
+from keras_dsd.adapters.tf_keras.wrapper import DSDWrapper
 
 _TRACKED = "dsd_learning_rate_factor"
 
 
-def tracked_factor(model: Any, initial: float = 1.0) -> Any:
+def tracked_factor(model: tf_keras.Model, initial: float = 1.0) -> tf.Variable:
     """Returns the variable that tells a restored checkpoint's learning rate from a plain one.
 
-    It holds what the rate is multiplied by at the moment. The model tracks it beside its
+    It holds the current multiplier. The model tracks it along with its
     optimizer, whose rate it belongs to, and not among its weights: setting those does not set
     the rate.
 
     Args:
         model: The model in training.
-        initial: What the variable begins with where the model has none yet.
+        initial: The initial value, where the model has no such variable yet.
     """
     factor = model._lookup_dependency(_TRACKED)
     if factor is None:
@@ -45,7 +48,10 @@ class LearningRate:
     """
 
     def __init__(
-        self, model: Any, wrappers: list[Any], optimizers: Callable[[], list[Any]]
+        self,
+        model: tf_keras.Model,
+        wrappers: Sequence[DSDWrapper],
+        optimizers: Callable[[], list[Optimizer]],
     ) -> None:
         self._model = model
         self._optimizers = optimizers
@@ -53,7 +59,7 @@ class LearningRate:
         self._scaled: dict[int, tuple[np.floating, np.floating]] = {}
         self._factor: float | None = None
         for wrapper in wrappers:
-            vars(wrapper)["read_scaled"] = self._read
+            wrapper.__dict__["read_scaled"] = self._read
 
     def scale(self, factor: float) -> None:
         """Multiplies the rates, which are unscaled, by `factor`."""
@@ -97,7 +103,7 @@ class LearningRate:
             return None
         return {"factor": self._factor, "rates": [float(rate) for rate in self._rates()]}
 
-    def _settable(self) -> list[Any]:
+    def _settable(self) -> list[Optimizer]:
         return [each for each in self._optimizers() if not optimizer.is_scheduled(each)]
 
     def _note(self, factor: float) -> None:

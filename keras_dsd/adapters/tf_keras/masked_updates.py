@@ -1,38 +1,43 @@
-"""Ends each update of a held weight in `weight * mask`, as part of the optimizer's own update."""
+"""Ends each update of a masked weight in `weight * mask`, as part of the optimizer's own update."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import tensorflow as tf
 from tf_keras.src.utils import tf_utils
 
 from keras_dsd.adapters.base.joined_updates import Together
-from keras_dsd.adapters.tf_keras import optimizer
+from keras_dsd.adapters.tf_keras.optimizer import Optimizer
 from keras_dsd.adapters.tf_keras.weight import Weight
+from keras_dsd.protocols import Step
 from keras_dsd.utils.patches import Patch
+
+Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
+# The unique id of a variable.
+Key: TypeAlias = str
 
 
 class MaskedUpdates:
-    """What the optimizers of one model do while its weights are held.
+    """Updates of one model while weights are masked.
 
-    An optimizer with Keras's update step masks within it. What no such step updates (legacy
-    optimizers, optimizers that the model hides), and what has a constraint of the user's, which
-    comes first, is masked at the end of the training step.
+    An optimizer with Keras's update step masks within it. Variables that no such step updates
+    (legacy optimizers, optimizers that the model hides), and those with a constraint of the
+    user's, which comes first, are masked at the end of the training step.
 
     Args:
-        weights: The weights to hold, with their masks set.
+        weights: The weights to mask, with active masks.
         optimizers: The model's optimizers.
     """
 
-    def __init__(self, weights: list[Weight], optimizers: list[Any]) -> None:
+    def __init__(self, weights: list[Weight], optimizers: Sequence[Optimizer]) -> None:
         self._weights = weights
         self._optimizers = optimizers
         free = [weight for weight in weights if weight.variable.constraint is None]
         self._by_key = {_key(weight.variable): weight for weight in free}
-        self._masked: set[Any] = set()
+        self._masked: set[Key] = set()
 
     def patches(self) -> list[Patch]:
-        """Returns what has to stand on the optimizers while a step is traced or run."""
+        """Returns the patches of the optimizers while a step is traced or run."""
         found = []
         for each in self._optimizers:
             if hasattr(each, "_update_step"):
@@ -44,10 +49,10 @@ class MaskedUpdates:
                 ]
         return found
 
-    def around(self, train_step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def around(self, train_step: Step) -> Step:
         """Returns `train_step`, with the masking that the optimizers have left to do."""
 
-        def step(data: Any) -> Any:
+        def step(data: object) -> object:
             logs = train_step(data)
             self.mask_rest()
             return logs
@@ -59,22 +64,31 @@ class MaskedUpdates:
         for weight in self._weights:
             if _key(weight.variable) not in self._masked:
                 _mask(weight.variable, weight.mask_variable)
-            for each in self._optimizers:  # not every average is updated after the mask
-                average = optimizer.average_of(each, weight.variable)
-                if average is not None:
-                    _mask(average, weight.mask_variable)
+            for average in weight.averages(self._optimizers):  # may be updated before the mask
+                _mask(average, weight.mask_variable)
+
+
+class _Update(NamedTuple):
+    """One update of a variable that is followed by its mask."""
+
+    gradient: Gradient
+    variable: tf.Variable
+    mask: tf.Variable
+    key: Key
 
 
 class _Updates:
-    """The updates of one optimizer, each with its mask.
+    """Masked updates of one optimizer, compiled where that pays.
 
     Args:
         optimizer: The optimizer.
         weights: The weights to mask, by key.
-        masked: What is added to: the keys of those that it masks.
+        masked: A set to which it adds the keys of those that it masks.
     """
 
-    def __init__(self, optimizer: Any, weights: Mapping[Any, Weight], masked: set[Any]) -> None:
+    def __init__(
+        self, optimizer: Optimizer, weights: Mapping[Key, Weight], masked: set[Key]
+    ) -> None:
         self._optimizer = optimizer
         self._weights = weights
         self._masked = masked
@@ -87,7 +101,7 @@ class _Updates:
         known = type(optimizer).__module__.startswith("tf_keras.")
         self._can_compile = known and tf_utils.can_jit_compile()
 
-    def all(self, grads_and_vars: Any) -> Any:
+    def all(self, grads_and_vars: Iterable[tuple[Gradient, tf.Variable]]) -> tf.Operation:
         """Updates all variables; tf_keras calls `one` for each, then counts the step."""
         pairs = list(grads_and_vars)
         if tf.distribute.has_strategy():  # each device updates its copies by itself
@@ -95,16 +109,16 @@ class _Updates:
         with self._together.up_to(_key(pairs[-1][1])):
             return self._plain_all(pairs)
 
-    def one(self, gradient: Any, variable: Any) -> None:
+    def one(self, gradient: Gradient, variable: tf.Variable) -> None:
         """Updates a variable."""
         self._update(self._plain, gradient, variable)
 
-    def one_by_xla(self, gradient: Any, variable: Any, key: Any) -> None:
+    def one_by_xla(self, gradient: Gradient, variable: tf.Variable, key: Key) -> None:
         """Updates a variable of an optimizer that compiles its updates."""
         self._update(self._plain_by_xla, gradient, variable, key)
 
     def _update(
-        self, otherwise: Callable[..., None], gradient: Any, variable: Any, *rest: Any
+        self, otherwise: Callable[..., None], gradient: Gradient, variable: tf.Variable, *rest: Key
     ) -> None:
         key = _key(variable)
         weight = self._weights.get(key)
@@ -115,29 +129,37 @@ class _Updates:
             self._masked_update(gradient, variable, weight.mask_variable, key)
         self._together.passed(key)
 
-    def _masked_update(self, gradient: Any, variable: Any, mask: Any, key: Any) -> None:
+    def _masked_update(
+        self, gradient: Gradient, variable: tf.Variable, mask: tf.Variable, key: Key
+    ) -> None:
         size, is_whole = variable.shape.num_elements(), isinstance(gradient, tf.Tensor)
         if self._can_compile and self._together.takes(size, is_whole):
-            self._together.add(size, (gradient, variable, mask, key))
+            self._together.add(size, _Update(gradient, variable, mask, key))
         else:
             self._plain(gradient, variable)
             variable.assign(variable * mask.value())
 
-    def _make(self, updates: list[Any]) -> None:
+    def _make(self, updates: list[_Update]) -> None:
         gradients, variables, masks, keys = zip(*updates, strict=True)
         self._compiled(gradients, variables, [mask.value() for mask in masks], keys)
 
-    def _with_masks(self, gradients: Any, variables: Any, masks: Any, keys: Any) -> None:
+    def _with_masks(
+        self,
+        gradients: Sequence[Gradient],
+        variables: Sequence[tf.Variable],
+        masks: Sequence[tf.Tensor],
+        keys: Sequence[Key],
+    ) -> None:
         del keys  # a trace for each choice of variables
         for gradient, variable, mask in zip(gradients, variables, masks, strict=True):
             self._plain(gradient, variable)
             variable.assign(variable * mask)
 
 
-def _mask(variable: Any, mask: Any) -> None:
+def _mask(variable: tf.Variable, mask: tf.Variable) -> None:
     """Sets a variable to zero where `mask` is 0, on each replica by itself."""
 
-    def on_all(strategy: Any, variable: Any, mask: Any) -> None:
+    def on_all(strategy: tf.distribute.Strategy, variable: tf.Variable, mask: tf.Variable) -> None:
         strategy.extended.update(variable, _multiply, args=(mask,), group=False)
 
     # A loop of the user's own may be outside of the scope that the variable was made in.
@@ -145,11 +167,11 @@ def _mask(variable: Any, mask: Any) -> None:
     tf.__internal__.distribute.interim.maybe_merge_call(on_all, strategy, variable, mask)
 
 
-def _multiply(variable: Any, mask: Any) -> None:
+def _multiply(variable: tf.Variable, mask: tf.Variable) -> None:
     variable.assign(variable * mask)
 
 
-def _key(variable: Any) -> Any:
+def _key(variable: tf.Variable) -> Key:
     """Returns what names a variable and each of its replicas, whose handles know the whole."""
     if not isinstance(variable, tf.distribute.DistributedValues):
         container = getattr(variable.handle, "_distributed_container", None)

@@ -1,12 +1,14 @@
-"""Which variables of a tf_keras layer are kernels: TF-MOT's registry, and what it lacks."""
+"""Kernels of tf_keras layers: TF-MOT's registry, and the layers that it lacks."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
+import tensorflow as tf
 import tf_keras
 from tensorflow_model_optimization.python.core.sparsity.keras import prune_registry
 
 layers = tf_keras.layers
+Layer: TypeAlias = tf_keras.layers.Layer
 
 _EINSUM = ("kernel",)
 _ATTENTION = ("_query_dense.kernel", "_key_dense.kernel", "_value_dense.kernel",
@@ -22,7 +24,7 @@ _CELL_KERNELS = ("kernel", "recurrent_kernel")
 _HOLDERS = (layers.Bidirectional, layers.TimeDistributed, layers.RNN, layers.StackedRNNCells)
 
 
-def is_known(layer: Any) -> bool:
+def is_known(layer: Layer) -> bool:
     """Returns whether DSD knows the kernels of `layer`; some known layers have none."""
     if hasattr(layer, "get_prunable_weights") or _attributes_of(layer) is not None:
         return True
@@ -31,7 +33,7 @@ def is_known(layer: Any) -> bool:
     return _is_cell(layer)
 
 
-def is_unbuilt(layer: Any) -> bool:
+def is_unbuilt(layer: Layer) -> bool:
     """Returns whether a known layer is of a type that has kernels, but has not made them yet."""
     if not is_known(layer) or (layer.built and layer.weights):
         return False
@@ -39,7 +41,7 @@ def is_unbuilt(layer: Any) -> bool:
     return attributes is None or bool(attributes)
 
 
-def kernels_of(layer: Any) -> list[Any]:
+def kernels_of(layer: Layer) -> list[tf.Variable]:
     """Returns the variables of a known layer that may be pruned, in an order that stays.
 
     A layer that has not been built yet may have none.
@@ -55,12 +57,12 @@ def kernels_of(layer: Any) -> list[Any]:
     return [kernel for kernel in found if kernel is not None]
 
 
-def _attributes_of(layer: Any) -> Sequence[str] | None:
+def _attributes_of(layer: Layer) -> Sequence[str] | None:
     table = {**prune_registry.PruneRegistry._LAYERS_WEIGHTS_MAP, **_KERNELS}
     return next((table[base] for base in type(layer).__mro__ if base in table), None)
 
 
-def _parts_of(layer: Any) -> list[Any]:
+def _parts_of(layer: Layer) -> list[Layer]:
     if isinstance(layer, layers.Bidirectional):
         return [layer.forward_layer, layer.backward_layer]
     if isinstance(layer, layers.TimeDistributed):
@@ -68,7 +70,7 @@ def _parts_of(layer: Any) -> list[Any]:
     return list(layer.cells) if isinstance(layer, layers.StackedRNNCells) else [layer.cell]
 
 
-def _is_cell(layer: Any) -> bool:
+def _is_cell(layer: Layer) -> bool:
     """RNN cells are known by name: TF-MOT looks them up in whichever Keras was loaded first."""
     names = {"LSTMCell", "GRUCell", "SimpleRNNCell", "ConvLSTMCell"}
     return any(
@@ -77,7 +79,7 @@ def _is_cell(layer: Any) -> bool:
     )
 
 
-def _attribute(layer: Any, name: str) -> Any:
+def _attribute(layer: Layer, name: str) -> tf.Variable | None:
     for part in name.split("."):
         layer = getattr(layer, part, None)
     return layer

@@ -1,117 +1,108 @@
-"""PrunableWeight over a tf_keras variable and the mask variable that TF-MOT's wrapper keeps."""
+"""PrunableWeight over a tf_keras variable and the mask variable of TF-MOT's wrapper."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
+import tensorflow as tf
+import tf_keras
 
+from keras_dsd.adapters.base import weight as base
+from keras_dsd.adapters.base.optimizers import OptimizerFunctions
 from keras_dsd.adapters.tf_keras import optimizer
+from keras_dsd.adapters.tf_keras.optimizer import Optimizer
 from keras_dsd.algorithm.kernel_layout import Layout, layout_of
-from keras_dsd.algorithm.selection import FROZEN
+from keras_dsd.algorithm.selection import FROZEN, Selection
 
 
-def path_of(variable: Any, prefix: str = "") -> str:
+def path_of(variable: tf.Variable, prefix: str = "") -> str:
     """Returns the path of a variable: the models around it, then its own name."""
     return prefix + variable.name.rpartition(":")[0]
 
 
-def frozen(layer: Any) -> str | None:
+def frozen(layer: tf_keras.layers.Layer) -> str | None:
     """Returns the reason why the weights of `layer` stay dense unless named, or None."""
     return None if layer.trainable else FROZEN
 
 
-def _layout(variable: Any, layer: Any) -> Layout:
+def _layout(variable: tf.Variable, layer: tf_keras.layers.Layer) -> Layout:
     parts = [part for part in layer._flatten_layers() if part is not layer]
     holders = (part for part in parts if any(variable is each for each in _own(part)))
     return layout_of(next(holders, layer), len(variable.shape))
 
 
-def _own(layer: Any) -> list[Any]:
+def _own(layer: tf_keras.layers.Layer) -> list[tf.Variable]:
     return layer._trainable_weights + layer._non_trainable_weights
 
 
-class Candidate:
-    """A weight that may be selected; what a callable given as `sparsity` gets to see.
+class Candidate(base.Candidate):
+    """A weight that may be selected; the argument of a callable given as `sparsity`.
 
     Args:
         variable: The kernel.
         layer: The layer that holds it, or holds the one that does.
-        prefix: What its path starts with.
+        prefix: The start of its path.
     """
 
-    def __init__(self, variable: Any, layer: Any, prefix: str) -> None:
-        self.variable = variable
-        self.path = self.short_path = path_of(variable, prefix)
-        self.shape = tuple(variable.shape)
-        self.layout = _layout(variable, layer)
+    def __init__(self, variable: tf.Variable, layer: tf_keras.layers.Layer, prefix: str) -> None:
+        path = path_of(variable, prefix)
+        super().__init__(variable, path, path, _layout(variable, layer))
 
     def numpy(self) -> np.ndarray:
         """Returns a copy of the values, in the dtype the optimizer updates."""
-        return np.array(self.variable.numpy())
+        return optimizer.to_numpy(self.variable)
 
 
-class Weight(Candidate):
+class Weight(base.Weight):
     """A weight that DSD prunes.
 
     Args:
-        variable: The kernel.
-        wrapper: The wrapper of the layer that holds it.
-        sparsity: The share of it that `apply` was asked to prune.
+        candidate: The selected weight.
+        sparsity: Its target sparsity.
+        selection: The arguments of `apply`.
+        optimizers: The optimizers whose slots are reset.
         mask: The mask variable, of the kernel's shape; 1 where kept.
-        threshold: The scalar variable that TF-MOT's tools read beside it.
-        optimizers: Those whose slots are to be cleared.
+        threshold: The scalar variable that TF-MOT's tools read with it.
     """
+
+    optimizer_functions: ClassVar[OptimizerFunctions] = optimizer
+    variable: tf.Variable
 
     def __init__(
         self,
-        variable: Any,
-        wrapper: Any,
+        candidate: Candidate,
         sparsity: float,
-        mask: Any,
-        threshold: Any,
-        optimizers: Sequence[Any] = (),
+        selection: Selection,
+        optimizers: Sequence[Optimizer],
+        mask: tf.Variable,
+        threshold: tf.Variable,
     ) -> None:
-        super().__init__(variable, wrapper.layer, wrapper.prefix)
-        self.sparsity = sparsity
-        self.pattern = wrapper.selection.pattern
-        self.scope = wrapper.selection.scope
+        super().__init__(candidate, sparsity, selection, optimizers)
         self.mask_variable = mask
         self._threshold = threshold
-        self._optimizers = optimizers
 
     @property
     def mask(self) -> np.ndarray | None:
-        """The mask in force, boolean, True where kept; None in dense phases."""
+        """The active mask, boolean, True where kept; None in dense phases."""
         mask = self.mask_variable.numpy() != 0
         return None if mask.all() else mask
 
-    def assign(self, value: np.ndarray) -> None:
-        """Sets the values."""
-        self.variable.assign(value)
+    @property
+    def is_masked(self) -> bool:
+        """Whether a mask is active."""
+        return self.mask is not None
+
+    def mask_tensor(self) -> tf.Tensor | None:
+        """Returns the active mask as a boolean tensor, or None."""
+        return tf.cast(self.mask_variable, tf.bool) if self.is_masked else None
 
     def apply_mask(self, mask: np.ndarray) -> None:
-        """Puts `mask` in force, in the variables that TF-MOT's tools read too."""
+        """Makes `mask` the active mask, in the variables that TF-MOT's tools read too."""
         kept = np.abs(self.numpy()[mask])
         self.mask_variable.assign(mask.astype(self.mask_variable.dtype.as_numpy_dtype))
         self._threshold.assign(kept.min() if kept.size else 0)
 
     def remove_mask(self) -> None:
-        """Takes the mask out of force."""
+        """Removes the active mask."""
         self.apply_mask(np.ones(self.shape, bool))
         self._threshold.assign(0)
-
-    def reset_slots(self, positions: np.ndarray) -> None:
-        """Sets the slots of the model's optimizers to their initial value at `positions`."""
-        for each in self._optimizers:
-            optimizer.reset_slots(each, self.variable, positions)
-
-    def reset_averages(self, positions: np.ndarray) -> None:
-        """Sets the moving averages that optimizers keep of the weight to zero at `positions`."""
-        for each in self._optimizers:
-            average = optimizer.average_of(each, self.variable)
-            if average is not None:
-                value = average.numpy()
-                average.assign(np.where(positions, value.dtype.type(0), value))
-
-    def __repr__(self) -> str:
-        return f"<Weight {self.path} shape={self.shape} sparsity={self.sparsity:g}>"

@@ -1,8 +1,8 @@
 """DSDWrapper: TF-MOT's pruning wrapper, with masks that DSD sets and a call that adds nothing."""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 import tf_keras
@@ -12,6 +12,10 @@ from keras_dsd.adapters.base.layers import WRAPPER
 from keras_dsd.adapters.tf_keras import prunable_layers
 from keras_dsd.adapters.tf_keras.weight import Candidate, frozen
 from keras_dsd.algorithm.selection import Selection
+
+# Structures of tensors and of shapes, as Keras nests them.
+Tensors: TypeAlias = tf.Tensor | Sequence["Tensors"] | Mapping[str, "Tensors"]
+Shape: TypeAlias = tf.TensorShape | Sequence[int | None] | Sequence["Shape"] | None
 
 tf_keras.saving.get_custom_objects().pop(WRAPPER, None)  # what stood in for it so far
 
@@ -25,18 +29,18 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
 
     Args:
         layer: The layer to wrap; shared, not copied.
-        selection: What the user asked for.
+        selection: The arguments of `apply`.
         sparsities: The sparsity of each kernel in the registry's order, where it is known
             already. Defaults to `None`: `selection` decides when the layer is built.
-        prefix: What paths start with: the names of the models that the layer's model is in.
-        scaled: What the learning rate is multiplied by, and the rates that result: a file that
+        prefix: The start of paths: the names of the models that contain the layer's model.
+        scaled: Multiplier of the learning rate, and the resulting learning rates: a file that
             is saved in a scaled phase may hold these. Defaults to `None`: nothing is scaled.
         **kwargs: As for a Keras layer.
     """
 
     def __init__(
         self,
-        layer: Any,
+        layer: tf_keras.layers.Layer,
         selection: Selection,
         sparsities: list[float] | None = None,
         prefix: str = "",
@@ -58,7 +62,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         self.has_masks = False
         self._num_added: dict[str | None, int] = {}
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Builds the layer where it has not been, then the mask of each kernel chosen."""
         if not self.layer.built:
             with _outer_name_scope(), tf.name_scope(self.layer.name):
@@ -75,7 +79,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         if shape is not None:
             self.build(shape)
 
-    def _build_masks(self, input_shape: Any) -> None:
+    def _build_masks(self, input_shape: Shape) -> None:
         kernels = prunable_layers.kernels_of(self.layer)
         if not kernels:  # some layers make their weights in their first call
             return
@@ -86,16 +90,16 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         with _shows_kernels(self.layer, lambda: chosen):
             super().build(input_shape)
 
-    def _sparsity_of(self, kernel: Any) -> float:
+    def _sparsity_of(self, kernel: tf.Variable) -> float:
         candidate = Candidate(kernel, self.layer, self.prefix)
         return self.selection.choose(candidate, frozen(self.layer))[0]
 
-    def add_weight(self, name: str | None = None, **kwargs: Any) -> Any:
+    def add_weight(self, name: str | None = None, **kwargs: Any) -> tf.Variable:
         """Adds a variable; a layer with several kernels needs a name for each one's mask."""
         count = self._num_added[name] = self._num_added.get(name, 0) + 1
         return super().add_weight(name if count == 1 else f"{name}_{count - 1}", **kwargs)
 
-    def call(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self, inputs: Tensors, *args: object, **kwargs: object) -> Tensors:
         """Calls the layer."""
         kwargs.pop("training", None)  # the layer takes it from the call context, as without us
         if not self.layer._expects_mask_arg:
@@ -108,7 +112,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
             self._build_masks(None)
         return outputs
 
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+    def compute_mask(self, inputs: Tensors, mask: Tensors | None = None) -> Tensors | None:
         """Returns the layer's output mask."""
         return self.layer.compute_mask(inputs, mask)
 
@@ -121,7 +125,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
     def stateful(self, value: bool) -> None:
         pass  # the layer's to say
 
-    def reset_states(self, *args: Any, **kwargs: Any) -> None:
+    def reset_states(self, *args: object, **kwargs: object) -> None:
         """Resets the layer's state."""
         self.layer.reset_states(*args, **kwargs)
 
@@ -156,14 +160,16 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         return cls(layer, selection, **config)
 
 
-def _outer_name_scope() -> Any:
+def _outer_name_scope() -> contextlib.AbstractContextManager[str]:
     """Leaves the wrapper's name scope: weights are named as they would be without the wrapper."""
     outer = tf.get_current_name_scope().rpartition("/")[0]
     return tf.name_scope(f"{outer}/" if outer else "")
 
 
 @contextlib.contextmanager
-def _shows_kernels(layer: Any, kernels: Callable[[], list[Any]]) -> Iterator[None]:
+def _shows_kernels(
+    layer: tf_keras.layers.Layer, kernels: Callable[[], list[tf.Variable]]
+) -> Iterator[None]:
     """Gives `layer` the method that TF-MOT asks a layer for, and takes it away again."""
     vars(layer)["get_prunable_weights"] = kernels
     try:

@@ -63,7 +63,7 @@ def sensitivity(
         >>> scan = sensitivity(model, lambda model: model.evaluate(x, y, verbose=0))
         >>> model = apply(strip(model), sparsity=scan.recommend(overall=0.3))
     """
-    weights = registry.adapter_of(model).weights(model)
+    weights = list(registry.adapter_of(model).weights(model))
     evaluation.check_evaluate(evaluate, "model", "model.evaluate(x, y, verbose=0)")
     checks.flag("progress", progress)
     file = evaluation.check_file(path, "scan.json")

@@ -1,111 +1,104 @@
 """Masks on JAX: arguments of the step, which has no state of its own."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import jax
+import keras
 import numpy as np
 from jax import numpy as jnp
 
-from keras_dsd.utils.patches import Patch
+from keras_dsd.adapters.keras3.backends import Backend, TrainStep, UseMasks
+from keras_dsd.protocols import Step
 
-# What may train a model besides optimizers of Keras's.
-OPTIMIZERS = ()
-
-
-def put_mask(mask: np.ndarray, variable: Any, model: Any, earlier: Any) -> Any:
-    """Returns `mask` on the variable's devices, laid out as the variable is.
-
-    A model that nothing has bound to devices stays so: one bound argument binds all that a step
-    returns, and JAX compiles it anew for every mixture of the two that it is then called with.
-    """
-    del model, earlier
-    value = variable.value
-    if not getattr(value, "_committed", True):  # JAX 0.4 has no public name for it
-        return jnp.asarray(mask)
-    return jax.device_put(mask, value.sharding)
+# Trainable variables, then further lists of values.
+State: TypeAlias = tuple[Sequence[jax.Array], ...]
 
 
-def drop_mask(mask: Any) -> None:
-    """Returns None: there is nothing to use again. JAX frees what nothing refers to."""
-    del mask
+class JaxBackend(Backend[jax.Array]):
+    """XLA makes the mask part of the update, which runs in the same program."""
+
+    def put_mask(
+        self,
+        mask: np.ndarray,
+        variable: keras.Variable,
+        model: keras.Layer,
+        earlier: jax.Array | None,
+    ) -> jax.Array:
+        """Returns `mask` on the variable's devices, with the variable's sharding.
+
+        A model that nothing has bound to devices stays so: one bound argument binds all that a
+        step returns, and JAX compiles it again for every mixture of the two.
+        """
+        del model, earlier
+        value = variable.value
+        if not getattr(value, "_committed", True):  # JAX 0.4 has no public name for it
+            return jnp.asarray(mask)
+        return jax.device_put(mask, value.sharding)
+
+    def mask_to_numpy(self, mask: jax.Array) -> np.ndarray:
+        """Returns the mask as a boolean array."""
+        return np.asarray(mask)
+
+    def mask_to_tensor(self, mask: jax.Array) -> jax.Array:
+        """Returns the mask as a boolean tensor."""
+        return mask
+
+    def apply_masks(self, pairs: Sequence[tuple[keras.Variable, jax.Array]]) -> None:
+        """Sets each variable to zero where its mask is False."""
+        for variable, mask in pairs:
+            variable.assign(_masked(variable.value, mask))
+
+    def masked_train_step(
+        self,
+        train_step: TrainStep,
+        model: keras.Model,
+        variables: Sequence[keras.Variable],
+        use_masks: UseMasks[jax.Array],
+        mask_all: Callable[[], None] | None,
+    ) -> TrainStep:
+        """Returns `train_step` for data that carry the masks.
+
+        `train_step` is `(state, data) -> (logs, state)`. A step that masks everything at its end
+        masks the trainable variables that it returns.
+        """
+
+        def step(
+            state: State, masks_and_data: tuple[Sequence[jax.Array], object]
+        ) -> tuple[object, State]:
+            masks, data = masks_and_data
+            with use_masks(masks):
+                logs, state = train_step(state, data)
+            if mask_all is not None:
+                state = (_mask_all(state[0], model, variables, masks), *state[1:])
+            return logs, state
+
+        return step
+
+    def feed(self, step: Step, masks: Callable[[], Sequence[jax.Array]]) -> Step:
+        """Returns `step`, to whose data the masks are added."""
+
+        def with_masks(iterator: Iterator[object]) -> Iterator[object]:
+            now = masks()
+            for data in iterator:
+                yield now, data
+
+        return lambda state, iterator: step(state, with_masks(iterator))
 
 
-def mask_to_numpy(mask: Any) -> np.ndarray:
-    """Returns the mask as a boolean array."""
-    return np.asarray(mask)
+BACKEND = JaxBackend()
 
 
-def mask_to_tensor(mask: Any) -> Any:
-    """Returns the mask as a boolean tensor."""
-    return mask
-
-
-def is_tracing() -> bool:
-    """Returns False: a step that is traced has its values outside of the variables."""
-    return False
-
-
-def apply_masks(pairs: Sequence[tuple[Any, Any]]) -> None:
-    """Sets each variable to zero where its mask is False."""
-    for variable, mask in pairs:
-        variable.assign(_masked(variable.value, mask))
-
-
-def update_patches(optimizer: Any, held: Any) -> list[Patch]:
-    """Returns nothing: XLA makes the mask part of the update, which runs in the same program."""
-    del optimizer, held
-    return []
-
-
-def around(train_step: Callable[..., Any], held: Any, whole: bool) -> Callable[..., Any]:
-    """Returns `train_step` for data that carry the masks.
-
-    Args:
-        train_step: `(state, data) -> (logs, state)`; the first list of `state` is the trainable
-            variables.
-        held: The weights that are held.
-        whole: Whether to mask what the step returns, too.
-    """
-
-    def step(state: Any, masks_and_data: Any) -> Any:
-        masks, data = masks_and_data
-        with held.traced_with(masks):
-            logs, state = train_step(state, data)
-        if whole:
-            state = (_mask_all(state[0], held.model, held.variables, masks), *state[1:])
-        return logs, state
-
-    return step
-
-
-def feed(step: Callable[..., Any], masks: Callable[[], Sequence[Any]]) -> Callable[..., Any]:
-    """Returns `step`, to whose data the masks are added."""
-
-    def with_masks(iterator: Iterator[Any]) -> Iterator[Any]:
-        now = masks()
-        for data in iterator:
-            yield now, data
-
-    return lambda state, iterator: step(state, with_masks(iterator))
-
-
-def num_workers(model: Any) -> int:
-    """Returns 1: `fit` takes several processes for one."""
-    del model
-    return 1
-
-
-def forward(model: Any, inputs: Any) -> None:
-    """Runs a model as in training."""
-    model(inputs, training=True)
-
-
-def _masked(value: Any, mask: Any) -> Any:
+def _masked(value: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(mask, value, jnp.zeros((), value.dtype))
 
 
-def _mask_all(values: Any, model: Any, variables: Sequence[Any], masks: Sequence[Any]) -> list[Any]:
+def _mask_all(
+    values: Sequence[jax.Array],
+    model: keras.Model,
+    variables: Sequence[keras.Variable],
+    masks: Sequence[jax.Array],
+) -> list[jax.Array]:
     mask_of = {id(v): mask for v, mask in zip(variables, masks, strict=True)}
     return [
         _masked(value, mask_of[id(variable)]) if id(variable) in mask_of else value

@@ -1,66 +1,86 @@
 """Masks on PyTorch: weights are changed in place."""
 
-from typing import Any
+from collections.abc import Sequence
 
+import keras
 import numpy as np
 import torch
 
-from keras_dsd.adapters.keras3.backends.stateful import around as around
-from keras_dsd.adapters.keras3.backends.stateful import feed as feed
-from keras_dsd.adapters.keras3.backends.torch_updates import apply_masks as apply_masks
-from keras_dsd.adapters.keras3.backends.torch_updates import update_patches as update_patches
-
-# What may train a model besides optimizers of Keras's.
-OPTIMIZERS = (torch.optim.Optimizer,)
+from keras_dsd.adapters.keras3.backends import Backend, MaskOf, SlotsOf, torch_updates
+from keras_dsd.protocols import Inputs
+from keras_dsd.utils.patches import Patch
 
 
-def put_mask(mask: np.ndarray, variable: Any, model: Any, earlier: Any) -> Any:
-    """Returns `mask` on the variable's device, as int8, which PyTorch casts faster than bool."""
-    del model, earlier
-    return torch.from_numpy(mask.astype(np.int8)).to(variable.value.device)
+class TorchBackend(Backend[torch.Tensor]):
+    """A mask is a tensor; PyTorch runs each operation at once."""
+
+    optimizers = (torch.optim.Optimizer,)
+
+    def put_mask(
+        self,
+        mask: np.ndarray,
+        variable: keras.Variable,
+        model: keras.Layer,
+        earlier: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Returns `mask` on the variable's device; PyTorch casts int8 faster than bool."""
+        del model, earlier
+        return torch.from_numpy(mask.astype(np.int8)).to(variable.value.device)
+
+    def mask_to_numpy(self, mask: torch.Tensor) -> np.ndarray:
+        """Returns the mask as a boolean array."""
+        return mask.cpu().numpy().astype(bool)
+
+    def mask_to_tensor(self, mask: torch.Tensor) -> torch.Tensor:
+        """Returns the mask as a boolean tensor."""
+        return mask.bool()
+
+    def apply_masks(self, pairs: Sequence[tuple[keras.Variable, torch.Tensor]]) -> None:
+        """Sets each variable to zero where its mask is 0."""
+        torch_updates.apply_masks(pairs)
+
+    def update_patches(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        variables: Sequence[keras.Variable],
+        mask_of: MaskOf[torch.Tensor],
+        slots_of: SlotsOf,
+    ) -> list[Patch]:
+        """Returns the patches that mask variables within their update, where that pays."""
+        return torch_updates.patches(optimizer, variables, mask_of, slots_of)
+
+    def forward(self, model: keras.Model, inputs: Inputs) -> None:
+        """Runs a model in training mode."""
+        with torch.no_grad():
+            super().forward(model, inputs)
 
 
-def drop_mask(mask: Any) -> None:
-    """Returns None: there is nothing to use again. PyTorch frees what nothing refers to."""
-    del mask
+BACKEND = TorchBackend()
 
 
-def mask_to_numpy(mask: Any) -> np.ndarray:
-    """Returns the mask as a boolean array."""
-    return mask.cpu().numpy().astype(bool)
-
-
-def mask_to_tensor(mask: Any) -> Any:
-    """Returns the mask as a boolean tensor."""
-    return mask.bool()
-
-
-def is_tracing() -> bool:
-    """Returns False: PyTorch runs what it is told."""
-    return False
-
-
-def reset_slots(optimizer: Any, variable: Any, positions: np.ndarray) -> None:
-    """Sets the slots that `torch.optim` keeps of `variable` to what they began with.
+def reset_slots(
+    optimizer: torch.optim.Optimizer, variable: keras.Variable, entries: np.ndarray
+) -> None:
+    """Resets the slots that `torch.optim` keeps of `variable` to their initial value.
 
     Args:
         optimizer: Of `torch.optim`.
         variable: Of Keras's.
-        positions: Where to do so, a boolean array of its shape.
+        entries: Boolean array of its shape, True where to do so.
     """
-    where = torch.from_numpy(positions).to(variable.value.device)
+    where = torch.from_numpy(entries).to(variable.value.device)
     for name, slot in _slots_of(optimizer, variable.value).items():
         slot[where] = _initial(optimizer, name)
 
 
-def reset_all(optimizer: Any) -> None:
-    """Sets every slot of `torch.optim` to what it began with; counts of steps stay."""
+def reset_all(optimizer: torch.optim.Optimizer) -> None:
+    """Resets every slot of `torch.optim` to its initial value; counts of steps stay."""
     for parameter in optimizer.state:
         for name, slot in _slots_of(optimizer, parameter).items():
             slot.fill_(_initial(optimizer, name))
 
 
-def _slots_of(optimizer: Any, parameter: Any) -> dict[str, Any]:
+def _slots_of(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
     held = optimizer.state.get(parameter, {})
     return {
         name: slot for name, slot in held.items()
@@ -68,19 +88,7 @@ def _slots_of(optimizer: Any, parameter: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _initial(optimizer: Any, name: str) -> float:
-    """Returns what a slot begins with: zero but for Adagrad's sums and Rprop's steps."""
-    begins = {"sum": "initial_accumulator_value", "step_size": "lr"}
-    return float(optimizer.defaults.get(begins.get(name), 0.0))
-
-
-def num_workers(model: Any) -> int:
-    """Returns 1: Keras knows of no others."""
-    del model
-    return 1
-
-
-def forward(model: Any, inputs: Any) -> None:
-    """Runs a model as in training."""
-    with torch.no_grad():
-        model(inputs, training=True)
+def _initial(optimizer: torch.optim.Optimizer, name: str) -> float:
+    """Returns a slot's initial value: zero but for Adagrad's sums and Rprop's steps."""
+    source = {"sum": "initial_accumulator_value", "step_size": "lr"}
+    return float(optimizer.defaults.get(source.get(name, name), 0.0))

@@ -6,11 +6,11 @@ all of them before the next one, which saves more than the mask costs.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import torch
 
+from keras_dsd.adapters.keras3.backends import MaskOf, SlotsOf
 from keras_dsd.utils.patches import Patch
 
 # How many values are updated at a time: fewer, and the calls would cost more than is saved.
@@ -27,7 +27,7 @@ _BY_VALUE = tuple(
 )
 
 
-def apply_masks(pairs: Sequence[tuple[Any, Any]]) -> None:
+def apply_masks(pairs: Sequence[tuple[keras.Variable, torch.Tensor]]) -> None:
     """Sets each variable to zero where its mask is 0."""
     with torch.no_grad():
         for variable, mask in pairs:
@@ -41,33 +41,51 @@ def apply_masks(pairs: Sequence[tuple[Any, Any]]) -> None:
                 part.mul_(kept)
 
 
-def update_patches(optimizer: Any, held: Any) -> list[Patch]:
-    """Returns what makes the mask part of each update of a weight without a constraint.
+def patches(
+    optimizer: keras.optimizers.Optimizer,
+    variables: Sequence[keras.Variable],
+    mask_of: MaskOf[torch.Tensor],
+    slots_of: SlotsOf,
+) -> list[Patch]:
+    """Returns the patches that mask variables without a constraint within their update.
 
     Nothing where weights lie on a GPU, whose memory is fast and whose every call costs, or where
     the optimizer may not be asked for a part: one of the user's own among them.
     """
     known = type(optimizer).__module__.startswith("keras.") and isinstance(optimizer, _BY_VALUE)
-    if not known or any(each.value.device.type != "cpu" for each in held.variables):
+    if not known or any(each.value.device.type != "cpu" for each in variables):
         return []
-    return [Patch(vars(optimizer), "_backend_update_step", _Updates(optimizer, held).all)]
+    updates = _Updates(optimizer, mask_of, slots_of)
+    return [Patch(vars(optimizer), "_backend_update_step", updates.all)]
 
 
 class _Updates:
-    """The updates of one optimizer, each with its mask.
+    """Masked updates of one optimizer; those of large tensors in parts.
 
     Args:
         optimizer: The optimizer.
-        held: The weights that are held.
+        mask_of: Returns the mask to apply within the update of a variable, or None.
+        slots_of: Returns the optimizer's slots of a variable, by name.
     """
 
-    def __init__(self, optimizer: Any, held: Any) -> None:
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        mask_of: MaskOf[torch.Tensor],
+        slots_of: SlotsOf,
+    ) -> None:
         self._optimizer = optimizer
-        self._held = held
+        self._mask_of_key = mask_of
+        self._slots_of = slots_of
         self._plain = optimizer._backend_update_step
 
     @torch.no_grad()
-    def all(self, gradients: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> None:
+    def all(
+        self,
+        gradients: Sequence[torch.Tensor],
+        variables: Sequence[keras.Variable],
+        learning_rate: torch.Tensor,
+    ) -> None:
         """Updates all variables: large ones in parts, the others together."""
         together = []
         for gradient, variable in zip(gradients, variables, strict=True):
@@ -76,20 +94,24 @@ class _Updates:
             else:
                 self._in_parts(gradient, variable, learning_rate)
         if together:
-            self._whole(together, learning_rate)
+            self._complete(together, learning_rate)
 
-    def _whole(self, updates: Sequence[tuple[Any, Any]], learning_rate: Any) -> None:
+    def _complete(
+        self, updates: Sequence[tuple[torch.Tensor, keras.Variable]], learning_rate: torch.Tensor
+    ) -> None:
         gradients, variables = zip(*updates, strict=True)
         self._plain(gradients, variables, learning_rate)
         pairs = [(each, self._mask_of(each)) for each in reversed(variables)]  # those in a cache
         apply_masks([(variable, mask) for variable, mask in pairs if mask is not None])
 
-    def _in_parts(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        slots = self._held.slots_of(self._optimizer, variable).values()
+    def _in_parts(
+        self, gradient: torch.Tensor, variable: keras.Variable, learning_rate: torch.Tensor
+    ) -> None:
+        slots = self._slots_of(variable).values()
         tensors = [variable.value, *(slot.value for slot in slots)]
         mask = self._mask_of(variable)
         if mask is None or not all(each.is_contiguous() for each in tensors):
-            self._whole([(gradient, variable)], learning_rate)
+            self._complete([(gradient, variable)], learning_rate)
             return
         whole = [each.data for each in tensors]
         parts = zip(*map(_split, [gradient.contiguous(), mask, *whole]), strict=True)
@@ -104,9 +126,9 @@ class _Updates:
             for tensor, values_of_all in zip(tensors, whole, strict=True):
                 tensor.data = values_of_all
 
-    def _mask_of(self, variable: Any) -> Any:
-        return self._held.mask_in_update(self._optimizer, self._optimizer._var_key(variable))
+    def _mask_of(self, variable: keras.Variable) -> torch.Tensor | None:
+        return self._mask_of_key(self._optimizer._var_key(variable))
 
 
-def _split(tensor: Any) -> Sequence[Any]:
+def _split(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
     return tensor.view(-1).split(PART)

@@ -1,0 +1,74 @@
+"""Everything that the training of a model depends on, as far as both Kerases are the same."""
+
+import abc
+from collections.abc import Sequence
+from types import ModuleType
+
+import numpy as np
+
+from keras_dsd.adapters.base.optimizers import OptimizerFunctions
+from keras_dsd.protocols import Model, Variable
+
+
+class TrainingState(abc.ABC):
+    """Reads and writes the state of models.
+
+    Args:
+        keras: The package of their Keras.
+        optimizer_functions: The module that reads its optimizers.
+    """
+
+    def __init__(self, keras: ModuleType, optimizer_functions: OptimizerFunctions) -> None:
+        self._keras = keras
+        self._functions = optimizer_functions
+
+    @abc.abstractmethod
+    def begin(self, seed: int) -> None:
+        """Seeds Python, NumPy and the backend, and resets the names that Keras makes up."""
+
+    @abc.abstractmethod
+    def is_built(self, model: Model) -> bool:
+        """Returns whether all weights are built."""
+
+    @abc.abstractmethod
+    def variables(self, model: Model) -> list[Variable]:
+        """Returns the variables that hold the state."""
+
+    def sync(self, model: Model) -> None:
+        """Updates the variables, where training keeps their values elsewhere."""
+        del model
+
+    def seed(self, value: int) -> None:
+        """Seeds Python, NumPy and the backend."""
+        self._keras.utils.set_random_seed(value)
+
+    def is_known(self, model: Model) -> bool:
+        """Returns whether `read` covers the full state: only with exactly one optimizer."""
+        return len(self._functions.optimizers_of(model)) == 1
+
+    def num_updates(self, model: Model) -> int:
+        """Returns the number of updates that the optimizers have made."""
+        return sum(int(each.iterations) for each in self._functions.optimizers_of(model))
+
+    def read(self, model: Model) -> list[np.ndarray]:
+        """Returns a copy of the state, between two calls of `fit`."""
+        return [self._functions.to_numpy(each) for each in self.variables(model)]
+
+    def write(self, model: Model, values: Sequence[np.ndarray]) -> None:
+        """Sets the state of a model of the same architecture.
+
+        Raises:
+            ValueError: Its architecture differs.
+        """
+        for variable, value in zip(self.variables(model), values, strict=True):
+            variable.assign(value)
+
+    def weights_of(self, model: Model) -> list[np.ndarray]:
+        """Returns a copy of the weights, also during `fit`."""
+        self.sync(model)
+        return [np.array(value) for value in model.get_weights()]
+
+    def renewed(self, model: Model) -> Model:
+        """Returns a model with the same config and compile options, and fresh weights."""
+        config = self._keras.saving.serialize_keras_object(model)
+        return self._keras.saving.deserialize_keras_object(config, safe_mode=False)

@@ -1,0 +1,140 @@
+"""PrunableWeight over a variable of either Keras."""
+
+import abc
+from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from keras_dsd.adapters.base.optimizers import AnyOptimizer, OptimizerFunctions, set_entries
+from keras_dsd.algorithm.kernel_layout import Layout
+from keras_dsd.algorithm.selection import Selection
+from keras_dsd.protocols import SkippedWeight, Tensor, Variable
+
+
+class Candidate(abc.ABC):
+    """A weight that may be selected; the argument of a callable given as `sparsity`.
+
+    Args:
+        variable: The kernel.
+        path: Its path in the model.
+        short_path: The path without the model's own name.
+        layout: Its input and output axes.
+    """
+
+    def __init__(self, variable: Variable, path: str, short_path: str, layout: Layout) -> None:
+        self.variable = variable
+        self.path = path
+        self.short_path = short_path
+        self.shape = tuple(variable.shape)
+        self.layout = layout
+
+    @abc.abstractmethod
+    def numpy(self) -> np.ndarray:
+        """Returns a copy of the values, in the dtype the optimizer updates."""
+
+
+class Weight(abc.ABC):
+    """A weight that DSD prunes.
+
+    Args:
+        candidate: The selected weight.
+        sparsity: Its target sparsity.
+        selection: The arguments of `apply`.
+        optimizers: The optimizers whose slots are reset.
+    """
+
+    optimizer_functions: ClassVar[OptimizerFunctions]
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        sparsity: float,
+        selection: Selection,
+        optimizers: Sequence[AnyOptimizer],
+    ) -> None:
+        self.variable = candidate.variable
+        self.path = candidate.path
+        self.short_path = candidate.short_path
+        self.shape = candidate.shape
+        self.layout = candidate.layout
+        self.sparsity = sparsity
+        self.pattern = selection.pattern
+        self.scope = selection.scope
+        self._candidate = candidate
+        self._optimizers = optimizers
+
+    @property
+    @abc.abstractmethod
+    def mask(self) -> np.ndarray | None:
+        """The active mask, boolean, True where kept; None in dense phases."""
+
+    @property
+    @abc.abstractmethod
+    def is_masked(self) -> bool:
+        """Whether a mask is active."""
+
+    @abc.abstractmethod
+    def mask_tensor(self) -> Tensor | None:
+        """Returns the active mask as the backend's boolean tensor, or None."""
+
+    @abc.abstractmethod
+    def apply_mask(self, mask: np.ndarray) -> None:
+        """Makes `mask` the active mask."""
+
+    @abc.abstractmethod
+    def remove_mask(self) -> None:
+        """Removes the active mask."""
+
+    def numpy(self) -> np.ndarray:
+        """Returns a copy of the values, in the dtype the optimizer updates."""
+        return self._candidate.numpy()
+
+    def assign(self, value: np.ndarray) -> None:
+        """Sets the values."""
+        self.sync()
+        self.variable.assign(value)
+
+    def sync(self) -> None:  # noqa: B027 - most variables are up to date
+        """Updates the variable, where training keeps its values elsewhere."""
+
+    def reset_slots(self, entries: np.ndarray) -> None:
+        """Resets the slots of the optimizers to their initial value where `entries` is True."""
+        self.sync()
+        for each in self._optimizers:
+            self.optimizer_functions.reset_slots(each, self.variable, entries)
+
+    def reset_averages(self, entries: np.ndarray) -> None:
+        """Sets the moving averages of the weight to zero where `entries` is True."""
+        self.sync()
+        for average in self.averages(self._optimizers):
+            set_entries(average, entries, 0.0, self.optimizer_functions.to_numpy)
+
+    def averages(self, optimizers: Sequence[AnyOptimizer]) -> Iterator[Variable]:
+        """Yields the moving averages that `optimizers` keep of the weight."""
+        for each in optimizers:
+            average = self.optimizer_functions.average_of(each, self.variable)
+            if average is not None:
+                yield average
+
+    def __repr__(self) -> str:
+        return f"<Weight {self.path} shape={self.shape} sparsity={self.sparsity:g}>"
+
+
+def skipped_weights(
+    pruned: Iterable[Weight], others: Iterable[tuple[Variable, str, str]]
+) -> list[SkippedWeight]:
+    """Returns the weights of a model that are never pruned, each once.
+
+    Args:
+        pruned: The weights that are.
+        others: Variables, their paths and the reasons why they stay dense; the first reason for a
+            variable counts, and pruned ones may be among them.
+    """
+    taken = {id(weight.variable) for weight in pruned}
+    found = []
+    for variable, path, reason in others:
+        if id(variable) not in taken:
+            taken.add(id(variable))
+            found.append(SkippedWeight(path, tuple(variable.shape), reason))
+    return found

@@ -1,0 +1,159 @@
+"""Selects the weights of a Keras 3 model; the choice is stored outside of the model.
+
+`keras_dsd.protocols.KerasAdapter` describes the arguments and errors of the public functions.
+"""
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
+
+import keras
+
+from keras_dsd.adapters.base.layers import check_applied, check_layer, refuse_foreign
+from keras_dsd.adapters.base.optimizers import AnyOptimizer
+from keras_dsd.adapters.base.weight import skipped_weights
+from keras_dsd.adapters.keras3 import backends, kernels, mask_store
+from keras_dsd.adapters.keras3.mask_store import MaskStore
+from keras_dsd.adapters.keras3.training import TrainingAdapter
+from keras_dsd.adapters.keras3.weight import Candidate, Weight, short_path
+from keras_dsd.algorithm.selection import (
+    NOT_A_KERNEL,
+    ONE_LAYER,
+    Selection,
+    refuse_nothing,
+    refuse_unmatched,
+)
+from keras_dsd.protocols import SkippedWeight, open_run_of
+
+
+def apply(model: keras.Layer, selection: Selection) -> keras.Layer:
+    """Stores, outside of `model`, which of its weights to prune, and returns it."""
+    _check_model(model)
+    is_built = all(part.built for part in kernels.parts_of(model))
+    store = MaskStore(selection, refuse_later=not is_built)
+    choices = list(_choices(model, model, store))
+    if is_built:
+        paths = [candidate.path for candidate, _, _ in choices]
+        selection.see(_paths(model, model))
+        refuse_unmatched(selection, paths)
+        if not any(sparsity for _, sparsity, _ in choices):
+            reasons = {c.path: why for c, _, why in choices if why != NOT_A_KERNEL}
+            refuse_nothing(selection, model.name, reasons)
+    mask_store.put(model, store)
+    _refuse_fit_on_several_workers(model)
+    return model
+
+
+def strip(model: keras.Layer) -> keras.Layer:
+    """Drops the stored choice and masks of `model`, and returns it."""
+    found = _applied(model)
+    run = open_run_of(model)
+    if run is not None:
+        run.abandon()
+    for part, _ in found:
+        if getattr(vars(part).get("fit"), "func", None) is _fit:
+            del vars(part)["fit"]
+        mask_store.drop(part)
+    return model
+
+
+def weights(model: keras.Layer, optimizers: Sequence[AnyOptimizer] = ()) -> list[Weight]:
+    """Returns the weights of `model` that DSD prunes."""
+    found: dict[int, Weight] = {}
+    for part, store in _applied(model):
+        if store.refuse_later and all(each.built for each in kernels.parts_of(part)):
+            store.refuse_later = False
+            store.selection.see(_paths(part, model))
+            paths = [candidate.path for candidate, _, _ in _choices(part, model, store)]
+            refuse_unmatched(store.selection, paths)
+        for candidate, sparsity, _ in _choices(part, model, store):
+            if sparsity:
+                weight = Weight(candidate, sparsity, store, optimizers)
+                found.setdefault(id(weight.variable), weight)
+    return list(found.values())
+
+
+def skipped(model: keras.Layer) -> list[SkippedWeight]:
+    """Returns the weights of `model` that are never pruned, with reasons."""
+    choices = [each for part, store in _applied(model) for each in _choices(part, model, store)]
+    choices += [(candidate, 0.0, ONE_LAYER) for candidate in _candidates(model, model)]
+    others = ((c.variable, c.path, reason or ONE_LAYER) for c, _, reason in choices)
+    return skipped_weights(weights(model), others)
+
+
+def is_applied(model: keras.Layer) -> bool:
+    """Returns whether `model`, or a part of it, went through `apply`."""
+    return any(mask_store.get(part) for part in kernels.parts_of(model))
+
+
+def mask_bytes(model: keras.Layer) -> int:
+    """Returns the memory that the masks of a sparse phase take, in bytes: one for each value."""
+    return sum(math.prod(weight.shape) for weight in weights(model))
+
+
+def training_adapter(model: keras.Layer, optimizer: object = None) -> TrainingAdapter:
+    """Returns the training adapter of `model`."""
+    _applied(model)
+    return TrainingAdapter(model, weights, optimizer)
+
+
+def _applied(model: keras.Layer) -> list[tuple[keras.Layer, MaskStore]]:
+    """Returns the parts of `model` that went through `apply`, and their stores."""
+    check_layer(model, keras.layers.Layer, "Keras")
+    found = [(part, store) for part in kernels.parts_of(model) if (store := mask_store.get(part))]
+    hint = "; a model that was loaded from a file needs it again"
+    return check_applied(model, found, hint=hint)
+
+
+def _choices(
+    part: keras.Layer, model: keras.Layer, store: MaskStore
+) -> Iterator[tuple[Candidate, float, str | None]]:
+    """Yields each variable of `part`, its sparsity, and why it stays dense."""
+    for candidate in _candidates(part, model):
+        if candidate.found.barred:
+            yield candidate, 0.0, candidate.found.barred
+        else:
+            yield candidate, *store.choose(candidate, candidate.found.unless_named)
+
+
+def _candidates(part: keras.Layer, model: keras.Layer) -> list[Candidate]:
+    return [Candidate(found, model) for found in kernels.find(part)]
+
+
+def _paths(part: keras.Layer, model: keras.Layer) -> Iterator[str]:
+    """Yields the paths of all variables of a part, biases and statistics too."""
+    for variable in part.variables:
+        yield from (variable.path, short_path(variable.path, model))
+
+
+def _check_model(model: keras.Layer) -> None:
+    check_layer(model, keras.layers.Layer, "Keras")
+    backends.current()
+    parts = list(kernels.parts_of(model))
+    if any(mask_store.get(part) for part in parts):
+        raise ValueError(
+            f"Expected a model that did not go through apply() yet. Received: "
+            f"model={model.name!r}, of which "
+            f"{next(p.name for p in parts if mask_store.get(p))!r} did. Call strip() first."
+        )
+    refuse_foreign(model, parts, own="keras", foreign="tf_keras")
+
+
+def _refuse_fit_on_several_workers(model: keras.Layer) -> None:
+    """Makes `model.fit` raise a ValueError, if `model` is spread over several workers.
+
+    Keras fails on its batches before it calls any callback, so no callback could advise.
+    """
+    number = backends.current().num_workers(model)
+    if number > 1 and type(model).fit.__module__.startswith("keras."):
+        vars(model)["fit"] = functools.partial(_fit, number)
+
+
+def _fit(number: int, *args: object, **kwargs: object) -> NoReturn:
+    del args, kwargs
+    raise ValueError(
+        f"Expected a model on one worker: Keras 3's fit does not support several. Received: a "
+        f"model of a MultiWorkerMirroredStrategy with {number} workers. Train a tf_keras model, "
+        f"whose fit does, or this one in a loop of your own with keras_dsd.DSDLoop."
+    )
