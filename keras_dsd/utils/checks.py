@@ -111,7 +111,8 @@ def choice(name: str, value: object, choices: tuple[str, ...], advice: str = "")
 
 def listed(name: str, value: Any, expected: str, hint: str, kind: type = Sequence) -> list[Any]:
     """Returns the items of a collection of type `kind`, which text is not, as a list."""
-    if isinstance(value, str | bytes) or not isinstance(value, kind):
+    is_listed = isinstance(value, kind) and not isinstance(value, str | bytes)
+    if not is_listed:
         raise invalid_type(name, value, expected, hint)
     return items(name, value)
 

@@ -139,7 +139,7 @@ class Model:
 @pytest.fixture
 def made(monkeypatch):
     """All models made, by a Keras that counts; each begins with what the seed was."""
-    found, state = [], types.ModuleType("keras_of_numbers.whole_state")
+    found, state = [], types.ModuleType("keras_of_numbers.training_state")
     seeds = []
     state.seed = seeds.append
     state.begin = lambda seed: None
