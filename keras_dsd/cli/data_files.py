@@ -46,7 +46,7 @@ def load(path: str) -> Data:
 
 
 def load_parts(path: str, share: float) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], str]:
-    """Returns the training, validation and test data in a file, and words on them.
+    """Returns the training, validation and test data in a file, and a description.
 
     Args:
         path: The file.
@@ -67,11 +67,8 @@ def load_parts(path: str, share: float) -> tuple[dict[str, tuple[np.ndarray, np.
                 f"{', '.join(missing)}."
             )
         has_validation = {"x_val", "y_val"} <= {*held}
-        names = {
-            "train": "train",
-            "test": "test",
-            **({"validation": "val"} if has_validation else {}),
-        }
+        names = {"train": "train", "test": "test"}
+        names |= {"validation": "val"} if has_validation else {}
         found = {
             part: _pair(path, arrays, (f"x_{name}", f"y_{name}"))[:2]
             for part, name in names.items()
