@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 _MOST_SHOWN = 200  # characters of a value that a message repeats
 
-_Item = TypeVar("_Item")
 _Converted = TypeVar("_Converted")
 
 
@@ -117,7 +116,7 @@ def listed(name: str, value: Any, expected: str, hint: str, kind: type = Sequenc
     return items(name, value)
 
 
-def items(name: str, value: Iterable[_Item]) -> list[_Item]:
+def items(name: str, value: Iterable[Any]) -> list[Any]:
     """Returns the items of a collection as a list; of a mapping, its pairs."""
     if isinstance(value, Mapping):
         return converted(name, value, lambda mapping: list(mapping.items()), "a plain dict")
