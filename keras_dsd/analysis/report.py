@@ -1,7 +1,6 @@
 """Report of the sparsity of each weight, and of weights that stay dense and why."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from keras_dsd.algorithm.masks import thresholds
 from keras_dsd.algorithm.patterns import Block, num_covered
 from keras_dsd.algorithm.sparsity import num_zeros
 from keras_dsd.protocols import PrunableWeight, SkippedWeight
+from keras_dsd.utils.files import plain
 from keras_dsd.utils.tables import Table, Tabled, shape_text
 
 _HEAD = ("weight", "shape", "size", "share", "asked", "measured", "threshold", "mask")
@@ -102,10 +102,6 @@ class SparsityReport(Tabled):
             "notes": list(self.notes),
         }
 
-    def to_json(self) -> str:
-        """Returns `to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=1)
-
     def render(self) -> str:
         """Returns a table in plain text, however wide."""
         return super().render() if self.weights or self.skipped else _EMPTY
@@ -191,7 +187,7 @@ def _measure(weight: PrunableWeight, threshold: float | None) -> WeightSparsity:
 
 
 def _row(weight: WeightSparsity | SkippedWeight) -> dict[str, Any]:
-    return {**dataclasses.asdict(weight), "shape": list(weight.shape), "size": weight.size}
+    return {**plain(weight), "size": weight.size}
 
 
 def _text_of(reason: str, group: list[SkippedWeight]) -> str:

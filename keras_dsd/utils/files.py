@@ -1,10 +1,11 @@
 """Files that are complete or absent, whenever the process ends, and the JSON that they hold."""
 
+import dataclasses
 import json
 import math
 import pathlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, TypeVar
 
 from keras_dsd.utils.checks import invalid
@@ -93,6 +94,17 @@ def read_results(
         hint = f"Delete it to {verb} anew, or give another path."
         note = f", which is not whole or something else ({error})"
         raise invalid("path", str(path), expected, hint, note) from error
+
+
+def plain(value: object) -> Any:
+    """Returns a value as JSON has it: a dict for a dataclass, a list for a tuple, None for NaN."""
+    if dataclasses.is_dataclass(value):
+        value = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def number(value: Any) -> float:

@@ -1,8 +1,9 @@
 """Tables for a terminal, a file and a notebook, drawn by rich, which is imported when needed."""
 
 import html
+import json
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,10 +33,18 @@ class Table(NamedTuple):
 
 
 class Tabled:
-    """Base of what is shown as a table: in text, by rich and in a notebook."""
+    """Base of results that are shown as a table: in text, by rich and in a notebook."""
 
     def _table(self) -> Table:
         raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values: lists, dicts, numbers and text; None for NaN."""
+        raise NotImplementedError
+
+    def to_json(self) -> str:
+        """Returns `to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=1)
 
     def render(self) -> str:
         """Returns a table in plain text, however wide."""

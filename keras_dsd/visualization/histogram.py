@@ -85,13 +85,9 @@ class Histogram:
         wanted = share * sums[-1]
         return 0.0 if wanted <= sums[0] else float(np.interp(wanted, sums, found.edges))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values."""
-        return {**dataclasses.asdict(self), "counts": list(self.counts)}
-
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Histogram":
-        """Returns what `to_dict` was called on.
+        """Returns the histogram that plain values describe.
 
         Raises:
             ValueError: Numbers are not whole, or counts are negative.

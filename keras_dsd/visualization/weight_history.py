@@ -59,21 +59,9 @@ class WeightSnapshot:
         """Number of values."""
         return math.prod(self.shape)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values."""
-        return {
-            "path": self.path,
-            "shape": list(self.shape),
-            "num_pruned": self.num_pruned,
-            "threshold": self.threshold,
-            "values": self.values.to_dict(),
-            "stayed": None if self.stayed is None else self.stayed.to_dict(),
-            "returned": None if self.returned is None else self.returned.to_dict(),
-        }
-
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "WeightSnapshot":
-        """Returns what `to_dict` was called on."""
+        """Returns the snapshot that plain values describe."""
         parts = {
             name: None if data[name] is None else Histogram.from_dict(data[name])
             for name in ("values", "stayed", "returned")
@@ -107,15 +95,9 @@ class Snapshot:
         """The paths of the weights, each once."""
         return tuple(dict.fromkeys(weight.path for weight in self.weights))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values: lists, dicts, numbers and text."""
-        weights = [weight.to_dict() for weight in self.weights]
-        return {"name": self.name, "epoch": self.epoch, "phase": self.phase,
-                "weights": weights, "note": self.note}  # fmt: skip
-
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Snapshot":
-        """Returns what `to_dict` was called on."""
+        """Returns the snapshot that plain values describe."""
         weights = tuple(WeightSnapshot.from_dict(weight) for weight in data["weights"])
         made = cls(**{**data, "weights": weights})
         if made.name not in MOMENTS or not type(made.epoch) is type(made.phase) is int:
@@ -180,8 +162,7 @@ class WeightHistory(Observer):
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values: lists, dicts, numbers and text."""
-        found = [snapshot.to_dict() for snapshot in self._snapshots]
-        return {"timeline": self._timeline, "snapshots": found}
+        return {"timeline": self._timeline, "snapshots": files.plain(self._snapshots)}
 
     def to_json(self) -> str:
         """Returns `to_dict` as JSON."""

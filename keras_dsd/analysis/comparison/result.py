@@ -1,7 +1,6 @@
 """The measurements of `compare`: data, then statistics, text, a figure, and a verdict in words."""
 
 import dataclasses
-import json
 import math
 import types
 import warnings
@@ -13,6 +12,7 @@ import numpy as np
 from keras_dsd.analysis.comparison.arms import DSD, FIRST
 from keras_dsd.analysis.evaluation import BETTER
 from keras_dsd.utils.figures import new_panels
+from keras_dsd.utils.files import plain
 from keras_dsd.utils.tables import Table, Tabled
 
 if TYPE_CHECKING:
@@ -220,17 +220,13 @@ class Comparison(Tabled):
             "mode": self.mode,
             "arms": dict(self.arms),
             "shared_rows": dict(self.shared_rows),
-            "runs": [plain(dataclasses.asdict(run)) for run in self.runs],
-            "summary": {
-                arm: {when: self._summary(arm, when) for when in WHEN} for arm in self._rows()
-            },
-            "gain": {when: self._gain_dict(when) for when in WHEN},
+            "runs": plain(self.runs),
+            "summary": plain(
+                {arm: {when: self._summary(arm, when) for when in WHEN} for arm in self._rows()}
+            ),
+            "gain": plain({when: self._gain_dict(when) for when in WHEN}),
             "verdict": self.verdict,
         }
-
-    def to_json(self) -> str:
-        """Returns `to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=1)
 
     def _table(self) -> Table:
         head = ("arm", "updates", "test, last epoch", "test, best epoch", "validation, best")
@@ -317,29 +313,14 @@ class Comparison(Tabled):
         return min((arm for arm in self._rows() if arm != DSD), key=cost)
 
     def _summary(self, arm: str, when: str) -> dict[str, Any]:
-        found = {}
-        for name, values in (
-            ("test", self.tests(arm, when)),
-            ("validation", self._chosen(arm, when)),
-        ):
-            found[f"{name}_mean"], found[f"{name}_sd"] = mean_and_sd(values)
-        return plain(found)
+        test_mean, test_sd = mean_and_sd(self.tests(arm, when))
+        mean, sd = mean_and_sd(self._chosen(arm, when))
+        return {"test_mean": test_mean, "test_sd": test_sd,
+                "validation_mean": mean, "validation_sd": sd}  # fmt: skip
 
     def _gain_dict(self, when: str) -> dict[str, Any]:
         gain = self.gain(when)
-        found = {"control": gain.control, **gain.paired._asdict(), "relative": gain.relative}
-        return plain(found)
-
-
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns values as JSON has them: None for NaN, a list for a tuple."""
-
-    def one(value: Any) -> Any:
-        if isinstance(value, tuple | list):
-            return [one(each) for each in value]
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    return {name: one(value) for name, value in values.items()}
+        return {"control": gain.control, **gain.paired._asdict(), "relative": gain.relative}
 
 
 def _is_gain(gain: Gain) -> bool:

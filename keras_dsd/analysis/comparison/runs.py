@@ -1,7 +1,6 @@
 """The runs of a comparison: kept in a file after every arm, and resumed from it."""
 
 import contextlib
-import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from absl import logging
 
 from keras_dsd.analysis.comparison import training
 from keras_dsd.analysis.comparison.arms import FIRST
-from keras_dsd.analysis.comparison.result import Run, plain
+from keras_dsd.analysis.comparison.result import Run
 from keras_dsd.analysis.comparison.training import Job
 from keras_dsd.utils import files
 from keras_dsd.utils.checks import shown
@@ -92,7 +91,7 @@ class Runs:
         done = sum(arm != FIRST for _, arm in self._runs)
         logging.info("compare: %s of seed %d is trained; arms done: %d", run.arm, run.seed, done)
         if self._file is not None:
-            runs = [plain(dataclasses.asdict(run)) for run in self._runs.values()]
+            runs = files.plain([*self._runs.values()])
             data = {"kind": _KIND, "identity": self._identity, "runs": runs}
             files.write_json(self._file, data)
 

@@ -1,7 +1,6 @@
 """The measurements of `sensitivity`: data, then text, a figure, and sparsities for `apply`."""
 
 import dataclasses
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from keras_dsd.analysis.sensitivity.recommendation import Curve
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import shown
 from keras_dsd.utils.figures import new_figure
+from keras_dsd.utils.files import plain
 from keras_dsd.utils.tables import Table, Tabled, shape_text
 
 if TYPE_CHECKING:
@@ -121,15 +121,11 @@ class Sensitivity(Tabled):
                     "shape": list(point.shape),
                     "size": point.size,
                     "covered": point.num_covered,
-                    "values": [None if math.isnan(value) else value for value in point.values],
+                    "values": plain(point.values),
                 }
                 for point in self.points
             ],
         }
-
-    def to_json(self) -> str:
-        """Returns `to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=1)
 
     def _table(self) -> Table:
         rows = [
