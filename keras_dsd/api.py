@@ -34,7 +34,7 @@ def apply(
             `{regular expression on the weight's path: fraction}`, where the first that `re.search`
             finds in the path, with or without the model's own name, counts, 0 leaves the weight
             dense and so does a path that none matches; what is left dense by default, such as a
-            frozen weight, needs its whole path, as it is or as `"^" + re.escape(path) + "$"`.
+            frozen weight, needs its full path, as it is or as `"^" + re.escape(path) + "$"`.
             Or a callable from a `PrunableWeight` to a fraction. Defaults to `0.3`.
         exclude: Regular expressions on paths; weights whose path one matches stay dense.
         pattern: `None` prunes single weights; `Block(height, width)` blocks of them, ranked by

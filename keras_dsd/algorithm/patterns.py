@@ -198,5 +198,4 @@ def from_config(config: dict[str, Any] | None) -> Pattern:
     if config is None:
         return None
     arguments = {name: value for name, value in config.items() if name != "class_name"}
-    known: dict[str, Any] = {"Block": Block, "NM": NM}
-    return known[config["class_name"]](**arguments)
+    return {"Block": Block, "NM": NM}[config["class_name"]](**arguments)

@@ -138,9 +138,9 @@ class Selection:
         return (sparsity, None) if sparsity else (0.0, ZERO_SPARSITY)
 
     def names(self, weight: SelectableWeight) -> bool:
-        """Returns whether `sparsity` has the full path, as it is or as `whole` writes it."""
+        """Returns whether `sparsity` has the full path, as it is or as `exact` writes it."""
         given = self.sparsity if isinstance(self.sparsity, Mapping) else ()
-        return any(path in given or whole(path) in given for path in _paths_of(weight))
+        return any(path in given or exact(path) in given for path in _paths_of(weight))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments as plain values; a callable can't be written and gives None."""
@@ -174,7 +174,7 @@ def _finds(pattern: str, paths: Iterable[str]) -> bool:
     return any(re.search(pattern, path) for path in paths)
 
 
-def whole(path: str) -> str:
+def exact(path: str) -> str:
     """Returns the regular expression that matches `path` and nothing longer.
 
     A path as it is may be found in longer ones, and need not match itself: `c++/kernel` does not.

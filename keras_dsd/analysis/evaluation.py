@@ -4,7 +4,6 @@ import math
 import numbers
 import os
 import pathlib
-from typing import Any
 
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import invalid, invalid_type, shown
@@ -12,7 +11,7 @@ from keras_dsd.utils.checks import invalid, invalid_type, shown
 BETTER = {"min": "smaller is better", "max": "larger is better"}
 
 
-def number(value: Any, words: str, call: str = "evaluate(model)") -> float:
+def number(value: object, words: str, call: str = "evaluate(model)") -> float:
     """Returns the result of `evaluate` as a float; NaN where it is not finite.
 
     Args:

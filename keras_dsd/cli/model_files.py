@@ -123,7 +123,7 @@ def _of_hdf5(file: pathlib.Path) -> tuple[str, list[Any]] | None:
     return attributes.get("keras_version", ""), [json.loads(attributes[name]) for name in names]
 
 
-def _refuse_code(path: str, config: Any, package: str) -> None:
+def _refuse_code(path: str, config: object, package: str) -> None:
     """Refuses a config that makes Keras run code from the file, or import modules not its own.
 
     Keras's safe mode knows of less: tf_keras has none for HDF5.
@@ -145,12 +145,12 @@ def _refuse_code(path: str, config: Any, package: str) -> None:
             )
 
 
-def _types(part: dict[str, Any]) -> list[Any]:
+def _types(part: dict[str, object]) -> list[object]:
     """Returns the types of the functions of a Lambda of tf_keras, such as its `function_type`."""
     return [value for key, value in part.items() if key.endswith("_type")]
 
 
-def _dicts(config: Any) -> Iterator[dict[str, Any]]:
+def _dicts(config: object) -> Iterator[dict[str, Any]]:
     """Yields every dict in a config, however deep."""
     waiting = [config]
     while waiting:

@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = {"dense": "tab:blue", "sparse": "tab:orange", "re-dense": "tab:green"}
 
 
-def new_figure(width: float, height: float) -> "tuple[Figure, Any]":
+def new_figure(width: float, height: float) -> "tuple[Figure, Axes]":
     """Returns a figure that belongs to no window, of a size in inches, and its axes.
 
     Raises:
@@ -21,7 +22,7 @@ def new_figure(width: float, height: float) -> "tuple[Figure, Any]":
 
 def new_panels(
     rows: int, columns: int, width: float, height: float, **options: Any
-) -> "tuple[Figure, Any]":
+) -> "tuple[Figure, np.ndarray]":
     """Returns a figure that belongs to no window, of a size in inches, and its axes in a grid.
 
     `options` are those of matplotlib's `Figure.subplots`.

@@ -107,7 +107,7 @@ def plain(value: object) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def number(value: Any) -> float:
+def number(value: object) -> float:
     """Returns a finite number of JSON as a float.
 
     Raises:
@@ -118,6 +118,6 @@ def number(value: Any) -> float:
     return float(value)
 
 
-def number_or_nan(value: Any) -> float:
+def number_or_nan(value: object) -> float:
     """Returns a finite number as a float, and None, which stands for NaN in JSON, as NaN."""
     return math.nan if value is None else number(value)

@@ -109,7 +109,7 @@ def histogram(
     Args:
         values: Floats of any shape and type.
         chosen: Boolean, of the same shape: which of them to count. Defaults to all.
-        threshold: What a magnitude is at least to count as large. Defaults to `None`: none do.
+        threshold: The least magnitude that counts as large. Defaults to `None`: none does.
     """
     exponent = max(_FINEST, _exponent_of(max(map(_largest, _parts(values, chosen)), default=0.0)))
     counts = np.zeros(2 * _BINS, np.int64)

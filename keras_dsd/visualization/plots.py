@@ -146,9 +146,9 @@ def learning_curves(
 
     Without `timeline`, phases count as sparse by what was measured: where `dsd_sparsity` rises by
     more than 0.01 as they begin. The first phase in the history, before which nothing is known,
-    does where it falls by as much as the next one begins or, if there is no next one, where it is
+    does where it falls by as much as the next one starts or, if there is no next one, where it is
     above 0.01. So give `timeline` where a sparse phase follows a sparser one without a dense one
-    between, and where a history begins within a re-dense phase.
+    between, and where a history starts within a re-dense phase.
 
     Args:
         history: What `fit` returned, or its dict from names to one value an epoch. It needs
@@ -200,7 +200,7 @@ class _Panel(NamedTuple):
 
 
 def _panels(
-    found: Sequence[Snapshot], path: str | None, height: float, **shared: Any
+    found: Sequence[Snapshot], path: str | None, height: float, **shared: bool
 ) -> "tuple[Figure, list[_Panel]]":
     """Returns a figure with a row for each kind of moment and a column for each sparse phase."""
     names = list(dict.fromkeys(snapshot.name for snapshot in found))

@@ -36,20 +36,20 @@ class DSDTensorBoard(Observer):
     - `dsd_phases/text`: what changed as each phase began; `dsd_phases/spans`: the run up to there,
       phases in colours and the sparsity as a line. The step is the number of epochs trained.
 
-    Every call leaves whole files, so what a run wrote stands however it ends; one that goes on adds
-    a file. Each weight is read once more an epoch, and once at each moment. NaN and infinity in a
-    weight are left out of its histogram. TensorFlow is not imported.
+    Every call leaves complete files, so what a run wrote stands however it ends; one that resumes
+    adds a file. Each weight is read once more an epoch, and once at each moment. Histograms leave
+    out NaN and infinity. TensorFlow is not imported.
 
     With several workers give it to one of them, `observers=[DSDTensorBoard("logs")] if rank == 0
     else []`, as all would write the same.
 
     Args:
-        log_dir: A folder on this machine; made when a run begins.
+        log_dir: A folder on this machine; made when a run starts.
 
     Raises:
         ImportError: tensorboard or matplotlib is not installed: the extra `tensorboard`.
         TypeError: `log_dir` is no path.
-        ValueError: No file system has such a path. When a run begins: it can't be written to.
+        ValueError: No file system has such a path. When a run starts: it can't be written to.
     """
 
     def __init__(self, log_dir: "str | os.PathLike[str]") -> None:

@@ -77,11 +77,11 @@ class Snapshot:
     """All weights that DSD prunes, at one moment.
 
     Attributes:
-        name: What the moment is called, such as `"end of sparse"`.
+        name: Name of the moment, such as `"end of sparse"`.
         epoch: How many epochs had been trained.
-        phase: Index of the sparse phase that begins or ends, or of the dense phase after it.
+        phase: Index of the sparse phase that starts or ends, or of the dense phase after it.
         weights: The weights, in the model's order.
-        note: What is not known of them and why, in words, or nothing.
+        note: What is unknown of them and why, or nothing.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Snapshot:
 
     @property
     def place(self) -> tuple[int, int]:
-        """What orders moments of a run: the phase, and which of its moments."""
+        """The order of the moment in a run: the phase, and which of its moments."""
         return self.phase, MOMENTS.index(self.name)
 
     @property
@@ -132,12 +132,12 @@ class WeightHistory(Observer):
     weight. `dsd.plots` draws what was kept.
 
     Args:
-        path: A JSON file to write after each moment, and to go on from where it is there: so it is
+        path: A JSON file to write after each moment, and to resume from where it exists: so it is
             also how the weights of a run that is over are read. Defaults to `None`: none.
 
     Raises:
         TypeError: `path` is no path.
-        ValueError: `path` is something that `WeightHistory` did not write, or not whole.
+        ValueError: `path` is something that `WeightHistory` did not write, or not complete.
 
     Examples:
         >>> weights = WeightHistory()
@@ -152,12 +152,12 @@ class WeightHistory(Observer):
         if self.path is not None:
             kept = files.read_results(self.path, _parse, "WeightHistory")
         self._timeline, self._snapshots = kept or ("", ())
-        # Of the last sparse phase, packed; None for a weight that is kept whole.
+        # Of the last sparse phase, packed; None for a weight that is not pruned.
         self._masks: list[np.ndarray | None] | None = None
 
     @property
     def snapshots(self) -> tuple[Snapshot, ...]:
-        """What was kept, in order."""
+        """The snapshots, in order."""
         return self._snapshots
 
     def to_dict(self) -> dict[str, Any]:
@@ -193,7 +193,7 @@ class WeightHistory(Observer):
         is_unseen = moment.name != BEFORE_PRUNING and self._masks is None
         now = Snapshot(moment.name, moment.epoch, moment.phase, (), _UNSEEN * is_unseen)
         same = [(weight.short_path, tuple(weight.shape)) for weight in weights]
-        # A run that is made anew, or on another model, goes on from nothing of an earlier one.
+        # A run that is made anew, or on another model, continues nothing of an earlier one.
         earlier = tuple(s for s in self._snapshots if s.place < now.place and s.shapes == same)
         thresholds = _thresholds(now, earlier) or [None] * len(weights)
         found = tuple(

@@ -17,7 +17,7 @@ the control is the one that is best there: what early stopping gives too is no g
 come from test data, on which nothing is chosen. Rows that test or validation data share
 with others are counted, and refused above `max_shared_rows`; those of datasets are not looked at.
 
-Before `build()` the seed is set, and again before each `fit`; where one goes on at an epoch, it is
+Before `build()` the seed is set, and again before each `fit`; where one resumes at an epoch, it is
 `training.seed_at`. So batches are shuffled alike in every arm; those of a dataset that
 shuffles by itself only where a function makes it. A learning rate that falls goes into the
 optimizer as a `LearningRateSchedule`: callbacks are not taken.
@@ -72,13 +72,13 @@ def compare(
         phases: A list, as of `keras_dsd.timelines`, without `until`; or a `DSDSchedule`.
         sparsity: As `apply` takes it.
         apply_options: Its other arguments, such as `{"pattern": NM(2, 4)}`.
-        fit_options: What `fit` is given besides, such as `{"batch_size": 64}`.
+        fit_options: Further arguments of `fit`, such as `{"batch_size": 64}`.
         seeds: How many, counted from 0, or a list of them; at least 2.
         arms: `"dsd"` and some of `"dense"`, `"llr"`, `"llr at once"`, `"sparse"`. Defaults to all.
         evaluate: Takes the model and a value of `data`; returns a number. Defaults to the loss.
         mode: `"min"` where smaller numbers are better, `"max"` where larger ones are.
         max_shared_rows: Which share of the rows of test data may be in others, a fraction.
-        path: A JSON file to write after every arm, and to go on from, with more arms and seeds too.
+        path: A JSON file to write after every arm, and to resume from; arms and seeds may be added.
         parallel: How many seeds to train at a time, each in a process that imports `build`.
         progress: Whether to show a bar, on a terminal and in a notebook. absl logs each arm anyhow.
 

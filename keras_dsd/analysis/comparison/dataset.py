@@ -14,7 +14,7 @@ _ROWS_AT_ONCE = 4096
 _EXAMPLE = '{"train": (x, y), "validation": (x_val, y_val), "test": (x_test, y_test)}'
 
 
-def check_data(data: Any, max_shared_rows: float) -> dict[str, float]:
+def check_data(data: object, max_shared_rows: float) -> dict[str, float]:
     """Checks the three parts of the data.
 
     Args:
@@ -51,12 +51,12 @@ def check_data(data: Any, max_shared_rows: float) -> dict[str, float]:
     return _shared_rows(data, max_shared_rows)
 
 
-def arguments(part: Any) -> tuple[Any, ...]:
+def arguments(part: object) -> tuple[Any, ...]:
     """Returns the arguments of `fit` and `evaluate`: x, y and sample weights, or a dataset."""
     return tuple(part) if isinstance(part, tuple | list) else (part,)
 
 
-def inputs_of(part: Any) -> Any:
+def inputs_of(part: object) -> Any:
     """Returns the inputs of a model, or the dataset that holds them."""
     return arguments(part)[0]
 
@@ -66,7 +66,7 @@ def digest(data: Mapping[str, Any]) -> dict[str, str]:
     return {name: _digest(data[name]) for name in NAMES}
 
 
-def _check_part(name: str, part: Any) -> None:
+def _check_part(name: str, part: object) -> None:
     if isinstance(part, tuple | list) and not 2 <= len(part) <= 3:
         raise ValueError(
             f"Expected data[{name!r}] to be (x, y) or (x, y, sample_weight). Received: a "
@@ -128,7 +128,7 @@ def _allowing(share: float) -> str:
     )
 
 
-def _row_digests(inputs: Any) -> list[bytes]:
+def _row_digests(inputs: object) -> list[bytes]:
     """Returns a digest of each row; none where the inputs are no arrays."""
     arrays = _arrays_in(inputs)
     if not arrays or len({len(array) for array in arrays}) != 1:
@@ -163,7 +163,7 @@ def _arrays_in(inputs: Any) -> list[np.ndarray]:
     return arrays if usable else []
 
 
-def _digest(part: Any) -> str:
+def _digest(part: object) -> str:
     found = hashlib.blake2b(digest_size=16)
     for each in arguments(part):
         arrays = _arrays_in(each)

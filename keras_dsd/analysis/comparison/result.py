@@ -105,13 +105,13 @@ class Run:
     Attributes:
         seed: The seed.
         arm: `"dense"`, `"llr"`, `"llr at once"`, `"sparse"`, `"dsd"`; or `"first dense"`, the
-            first dense phase alone, which all of them begin with.
+            first dense phase alone, the start of all of them.
         validation: The value on validation data at the end of each epoch; NaN where not finite.
         best_epoch: The epoch, counted from 0, with the best of these, the first of equal ones.
         test_last: The value on test data after the last epoch.
         test_best: The value on test data after `best_epoch`.
         num_updates: How many updates the optimizer made.
-        start: What tells the state that the arms of a seed part from from others.
+        start: A digest of the state that the arms of a seed branch from.
     """
 
     seed: int
@@ -151,10 +151,10 @@ class Gain:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison(Tabled):
-    """What `compare` measured.
+    """The measurements of `compare`.
 
     Attributes:
-        metric: What `evaluate` is called.
+        metric: The name of `evaluate`.
         mode: `"min"` where smaller values are better, `"max"` where larger ones are.
         arms: The phases of each arm, in words.
         runs: Every arm of every seed.
@@ -203,7 +203,7 @@ class Comparison(Tabled):
 
     @property
     def verdict(self) -> str:
-        """What is shown, in words. A gain that early stopping also gives counts as none."""
+        """The conclusion, in words. A gain that early stopping also gives counts as none."""
         best, last = self.gain(BEST), self.gain(LAST)
         words = _sentence(best, len(self.seeds))
         if _is_gain(last) and not _is_gain(best):
@@ -312,13 +312,13 @@ class Comparison(Tabled):
 
         return min((arm for arm in self._rows() if arm != DSD), key=cost)
 
-    def _summary(self, arm: str, when: str) -> dict[str, Any]:
+    def _summary(self, arm: str, when: str) -> dict[str, float]:
         test_mean, test_sd = mean_and_sd(self.tests(arm, when))
         mean, sd = mean_and_sd(self._chosen(arm, when))
         return {"test_mean": test_mean, "test_sd": test_sd,
                 "validation_mean": mean, "validation_sd": sd}  # fmt: skip
 
-    def _gain_dict(self, when: str) -> dict[str, Any]:
+    def _gain_dict(self, when: str) -> dict[str, str | float]:
         gain = self.gain(when)
         return {"control": gain.control, **gain.paired._asdict(), "relative": gain.relative}
 

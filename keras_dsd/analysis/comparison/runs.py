@@ -26,7 +26,7 @@ class Runs:
         seeds: The seeds.
         file: A JSON file to write after every arm, and to resume from where it exists. It may lack
             arms and seeds, since none has an effect on another.
-        identity: What tells the comparison from others, as JSON has it.
+        identity: All that tells the comparison from others, as JSON has it.
 
     Raises:
         ValueError: The file is of another comparison, or of arms with unlike numbers of updates.

@@ -36,7 +36,9 @@ from keras_dsd.engine.batch_norm import Batches
 
 _SEED_STEP = 1_000_003  # no seed that anybody lists is this far from another
 _POLL_SECONDS = 0.1
-_messages: "SimpleQueue[Any]"  # to the program that started this process
+# Of a process: an arm that it trained, words on an epoch, or the seed that it trains, by its id.
+_Message = Run | str | dict[int, int]
+_messages: "SimpleQueue[_Message]"  # to the program that started this process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Job:
     apply_options: Mapping[str, Any]
     reset: str
     batches: Batches | None
-    evaluate: Callable[[Any, Any], Any]
+    evaluate: Callable[[Any, Any], object]
     mode: str
     fit_options: Mapping[str, Any]
     adapter: str = ""
@@ -271,7 +273,7 @@ def _train_in_processes(
 
 
 def _received(
-    messages: "SimpleQueue[Any]", seeds: dict[int, int], tell: Callable[[str], None]
+    messages: "SimpleQueue[_Message]", seeds: dict[int, int], tell: Callable[[str], None]
 ) -> Iterator[Run]:
     """Yields the runs that processes sent, and notes which seed each trains."""
     while not messages.empty():
@@ -302,7 +304,7 @@ def _raise_error(future: "concurrent.futures.Future[None]", seed: int) -> None:
         raise error
 
 
-def _start(messages: "SimpleQueue[Any]") -> None:
+def _start(messages: "SimpleQueue[_Message]") -> None:
     """Prepares a process to send messages, and to end where this program does."""
     global _messages
     _messages = messages
@@ -446,6 +448,6 @@ def _digest(values: Sequence[np.ndarray]) -> str:
     return found.hexdigest()
 
 
-def _words(value: Any) -> str:
+def _words(value: object) -> str:
     """Returns text for a value that JSON lacks, the same in every process."""
     return str(value) if isinstance(value, np.generic) else type(value).__qualname__

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-from keras_dsd.algorithm.selection import whole
+from keras_dsd.algorithm.selection import exact
 from keras_dsd.analysis.evaluation import BETTER
 from keras_dsd.analysis.sensitivity import recommendation
 from keras_dsd.analysis.sensitivity.recommendation import Curve
@@ -105,9 +105,9 @@ class Sensitivity(Tabled):
         else:
             share = checks.fraction("overall", overall)
             chosen = recommendation.levels_for(self.levels, list(curves.values()), share)
-        # The path, whole and escaped, matches no longer path, in which `apply` would find the
-        # bare one, and counts as whole where only whole paths do, as for frozen weights.
-        return {whole(path): level for path, level in zip(curves, chosen, strict=True)}
+        # The exact pattern matches no longer path, in which `apply` would find the bare path, and
+        # counts as the full path where only that does, as for frozen weights.
+        return {exact(path): level for path, level in zip(curves, chosen, strict=True)}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values: lists, dicts, numbers and text; None for NaN."""

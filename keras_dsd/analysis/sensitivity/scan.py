@@ -47,7 +47,7 @@ def sensitivity(
         levels: The sparsities, ascending fractions in (0, 1). Defaults to 0.1, 0.2, ... 0.9.
         mode: `"min"` where smaller numbers are better, such as losses; `"max"` where larger ones
             are, such as accuracies. Defaults to `"min"`.
-        path: A JSON file to write after every value. Where it exists, the scan goes on from it.
+        path: A JSON file to write after every value. Where it exists, the scan resumes from it.
             Defaults to `None`: no file.
         progress: Whether to show a progress bar, where stderr is a terminal, or in a notebook.
 
@@ -56,9 +56,9 @@ def sensitivity(
 
     Raises:
         TypeError: An argument is of the wrong type, or `evaluate` returned no number.
-        ValueError: `model` did not go through `apply`, has no weights yet, masks in force or
+        ValueError: `model` did not go through `apply`, has no weights yet, active masks or
             weights that are not finite; `levels`, `mode` or `path` can't be used; the file is not
-            whole, or of another scan; or `evaluate` returned nothing finite for `model` as it is.
+            complete, or of another scan; or `evaluate` returned nothing finite for `model` itself.
 
     Examples:
         >>> scan = sensitivity(model, lambda model: model.evaluate(x, y, verbose=0))
@@ -126,7 +126,7 @@ class _Scan:
 def _run(
     scan: _Scan,
     weights: Sequence[PrunableWeight],
-    evaluate: Callable[[], Any],
+    evaluate: Callable[[], object],
     file: pathlib.Path | None,
     progress: bool,
 ) -> None:
@@ -154,7 +154,7 @@ def _prune_alone(
     weight: PrunableWeight,
     levels: Sequence[float],
     values: list[float],
-    evaluate: Callable[[], Any],
+    evaluate: Callable[[], object],
     done: Callable[[str], None],
 ) -> None:
     """Adds to `values` those at the levels that it lacks."""
@@ -264,7 +264,7 @@ def _check_same(path: pathlib.Path, name: str, found: Any, wanted: Any) -> None:
         )
 
 
-def _first_difference(found: Sequence[Any], wanted: Sequence[Any]) -> tuple[str, str]:
+def _first_difference(found: _Weights, wanted: _Weights) -> tuple[str, str]:
     """Returns, in words, what differs first between two lists of paths and shapes."""
     for a, b in zip(found, wanted, strict=False):
         if a != b:
