@@ -1,4 +1,4 @@
-"""apply, strip, weights and report: what a user does to a model outside of `fit`."""
+"""apply, strip, weights and report: the functions on a model outside of `fit`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,10 +20,11 @@ def apply(
 ) -> Any:
     """Chooses the weights that DSD prunes and returns the model to compile and fit.
 
-    A Keras 3 model comes back as it is, the same object; what was asked for is kept beside it. Of a
-    tf_keras model, one comes back that shares its weights and whose prunable layers are wrapped.
-    Nothing is pruned yet: `DSDSchedule` does that. A model that was compiled stays compiled, with
-    its optimizer's state. What can't be pruned is left as it is; `report` lists it.
+    A Keras 3 model is returned as it is, the same object; its selection is stored per model,
+    outside of it. Of a tf_keras model, one is returned that shares its weights and whose prunable
+    layers are wrapped. Nothing is pruned yet: `DSDSchedule` does that. A model that was compiled
+    stays compiled, with its optimizer's state. Weights that can't be pruned stay as they are;
+    `report` lists them.
 
     Args:
         model: Any Keras 3 model or layer, built or not. Or a Sequential or functional tf_keras
@@ -33,7 +34,7 @@ def apply(
             `{regular expression on the weight's path: fraction}`, where the first that `re.search`
             finds in the path, with or without the model's own name, counts, 0 leaves the weight
             dense and so does a path that none matches; what is left dense by default, such as a
-            frozen weight, needs its whole path, as it is or as `"^" + re.escape(path) + "$"`.
+            frozen weight, needs its full path, as it is or as `"^" + re.escape(path) + "$"`.
             Or a callable from a `PrunableWeight` to a fraction. Defaults to `0.3`.
         exclude: Regular expressions on paths; weights whose path one matches stay dense.
         pattern: `None` prunes single weights; `Block(height, width)` blocks of them, ranked by
@@ -65,7 +66,7 @@ def apply(
 def strip(model: Any) -> Any:
     """Returns the model without DSD: layers, names, weights and config as before `apply`.
 
-    A Keras 3 model comes back as it is, the same object; of a tf_keras model, a plain one that
+    A Keras 3 model is returned as it is, the same object; of a tf_keras model, a plain one that
     shares its weights. A compiled model stays compiled. Strip after training; weights that are
     pruned at that moment stay zero.
 
@@ -90,8 +91,8 @@ def weights(model: Any) -> list[PrunableWeight]:
         model: A model, or a layer, that `apply` returned; a subclassed one with such layers.
 
     Returns:
-        A list of `PrunableWeight`: `.path`, `.shape`, `.sparsity` (asked for), `.mask` (boolean
-        array, or None in dense phases) and `.numpy()`.
+        A list of `PrunableWeight`: `.path`, `.shape`, `.sparsity` (target), `.mask` (boolean array,
+        or None in dense phases) and `.numpy()`.
 
     Raises:
         TypeError: `model` is no Keras model or layer.
@@ -101,7 +102,7 @@ def weights(model: Any) -> list[PrunableWeight]:
 
 
 def report(model: Any) -> SparsityReport:
-    """Measures how sparse each weight is now, and says what is never pruned and why.
+    """Measures how sparse each weight is now, and lists weights that are never pruned and why.
 
     Args:
         model: A model, or a layer, that `apply` returned; a subclassed one with such layers.
@@ -110,5 +111,5 @@ def report(model: Any) -> SparsityReport:
         TypeError: `model` is no Keras model or layer.
         ValueError: `model` holds nothing that `apply` returned.
     """
-    door = registry.adapter_of(model)
-    return make_report(door.weights(model), door.skipped(model))
+    adapter = registry.adapter_of(model)
+    return make_report(adapter.weights(model), adapter.skipped(model))

@@ -21,10 +21,9 @@ sys.path.append(str(pathlib.Path(__file__).parents[1]))
 import filling
 from verdicts import best_variant, of_each_variant
 
-from keras_dsd.analysis.comparison import results_file
+from keras_dsd.analysis.comparison import runs as run_files
 from keras_dsd.analysis.comparison.arms import DSD, FIRST
-from keras_dsd.analysis.comparison.result import BEST, LAST, Comparison, Gain
-from keras_dsd.analysis.comparison.statistics import mean_and_sd
+from keras_dsd.analysis.comparison.result import BEST, LAST, Comparison, Gain, mean_and_sd
 from keras_dsd.analysis.evaluation import BETTER
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results.md"
@@ -74,7 +73,7 @@ def read_all(folder: pathlib.Path) -> dict[str, Study]:
     """
     found = {}
     for path in sorted(folder.glob("*.json")):
-        identity, runs = results_file.load(path)
+        identity, runs = run_files.load(path)
         trained: dict[int, set[str]] = {}
         for run in runs:
             trained.setdefault(run.seed, set()).add(run.arm)

@@ -1,7 +1,7 @@
-"""Which axes of a kernel are inputs and which outputs: a kernel as matrices of a linear map."""
+"""Layouts of kernels: their input and output axes, and a kernel as matrices of a linear map."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,7 +10,7 @@ class Layout(NamedTuple):
     """The axes of a kernel.
 
     Attributes:
-        batch: Axes along which there is a matrix each, such as the places of a convolution.
+        batch: Axes along which there is a matrix each, such as the positions of a convolution.
         inputs: Axes that are summed over.
         outputs: The others.
     """
@@ -29,7 +29,7 @@ class Layout(NamedTuple):
         return kernel.transpose(self._order).reshape(self.sizes(kernel.shape))
 
     def kernel(self, matrices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Returns what `matrices` was made of, of the kernel's shape."""
+        """Returns the kernel of `matrices`, the inverse of the method of that name."""
         transposed = matrices.reshape([shape[axis] for axis in self._order])
         return transposed.transpose(np.argsort(self._order))
 
@@ -38,12 +38,10 @@ class Layout(NamedTuple):
         return self.batch + self.inputs + self.outputs
 
 
-def layout_of(layer: Any, rank: int) -> Layout:
-    """Returns the layout of a kernel, by what Keras calls its layer.
+def layout_of(layer: object, rank: int) -> Layout:
+    """Returns the layout of a kernel of `rank` axes, at least 2, by the name of its layer's class.
 
-    Args:
-        layer: The layer that made it, of either Keras.
-        rank: The kernel's number of axes, at least 2.
+    The layer may be of either Keras.
     """
     axes = tuple(range(rank))
     if (equation := getattr(layer, "equation", None)) and isinstance(equation, str):
@@ -55,7 +53,7 @@ def layout_of(layer: Any, rank: int) -> Layout:
 
 
 def _einsum(equation: str, axes: tuple[int, ...]) -> Layout:
-    """Returns the layout of EinsumDense: summed over is what the output does not have."""
+    """Returns the layout of EinsumDense, which sums over the axes that the output lacks."""
     operands, _, result = equation.replace("...", "").replace(" ", "").partition("->")
     inputs, _, kernel = operands.partition(",")
     summed = tuple(axis for axis in axes if kernel[axis] not in result)

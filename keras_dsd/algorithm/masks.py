@@ -1,4 +1,8 @@
-"""Magnitudes to boolean masks. Pure NumPy: every backend, replica and worker gets the same."""
+"""Masks of weights by magnitude: of one tensor, of several ranked together, and of a phase.
+
+Pure NumPy, so every backend, replica and worker gets the same mask. Weights are ranked by
+(magnitude, flat index) or, with a pattern, by the scores of its blocks or groups.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -18,15 +22,12 @@ _SAMPLE = 2**18
 
 
 def num_pruned(size: int, sparsity: float) -> int:
-    """Returns how many of `size` weights are pruned at `sparsity`: round(size · sparsity).
-
-    Halves go to the even number, as Python's `round` has it.
-    """
+    """Returns how many of `size` weights are pruned: round(size · sparsity), halves to even."""
     return round(size * float(sparsity))
 
 
 def magnitude_mask(weights: np.ndarray, sparsity: float) -> np.ndarray:
-    """Keeps the largest magnitudes of one weight tensor.
+    """Returns the mask that keeps the largest magnitudes of one weight tensor.
 
     Exactly `num_pruned(weights.size, sparsity)` entries are False. They are the first in the
     order of (magnitude, flat index in C order): of equal magnitudes the one that comes first
@@ -52,11 +53,11 @@ def magnitude_mask(weights: np.ndarray, sparsity: float) -> np.ndarray:
 
 
 def global_masks(weights: Sequence[np.ndarray], sparsities: Sequence[float]) -> list[np.ndarray]:
-    """Keeps the largest magnitudes of several weight tensors in one ranking.
+    """Returns the masks that keep the largest magnitudes of several weight tensors in one ranking.
 
     Exactly the sum of `size * sparsity` over all tensors, rounded, is pruned: the first in the
-    order of (magnitude, tensor, flat index). But no tensor is pruned whole: the largest of each,
-    a tenth of what it would keep if it was pruned to its own sparsity and at least one, stay.
+    order of (magnitude, tensor, flat index). But no tensor is pruned completely: the largest of
+    each, a tenth of what it would keep at its own sparsity and at least one, stay.
 
     Args:
         weights: Arrays as for `magnitude_mask`.
@@ -81,118 +82,30 @@ def global_masks(weights: Sequence[np.ndarray], sparsities: Sequence[float]) -> 
     return kept
 
 
-def _rank_above_floors(
-    weights: Sequence[np.ndarray], count: int, floors: Sequence[int]
-) -> list[np.ndarray]:
-    pairs = zip(weights, floors, strict=True)
-    below = [_rank_together([each], each.size - floor)[0] for each, floor in pairs]
-    if count > sum(w.size for w in weights) - sum(floors):
-        raise ValueError(
-            f"Expected `sparsity` to leave a weight in each of {len(weights)} tensors that are "
-            f"ranked together. Received: {count} of {sum(w.size for w in weights)} weights to "
-            f"prune. Lower the sparsity, or exclude the smallest tensors."
-        )
-    kept = [np.ones(w.shape, bool) for w in weights]
-    ranked = _rank_together([w[~top] for w, top in zip(weights, below, strict=True)], count)
-    for each, top, rest in zip(kept, below, ranked, strict=True):
-        each[~top] = rest
-    return kept
-
-
-def _rank_together(weights: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
-    """Returns masks that prune the first `count` by (magnitude, array, flat index)."""
-    if count == 0:
-        return [np.ones(each.shape, bool) for each in weights]
-    flat = [each.ravel() for each in weights]
-    threshold = _nth_magnitude(flat, count)
-    kept = [_at_least(each, threshold, above=True) for each in flat]
-    num_ties_kept = sum(mask.size - np.count_nonzero(mask) for mask in kept) - count
-    for mask, each in zip(kept[::-1], flat[::-1], strict=True):
-        if num_ties_kept:
-            ties = np.flatnonzero(_at_least(each, threshold, above=False))[-num_ties_kept:]
-            mask[ties] = True
-            num_ties_kept -= len(ties)
-    return [mask.reshape(each.shape) for mask, each in zip(kept, weights, strict=True)]
-
-
-def _nth_magnitude(weights: Sequence[np.ndarray], count: int) -> np.floating:
-    """Returns the `count`-th smallest magnitude in flat arrays.
-
-    A sample tells between which two values it has to be looked for, so that the arrays are read
-    but not copied; where the sample is wrong, all are ranked.
-    """
-    total = sum(each.size for each in weights)
-    step = max(total // _SAMPLE, 1)
-    sample = np.sort(np.abs(np.concatenate([each[::step] for each in weights])))
-    place, margin = round(count / total * sample.size), 4 * round(sample.size**0.5)
-    low = sample[max(place - margin, 0)] if place > margin else 0
-    high = sample[min(place + margin, sample.size - 1)] if step > 1 else np.inf
-    num_below, between = 0, list[np.ndarray]()
-    for part in _parts(weights):
-        magnitudes = np.abs(part)
-        is_above = magnitudes >= low
-        num_below += part.size - int(np.count_nonzero(is_above))
-        between.append(magnitudes[is_above & (magnitudes <= high)])
-    found, place = np.concatenate(between), count - 1 - num_below
-    if not 0 <= place < found.size:
-        found, place = np.abs(np.concatenate(weights)), count - 1
-    found.partition(place)
-    return found[place]
-
-
-def _parts(weights: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    for each in weights:
-        for start in range(0, each.size, _PART):
-            yield each[start : start + _PART]
-
-
-def _at_least(values: np.ndarray, threshold: np.floating, above: bool) -> np.ndarray:
-    """Returns where magnitudes are above a threshold, or equal to it, part by part."""
-    found = np.empty(values.shape, bool)
-    for start in range(0, values.size, _PART):
-        part = slice(start, start + _PART)
-        magnitudes = np.abs(values[part])
-        (np.greater if above else np.equal)(magnitudes, threshold, out=found[part])
-    return found
-
-
-def comparable(weights: np.ndarray) -> np.ndarray:
-    """Returns bfloat16 as float32, which holds it exactly: NumPy can't partition it."""
-    weights = np.asarray(weights)
-    return weights if weights.dtype.kind == "f" else weights.astype(np.float32)
-
-
-def check_finite(weights: np.ndarray, path: str = "weights") -> None:
-    """Refuses weights that can't be ranked by magnitude.
+def mask_of(values: np.ndarray, weight: ReadableWeight, sparsity: float | None) -> np.ndarray:
+    """Returns the mask of `values` if they were those of `weight`, ranked alone.
 
     Args:
-        weights: Array of any shape.
-        path: What to call the array in the message.
-
-    Raises:
-        ValueError: An entry is NaN or infinite.
+        values: Array of the weight's shape, every value finite.
+        weight: The weight, for its pattern and, where `sparsity` is None, its sparsity.
+        sparsity: Share of it to prune, a fraction, or None.
     """
-    flat = weights.ravel()
-    num_bad = sum(part.size - np.count_nonzero(np.isfinite(part)) for part in _parts([flat]))
-    if num_bad:
-        raise ValueError(
-            f"Expected finite weights to make a mask from. Received: {path} with {num_bad} of "
-            f"{flat.size} values NaN or infinite. Nothing was pruned, and all weights are as they "
-            f"were: training diverged before, or its data hold such values. See the data; or load "
-            f"an earlier checkpoint, and lower the learning rate."
-        )
+    if isinstance(weight.pattern, NM):
+        return weight.pattern.mask(comparable(values), weight.layout)
+    share = weight.sparsity if sparsity is None else sparsity
+    return _expand(magnitude_mask(_scores(values, weight), share), weight)
 
 
 def masks_for(
     weights: Sequence[_Weight], sparsity: float | None
 ) -> Iterator[tuple[_Weight, np.ndarray]]:
-    """Yields the mask of each weight, as its values are now.
+    """Yields the mask of each weight, of its current values.
 
-    One tensor is read at a time, but for those that are ranked together.
+    One tensor is read at a time, except those that are ranked together.
 
     Args:
-        weights: What DSD prunes.
-        sparsity: What the phase asks for, a fraction; None where `apply` said it.
+        weights: The weights that DSD prunes.
+        sparsity: The phase's target, a fraction; None for the one of each weight.
 
     Raises:
         ValueError: A weight holds NaN or infinity; nothing has been yielded then.
@@ -210,19 +123,59 @@ def masks_for(
         yield from _ranked_together(together, sparsity)
 
 
+def thresholds(weights: Sequence[ReadableWeight]) -> Iterator[float | None]:
+    """Yields, for each weight, the smallest magnitude that is kept.
+
+    Under a mask, of what the mask keeps; otherwise of what a sparse phase would keep if it started
+    now. With a `Block`, the smallest pooled magnitude of a block. None with an `NM`, whose groups
+    have none in common, and where nothing can be ranked, as with NaN in the weight.
+
+    One tensor is read at a time, except those that are ranked together.
+    """
+    # In a sparse phase of tf_keras, a weight that keeps all has a mask of ones, and shows None.
+    is_masked = any(weight.mask is not None for weight in weights)
+    together = [weight for weight in weights if weight.scope == "global" and not is_masked]
+    of_all = _thresholds_of(together)
+    for weight in weights:
+        if isinstance(weight.pattern, NM):
+            yield None
+        elif is_masked:
+            mask = weight.mask
+            yield _smallest(weight, np.ones(weight.shape, bool) if mask is None else mask)
+        elif weight.scope == "global":
+            yield of_all.get(id(weight))
+        else:
+            yield _thresholds_of([weight]).get(id(weight))
+
+
+def check_phase(weights: Sequence[ReadableWeight], sparsity: float | None) -> None:
+    """Checks that weights can be pruned to the sparsity of a phase.
+
+    Raises:
+        ValueError: The pattern of a weight fixes its sparsity, and the phase has one of its own.
+    """
+    for weight in weights:
+        if sparsity is not None and isinstance(weight.pattern, NM):
+            raise ValueError(
+                f"Expected SparsePhase without `sparsity`: the pattern {weight.pattern} of "
+                f"{weight.path!r} fixes it at {weight.pattern.sparsity:g}. Received: "
+                f"sparsity={shown(sparsity)}. Leave it out."
+            )
+
+
 def check_pruned_alike(weights: Sequence[ReadableWeight], sparsity: float | None) -> int:
-    """Checks the weights with which a run goes on within a sparse phase.
+    """Checks the weights with which a run resumes within a sparse phase.
 
     They are those of that phase, zero where its masks prune; or dense ones, which are pruned now.
-    What was pruned at another sparsity would lose more weights, or let some return too early.
+    Weights pruned at another sparsity would lose more values, or regrow some too early.
 
     Args:
-        weights: What DSD prunes.
-        sparsity: What the phase asks for, a fraction; None where `apply` said it.
+        weights: The weights that DSD prunes.
+        sparsity: The phase's target, a fraction; None for the one of each weight.
 
     Returns:
-        How many weights are zero without that a mask, which a file may not hold, says which of
-        the zeros are pruned.
+        How many zeros are not known to be pruned or kept, for want of a mask, which a file may not
+        hold.
 
     Raises:
         ValueError: A weight holds zeros, and fewer than the phase has.
@@ -243,33 +196,27 @@ def check_pruned_alike(weights: Sequence[ReadableWeight], sparsity: float | None
     return num_unknown
 
 
-def check_phase(weights: Sequence[ReadableWeight], sparsity: float | None) -> None:
-    """Checks that the sparsity a phase asks for can be had.
+def check_finite(weights: np.ndarray, path: str = "weights") -> None:
+    """Refuses weights that can't be ranked by magnitude; `path` names them in the message.
 
     Raises:
-        ValueError: The pattern of a weight fixes its sparsity, and the phase has one of its own.
+        ValueError: An entry is NaN or infinite.
     """
-    for weight in weights:
-        if sparsity is not None and isinstance(weight.pattern, NM):
-            raise ValueError(
-                f"Expected SparsePhase without `sparsity`: the pattern {weight.pattern} of "
-                f"{weight.path!r} fixes it at {weight.pattern.sparsity:g}. Received: "
-                f"sparsity={shown(sparsity)}. Leave it out."
-            )
+    flat = weights.ravel()
+    num_bad = sum(part.size - np.count_nonzero(np.isfinite(part)) for part in _parts([flat]))
+    if num_bad:
+        raise ValueError(
+            f"Expected finite weights to make a mask from. Received: {path} with {num_bad} of "
+            f"{flat.size} values NaN or infinite. Nothing was pruned, and all weights are as they "
+            f"were: training diverged before, or its data hold such values. See the data; or load "
+            f"an earlier checkpoint, and lower the learning rate."
+        )
 
 
-def mask_of(values: np.ndarray, weight: ReadableWeight, sparsity: float | None) -> np.ndarray:
-    """Returns the mask of `values` if they were those of `weight`, ranked alone.
-
-    Args:
-        values: Array of the weight's shape, every value finite.
-        weight: What says the pattern and, where `sparsity` is None, the sparsity.
-        sparsity: Share of it to prune, a fraction, or None.
-    """
-    if isinstance(weight.pattern, NM):
-        return weight.pattern.mask(comparable(values), weight.layout)
-    share = weight.sparsity if sparsity is None else sparsity
-    return _expand(magnitude_mask(_scores(values, weight), share), weight)
+def comparable(weights: np.ndarray) -> np.ndarray:
+    """Returns bfloat16 as float32, which holds it exactly: NumPy can't partition it."""
+    weights = np.asarray(weights)
+    return weights if weights.dtype.kind == "f" else weights.astype(np.float32)
 
 
 def _ranked_together(
@@ -282,10 +229,10 @@ def _ranked_together(
 
 
 def _ranked(weight: ReadableWeight) -> np.ndarray:
-    """Returns the values to rank; what a mask in force keeps comes before what it prunes.
+    """Returns the values to rank, those that an active mask keeps above those that it prunes.
 
-    A weight that it keeps may be zero by itself, as where float16 underflows. It counts as the
-    smallest number above zero, so that a mask that is made again is the same one.
+    A kept value may be zero by itself, as where float16 underflows. It counts as the smallest
+    number above zero, so that a mask that is made again is the same one.
     """
     values, mask = weight.numpy(), weight.mask
     if mask is not None:
@@ -295,45 +242,17 @@ def _ranked(weight: ReadableWeight) -> np.ndarray:
 
 
 def _scores(values: np.ndarray, weight: ReadableWeight) -> np.ndarray:
-    """Returns what is ranked: the values, or one for each block."""
+    """Returns the values, or the scores of blocks."""
     if isinstance(weight.pattern, Block):
         return weight.pattern.scores(comparable(values), weight.layout)
     return values
 
 
 def _expand(kept: np.ndarray, weight: ReadableWeight) -> np.ndarray:
-    """Returns the mask of a weight's values of that of what was ranked."""
+    """Returns the mask of a weight's values from the mask of its scores."""
     if isinstance(weight.pattern, Block):
         return weight.pattern.expand(kept, weight.shape, weight.layout)
     return kept
-
-
-def thresholds(weights: Sequence[ReadableWeight]) -> Iterator[float | None]:
-    """Yields, for each weight, the smallest magnitude that is kept.
-
-    Under a mask, of what the mask keeps; otherwise of what a sparse phase would keep if it began
-    now. With a `Block`, the smallest pooled magnitude of a block. None with an `NM`, whose groups
-    have none in common, and where nothing can be ranked, as with NaN in the weight.
-
-    One tensor is read at a time, but for those that are ranked together.
-
-    Args:
-        weights: What DSD prunes.
-    """
-    # In a sparse phase of tf_keras, a weight that keeps all has a mask of ones, and shows None.
-    is_masked = any(weight.mask is not None for weight in weights)
-    together = [weight for weight in weights if weight.scope == "global" and not is_masked]
-    of_all = _thresholds_of(together)
-    for weight in weights:
-        if isinstance(weight.pattern, NM):
-            yield None
-        elif is_masked:
-            mask = weight.mask
-            yield _smallest(weight, np.ones(weight.shape, bool) if mask is None else mask)
-        elif weight.scope == "global":
-            yield of_all.get(id(weight))
-        else:
-            yield _thresholds_of([weight]).get(id(weight))
 
 
 def _thresholds_of(weights: Sequence[ReadableWeight]) -> dict[int, float | None]:
@@ -353,3 +272,78 @@ def _smallest(weight: ReadableWeight, mask: np.ndarray) -> float | None:
         kept = np.abs(values[mask])
     smallest = float(kept.min()) if kept.size else math.nan
     return smallest if math.isfinite(smallest) else None
+
+
+def _rank_together(weights: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+    """Returns masks that prune the first `count` by (magnitude, array, flat index)."""
+    if count == 0:
+        return [np.ones(each.shape, bool) for each in weights]
+    flat = [each.ravel() for each in weights]
+    threshold = _nth_magnitude(flat, count)
+    kept = [_at_least(each, threshold, above=True) for each in flat]
+    num_ties_kept = sum(mask.size - np.count_nonzero(mask) for mask in kept) - count
+    for mask, each in zip(kept[::-1], flat[::-1], strict=True):
+        if num_ties_kept:
+            ties = np.flatnonzero(_at_least(each, threshold, above=False))[-num_ties_kept:]
+            mask[ties] = True
+            num_ties_kept -= len(ties)
+    return [mask.reshape(each.shape) for mask, each in zip(kept, weights, strict=True)]
+
+
+def _rank_above_floors(
+    weights: Sequence[np.ndarray], count: int, floors: Sequence[int]
+) -> list[np.ndarray]:
+    pairs = zip(weights, floors, strict=True)
+    below = [_rank_together([each], each.size - floor)[0] for each, floor in pairs]
+    if count > sum(w.size for w in weights) - sum(floors):
+        raise ValueError(
+            f"Expected `sparsity` to leave a weight in each of {len(weights)} tensors that are "
+            f"ranked together. Received: {count} of {sum(w.size for w in weights)} weights to "
+            f"prune. Lower the sparsity, or exclude the smallest tensors."
+        )
+    kept = [np.ones(w.shape, bool) for w in weights]
+    ranked = _rank_together([w[~top] for w, top in zip(weights, below, strict=True)], count)
+    for each, top, rest in zip(kept, below, ranked, strict=True):
+        each[~top] = rest
+    return kept
+
+
+def _nth_magnitude(weights: Sequence[np.ndarray], count: int) -> np.floating:
+    """Returns the `count`-th smallest magnitude in flat arrays.
+
+    A sample bounds it between two values, so that the arrays are read but not copied; where the
+    sample is wrong, all are ranked.
+    """
+    total = sum(each.size for each in weights)
+    step = max(total // _SAMPLE, 1)
+    sample = np.sort(np.abs(np.concatenate([each[::step] for each in weights])))
+    place, margin = round(count / total * sample.size), 4 * round(sample.size**0.5)
+    low = sample[max(place - margin, 0)] if place > margin else 0
+    high = sample[min(place + margin, sample.size - 1)] if step > 1 else np.inf
+    num_below, between = 0, list[np.ndarray]()
+    for part in _parts(weights):
+        magnitudes = np.abs(part)
+        is_above = magnitudes >= low
+        num_below += part.size - int(np.count_nonzero(is_above))
+        between.append(magnitudes[is_above & (magnitudes <= high)])
+    found, place = np.concatenate(between), count - 1 - num_below
+    if not 0 <= place < found.size:
+        found, place = np.abs(np.concatenate(weights)), count - 1
+    found.partition(place)
+    return found[place]
+
+
+def _at_least(values: np.ndarray, threshold: np.floating, above: bool) -> np.ndarray:
+    """Returns whether each magnitude is above a threshold, or equal to it, part by part."""
+    found = np.empty(values.shape, bool)
+    for start in range(0, values.size, _PART):
+        part = slice(start, start + _PART)
+        magnitudes = np.abs(values[part])
+        (np.greater if above else np.equal)(magnitudes, threshold, out=found[part])
+    return found
+
+
+def _parts(weights: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    for each in weights:
+        for start in range(0, each.size, _PART):
+            yield each[start : start + _PART]

@@ -1,4 +1,4 @@
-"""What is pruned together: blocks of weights, or some of every group of inputs."""
+"""Patterns of pruning: blocks of weights, or some of every group of inputs."""
 
 import dataclasses
 import itertools
@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.utils import checks
-from keras_dsd.utils.checks import shown
+from keras_dsd.utils.checks import invalid_type
 
 # Groups are worked on in parts of so many values, so that no array of the tensor's size is made.
 _PART = 2**21
@@ -19,16 +19,16 @@ _BY_PAIRS = 8
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Blocks of a kernel's matrix, kept or pruned whole, by their pooled magnitude.
+    """Blocks of a kernel's matrix, each kept or pruned completely, by its pooled magnitude.
 
-    A kernel counts as a matrix of inputs by outputs; a convolution's as one at each of its places,
-    of input by output channels. Rows and columns at the edge that make no whole block stay dense;
+    A kernel counts as a matrix of inputs by outputs; that of a convolution as one at each position,
+    of input by output channels. Rows and columns at the edge that make no full block stay dense;
     the report says how many values they have.
 
     Args:
         height: Consecutive inputs in a block. At least 1.
         width: Consecutive outputs in a block. At least 1.
-        pooling: `"avg"` or `"max"`: what of a block's magnitudes ranks it. Defaults to `"avg"`.
+        pooling: `"avg"` or `"max"` of a block's magnitudes ranks it. Defaults to `"avg"`.
 
     Raises:
         TypeError: `height` or `width` is not an integer.
@@ -48,7 +48,7 @@ class Block:
         )
 
     def num_covered(self, shape: tuple[int, ...], layout: Layout) -> int:
-        """Returns how many values of a kernel are in whole blocks."""
+        """Returns how many values of a kernel are in full blocks."""
         batch, rows, columns = self._blocks(shape, layout)
         return batch * rows * columns * self.height * self.width
 
@@ -76,7 +76,7 @@ class Block:
         return scores / (self.height * self.width) if self.pooling == "avg" else scores
 
     def expand(self, kept: np.ndarray, shape: tuple[int, ...], layout: Layout) -> np.ndarray:
-        """Returns the mask of a kernel of which the blocks are kept that `kept` says."""
+        """Returns the mask of a kernel from that of its blocks."""
         mask = np.ones(layout.sizes(shape), bool)
         _, rows, columns = self._blocks(shape, layout)
         covered = mask[:, : rows * self.height, : columns * self.width]
@@ -97,9 +97,9 @@ class Block:
 class NM:
     """The `n` largest of every `m` consecutive inputs of an output are kept: 2:4 is `NM(2, 4)`.
 
-    That fixes the sparsity: 1 - n/m. A convolution's inputs are its input channels, at each place
-    by itself. Inputs at the edge that make no whole group stay dense; the report says how many
-    values they have. TF-MOT's `sparsity_m_by_n` counts the zeros instead.
+    That fixes the sparsity: 1 - n/m. The inputs of a convolution are its input channels, at each
+    position by itself. Inputs at the edge that make no full group stay dense; the report says how
+    many values they have. TF-MOT's `sparsity_m_by_n` counts the zeros instead.
 
     Args:
         n: How many of a group are kept. At least 1.
@@ -127,7 +127,7 @@ class NM:
         return 1 - self.n / self.m
 
     def num_covered(self, shape: tuple[int, ...], layout: Layout) -> int:
-        """Returns how many values of a kernel are in whole groups."""
+        """Returns how many values of a kernel are in full groups."""
         batch, inputs, outputs = layout.sizes(shape)
         return batch * (inputs // self.m * self.m) * outputs
 
@@ -136,10 +136,10 @@ class NM:
         matrices = layout.matrices(kernel)
         mask = np.ones(matrices.shape, bool)
         step = max(_PART // max(matrices.shape[2], 1) // self.m, 1) * self.m
-        whole = matrices.shape[1] // self.m * self.m
+        covered = matrices.shape[1] // self.m * self.m
         for matrix, kept in zip(matrices, mask, strict=True):
-            for start in range(0, whole, step):
-                rows = slice(start, min(start + step, whole))
+            for start in range(0, covered, step):
+                rows = slice(start, min(start + step, covered))
                 groups = np.abs(matrix[rows]).reshape(-1, self.m, matrix.shape[1])
                 kept[rows] = self._kept(groups).reshape(-1, matrix.shape[1])
         return layout.kernel(mask, kernel.shape)
@@ -171,17 +171,14 @@ Pattern = Block | NM | None
 
 
 def check_pattern(pattern: object) -> None:
-    """Checks what `apply` was given.
+    """Checks that `pattern` is None, a `Block` or an `NM`.
 
     Raises:
-        TypeError: `pattern` is neither None nor a `Block` nor an `NM`.
+        TypeError: It is something else.
     """
     if not isinstance(pattern, Block | NM | None):
-        raise TypeError(
-            f"Expected `pattern` to be None (single weights), Block(height, width) or NM(n, m). "
-            f"Received: pattern={shown(pattern)} of type {type(pattern).__name__}. Give one of "
-            f"these, such as NM(2, 4)."
-        )
+        expected = "to be None (single weights), Block(height, width) or NM(n, m)"
+        raise invalid_type("pattern", pattern, expected, "Give one of these, such as NM(2, 4).")
 
 
 def num_covered(shape: tuple[int, ...], pattern: Pattern, layout: Layout) -> int:
@@ -201,5 +198,4 @@ def from_config(config: dict[str, Any] | None) -> Pattern:
     if config is None:
         return None
     arguments = {name: value for name, value in config.items() if name != "class_name"}
-    known: dict[str, Any] = {"Block": Block, "NM": NM}
-    return known[config["class_name"]](**arguments)
+    return {"Block": Block, "NM": NM}[config["class_name"]](**arguments)

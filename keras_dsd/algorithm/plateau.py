@@ -1,10 +1,10 @@
-"""Plateau: when a phase has converged. Pure: what was measured so far decides, again and again."""
+"""Plateau: the convergence of a phase, a pure function of the values measured so far."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
 from keras_dsd.utils import checks
-from keras_dsd.utils.checks import shown
+from keras_dsd.utils.checks import invalid_type
 
 _LARGER_IS_BETTER = ("acc", "auc", "f1", "precision", "recall")
 
@@ -15,13 +15,13 @@ class Plateau:
 
     Args:
         monitor: Its name in the logs, such as `"val_loss"`.
-        min_delta: What counts as an improvement is larger than this. Defaults to `0.0`.
-        patience: After so many epochs without an improvement the phase ends. Epochs whose logs do
+        min_delta: An improvement is larger than this. Defaults to `0.0`.
+        patience: The phase ends after so many epochs without an improvement. Epochs whose logs do
             not have `monitor`, for want of a validation, do not count. Defaults to `3`.
         mode: `"min"` where smaller is better, `"max"` where larger is; `"auto"` tells from the
             name. Defaults to `"auto"`.
         restore_best: Whether the phase ends with the weights of its best epoch, as `get_weights`
-            has them; optimizer slots stay. Defaults to `False`.
+            has them; optimizer state stays. Defaults to `False`.
 
     Raises:
         TypeError: `monitor` is no text, `restore_best` no bool, or a number of the wrong type.
@@ -37,11 +37,8 @@ class Plateau:
 
     def __post_init__(self) -> None:
         if not isinstance(self.monitor, str):
-            raise TypeError(
-                f"Expected `monitor` to be a name in the logs. Received: "
-                f"monitor={shown(self.monitor)} of type {type(self.monitor).__name__}. Give a str, "
-                f"such as 'val_loss'."
-            )
+            hint = "Give a str, such as 'val_loss'."
+            raise invalid_type("monitor", self.monitor, "to be a name in the logs", hint)
         checks.flag("restore_best", self.restore_best)
         advice = "Give 'min' for a loss, 'max' for an accuracy."
         checks.choice("mode", self.mode, ("auto", "min", "max"), advice)
@@ -52,14 +49,14 @@ class Plateau:
         )
 
     def values(self, history: Sequence[Mapping[str, float]]) -> list[float | None]:
-        """Returns what the logs of a phase's epochs say of `monitor`; None where nothing."""
+        """Returns the values of `monitor` in the logs of a phase's epochs; None where absent."""
         return [logs.get(self.monitor) for logs in history]
 
     def length(self, values: Sequence[float | None]) -> int | None:
-        """Returns how many epochs a phase lasts with these values, or None: it is not over.
+        """Returns how many epochs a phase lasts, or None where it is not over.
 
         Args:
-            values: What was measured at each of its epochs so far; None where nothing was.
+            values: The values at its epochs so far, as `values` returns them.
         """
         best, waited = None, 0
         for index, value in enumerate(values):

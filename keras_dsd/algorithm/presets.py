@@ -1,10 +1,10 @@
-"""Phases of published schedules, as lists to give to `DSDSchedule(phases=...)`."""
+"""Phases of published schedules, as lists for `DSDSchedule(phases=...)`."""
 
-from typing import Any
+from collections.abc import Sequence
 
 from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase
 from keras_dsd.utils import checks
-from keras_dsd.utils.checks import shown
+from keras_dsd.utils.checks import invalid_type
 
 __all__ = ["acdc", "dsd", "dsdsd"]
 
@@ -17,8 +17,8 @@ def dsd(dense: int, sparse: int, redense: int, *, redense_lr: float = 0.1) -> li
     Args:
         dense: Epochs of ordinary training; `0` starts from a trained model.
         sparse: Epochs under a fixed mask. At least 1.
-        redense: Epochs in which pruned weights return from zero. At least 1.
-        redense_lr: What the learning rate is multiplied by in these. Defaults to `0.1`.
+        redense: Epochs in which pruned weights regrow from zero. At least 1.
+        redense_lr: Factor of the learning rate in these. Defaults to `0.1`.
 
     Raises:
         TypeError: Epochs are not integers, or `redense_lr` is not a number.
@@ -54,8 +54,8 @@ def dsdsd(
         redense_again: Epochs of the second re-dense phase. At least 1.
         sparsities: Share of each tensor to prune in the two, fractions in [0, 1). Defaults to
             `(0.5, 0.25)`.
-        redense_lr: What the learning rate is multiplied by from the first re-dense phase on, and
-            once more in the second. Defaults to `0.1`.
+        redense_lr: Factor of the learning rate from the first re-dense phase on, and once more
+            in the second. Defaults to `0.1`.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -65,15 +65,15 @@ def dsdsd(
         Han et al., 2017, arXiv:1607.04381, section on DSDSD.
     """
     share, share_again = _two_fractions(sparsities)
-    *first, _, returned = dsd(dense, sparse, redense, redense_lr=redense_lr)
+    *first, _, regrown = dsd(dense, sparse, redense, redense_lr=redense_lr)
     checks.whole_number("sparse_again", sparse_again, least=1)
     checks.whole_number("redense_again", redense_again, least=1)
-    factor = checks.positive("redense_lr ** 2", returned.lr * returned.lr)
+    factor = checks.positive("redense_lr ** 2", regrown.lr * regrown.lr)
     return [
         *first,
         SparsePhase(sparse, sparsity=share),
-        returned,
-        SparsePhase(sparse_again, sparsity=share_again, lr=returned.lr),
+        regrown,
+        SparsePhase(sparse_again, sparsity=share_again, lr=regrown.lr),
         DensePhase(redense_again, lr=factor),
     ]
 
@@ -95,8 +95,8 @@ def acdc(
         cycles: How many times a sparse phase and a dense one follow. At least 1.
         sparse: Epochs of each sparse phase. At least 1.
         dense: Epochs of each dense phase. At least 1.
-        sparsity: Share of each tensor to prune, a fraction in [0, 1). Defaults to `None`: what
-            `apply` was asked for.
+        sparsity: Share of each tensor to prune, a fraction in [0, 1). Defaults to `None`: the
+            sparsity that `apply` gave each weight.
         end: `"dense"` ends with the last cycle; `"sparse"` with one more sparse phase, as the
             published schedule does, so that the network stays sparse. Defaults to `"dense"`.
         last: Epochs of the phase that it ends with. Defaults to `None`: as long as the others.
@@ -124,13 +124,11 @@ def acdc(
     return phases
 
 
-def _two_fractions(sparsities: Any) -> tuple[float, float]:
+def _two_fractions(sparsities: Sequence[float]) -> tuple[float, float]:
     is_list = isinstance(sparsities, tuple | list)
     shares = checks.items("sparsities", sparsities) if is_list else []
     if len(shares) != 2:
-        raise TypeError(
-            f"Expected `sparsities` to be two fractions. Received: sparsities={shown(sparsities)} "
-            f"of type {type(sparsities).__name__}. Give a tuple, such as (0.5, 0.25)."
-        )
+        hint = "Give a tuple, such as (0.5, 0.25)."
+        raise invalid_type("sparsities", sparsities, "to be two fractions", hint)
     first, second = (checks.fraction(f"sparsities[{i}]", each) for i, each in enumerate(shares))
     return first, second

@@ -1,10 +1,11 @@
-"""Which weights are pruned, how sparse, and why the others are not. Knows no framework."""
+"""Selection of the weights to prune, with their sparsities, and the reasons of the others."""
 
 import numbers
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
+from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.algorithm.patterns import (
     NM,
     Pattern,
@@ -14,7 +15,7 @@ from keras_dsd.algorithm.patterns import (
     to_config,
 )
 from keras_dsd.utils import checks
-from keras_dsd.utils.checks import shown
+from keras_dsd.utils.checks import invalid_type, shown
 
 UNKNOWN_LAYER = "layer type is unknown: give it a get_prunable_weights() method"
 NOT_A_KERNEL = "not a kernel: biases, normalisation and depthwise weights stay dense"
@@ -28,7 +29,6 @@ EXCLUDED = "excluded"
 NO_MATCH = "no pattern of `sparsity` matches"
 ZERO_SPARSITY = "asked to stay dense: sparsity 0"
 ONE_LAYER = "outside the layer that was wrapped"
-
 TOO_SMALL = "too small for one whole block or group of the pattern"
 
 Sparsity = float | Mapping[str, float] | Callable[[Any], float]
@@ -36,8 +36,24 @@ Sparsity = float | Mapping[str, float] | Callable[[Any], float]
 DEFAULT_SPARSITY = float("0.3")
 
 
+class SelectableWeight(Protocol):
+    """A weight that may be selected; it may have a `short_path` too."""
+
+    @property
+    def path(self) -> str:
+        """The path of the weight in the model."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape."""
+
+    @property
+    def layout(self) -> Layout:
+        """Its input and output axes."""
+
+
 class Selection:
-    """What the user asked for: a sparsity for each weight, by path, and how to lay out masks.
+    """The arguments of `apply`: a sparsity for each weight, by path, and the pattern of the masks.
 
     Args:
         sparsity: Fraction in [0, 1) for every weight; or a mapping from regular expressions
@@ -45,8 +61,8 @@ class Selection:
             a callable that takes a `PrunableWeight` and returns a fraction. 0 leaves a weight
             dense, and so does a path that no expression matches.
         exclude: Regular expressions; a path that one of them matches stays dense.
-        pattern: What is pruned together, or None: single weights.
-        scope: `"layer"` or `"global"`: what is ranked together.
+        pattern: The pattern of the masks, or None: single weights.
+        scope: `"layer"` or `"global"`: whether each tensor is ranked alone.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -84,13 +100,15 @@ class Selection:
         for path in paths:
             self._unmatched = {p for p in self._unmatched if not re.search(p, path)}
 
-    def choose(self, weight: Any, unless_named: str | None = None) -> tuple[float, str | None]:
+    def choose(
+        self, weight: SelectableWeight, unless_named: str | None = None
+    ) -> tuple[float, str | None]:
         """Returns the sparsity of one weight, and the reason where it stays dense.
 
         Args:
             weight: A `PrunableWeight`.
-            unless_named: The reason why this weight is left dense unless its whole path is
-                given, such as `FROZEN`; None where there is none.
+            unless_named: The reason why this weight is left dense unless its full path is given,
+                such as `FROZEN`; None where there is none.
 
         Returns:
             A fraction in [0, 1), and None; or 0.0 and the reason.
@@ -119,10 +137,10 @@ class Selection:
             return 0.0, TOO_SMALL
         return (sparsity, None) if sparsity else (0.0, ZERO_SPARSITY)
 
-    def names(self, weight: Any) -> bool:
-        """Returns whether `sparsity` gives a path whole, as it is or as `whole` writes it."""
+    def names(self, weight: SelectableWeight) -> bool:
+        """Returns whether `sparsity` has the full path, as it is or as `exact` writes it."""
         given = self.sparsity if isinstance(self.sparsity, Mapping) else ()
-        return any(path in given or whole(path) in given for path in _paths_of(weight))
+        return any(path in given or exact(path) in given for path in _paths_of(weight))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments as plain values; a callable can't be written and gives None."""
@@ -147,8 +165,8 @@ class Selection:
         return cls(sparsity, config["exclude"], pattern, scope)
 
 
-def _paths_of(weight: Any) -> tuple[str, ...]:
-    """Returns the paths that a weight goes by."""
+def _paths_of(weight: SelectableWeight) -> tuple[str, ...]:
+    """Returns the paths of a weight, with and without the model's own name."""
     return weight.path, getattr(weight, "short_path", weight.path)
 
 
@@ -156,7 +174,7 @@ def _finds(pattern: str, paths: Iterable[str]) -> bool:
     return any(re.search(pattern, path) for path in paths)
 
 
-def whole(path: str) -> str:
+def exact(path: str) -> str:
     """Returns the regular expression that matches `path` and nothing longer.
 
     A path as it is may be found in longer ones, and need not match itself: `c++/kernel` does not.
@@ -185,8 +203,8 @@ def refuse_unmatched(selection: Selection, paths: Sequence[str]) -> None:
     """Refuses regular expressions that select nothing, which are most often misspelt.
 
     Args:
-        selection: What was asked for.
-        paths: All paths there are, for the message.
+        selection: The arguments of `apply`.
+        paths: The paths of all weights.
 
     Raises:
         ValueError: A regular expression matches no path.
@@ -208,10 +226,10 @@ def refuse_nothing(
     """Refuses a selection that selects no weight of a model.
 
     Args:
-        selection: What was asked for.
-        name: The model's.
+        selection: The arguments of `apply`.
+        name: The model's name.
         reasons: Why each weight that might have been selected stays dense, by path.
-        hint: What else to do about it.
+        hint: What else to do, for the message.
 
     Raises:
         ValueError: In any case.
@@ -224,7 +242,7 @@ def refuse_nothing(
     )
 
 
-def _check_sparsity(sparsity: Any) -> Sparsity:
+def _check_sparsity(sparsity: Sparsity) -> Sparsity:
     if isinstance(sparsity, Mapping):
         found = {}
         for pattern, share in checks.items("sparsity", sparsity):
@@ -234,23 +252,19 @@ def _check_sparsity(sparsity: Any) -> Sparsity:
     if callable(sparsity):
         return sparsity
     if not isinstance(sparsity, numbers.Real):
-        raise TypeError(
-            f"Expected `sparsity` to be a number in [0, 1), a dict from regular expressions on "
-            f"paths to such numbers, or a function of a weight. Received: "
-            f"sparsity={shown(sparsity)} of type {type(sparsity).__name__}. Give 0.3 for "
-            f"30 %, or a dict: {{'dense': 0.3}}."
+        expected = (
+            "to be a number in [0, 1), a dict from regular expressions on paths to such numbers, "
+            "or a function of a weight"
         )
+        hint = "Give 0.3 for 30 %, or a dict: {'dense': 0.3}."
+        raise invalid_type("sparsity", sparsity, expected, hint)
     return checks.fraction("sparsity", sparsity)
 
 
-def _check_exclude(exclude: Any) -> tuple[str, ...]:
-    if isinstance(exclude, str | bytes) or not isinstance(exclude, Sequence):
-        raise TypeError(
-            f"Expected `exclude` to be a list of regular expressions on paths. "
-            f"Received: exclude={shown(exclude)} of type {type(exclude).__name__}. "
-            f"Put a single expression in a list: exclude=['dense_1/']."
-        )
-    patterns = checks.items("exclude", exclude)
+def _check_exclude(exclude: Sequence[str]) -> tuple[str, ...]:
+    hint = "Put a single expression in a list: exclude=['dense_1/']."
+    expected = "to be a list of regular expressions on paths"
+    patterns = checks.listed("exclude", exclude, expected, hint)
     for pattern in patterns:
         _check_pattern("exclude", pattern)
     return tuple(patterns)

@@ -1,4 +1,4 @@
-"""Which zeros count as pruned: those that a mask makes, where one is in force."""
+"""Measured sparsity: zeros count as pruned where the active mask prunes, if there is one."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,16 +7,16 @@ import numpy as np
 
 from keras_dsd.algorithm.weight import ReadableWeight
 
-_MOST_SAMPLED = 1024  # positions of one tensor
+_MOST_SAMPLED = 1024  # entries of one tensor
 
 
 class Measured(NamedTuple):
-    """What weights are at one moment.
+    """Measurements of weights at one moment.
 
     Attributes:
         num_zeros: How many values are zero; under a mask, how many of those that it prunes.
         size: How many values there are.
-        num_pruned: How many the masks in force prune.
+        num_pruned: How many the active masks prune.
         num_violations: How many of these are numbers other than zero.
     """
 
@@ -29,7 +29,7 @@ class Measured(NamedTuple):
 def num_zeros(values: np.ndarray, mask: np.ndarray | None) -> int:
     """Returns how many values are zero; under a mask, how many of those that it prunes.
 
-    What a mask keeps may be zero by itself, as where float16 underflows, and is not pruned then.
+    A value that a mask keeps may be zero by itself, as where float16 underflows.
     """
     found = values if mask is None else values[~mask]
     return found.size - int(np.count_nonzero(found))

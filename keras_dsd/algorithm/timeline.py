@@ -1,4 +1,4 @@
-"""Phases as values: how long each lasts, what it prunes, and which one an epoch is in."""
+"""Phases and timelines as values: lengths, sparsities, learning rates, and the current phase."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from keras_dsd.algorithm.plateau import Plateau
 from keras_dsd.utils import checks
-from keras_dsd.utils.checks import shown
+from keras_dsd.utils.checks import invalid, invalid_type, shown
 from keras_dsd.utils.figures import new_figure, shade
 
 if TYPE_CHECKING:
@@ -20,11 +20,9 @@ def _check_phase(phase: "DensePhase | SparsePhase") -> None:
         lr=checks.positive("lr", phase.lr),
     )
     if not isinstance(phase.until, Plateau | None):
-        raise TypeError(
-            f"Expected `until` to be None (the phase lasts its `epochs`) or a Plateau. "
-            f"Received: until={shown(phase.until)} of type {type(phase.until).__name__}. Give "
-            f"Plateau('val_loss', patience=3), or leave it out."
-        )
+        expected = "to be None (the phase lasts its `epochs`) or a Plateau"
+        hint = "Give Plateau('val_loss', patience=3), or leave it out."
+        raise invalid_type("until", phase.until, expected, hint)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +31,7 @@ class DensePhase:
 
     Args:
         epochs: How long the phase lasts, in epochs; with `until`, at most. At least 1.
-        lr: What the learning rate is multiplied by while the phase lasts. Defaults to `1.0`.
+        lr: Factor of the learning rate while the phase lasts. Defaults to `1.0`.
         until: A `Plateau` that ends the phase early. Defaults to `None`: it lasts its `epochs`.
 
     Raises:
@@ -57,14 +55,14 @@ class DensePhase:
 class SparsePhase:
     """A phase that prunes the smallest weights at its start and keeps them at zero.
 
-    Weights that are zero already are the smallest, and alike: where a gentler sparse phase follows
-    a sparser one, which of them return goes by their place. Put a dense phase between.
+    Weights that are zero already are the smallest, and equal: where a gentler sparse phase follows
+    a sparser one, those that regrow are chosen by index. Put a dense phase between.
 
     Args:
         epochs: How long the phase lasts, in epochs; with `until`, at most. At least 1.
         sparsity: Share of each selected weight tensor to prune, a fraction in [0, 1).
             Defaults to `None`: the sparsity that `apply` gave each weight.
-        lr: What the learning rate is multiplied by while the phase lasts. Defaults to `1.0`.
+        lr: Factor of the learning rate while the phase lasts. Defaults to `1.0`.
         until: A `Plateau` that ends the phase early. Defaults to `None`: it lasts its `epochs`.
 
     Raises:
@@ -108,13 +106,9 @@ class Timeline:
     phases: tuple[Phase, ...]
 
     def __init__(self, phases: Sequence[Phase]) -> None:
-        if isinstance(phases, str | bytes) or not isinstance(phases, Sequence):
-            raise TypeError(
-                f"Expected `phases` to be a list of DensePhase and SparsePhase. "
-                f"Received: phases={shown(phases)} of type {type(phases).__name__}. "
-                f"Give a list, such as [DensePhase(10), SparsePhase(10), DensePhase(10, lr=0.1)]."
-            )
-        phases = checks.items("phases", phases)
+        hint = "Give a list, such as [DensePhase(10), SparsePhase(10), DensePhase(10, lr=0.1)]."
+        expected = "to be a list of DensePhase and SparsePhase"
+        phases = checks.listed("phases", phases, expected, hint)
         for index, phase in enumerate(phases):
             if not isinstance(phase, Phase):
                 raise TypeError(
@@ -123,10 +117,7 @@ class Timeline:
                     f"Write SparsePhase(epochs) or DensePhase(epochs)."
                 )
         if not phases:
-            raise ValueError(
-                f"Expected `phases` to hold at least one phase. Received: phases={shown(phases)}. "
-                f"Give a list, such as [DensePhase(10), SparsePhase(10), DensePhase(10, lr=0.1)]."
-            )
+            raise invalid("phases", phases, "to hold at least one phase", hint)
         object.__setattr__(self, "phases", tuple(phases))
 
     @property
@@ -136,7 +127,7 @@ class Timeline:
 
     @property
     def monitors(self) -> tuple[str, ...]:
-        """What the logs have to hold for phases that may end early, each once."""
+        """The names in the logs that end phases early, each once."""
         return tuple(dict.fromkeys(p.until.monitor for p in self.phases if p.until is not None))
 
     def is_sparse(self, index: int) -> bool:
@@ -148,19 +139,19 @@ class Timeline:
         return 0 < index < len(self.phases) and self.is_sparse(index - 1) > self.is_sparse(index)
 
     def kind(self, index: int) -> str:
-        """Returns what a phase is called: `"dense"`, `"sparse"` or, after one, `"re-dense"`."""
+        """Returns the kind of a phase: `"dense"`, `"sparse"` or, after one, `"re-dense"`."""
         if self.is_sparse(index):
             return "sparse"
         return "re-dense" if self.is_redense(index) else "dense"
 
     def starts(self, history: Sequence[Mapping[str, float]]) -> list[int]:
-        """Returns the first epochs, counted from 0, of the phases begun so far.
+        """Returns the first epochs, counted from 0, of the phases started so far.
 
         The last of them is the phase of epoch `len(history)`. Epochs past the end belong to the
-        last phase. The same history always gives the same phases, so a run can go on from it.
+        last phase. The same history always gives the same phases, so a run can resume from it.
 
         Args:
-            history: What was measured at the epochs before, of `monitors`.
+            history: The values of `monitors` at the epochs before.
         """
         starts = [0]
         for phase in self.phases[:-1]:
@@ -187,7 +178,7 @@ class Timeline:
         return is_done or _converged(last, epochs) is not None
 
     def plot(self) -> "Figure":
-        """Returns a figure: the phases over the epochs, and what each multiplies the rate by.
+        """Returns a figure: the phases over the epochs, and the factors of the learning rate.
 
         Phases that `until` may end early are drawn as long as they can get. The figure belongs to
         no window; `figure.savefig("timeline.png")` writes it.
@@ -228,7 +219,7 @@ def _times(factor: float) -> str:
 
 
 def _ended(phase: Phase, history: Sequence[Mapping[str, float]]) -> int | None:
-    """Returns how long a phase was that has the epochs in `history`, or None: it goes on."""
+    """Returns the length of a phase that has the epochs in `history`, or None: it is not over."""
     length = _converged(phase, history)
     if length is not None:
         return min(length, phase.epochs)

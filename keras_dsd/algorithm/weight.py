@@ -1,4 +1,4 @@
-"""A weight as the algorithm reads it; the protocol of adapters adds what changes it."""
+"""A weight as the algorithm reads it; the protocol of adapters adds the methods that change it."""
 
 from typing import Protocol
 
@@ -13,7 +13,7 @@ class ReadableWeight(Protocol):
 
     @property
     def path(self) -> str:
-        """Where the weight is in the model, such as `"dense/kernel"`."""
+        """The path of the weight in the model, such as `"dense/kernel"`."""
 
     @property
     def short_path(self) -> str:
@@ -29,19 +29,19 @@ class ReadableWeight(Protocol):
 
     @property
     def pattern(self) -> Pattern:
-        """What of it is pruned together."""
+        """The pattern by which it is pruned, or None: single values."""
 
     @property
     def scope(self) -> str:
-        """`"layer"` if it is ranked by itself, `"global"` if with others."""
+        """`"layer"` if it is ranked alone, `"global"` if with others."""
 
     @property
     def layout(self) -> Layout:
-        """Which of its axes are inputs and which outputs."""
+        """Its input and output axes."""
 
     @property
     def mask(self) -> np.ndarray | None:
-        """The mask in force, boolean, of shape `shape`, True where kept; None in dense phases."""
+        """The active mask, boolean, of shape `shape`, True where kept; None in dense phases."""
 
     def numpy(self) -> np.ndarray:
         """Returns a copy of the values, in the dtype the optimizer updates."""

@@ -1,1 +1,1 @@
-"""What a user finds out about a model or a run: a report, sensitivities, a comparison."""
+"""Analyses of a model or a run: sparsity report, sensitivity scan, comparison."""

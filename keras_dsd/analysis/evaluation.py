@@ -1,22 +1,22 @@
-"""What a user's `evaluate` is to be, and what it returns: a number, smaller or larger is better."""
+"""Checks of a user's `evaluate` and of the numbers that it returns."""
 
 import math
 import numbers
+import os
 import pathlib
-from typing import Any
 
 from keras_dsd.utils import checks
-from keras_dsd.utils.checks import shown
+from keras_dsd.utils.checks import invalid, invalid_type, shown
 
 BETTER = {"min": "smaller is better", "max": "larger is better"}
 
 
-def number(value: Any, words: str, call: str = "evaluate(model)") -> float:
-    """Returns what `evaluate` returned as a float; NaN where it is not finite.
+def number(value: object, words: str, call: str = "evaluate(model)") -> float:
+    """Returns the result of `evaluate` as a float; NaN where it is not finite.
 
     Args:
-        value: What it returned.
-        words: Of what; they stand in the message.
+        value: The result.
+        words: What was evaluated, for the message.
         call: How it was called.
 
     Raises:
@@ -32,26 +32,23 @@ def number(value: Any, words: str, call: str = "evaluate(model)") -> float:
     return found if math.isfinite(found) else math.nan
 
 
-def check_evaluate(evaluate: Any, takes: str, example: str) -> None:
+def check_evaluate(evaluate: object, takes: str, example: str) -> None:
     """Checks that `evaluate` can be called.
 
     Args:
         evaluate: What was given.
         takes: Its arguments, for the message.
-        example: What to return of them.
+        example: What to return of them, likewise.
 
     Raises:
         TypeError: It can't.
     """
     if not callable(evaluate):
-        raise TypeError(
-            f"Expected `evaluate` to be a function that takes the {takes} and returns a number. "
-            f"Received: evaluate={shown(evaluate)} of type {type(evaluate).__name__}. Give "
-            f"lambda {takes}: {example}."
-        )
+        expected = f"to be a function that takes the {takes} and returns a number"
+        raise invalid_type("evaluate", evaluate, expected, f"Give lambda {takes}: {example}.")
 
 
-def check_mode(mode: Any) -> str:
+def check_mode(mode: object) -> str:
     """Returns `mode`, which is "min" or "max".
 
     Raises:
@@ -61,7 +58,7 @@ def check_mode(mode: Any) -> str:
     return checks.choice("mode", mode, ("min", "max"), advice)
 
 
-def check_file(path: Any, example: str) -> pathlib.Path | None:
+def check_file(path: "str | os.PathLike[str] | None", example: str) -> pathlib.Path | None:
     """Returns `path`, a file that can be written; None stays None.
 
     Args:
@@ -78,8 +75,6 @@ def check_file(path: Any, example: str) -> pathlib.Path | None:
     except OSError:  # a name that the file system takes for too long
         is_usable = False
     if not is_usable:
-        raise ValueError(
-            f"Expected `path` to be a file in a folder that exists. Received: path={shown(path)}. "
-            f"Make the folder first, or give a file in it, such as {example!r}."
-        )
+        hint = f"Make the folder first, or give a file in it, such as {example!r}."
+        raise invalid("path", path, "to be a file in a folder that exists", hint)
     return file

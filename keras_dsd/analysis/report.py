@@ -1,10 +1,9 @@
-"""How sparse each weight is, and what stays dense and why: data first, then tables."""
+"""Report of the sparsity of each weight, and of weights that stay dense and why."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +11,8 @@ from keras_dsd.algorithm.masks import thresholds
 from keras_dsd.algorithm.patterns import Block, num_covered
 from keras_dsd.algorithm.sparsity import num_zeros
 from keras_dsd.protocols import PrunableWeight, SkippedWeight
-from keras_dsd.utils.tables import Table, Tabled, as_html, as_rich, as_text, shape_text
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from keras_dsd.utils.files import plain
+from keras_dsd.utils.tables import Table, Tabled, shape_text
 
 _HEAD = ("weight", "shape", "size", "share", "asked", "measured", "threshold", "mask")
 _EMPTY = "no weights yet: the model is not built"
@@ -26,17 +23,17 @@ class WeightSparsity:
     """One weight that DSD prunes.
 
     Attributes:
-        path: Where it is in the model.
+        path: Its path in the model.
         shape: Its shape.
-        asked: The sparsity that `apply` was asked for, a fraction; a phase may have its own. None
-            where that is not known, as of a file.
+        asked: The target sparsity that `apply` was given, a fraction; a phase may have its own.
+            None where that is not known, as of a file.
         measured: The share of its values that are zero now, a fraction; under a mask, of those
             that it prunes: one that it keeps may underflow to zero, and is not pruned then.
         masked: Whether it is zero where the mask of a sparse phase prunes it.
-        uncovered: Number of values at its edge that make no whole block or group of the pattern;
-            these stay dense.
+        uncovered: Number of values at its edge that make no complete block or group of the
+            pattern; these stay dense.
         threshold: The smallest magnitude that is kept, of a block the smallest pooled one: that
-            the mask keeps or, where none is in force, that a sparse phase would keep if it began
+            the active mask keeps or, without one, that a sparse phase would keep if it started
             now. None with N:M, and where it can't be told, as with NaN in the weight.
         share: Its part of all values in the report, of what is left dense too, a fraction.
     """
@@ -58,12 +55,12 @@ class WeightSparsity:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class SparsityReport(Tabled):
-    """What `report` found.
+    """The sparsity of a model: what `report` returns.
 
     Attributes:
         weights: The weights that DSD prunes.
         skipped: The trainable weights that it leaves dense, and frozen ones of layers it knows.
-        notes: What else there is to know of the numbers, in words.
+        notes: Remarks on the numbers.
     """
 
     weights: tuple[WeightSparsity, ...]
@@ -105,39 +102,15 @@ class SparsityReport(Tabled):
             "notes": list(self.notes),
         }
 
-    def to_json(self) -> str:
-        """Returns `to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=1)
-
     def render(self) -> str:
         """Returns a table in plain text, however wide."""
-        return as_text(self._table()) if self._has_weights else _EMPTY
+        return super().render() if self.weights or self.skipped else _EMPTY
 
     def __repr__(self) -> str:
         return (
             f"<SparsityReport: {len(self.weights)} weights to prune, {self.sparsity:.2%} of "
             f"{self.size:,} values zero; print it>"
         )
-
-    def __rich__(self) -> "RenderableType":
-        """Returns what `rich.print` shows."""
-        return as_rich(self._table()) if self._has_weights else _EMPTY
-
-    def _repr_html_(self) -> str:
-        """Returns what a notebook shows."""
-        total = max(self.total_size, 1)
-        rest = [
-            (w.path, shape_text(w.shape), f"{w.size:,}", f"{w.size / total:.2%}",
-             f"left dense: {w.reason}")
-            for w in self.skipped
-        ]  # fmt: skip
-        caption = f"{len(self.weights)} weights that DSD prunes, {len(rest)} that it leaves dense"
-        caption = caption if self._has_weights else _EMPTY
-        return as_html(self._table(), caption, rest, self._remarks())
-
-    @property
-    def _has_weights(self) -> bool:
-        return bool(self.weights or self.skipped)
 
     @property
     def _num_zeros(self) -> float:
@@ -151,7 +124,9 @@ class SparsityReport(Tabled):
             for w in self.weights
         ]  # fmt: skip
         dense = [f"left dense: {_text_of(reason, group)}" for reason, group in self._by_reason()]
-        return Table(_HEAD, rows, list(self._totals()), (0, 1, 7), [*self._remarks(), *dense])
+        edges = [f"edge left dense: {w.uncovered:,} values of {w.path}"
+                 for w in self.weights if w.uncovered]  # fmt: skip
+        return Table(_HEAD, rows, list(self._totals()), (0, 1, 7), [*self.notes, *edges, *dense])
 
     def _totals(self) -> Iterator[tuple[str, ...]]:
         left = self.total_size - self.size
@@ -160,11 +135,6 @@ class SparsityReport(Tabled):
         for name, size, measured in rows:
             share = f"{size / max(self.total_size, 1):.2%}"
             yield (name, "", f"{size:,}", share, "", measured, "", "")
-
-    def _remarks(self) -> list[str]:
-        edges = [f"edge left dense: {w.uncovered:,} values of {w.path}"
-                 for w in self.weights if w.uncovered]  # fmt: skip
-        return [*self.notes, *edges]
 
     def _by_reason(self) -> Iterable[tuple[str, list[SkippedWeight]]]:
         groups: dict[str, list[SkippedWeight]] = {}
@@ -176,12 +146,7 @@ class SparsityReport(Tabled):
 def make_report(
     weights: Iterable[PrunableWeight], skipped: Iterable[SkippedWeight]
 ) -> SparsityReport:
-    """Measures `weights`, one after another.
-
-    Args:
-        weights: What DSD prunes.
-        skipped: What it leaves dense.
-    """
+    """Measures the weights that DSD prunes, one after another, and lists those that it skips."""
     weights, skipped = list(weights), tuple(skipped)
     measured = [_measure(*pair) for pair in zip(weights, thresholds(weights), strict=True)]
     total = sum(w.size for w in measured) + sum(w.size for w in skipped)
@@ -199,7 +164,7 @@ def _notes(weights: Sequence[PrunableWeight]) -> Iterator[str]:
 
 
 def _is_of_another_sparsity(weight: PrunableWeight) -> bool:
-    """Returns whether a mask in force prunes more or less than `apply` was asked for."""
+    """Returns whether an active mask prunes more or less than `apply` was asked for."""
     mask, pattern = weight.mask, weight.pattern
     if mask is None:
         return False
@@ -222,7 +187,7 @@ def _measure(weight: PrunableWeight, threshold: float | None) -> WeightSparsity:
 
 
 def _row(weight: WeightSparsity | SkippedWeight) -> dict[str, Any]:
-    return {**dataclasses.asdict(weight), "shape": list(weight.shape), "size": weight.size}
+    return {**plain(weight), "size": weight.size}
 
 
 def _text_of(reason: str, group: list[SkippedWeight]) -> str:

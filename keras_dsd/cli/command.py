@@ -1,15 +1,17 @@
-"""What a command of `keras-dsd` is made of, and how it fails."""
+"""Commands of `keras-dsd`, their results, and how they fail."""
 
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-_MOST_SHOWN = 300  # characters of what somebody else's error says
+from absl import flags
+
+_MOST_SHOWN = 300  # characters of somebody else's error
 
 
 class UsageError(Exception):
-    """What was typed makes no sense: exit code 2."""
+    """Wrong usage: exit code 2."""
 
 
 class CommandError(Exception):
@@ -18,7 +20,7 @@ class CommandError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a command found.
+    """The result of a command.
 
     Attributes:
         data: Plain values, for `--json`.
@@ -34,28 +36,28 @@ class Command:
     """One command.
 
     Attributes:
-        name: What is typed after `keras-dsd`.
-        summary: What it does, in a line.
-        description: The same at more length; paragraphs, and what is indented stays as it is.
-        arguments: What it needs besides flags, in their order, each with what it is.
-        define: Defines its flags in the `absl.flags.FlagValues` that it is given.
-        values: What stands for the value of a flag in its help, where its type does not tell.
+        name: The word after `keras-dsd`.
+        summary: A line of help.
+        description: Paragraphs of help.
+        arguments: Its arguments other than flags, in order, each with its help.
+        define: Defines its flags.
+        values: Placeholders for the values of flags whose types do not tell.
         examples: Lines to copy.
-        run: Does it, given the flags and the arguments, one for each of `arguments`.
+        run: Runs it, given the flags and one argument for each of `arguments`.
     """
 
     name: str
     summary: str
     description: str
     arguments: Mapping[str, str]
-    define: Callable[[Any], None]
+    define: Callable[[flags.FlagValues], None]
     values: Mapping[str, str]
     examples: Sequence[str]
-    run: Callable[[Any, Sequence[str]], Result]
+    run: Callable[[flags.FlagValues, Sequence[str]], Result]
 
 
 def one_line(error: BaseException) -> str:
-    """Returns what an error of Keras, NumPy or the system says, as the begin of one line."""
+    """Returns the message of an error of Keras, NumPy or the system, as the start of one line."""
     # What goes wrong in traced code begins with where that was, over many lines.
     _, _, said = str(error).rpartition("in user code:")
     causes = re.findall(r"^ *\w+(?:Error|Exception): .*", said, re.DOTALL | re.MULTILINE)

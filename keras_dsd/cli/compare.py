@@ -1,6 +1,7 @@
 """`keras-dsd compare`: DSD against plain training of the same budget, for a model in a file."""
 
 import dataclasses
+import functools
 import importlib
 from collections.abc import Sequence
 from typing import Any
@@ -34,20 +35,20 @@ class Renewed:
     """Makes the model of a file anew: compiled as it was, with fresh weights.
 
     Attributes:
-        path: The file, which was looked at before.
-        door: The package that serves its Keras.
+        path: The file, which was checked before.
+        adapter: The package that serves its Keras.
         safe_mode: Whether Keras refuses what it knows as code.
     """
 
     path: str
-    door: str
+    adapter: str
     safe_mode: bool
 
     def __call__(self) -> Any:
         """Returns a new model."""
-        door = importlib.import_module(self.door)
-        model = door.load_model(self.path, safe_mode=self.safe_mode, compiled=True)
-        return door.training_state.renewed(model_files.plain(model))
+        adapter = importlib.import_module(self.adapter)
+        model = adapter.load_model(self.path, safe_mode=self.safe_mode, compiled=True)
+        return adapter.training_state.renewed(model_files.plain(model))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Measure:
 
     @property
     def __name__(self) -> str:
-        """What the result calls it."""
+        """The name of the metric, as the result shows it."""
         return self.metric
 
     def __call__(self, model: Any, part: Any) -> float:
@@ -74,61 +75,38 @@ class Measure:
 
 
 def _define(values: flags.FlagValues) -> None:
-    flags.DEFINE_string(
-        "data", None,
-        "Needed. Arrays x_train, y_train, x_test and y_test, and x_val and y_val if there are.",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_float(
-        "validation_share", 0.2,
-        "The share of the training rows that is held out, at random, where there are no x_val and "
-        "y_val.",
-        lower_bound=0.0, upper_bound=1.0, flag_values=values,
-    )  # fmt: skip
-    _define_arms(values)
-    flags.DEFINE_string(
-        "metric", "loss",
-        "What to compare: loss, or a metric that the model was compiled with, such as accuracy. "
-        "Larger counts as better for names with acc, auc, f1, precision or recall in them.",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer(
-        "batch_size", 32, "Examples trained and evaluated at a time.", lower_bound=1,
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_float(
-        "max_shared_rows", 0.0,
-        "Which share of the test or validation rows may be in other parts of the data too.",
-        lower_bound=0.0, upper_bound=1.0, flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer(
-        "parallel", 1, "Seeds trained at a time, each in a process.", lower_bound=1,
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "path", None,
-        "Writes every arm here as it is trained, and goes on from it where that was interrupted.",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string("plot", None, "Draws a figure here; needs matplotlib.", flag_values=values)
-    inspect.define_selection(values)
-    model_files.define_flags(values)
-
-
-def _define_arms(values: flags.FlagValues) -> None:
+    text = functools.partial(flags.DEFINE_string, flag_values=values)
+    number = functools.partial(flags.DEFINE_integer, flag_values=values)
+    share = functools.partial(
+        flags.DEFINE_float, lower_bound=0.0, upper_bound=1.0, flag_values=values
+    )
+    text("data", None,
+         "Needed. Arrays x_train, y_train, x_test and y_test, and x_val and y_val if there "
+         "are.")  # fmt: skip
+    share("validation_share", 0.2,
+          "The share of the training rows that is held out, at random, where there are no x_val "
+          "and y_val.")  # fmt: skip
     for name, words in (("dense", "first, dense"), ("sparse", "sparse"), ("redense", "last")):
-        flags.DEFINE_integer(
-            name, 10, f"Epochs of the {words} phase.", lower_bound=1, flag_values=values
-        )
+        number(name, 10, f"Epochs of the {words} phase.", lower_bound=1)
     flags.DEFINE_float(
         "redense_lr", 0.1, "What the learning rate is multiplied by in the last phase.",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_list(
-        "arms", list(ARMS), "What to train: dsd, and some of the controls.",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer("seeds", 5, "How many seeds.", lower_bound=2, flag_values=values)
+        "arms", list(ARMS), "What to train: dsd, and some of the controls.", flag_values=values
+    )
+    number("seeds", 5, "How many seeds.", lower_bound=2)
+    sensitivity.define_metric(values, "compare")
+    number("batch_size", 32, "Examples trained and evaluated at a time.", lower_bound=1)
+    share("max_shared_rows", 0.0,
+          "Which share of the test or validation rows may be in other parts of the data "
+          "too.")  # fmt: skip
+    number("parallel", 1, "Seeds trained at a time, each in a process.", lower_bound=1)
+    text("path", None,
+         "Writes every arm here as it is trained, and goes on from it where that was "
+         "interrupted.")  # fmt: skip
+    inspect.define_selection(values)
+    model_files.define_flags(values)
 
 
 def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
@@ -138,7 +116,7 @@ def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
             "expected --data=FILE.npz, to train on. Received: none. Write one by "
             "numpy.savez('data.npz', x_train=x, y_train=y, x_test=x_test, y_test=y_test)."
         )
-    asked = inspect.asked(values)
+    selection = inspect.asked(values)
     plot, metric = values["plot"].value, values["metric"].value
     if plot is not None:
         sensitivity.check_plot(plot)
@@ -152,7 +130,7 @@ def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
             values["dense"].value, values["sparse"].value, values["redense"].value,
             redense_lr=values["redense_lr"].value,
         ),
-        sparsity=asked.pop("sparsity", DEFAULT_SPARSITY), apply_options=asked,
+        sparsity=selection.pop("sparsity", DEFAULT_SPARSITY), apply_options=selection,
         fit_options={"batch_size": batch_size}, seeds=values["seeds"].value,
         arms=values["arms"].value,
         evaluate=Measure(metric, batch_size), mode="max" if is_larger_better(metric) else "min",
@@ -166,15 +144,15 @@ def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
 
 
 def _build(path: str, values: flags.FlagValues) -> Renewed:
-    """Returns what makes the model anew, once it has been seen that it can."""
+    """Returns a maker of the model, after a check that it can be made."""
     model = model_files.load(path, values, compiled=True)
-    door = registry.adapter_of(model)
-    if not door.is_compiled(model):
+    adapter = registry.adapter_of(model)
+    if not adapter.is_compiled(model):
         raise CommandError(
             f"{path} holds a model that is not compiled, so there is nothing to train it with. "
             f"Compile it and save it anew."
         )
-    return Renewed(path, door.__name__, not values["unsafe"].value)
+    return Renewed(path, adapter.__name__, not values["unsafe"].value)
 
 
 COMMAND = Command(

@@ -4,9 +4,10 @@ import contextlib
 import pathlib
 import zipfile
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from keras_dsd.cli.command import CommandError, one_line
 
@@ -20,7 +21,7 @@ class Data(NamedTuple):
     Attributes:
         x: Array of inputs, one for each example.
         y: Array of targets, as many.
-        names: What they are called in the file.
+        names: Their names in the file.
     """
 
     x: np.ndarray
@@ -46,7 +47,7 @@ def load(path: str) -> Data:
 
 
 def load_parts(path: str, share: float) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], str]:
-    """Returns the training, validation and test data in a file, and words on them.
+    """Returns the training, validation and test data in a file, and a description.
 
     Args:
         path: The file.
@@ -67,11 +68,8 @@ def load_parts(path: str, share: float) -> tuple[dict[str, tuple[np.ndarray, np.
                 f"{', '.join(missing)}."
             )
         has_validation = {"x_val", "y_val"} <= {*held}
-        names = {
-            "train": "train",
-            "test": "test",
-            **({"validation": "val"} if has_validation else {}),
-        }
+        names = {"train": "train", "test": "test"}
+        names |= {"validation": "val"} if has_validation else {}
         found = {
             part: _pair(path, arrays, (f"x_{name}", f"y_{name}"))[:2]
             for part, name in names.items()
@@ -93,7 +91,7 @@ def load_parts(path: str, share: float) -> tuple[dict[str, tuple[np.ndarray, np.
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[Any]:
+def _opened(path: str) -> Iterator[NpzFile]:
     """Opens an .npz file; objects, which would need pickle, are not read."""
     file = pathlib.Path(path)
     if not file.is_file():
@@ -110,7 +108,7 @@ def _opened(path: str) -> Iterator[Any]:
         raise CommandError(f"{path} can't be read: {one_line(error)}") from error
 
 
-def _pair(path: str, arrays: Any, names: tuple[str, str]) -> Data:
+def _pair(path: str, arrays: NpzFile, names: tuple[str, str]) -> Data:
     x, y = np.asarray(arrays[names[0]]), np.asarray(arrays[names[1]])
     if not x.ndim or not y.ndim or len(x) != len(y) or not len(x):
         raise CommandError(

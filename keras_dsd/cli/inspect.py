@@ -1,4 +1,4 @@
-"""`keras-dsd inspect`: what DSD would prune in a model."""
+"""`keras-dsd inspect`: the weights that DSD would prune in a model."""
 
 import json
 import re
@@ -24,7 +24,7 @@ changes no file. The flags are the arguments of keras_dsd.apply.
 """
 
 
-# What stands for the values of these flags in their help.
+# Placeholders for the values of these flags in their help.
 VALUES = {
     "sparsity": '0.3 or \'{"conv": 0.3, "dense": 0.5}\'',
     "exclude": "REGEX",
@@ -64,21 +64,20 @@ def _define(values: flags.FlagValues) -> None:
 
 
 def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
-    wanted = asked(values)
+    selection = asked(values)
     (path,) = arguments
-    model = model_files.plain(model_files.load(path, values))
-    model = api.apply(model, **wanted)
+    model = api.apply(model_files.plain(model_files.load(path, values)), **selection)
     found = api.report(model)
     pruned = {
         weight.path: int(np.count_nonzero(~mask))
         for weight, mask in masks.masks_for(api.weights(model), None)
     }
-    door = registry.adapter_of(model)
+    adapter = registry.adapter_of(model)
     data = {
         "model": path,
         "report": found.to_dict(),
         "would_prune": {"values": sum(pruned.values()), "by_weight": pruned},
-        "mask_bytes": door.mask_bytes(model),
+        "mask_bytes": adapter.mask_bytes(model),
     }
     num_pruned = sum(pruned.values())
     lines = [
@@ -86,7 +85,7 @@ def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
         "",
         f"would prune: {num_pruned:,} of {found.size:,} values (weights: {len(found.weights)}), "
         f"{num_pruned / max(found.total_size, 1):.2%} of all {found.total_size:,}",
-        f"memory: the masks take {data['mask_bytes']:,} bytes {door.MASKS_LAST}",
+        f"memory: the masks take {data['mask_bytes']:,} bytes {adapter.MASKS_LAST}",
     ]
     return Result(data, "\n".join(lines))
 

@@ -1,16 +1,34 @@
-"""From what was typed to what is printed, and an exit code."""
+"""The program `keras-dsd`: from the arguments to the output, the help and an exit code."""
 
 import contextlib
 import json
 import os
+import re
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 
 from absl import flags, logging
 
 import keras_dsd
-from keras_dsd.cli import compare, help, inspect, report, sensitivity
+from keras_dsd.cli import compare, inspect, report, sensitivity
 from keras_dsd.cli.command import Command, CommandError, Result, UsageError, one_line
+
+_WIDTH = 80
+_TYPES = {"float": "NUMBER", "int": "NUMBER"}
+
+_INTRODUCTION = """\
+Dense-Sparse-Dense training for Keras: looks at saved models from the command
+line. Training itself is Python: see the README."""
+
+_ENVIRONMENT = """\
+Which Keras: Keras 3, on the backend that KERAS_BACKEND names (tensorflow, jax
+or torch). tf_keras (Keras 2) with --keras=2, or where TF_USE_LEGACY_KERAS=1.
+
+Files that carry code, such as Lambda layers, are refused; --unsafe runs it.
+
+Exit codes: 0 done; 1 the command failed; 2 wrong usage. A line on stderr then
+says why."""
 
 COMMANDS: dict[str, Command] = {
     module.COMMAND.name: module.COMMAND for module in (inspect, report, sensitivity, compare)
@@ -18,12 +36,10 @@ COMMANDS: dict[str, Command] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `keras-dsd` and returns its exit code.
-
-    What was found goes to stdout, all else to stderr.
+    """Runs `keras-dsd` and returns its exit code. Results go to stdout, all else to stderr.
 
     Args:
-        arguments: What was typed after `keras-dsd`. Defaults to `None`: that of this process.
+        arguments: Those after `keras-dsd`. Defaults to `None`: those of this process.
     """
     # TensorFlow's C++ side logs dozens of lines as it is imported, and reads this only then.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -40,10 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _answer(arguments: list[str]) -> str:
-    """Returns what is to be printed."""
+    """Returns the output."""
     name, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     if name in ("--help", "-help", "-h", "help"):
-        return help.overview(COMMANDS.values())
+        return _overview()
     if name in ("--version", "-version"):
         return f"keras-dsd {keras_dsd.__version__}"
     if name not in COMMANDS:
@@ -57,7 +73,7 @@ def _answer(arguments: list[str]) -> str:
     command.define(values)
     flags.DEFINE_bool("json", False, "Prints one JSON object, for programs.", flag_values=values)
     if _asks_for_help(rest):
-        return help.of_command(command, values)
+        return _help_of(command, values)
     given = _parse(command, values, rest)
     result = _run(command, values, given)
     return json.dumps(result.data, indent=1) if values["json"].value else result.text
@@ -69,7 +85,7 @@ def _asks_for_help(rest: Sequence[str]) -> bool:
 
 
 def _parse(command: Command, values: flags.FlagValues, rest: Sequence[str]) -> list[str]:
-    """Sets the flags, and returns what is none."""
+    """Sets the flags, and returns the other arguments."""
     more = f"keras-dsd {command.name} --help says what it takes."
     values.set_gnu_getopt(True)  # flags may come after MODEL
     try:
@@ -86,7 +102,7 @@ def _parse(command: Command, values: flags.FlagValues, rest: Sequence[str]) -> l
 
 
 def _run(command: Command, values: flags.FlagValues, given: Sequence[str]) -> Result:
-    """Runs the command; what is printed meanwhile, by Keras or a model, is not its result."""
+    """Runs the command; output of Keras or a model meanwhile is not its result."""
     logging.set_verbosity(logging.ERROR)
     with contextlib.redirect_stdout(sys.stderr):
         return command.run(values, given)
@@ -95,3 +111,61 @@ def _run(command: Command, values: flags.FlagValues, given: Sequence[str]) -> Re
 def _failed(error: BaseException, code: int) -> int:
     print(f"keras-dsd: {' '.join(str(error).split())}", file=sys.stderr)
     return code
+
+
+def _overview() -> str:
+    """Returns the help of `keras-dsd` itself."""
+    known = {name: command.summary for name, command in COMMANDS.items()}
+    return "\n\n".join(
+        [
+            _INTRODUCTION,
+            "Usage: keras-dsd COMMAND [ARGUMENTS] [FLAGS]\n       keras-dsd COMMAND --help",
+            "Commands:\n" + _listed(known),
+            "Flags:\n" + _listed({"--help": "Shows this.", "--version": "Shows the version."}),
+            _ENVIRONMENT,
+        ]
+    )
+
+
+def _help_of(command: Command, values: flags.FlagValues) -> str:
+    """Returns the help of one command, whose flags are defined in `values`."""
+    usage = " ".join(["Usage: keras-dsd", command.name, *command.arguments, "[FLAGS]"])
+    defined = dict(_flag(values[name], command.values) for name in values)
+    parts = [
+        usage,
+        command.description.strip("\n"),
+        "Arguments:\n" + _listed(command.arguments) if command.arguments else "",
+        "Flags:\n" + _listed(defined | {"--help": "Shows this."}),
+        "Examples:\n" + "\n".join(f"  {line}" for line in command.examples),
+        "Exit codes: 0 done; 1 the command failed; 2 wrong usage. stderr then says why.",
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _flag(flag: flags.Flag, values: Mapping[str, str]) -> tuple[str, str]:
+    """Returns how a flag is written, and what it is for."""
+    if flag.boolean:
+        return f"--{flag.name}", flag.help
+    choices = getattr(flag.parser, "enum_values", None)
+    value = "|".join(choices) if choices else _TYPES.get(flag.flag_type(), "TEXT")
+    # absl adds the choices before, and after that a flag may be repeated.
+    words = re.sub(r"^<[^>]*>: |;\s*repeat this option.*$", "", flag.help, flags=re.DOTALL)
+    default = flag.default
+    shown = ",".join(map(str, default)) if isinstance(default, list) else default
+    words = words if default is None else f"{words} Default: {shown}."
+    return f"--{flag.name}={values.get(flag.name, value)}", words
+
+
+def _listed(items: Mapping[str, str]) -> str:
+    """Returns names and their descriptions in two columns; that of a long name is below it."""
+    return "\n".join(line for name, words in items.items() for line in _entry(name, words))
+
+
+def _entry(name: str, words: str) -> Iterator[str]:
+    lines = textwrap.wrap(" ".join(words.split()), _WIDTH - 18, break_on_hyphens=False)
+    if len(name) > 14:
+        yield f"  {name}"
+        name = ""
+    for line in lines:
+        yield f"  {name:<16}{line}"
+        name = ""

@@ -1,4 +1,4 @@
-"""Models from files: what can't be one, or carries code, is refused before Keras sees it."""
+"""Models from files; a file that is none, or carries code, is refused before Keras reads it."""
 
 import builtins
 import json
@@ -53,9 +53,9 @@ def load(path: str, values: flags.FlagValues, compiled: bool = False) -> Any:
     if not unsafe:
         for config in configs:
             _refuse_code(path, config, package)
-    door = registry.adapter_for(package)
+    adapter = registry.adapter_for(package)
     try:
-        return door.load_model(path, safe_mode=not unsafe, compiled=compiled)
+        return adapter.load_model(path, safe_mode=not unsafe, compiled=compiled)
     except Exception as error:  # Keras raises all kinds
         hint = _hint(version, package)
         raise CommandError(
@@ -65,8 +65,8 @@ def load(path: str, values: flags.FlagValues, compiled: bool = False) -> Any:
 
 def plain(model: Any) -> Any:
     """Returns a model without the wrappers that a tf_keras file from `apply` has."""
-    door = registry.adapter_of(model)
-    return door.strip(model) if door.is_applied(model) else model
+    adapter = registry.adapter_of(model)
+    return adapter.strip(model) if adapter.is_applied(model) else model
 
 
 def _package(asked: str | None) -> str:
@@ -123,8 +123,8 @@ def _of_hdf5(file: pathlib.Path) -> tuple[str, list[Any]] | None:
     return attributes.get("keras_version", ""), [json.loads(attributes[name]) for name in names]
 
 
-def _refuse_code(path: str, config: Any, package: str) -> None:
-    """Refuses what makes Keras run code from the file, or import what is not its own.
+def _refuse_code(path: str, config: object, package: str) -> None:
+    """Refuses a config that makes Keras run code from the file, or import modules not its own.
 
     Keras's safe mode knows of less: tf_keras has none for HDF5.
     """
@@ -145,12 +145,12 @@ def _refuse_code(path: str, config: Any, package: str) -> None:
             )
 
 
-def _types(part: dict[str, Any]) -> list[Any]:
-    """Returns what tf_keras says of the functions of a Lambda, such as its `function_type`."""
+def _types(part: dict[str, object]) -> list[object]:
+    """Returns the types of the functions of a Lambda of tf_keras, such as its `function_type`."""
     return [value for key, value in part.items() if key.endswith("_type")]
 
 
-def _dicts(config: Any) -> Iterator[dict[str, Any]]:
+def _dicts(config: object) -> Iterator[dict[str, Any]]:
     """Yields every dict in a config, however deep."""
     waiting = [config]
     while waiting:
@@ -163,7 +163,7 @@ def _dicts(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def _hint(version: str, package: str) -> str:
-    """Returns what to try where the other Keras has written the file."""
+    """Returns a hint where the other Keras has written the file."""
     is_of_3 = version.startswith("3")
     if not version or is_of_3 == (package == "keras"):
         return ""

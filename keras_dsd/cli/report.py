@@ -1,4 +1,4 @@
-"""`keras-dsd report`: how sparse the weights in a file are."""
+"""`keras-dsd report`: the sparsity of the weights in a file."""
 
 import dataclasses
 import math
@@ -13,6 +13,7 @@ from keras_dsd.algorithm.sparsity import num_zeros
 from keras_dsd.analysis.report import SparsityReport
 from keras_dsd.cli import model_files
 from keras_dsd.cli.command import Command, Result
+from keras_dsd.protocols import PrunableWeight
 
 _DESCRIPTION = """
 Measures how sparse the weights in a file are: of a finished model, or of a
@@ -32,7 +33,7 @@ def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
 
 
 def _measured(model: Any) -> SparsityReport:
-    """Returns the report of a model as if it had been asked to be as sparse as it is."""
+    """Returns the report of a model whose target sparsity is the sparsity that it has."""
     found = api.report(api.apply(model, _share_of_zeros))
     bare = (
         dataclasses.replace(w, asked=None, threshold=w.threshold if w.measured else None)
@@ -41,7 +42,7 @@ def _measured(model: Any) -> SparsityReport:
     return dataclasses.replace(found, weights=tuple(bare))
 
 
-def _share_of_zeros(weight: Any) -> float:
+def _share_of_zeros(weight: PrunableWeight) -> float:
     values = weight.numpy()
     share = num_zeros(values, None) / max(values.size, 1)
     # At 0 it would count as left dense, and 1 can't be asked for. Neither changes how many.

@@ -1,5 +1,6 @@
 """`keras-dsd sensitivity`: what pruning each weight of a model costs."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -28,24 +29,15 @@ The model has to be compiled in its file, with a loss, or --loss names one.
 
 
 def _define(values: flags.FlagValues) -> None:
-    flags.DEFINE_string(
-        "data", None,
-        "Needed. The data to evaluate on, best such as the model was not trained on: arrays x_val "
-        "and y_val, or x_test and y_test, or x and y; the first of these pairs that is there.",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "loss", None,
-        "A loss by the name that Keras has for it, such as sparse_categorical_crossentropy, in "
-        "place of the one in the file.",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "metric", "loss",
-        "What to measure: loss, or a metric that the model was compiled with, such as accuracy. "
-        "Larger counts as better for names with acc, auc, f1, precision or recall in them.",
-        flag_values=values,
-    )  # fmt: skip
+    text = functools.partial(flags.DEFINE_string, flag_values=values)
+    text("data", None,
+         "Needed. The data to evaluate on, best such as the model was not trained on: arrays x_val "
+         "and y_val, or x_test and y_test, or x and y; the first of these pairs that is "
+         "there.")  # fmt: skip
+    text("loss", None,
+         "A loss by the name that Keras has for it, such as sparse_categorical_crossentropy, in "
+         "place of the one in the file.")  # fmt: skip
+    define_metric(values, "measure")
     flags.DEFINE_list(
         "levels", [f"0.{tenth}" for tenth in range(1, 10)],
         "The sparsities to try, fractions between 0 and 1.", flag_values=values,
@@ -64,13 +56,20 @@ def _define(values: flags.FlagValues) -> None:
         "more than this, in the metric's own unit.",
         lower_bound=0.0, flag_values=values,
     )  # fmt: skip
+    text("path", None,
+         "Writes every value here, and goes on from it where a scan was interrupted.")  # fmt: skip
+    model_files.define_flags(values)
+
+
+def define_metric(values: flags.FlagValues, verb: str) -> None:
+    """Defines the flags of commands that evaluate a model and draw the results."""
     flags.DEFINE_string(
-        "path", None,
-        "Writes every value here, and goes on from it where a scan was interrupted.",
+        "metric", "loss",
+        f"What to {verb}: loss, or a metric that the model was compiled with, such as accuracy. "
+        f"Larger counts as better for names with acc, auc, f1, precision or recall in them.",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_string("plot", None, "Draws a figure here; needs matplotlib.", flag_values=values)
-    model_files.define_flags(values)
 
 
 def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
@@ -93,7 +92,7 @@ def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
 
 
 def _check(values: flags.FlagValues) -> list[float]:
-    """Returns the levels, once all that needs no file has been checked."""
+    """Returns the levels, after checks of the flags that need no file."""
     if values["data"].value is None:
         raise UsageError(
             "expected --data=FILE.npz, to evaluate the model on. Received: none. Write one by "
@@ -117,7 +116,7 @@ def _check(values: flags.FlagValues) -> list[float]:
 
 
 def check_plot(plot: str) -> None:
-    """Refuses, before the scan, what could not be written after it."""
+    """Checks, before the scan, that a figure can be written after it."""
     figure, _ = figures.new_figure(1, 1)
     kinds = figure.canvas.get_supported_filetypes()
     file = pathlib.Path(plot)
@@ -146,7 +145,7 @@ def _load(path: str, values: flags.FlagValues, metric: str) -> Any:
 
 
 def evaluate_on(data: Data, metric: str, batch_size: int) -> Callable[[Any], float]:
-    """Returns what evaluates a model on data, by the name of a metric."""
+    """Returns a function that evaluates a model on data, by the name of a metric."""
 
     def evaluate(model: Any) -> float:
         try:

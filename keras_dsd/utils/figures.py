@@ -1,20 +1,17 @@
-"""Empty figures, where matplotlib is installed, and the colours that all of them have."""
+"""Empty figures, and the colours of the phases; matplotlib is imported when one is made."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
 
 COLOURS = {"dense": "tab:blue", "sparse": "tab:orange", "re-dense": "tab:green"}
 
 
-def new_figure(width: float, height: float) -> "tuple[Figure, Any]":
-    """Returns a figure that belongs to no window, and its axes.
-
-    Args:
-        width: In inches.
-        height: In inches.
+def new_figure(width: float, height: float) -> "tuple[Figure, Axes]":
+    """Returns a figure that belongs to no window, of a size in inches, and its axes.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -24,16 +21,11 @@ def new_figure(width: float, height: float) -> "tuple[Figure, Any]":
 
 
 def new_panels(
-    rows: int, columns: int, width: float, height: float, **shared: Any
-) -> "tuple[Figure, Any]":
-    """Returns a figure that belongs to no window, and its axes in rows and columns.
+    rows: int, columns: int, width: float, height: float, **options: Any
+) -> "tuple[Figure, np.ndarray]":
+    """Returns a figure that belongs to no window, of a size in inches, and its axes in a grid.
 
-    Args:
-        rows: How many there are.
-        columns: How many there are.
-        width: Of the whole figure, in inches.
-        height: Likewise.
-        shared: Which axes are shared, as matplotlib's `subplots` has it.
+    `options` are those of matplotlib's `Figure.subplots`.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -47,19 +39,11 @@ def new_panels(
         ) from error
     # Whatever page it is put on: where that is dark, black letters need a ground of their own.
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    return figure, figure.subplots(rows, columns, squeeze=False, **shared)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def shade(axes: Any, start: float, end: float, kind: str, title: str) -> None:
-    """Shades the epochs of a phase, and writes what it is above them.
-
-    Args:
-        axes: Whose horizontal axis is in epochs.
-        start: Where the phase begins.
-        end: Where it ends.
-        kind: `"dense"`, `"sparse"` or `"re-dense"`.
-        title: What to write; nothing if empty.
-    """
+def shade(axes: "Axes", start: float, end: float, kind: str, title: str) -> None:
+    """Shades the epochs of a `"dense"`, `"sparse"` or `"re-dense"` phase, with a title above."""
     axes.axvspan(start, end, color=COLOURS[kind], alpha=0.3, linewidth=0)
     if title:
         axes.text((start + end) / 2, 1.02, title, ha="center", va="bottom",

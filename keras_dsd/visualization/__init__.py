@@ -1,1 +1,1 @@
-"""What is drawn of a run: weights through the phases, learning curves, TensorBoard."""
+"""Figures of a run, histograms of its weights, and TensorBoard."""

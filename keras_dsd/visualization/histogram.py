@@ -85,13 +85,9 @@ class Histogram:
         wanted = share * sums[-1]
         return 0.0 if wanted <= sums[0] else float(np.interp(wanted, sums, found.edges))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values."""
-        return {**dataclasses.asdict(self), "counts": list(self.counts)}
-
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Histogram":
-        """Returns what `to_dict` was called on.
+        """Returns the histogram that plain values describe.
 
         Raises:
             ValueError: Numbers are not whole, or counts are negative.
@@ -113,7 +109,7 @@ def histogram(
     Args:
         values: Floats of any shape and type.
         chosen: Boolean, of the same shape: which of them to count. Defaults to all.
-        threshold: What a magnitude is at least to count as large. Defaults to `None`: none do.
+        threshold: The least magnitude that counts as large. Defaults to `None`: none does.
     """
     exponent = max(_FINEST, _exponent_of(max(map(_largest, _parts(values, chosen)), default=0.0)))
     counts = np.zeros(2 * _BINS, np.int64)

@@ -1,21 +1,24 @@
-"""Figures of runs: from what was kept of them, and nothing else.
+"""Figures of runs: distributions of weights, regrown weights and learning curves.
 
 Each function returns a matplotlib Figure that belongs to no window: `figure.savefig("x.png")`
 writes it. matplotlib comes with the extra `plots`.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.utils import checks
-from keras_dsd.utils.checks import shown
-from keras_dsd.visualization import curve_figures, weight_figures
-from keras_dsd.visualization.logs import Logs, read_logs
-from keras_dsd.visualization.snapshots import REDENSE, Snapshot
-from keras_dsd.visualization.weight_history import WeightHistory
+from keras_dsd.utils.checks import invalid, invalid_type, shown
+from keras_dsd.utils.figures import COLOURS, new_panels, shade
+from keras_dsd.visualization.histogram import Histogram, total
+from keras_dsd.visualization.weight_history import REDENSE, Snapshot, WeightHistory
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from keras_dsd.callback import DSDSchedule
@@ -25,6 +28,13 @@ __all__ = [
     "returned_weights",
     "weight_distributions",
 ]
+
+# The farthest weights are so few that an axis which reached them would show little else.
+_SHARE_SHOWN = 0.999
+_STAYED, _RETURNED = COLOURS["dense"], COLOURS["sparse"]
+# How much the measured sparsity has to change at a boundary to be that of a mask.
+_LEAST_CHANGE = 0.01
+_LEARNING_RATES = {"lr", "learning_rate"}
 
 
 def weight_distributions(
@@ -51,7 +61,21 @@ def weight_distributions(
         ValueError: Nothing was kept, or of no such weight.
         ImportError: matplotlib is not installed.
     """
-    return weight_figures.draw_distributions(_chosen(weights, path), path)
+    found = _chosen(weights, path)
+    figure, panels = _panels(found, path, 1.7, sharex=True, sharey=True)
+    exponent = max(panel.values.exponent for panel in panels)
+    reaches = [panel.values.quantile(_SHARE_SHOWN) for panel in panels]
+    reach = max((reach for reach in reaches if reach > 0), default=1.0)
+    top = 1.3 * max(panel.peak(exponent) for panel in panels)
+    for panel in panels:
+        _distribution(panel, exponent)
+        panel.axes.set_title(_title(panel.snapshot), fontsize="medium")
+    panels[0].axes.set_xlim(-1.05 * reach, 1.05 * reach)
+    panels[0].axes.set_ylim(0, top)
+    figure.supxlabel("value", fontsize="medium")
+    figure.supylabel("number of weights", fontsize="medium")
+    figure.suptitle(_subject(path))
+    return figure
 
 
 def returned_weights(
@@ -83,12 +107,34 @@ def returned_weights(
     found = [each for each in redense if not each.note]
     if not found:
         why = redense[0].note if redense else "it has no re-dense epoch"
-        raise ValueError(
-            f"Expected `weights` to know which weights returned. Received: weights="
-            f"{shown(weights)}: {why}. Give a WeightHistory of a run that trained its sparse "
-            f"phase's end and a re-dense epoch."
+        hint = (
+            "Give a WeightHistory of a run that trained its sparse phase's end and a re-dense "
+            "epoch."
         )
-    return weight_figures.draw_returned(found, path)
+        raise invalid("weights", weights, "to know which weights returned", hint, f": {why}")
+    figure, panels = _panels(found, path, 2.9, sharex=True, sharey=True)
+    for panel in panels:
+        for name, group in (("stayed", panel.stayed), ("returned", panel.returned)):
+            if group is not None and group.size:
+                _cumulated(panel.axes, group.magnitudes(), name)
+        for threshold in {weight.threshold for weight in panel.snapshot.select(path)}:
+            if path is not None and threshold is not None:
+                panel.axes.axvline(
+                    threshold, color="black", linestyle=":", label="pruning threshold"
+                )
+        panel.axes.grid(alpha=0.3)
+        panel.axes.legend(
+            title=_title(panel.snapshot), loc="lower left", bbox_to_anchor=(0, 1), frameon=False,
+            fontsize="small", alignment="left",
+        )  # fmt: skip
+    if any(panel.values.counts for panel in panels):
+        panels[0].axes.set_xscale("log")
+    panels[0].axes.set_ylim(0, 101)
+    panels[0].axes.set_yticks([0, 25, 50, 75, 100])
+    figure.supxlabel("magnitude", fontsize="medium")
+    figure.supylabel("share of the group up to that magnitude (%)", fontsize="medium")
+    figure.suptitle(_subject(path))
+    return figure
 
 
 def learning_curves(
@@ -100,9 +146,9 @@ def learning_curves(
 
     Without `timeline`, phases count as sparse by what was measured: where `dsd_sparsity` rises by
     more than 0.01 as they begin. The first phase in the history, before which nothing is known,
-    does where it falls by as much as the next one begins or, if there is no next one, where it is
+    does where it falls by as much as the next one starts or, if there is no next one, where it is
     above 0.01. So give `timeline` where a sparse phase follows a sparser one without a dense one
-    between, and where a history begins within a re-dense phase.
+    between, and where a history starts within a re-dense phase.
 
     Args:
         history: What `fit` returned, or its dict from names to one value an epoch. It needs
@@ -121,61 +167,241 @@ def learning_curves(
         ImportError: matplotlib is not installed.
     """
     known = _timeline_of(timeline)
-    needed = ["dsd_phase"] if known else ["dsd_phase", "dsd_sparsity"]
-    logs = read_logs(history, needed)
-    names = _names(logs.metrics if metrics is None else metrics, logs)
-    return curve_figures.draw_curves(logs, names, curve_figures.phases_of(logs, known))
+    logs = _read_logs(history, ["dsd_phase"] if known else ["dsd_phase", "dsd_sparsity"])
+    names = _metrics(logs.metrics if metrics is None else metrics, logs)
+    phases = _spans(logs, known)
+    figure, grid = new_panels(len(names), 1, 6, 0.8 + 2.2 * len(names), sharex=True)
+    for row, (name, axes) in enumerate(zip(names, grid[:, 0], strict=True)):
+        for phase in phases:
+            shade(axes, phase.start, phase.end, phase.kind, "" if row else phase.kind)
+        curves = {"training": (name, ".-"), "validation": (f"val_{name}", ".--")}
+        for label, (key, style) in curves.items():
+            if key in logs.given:
+                axes.plot(logs.ends(key), logs.numbers(key), style, color="black", label=label)
+        axes.set_ylabel(name)
+        axes.legend(fontsize="small")
+    grid[-1, 0].set_xlabel("epochs trained")
+    grid[-1, 0].set_xlim(phases[0].start, phases[-1].end)
+    return figure
 
 
-def _not_a(name: str, value: object, wanted: str) -> TypeError:
-    return TypeError(
-        f"Expected `{name}` to be {wanted}. Received: {name}={shown(value)} of type "
-        f"{type(value).__name__}. Give that."
-    )
+class _Panel(NamedTuple):
+    """One panel: its axes, the moment, and the counts of the weights chosen."""
+
+    axes: "Axes"
+    snapshot: Snapshot
+    values: Histogram
+    stayed: Histogram | None
+    returned: Histogram | None
+
+    def peak(self, exponent: int) -> int:
+        """Returns the most values in a bin; where it is known, of those that did not return."""
+        return max((self.stayed or self.values).widened(exponent).counts, default=1)
 
 
-def _chosen(weights: Any, path: Any) -> list[Snapshot]:
+def _panels(
+    found: Sequence[Snapshot], path: str | None, height: float, **shared: bool
+) -> "tuple[Figure, list[_Panel]]":
+    """Returns a figure with a row for each kind of moment and a column for each sparse phase."""
+    names = list(dict.fromkeys(snapshot.name for snapshot in found))
+    phases = list(dict.fromkeys(snapshot.sparse_phase for snapshot in found))
+    size = (0.9 + 4.7 * len(phases), 1 + height * len(names))
+    figure, grid = new_panels(len(names), len(phases), *size, **shared)
+    unused, panels = {*grid.flat}, []
+    for each in found:
+        axes = grid[names.index(each.name), phases.index(each.sparse_phase)]
+        weights = each.select(path)
+        values = total([weight.values for weight in weights])
+        stayed = _total_known([weight.stayed for weight in weights])
+        returned = _total_known([weight.returned for weight in weights])
+        panels.append(_Panel(axes, each, values, stayed, returned))
+        unused.discard(axes)
+    for axes in unused:
+        axes.remove()
+    return figure, panels
+
+
+def _total_known(histograms: Sequence[Histogram | None]) -> Histogram | None:
+    """Returns one histogram of all weights; None where they are not known, of a moment all."""
+    known = [each for each in histograms if each is not None]
+    return total(known) if known else None
+
+
+def _distribution(panel: _Panel, exponent: int) -> None:
+    axes, values = panel.axes, panel.values.widened(exponent)
+    counts, returned = np.array(values.counts, int), np.zeros(len(values.counts), int)
+    if panel.returned is not None and panel.returned.counts:
+        part = panel.returned.widened(exponent)
+        start = part.first - values.first
+        returned[start : start + len(part.counts)] = part.counts
+
+    def label(count: int, words: str) -> str:
+        return f"{count:,} {words} ({count / values.size:.0%})" if count else ""
+
+    if values.counts:
+        others = label(int((counts - returned).sum()), "others")
+        axes.stairs(counts, values.edges, baseline=returned, fill=True, color=_STAYED, label=others)
+        back = label(int(returned.sum()), "returned")
+        axes.stairs(returned, values.edges, fill=True, color=_RETURNED, label=back)
+    zero = label(values.num_zeros, "at zero")
+    axes.bar(0, values.num_zeros, width=2.0**exponent, color="black", label=zero)
+    if values.num_zeros or returned.any():
+        axes.legend(loc="upper right", fontsize="small")
+
+
+def _cumulated(axes: "Axes", group: Histogram, name: str) -> None:
+    ends, shares = group.edges[1:], (group.num_zeros + np.cumsum(group.counts)) / group.size
+    label = f"{name} ({group.size:,}): median {group.quantile(0.5):.2g}"
+    shares_of = {"zero": group.num_zeros, "above the pruning threshold": group.num_large}
+    known = [f"{n / group.size:.1%} {words}" for words, n in shares_of.items() if n is not None]
+    label += f"\n{', '.join(known)}"
+    colour = _STAYED if name == "stayed" else _RETURNED
+    axes.plot(ends, 100 * shares, color=colour, label=label)
+    axes.axvline(group.quantile(0.5), color=colour, linestyle="--")
+
+
+def _title(snapshot: Snapshot) -> str:
+    return f"{snapshot.name} ({snapshot.epoch} epochs trained)"
+
+
+def _subject(path: str | None) -> str:
+    return "all weights that DSD prunes" if path is None else path
+
+
+class _Logs(NamedTuple):
+    """Values by name, of the epochs of one `fit`.
+
+    Attributes:
+        epochs: The epochs, counted from 0.
+        given: The values of each name, as they were given.
+    """
+
+    epochs: list[int]
+    given: dict[str, list[Any]]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of the metrics, each once, without `val_`."""
+        names = dict.fromkeys(name.removeprefix("val_") for name in self.given)
+        return [
+            name for name in names if name not in _LEARNING_RATES and not name.startswith("dsd_")
+        ]
+
+    def numbers(self, name: str) -> list[float]:
+        """Returns the values of a name as floats."""
+        return [checks.as_float(f"history[{name!r}]", value) for value in self.given[name]]
+
+    def ends(self, name: str) -> list[int]:
+        """Returns how many epochs had been trained at each value of a name.
+
+        A metric of every n-th epoch, as with `validation_freq`, has as few values.
+        """
+        num_values = len(self.given[name])
+        every = len(self.epochs) // max(num_values, 1)
+        ends = [epoch + 1 for epoch in self.epochs if every and (epoch + 1) % every == 0]
+        if len(ends) != num_values:
+            raise ValueError(
+                f"Expected history[{name!r}] to have a value for each of {len(self.epochs)} "
+                f"epochs, or for every n-th. Received: {num_values} values. Give what one fit "
+                f"returned, or leave it out of `metrics`."
+            )
+        return ends
+
+
+def _read_logs(history: Any, needed: Sequence[str]) -> _Logs:
+    """Returns the logs of a History, or of its dict, which counts as starting with the first epoch.
+
+    They have a value of every name in `needed` for each epoch.
+    """
+    logs = getattr(history, "history", history)
+    if not isinstance(logs, Mapping):
+        expected = "to be what fit returned, or its dict of lists"
+        raise invalid_type("history", history, expected, "Give one of the two.")
+    given = {
+        str(name): checks.items(f"history[{name!r}]", values)
+        for name, values in checks.items("history", logs)
+    }
+    lengths = {name: len(values) for name, values in given.items()}
+    epochs = getattr(history, "epoch", None) or range(lengths.get("dsd_phase", 0))
+    if not epochs or any(lengths.get(name) != len(epochs) for name in needed):
+        raise ValueError(
+            f"Expected `history` to be of one epoch or more of a run with DSDSchedule, with "
+            f"{' and '.join(needed)}. Received: history of {len(epochs)} epochs with these "
+            f"numbers of values: {shown(lengths)}. Call fit with callbacks=[dsd.DSDSchedule(...)]."
+        )
+    return _Logs(list(epochs), given)
+
+
+class _Span(NamedTuple):
+    """Measured epochs of a phase: from the first, counted from 0, to before the last."""
+
+    start: int
+    end: int
+    kind: str
+
+
+def _spans(logs: _Logs, timeline: Timeline | None) -> list[_Span]:
+    """Returns the phases of the epochs: those of a timeline or, without, told from the sparsity."""
+    sparsity = [0.0] * len(logs.epochs) if timeline else logs.numbers("dsd_sparsity")
+    rows = zip(logs.numbers("dsd_phase"), logs.epochs, sparsity, strict=True)
+    runs = [list(run) for _, run in itertools.groupby(rows, key=lambda row: row[0])]
+    found: list[_Span] = []
+    for place, run in enumerate(runs):
+        if timeline is not None:
+            kind = timeline.kind(int(run[0][0]))
+        elif _is_sparse(runs, place):
+            kind = "sparse"
+        else:
+            kind = "re-dense" if found and found[-1].kind == "sparse" else "dense"
+        found.append(_Span(run[0][1], run[-1][1] + 1, kind))
+    return found
+
+
+def _is_sparse(runs: Sequence[Sequence[tuple[float, int, float]]], place: int) -> bool:
+    """Returns whether a phase is sparse, by the sparsity measured at its start."""
+    if place:
+        return runs[place][0][2] - runs[place - 1][-1][2] > _LEAST_CHANGE
+    after = runs[1][0][2] if len(runs) > 1 else 0.0
+    return runs[0][-1][2] - after > _LEAST_CHANGE
+
+
+def _chosen(weights: WeightHistory | Sequence[Snapshot], path: str | None) -> list[Snapshot]:
     """Returns the snapshots that have a path, at least one."""
-    wanted = "a WeightHistory that a run was watched with, or a list of its snapshots"
+    expected = "to be a WeightHistory that a run was watched with, or a list of its snapshots"
     of = weights.snapshots if isinstance(weights, WeightHistory) else weights
-    if isinstance(of, str | bytes) or not isinstance(of, Sequence):
-        raise _not_a("weights", weights, wanted)
-    of = checks.items("weights", of)
+    of = checks.listed("weights", of, expected, "Give that.")
     if not all(isinstance(each, Snapshot) for each in of):
-        raise _not_a("weights", weights, wanted)
+        raise invalid_type("weights", weights, expected, "Give that.")
     if path is not None and not isinstance(path, str):
-        raise _not_a("path", path, "the path of a weight as a str, such as 'dense/kernel', or None")
+        expected = "to be the path of a weight as a str, such as 'dense/kernel', or None"
+        raise invalid_type("path", path, expected, "Give that.")
     found = [each for each in of if each.select(path)]
     if found:
         return found
     if of and path is not None:
         paths = ", ".join(dict.fromkeys(known for each in of for known in each.paths))
-        raise ValueError(
-            f"Expected `path` to be that of a weight that was watched: {paths}. Received: "
-            f"path={shown(path)}. Give one of these, or None for all."
-        )
-    raise ValueError(
-        f"Expected `weights` to have kept a moment. Received: weights={shown(weights)}, which has "
-        f"kept none. Train with DSDSchedule(..., observers=[dsd.WeightHistory()]) up to its sparse "
-        f"phase, or see that its path is right."
+        expected = f"to be that of a weight that was watched: {paths}"
+        raise invalid("path", path, expected, "Give one of these, or None for all.")
+    hint = (
+        "Train with DSDSchedule(..., observers=[dsd.WeightHistory()]) up to its sparse phase, or "
+        "see that its path is right."
     )
+    raise invalid("weights", weights, "to have kept a moment", hint, ", which has kept none")
 
 
-def _timeline_of(timeline: Any) -> Timeline | None:
+def _timeline_of(timeline: "Timeline | DSDSchedule | None") -> Timeline | None:
     found = getattr(timeline, "timeline", timeline)
     if not isinstance(found, Timeline | None):
-        raise _not_a("timeline", timeline, "a DSDSchedule, its timeline, or None")
+        expected = "to be a DSDSchedule, its timeline, or None"
+        raise invalid_type("timeline", timeline, expected, "Give that.")
     return found
 
 
-def _names(metrics: Any, logs: Logs) -> list[str]:
-    if isinstance(metrics, str | bytes) or not isinstance(metrics, Sequence):
-        raise _not_a("metrics", metrics, "a list of names, such as ['loss', 'accuracy'], or None")
-    names = checks.items("metrics", metrics)
+def _metrics(metrics: Sequence[str], logs: "_Logs") -> list[str]:
+    expected = "to be a list of names, such as ['loss', 'accuracy'], or None"
+    names = checks.listed("metrics", metrics, expected, "Give that.")
     known = {*logs.given, *logs.metrics}
     if not names or not all(isinstance(name, str) and name in known for name in names):
-        raise ValueError(
-            f"Expected `metrics` to be some of what was measured: {', '.join(logs.metrics)}. "
-            f"Received: metrics={shown(metrics)}. Give one or more of these, or None for all."
-        )
+        expected = f"to be some of what was measured: {', '.join(logs.metrics)}"
+        raise invalid("metrics", metrics, expected, "Give one or more of these, or None for all.")
     return names

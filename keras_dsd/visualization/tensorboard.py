@@ -1,10 +1,15 @@
-"""DSDTensorBoard: what a run does to the weights, for TensorBoard."""
+"""DSDTensorBoard: sparsity, magnitudes and phases of a run, written for TensorBoard."""
 
 import io
 import math
 import os
+import pathlib
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from keras_dsd.algorithm.sparsity import num_zeros
 from keras_dsd.algorithm.timeline import Phase, Timeline
@@ -12,14 +17,7 @@ from keras_dsd.engine.observers import MOMENTS, Moment, Observer
 from keras_dsd.protocols import PrunableWeight
 from keras_dsd.utils import checks
 from keras_dsd.utils.figures import new_figure, shade
-from keras_dsd.visualization.event_file import (
-    EventFile,
-    image,
-    magnitudes,
-    scalar,
-    tensorboard_event,
-    text,
-)
+from keras_dsd.visualization.histogram import histogram
 
 _WIDTH, _HEIGHT, _DOTS_PER_INCH = 5, 3, 100  # cards are small
 
@@ -38,20 +36,20 @@ class DSDTensorBoard(Observer):
     - `dsd_phases/text`: what changed as each phase began; `dsd_phases/spans`: the run up to there,
       phases in colours and the sparsity as a line. The step is the number of epochs trained.
 
-    Every call leaves whole files, so what a run wrote stands however it ends; one that goes on adds
-    a file. Each weight is read once more an epoch, and once at each moment. NaN and infinity in a
-    weight are left out of its histogram. TensorFlow is not imported.
+    Every call leaves complete files, so what a run wrote stands however it ends; one that resumes
+    adds a file. Each weight is read once more an epoch, and once at each moment. Histograms leave
+    out NaN and infinity. TensorFlow is not imported.
 
     With several workers give it to one of them, `observers=[DSDTensorBoard("logs")] if rank == 0
     else []`, as all would write the same.
 
     Args:
-        log_dir: A folder on this machine; made when a run begins.
+        log_dir: A folder on this machine; made when a run starts.
 
     Raises:
         ImportError: tensorboard or matplotlib is not installed: the extra `tensorboard`.
         TypeError: `log_dir` is no path.
-        ValueError: No file system has such a path. When a run begins: it can't be written to.
+        ValueError: No file system has such a path. When a run starts: it can't be written to.
     """
 
     def __init__(self, log_dir: "str | os.PathLike[str]") -> None:
@@ -61,10 +59,10 @@ class DSDTensorBoard(Observer):
                 "Expected `log_dir` to be the path of a folder. Received: log_dir=None. Give a "
                 "str, such as 'logs'."
             )
-        tensorboard_event()
+        _event_class()
         new_figure(_WIDTH, _HEIGHT)
         self.log_dir = folder
-        self._file: EventFile | None = None
+        self._file: _EventFile | None = None
         self._timeline: Timeline | None = None
         self._phases: list[tuple[int, str]] = []
         self._sparsity: list[tuple[int, float]] = []
@@ -75,7 +73,7 @@ class DSDTensorBoard(Observer):
         Raises:
             ValueError: `log_dir` can't be written to.
         """
-        self._file = EventFile(self.log_dir / "dsd")
+        self._file = _EventFile(self.log_dir / "dsd")
         self._timeline = timeline
         self._phases, self._sparsity = [], []
 
@@ -86,7 +84,7 @@ class DSDTensorBoard(Observer):
         number = len(self._timeline.phases)
         head = f"**Phase {index + 1} of {number}**, from epoch {epoch + 1}: {phase}"
         lines = [head, "", *(f"- {each}" for each in changed.split("; "))]
-        self._add(epoch, [text("dsd_phases/text", "\n".join(lines))])
+        self._add(epoch, [_text("dsd_phases/text", "\n".join(lines))])
         self._draw()
         self._phases.append((epoch, self._timeline.kind(index)))
 
@@ -96,16 +94,16 @@ class DSDTensorBoard(Observer):
         name = f"{MOMENTS.index(moment.name) + 1} {moment.name}"
         for weight in weights:
             tag = f"dsd_magnitude/{weight.short_path}/{name}"
-            self._add(moment.epoch, [magnitudes(tag, weight.numpy())])
+            self._add(moment.epoch, [_magnitudes(tag, weight.numpy())])
 
     def on_epoch_end(
         self, epoch: int, logs: Mapping[str, Any], weights: Sequence[PrunableWeight]
     ) -> None:
         """Writes the sparsity of each weight and of all, and the phase."""
-        values = [scalar(name, logs[name]) for name in ("dsd_phase", "dsd_sparsity")]
+        values = [_scalar(name, logs[name]) for name in ("dsd_phase", "dsd_sparsity")]
         for weight in weights:
             measured = num_zeros(weight.numpy(), weight.mask) / max(math.prod(weight.shape), 1)
-            values.append(scalar(f"dsd_sparsity/{weight.short_path}", measured))
+            values.append(_scalar(f"dsd_sparsity/{weight.short_path}", measured))
         self._add(epoch, values)
         self._sparsity.append((epoch + 1, logs["dsd_sparsity"]))
 
@@ -135,4 +133,107 @@ class DSDTensorBoard(Observer):
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=_DOTS_PER_INCH)
         size = (_WIDTH * _DOTS_PER_INCH, _HEIGHT * _DOTS_PER_INCH)
-        self._add(now, [image("dsd_phases/spans", png.getvalue(), *size)])
+        self._add(now, [_image("dsd_phases/spans", png.getvalue(), *size)])
+
+
+class _EventFile:
+    """A file of TensorBoard's events in a folder, complete and closed after every call.
+
+    TensorBoard's own writer imports TensorFlow wherever that is installed, and keeps its file open.
+    Files of earlier runs in the folder stay, and are read before this one.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        event = _event_class()
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._path = folder / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._append([event(wall_time=time.time(), file_version="brain.Event:2")])
+        except OSError as error:
+            raise ValueError(
+                f"Expected `log_dir` to be a folder that can be written to. Received: a folder "
+                f"in which {str(folder)!r} can't be used: {error}. Give another, or let it be "
+                f"written to."
+            ) from error
+
+    def add(self, step: int, values: Sequence[Any]) -> None:
+        """Writes values at a step, all at once: those that the functions below return."""
+        event = _event_class()(wall_time=time.time(), step=step)
+        event.summary.value.extend(values)
+        try:
+            self._append([event])
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"Expected to write what TensorBoard shows. Received: path={str(self._path)!r}, "
+                f"where the system says: {error.strerror or error}. Make room, or go on without "
+                f"DSDTensorBoard",
+            ) from error
+
+    def _append(self, events: Sequence[Any]) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        records = io.BytesIO()
+        writer = RecordWriter(records)
+        for event in events:
+            writer.write(event.SerializeToString())
+        with self._path.open("ab") as file:
+            file.write(records.getvalue())
+
+
+def _event_class() -> Any:
+    """Returns the class of TensorBoard's events."""
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+    except ImportError as error:
+        raise ImportError(
+            "Expected tensorboard, which DSDTensorBoard writes with. Received: an environment "
+            "without it. Install it: pip install tensorboard matplotlib, or this package with its "
+            "extra `tensorboard`."
+        ) from error
+    return Event
+
+
+def _scalar(tag: str, value: float) -> Any:
+    """Returns a number to write, as float32."""
+    from tensorboard.plugins.scalar.metadata import create_summary_metadata
+
+    return _value(tag, create_summary_metadata("", ""), np.float32(value))
+
+
+def _text(tag: str, markdown: str) -> Any:
+    """Returns text to write."""
+    from tensorboard.plugins.text.metadata import create_summary_metadata
+
+    return _value(tag, create_summary_metadata("", ""), np.array(markdown.encode(), object))
+
+
+def _image(tag: str, png: bytes, width: int, height: int) -> Any:
+    """Returns an image to write, of a size in pixels."""
+    from tensorboard.plugins.image.metadata import create_summary_metadata
+
+    parts = [str(width).encode(), str(height).encode(), png]
+    return _value(tag, create_summary_metadata("", ""), np.array(parts, object))
+
+
+def _magnitudes(tag: str, values: np.ndarray) -> Any:
+    """Returns a histogram to write, of the magnitudes of the finite values.
+
+    Its buckets are of one width, from 0; zeros are in the first.
+    """
+    from tensorboard.plugins.histogram.metadata import create_summary_metadata
+
+    found = histogram(values).magnitudes()
+    counts = np.array(found.counts or [0])
+    counts[0] += found.num_zeros
+    edges = found.edges if found.counts else np.zeros(2)
+    buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
+    return _value(tag, create_summary_metadata("", ""), buckets)
+
+
+def _value(tag: str, metadata: Any, value: Any) -> Any:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.util.tensor_util import make_tensor_proto
+
+    return Summary.Value(tag=tag, metadata=metadata, tensor=make_tensor_proto(value))

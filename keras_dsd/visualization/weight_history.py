@@ -1,4 +1,4 @@
-"""Keeps what weights were around the boundaries of a run, for figures and for a file."""
+"""WeightHistory: histograms of weights around the boundaries of a run, for figures and a file."""
 
 import dataclasses
 import json
@@ -15,17 +15,113 @@ from keras_dsd.engine.observers import (
     AFTER_PRUNING,
     BEFORE_PRUNING,
     END_OF_SPARSE,
+    FIRST_REDENSE_EPOCH,
     LAST_REDENSE_EPOCH,
+    MOMENTS,
     Moment,
     Observer,
 )
 from keras_dsd.protocols import PrunableWeight
-from keras_dsd.utils import checks
-from keras_dsd.utils.files import replace
-from keras_dsd.visualization.histogram import histogram
-from keras_dsd.visualization.snapshots import Snapshot, WeightSnapshot, read
+from keras_dsd.utils import checks, files
+from keras_dsd.visualization.histogram import Histogram, histogram
 
+REDENSE = (FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH)
 _UNSEEN = "which weights returned is not known: the run went on after they had returned"
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSnapshot:
+    """One weight at one moment.
+
+    Attributes:
+        path: Its path in the model, without the model's own name.
+        shape: Its shape.
+        num_pruned: How many of its values the active mask prunes; 0 where there is none.
+        threshold: The smallest magnitude that the last mask kept as it was made: those below it
+            were pruned. None before that, where a pattern chose otherwise, and where a run that
+            resumed did not see it.
+        values: All values.
+        stayed: Those that the active mask keeps or, in the dense phase after it, that it kept.
+            None where there was no mask.
+        returned: Those that it prunes, or that it pruned and that train again. None likewise.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    num_pruned: int
+    threshold: float | None
+    values: Histogram
+    stayed: Histogram | None
+    returned: Histogram | None
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "WeightSnapshot":
+        """Returns the snapshot that plain values describe."""
+        parts = {
+            name: None if data[name] is None else Histogram.from_dict(data[name])
+            for name in ("values", "stayed", "returned")
+        }
+        made = cls(**{**data, **parts, "shape": tuple(data["shape"])})
+        if made.values.size != made.size or not isinstance(made.path, str):
+            raise ValueError(f"{made.path!r} does not have {made.size} values")
+        return made
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """All weights that DSD prunes, at one moment.
+
+    Attributes:
+        name: Name of the moment, such as `"end of sparse"`.
+        epoch: How many epochs had been trained.
+        phase: Index of the sparse phase that starts or ends, or of the dense phase after it.
+        weights: The weights, in the model's order.
+        note: What is unknown of them and why, or nothing.
+    """
+
+    name: str
+    epoch: int
+    phase: int
+    weights: tuple[WeightSnapshot, ...]
+    note: str = ""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of the weights, each once."""
+        return tuple(dict.fromkeys(weight.path for weight in self.weights))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Snapshot":
+        """Returns the snapshot that plain values describe."""
+        weights = tuple(WeightSnapshot.from_dict(weight) for weight in data["weights"])
+        made = cls(**{**data, "weights": weights})
+        if made.name not in MOMENTS or not type(made.epoch) is type(made.phase) is int:
+            raise ValueError(f"there is no moment {made.name!r} ({made.epoch}, {made.phase})")
+        return made
+
+    @property
+    def shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Path and shape of each weight."""
+        return [(weight.path, weight.shape) for weight in self.weights]
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The order of the moment in a run: the phase, and which of its moments."""
+        return self.phase, MOMENTS.index(self.name)
+
+    @property
+    def sparse_phase(self) -> int:
+        """Index of the sparse phase that it is around."""
+        return self.phase - (self.name in REDENSE)
+
+    def select(self, path: str | None) -> tuple[WeightSnapshot, ...]:
+        """Returns the weights of a path, or all for None."""
+        return tuple(w for w in self.weights if path in (None, w.path))
 
 
 class WeightHistory(Observer):
@@ -36,12 +132,12 @@ class WeightHistory(Observer):
     weight. `dsd.plots` draws what was kept.
 
     Args:
-        path: A JSON file to write after each moment, and to go on from where it is there: so it is
+        path: A JSON file to write after each moment, and to resume from where it exists: so it is
             also how the weights of a run that is over are read. Defaults to `None`: none.
 
     Raises:
         TypeError: `path` is no path.
-        ValueError: `path` is something that `WeightHistory` did not write, or not whole.
+        ValueError: `path` is something that `WeightHistory` did not write, or not complete.
 
     Examples:
         >>> weights = WeightHistory()
@@ -52,19 +148,21 @@ class WeightHistory(Observer):
 
     def __init__(self, path: "str | os.PathLike[str] | None" = None) -> None:
         self.path = checks.path("path", path, "file", "weights.json")
-        self._timeline, self._snapshots = ("", ()) if self.path is None else read(self.path)
-        # Of the last sparse phase, packed; None for a weight that is kept whole.
+        kept = None
+        if self.path is not None:
+            kept = files.read_results(self.path, _parse, "WeightHistory")
+        self._timeline, self._snapshots = kept or ("", ())
+        # Of the last sparse phase, packed; None for a weight that is not pruned.
         self._masks: list[np.ndarray | None] | None = None
 
     @property
     def snapshots(self) -> tuple[Snapshot, ...]:
-        """What was kept, in order."""
+        """The snapshots, in order."""
         return self._snapshots
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values: lists, dicts, numbers and text."""
-        found = [snapshot.to_dict() for snapshot in self._snapshots]
-        return {"timeline": self._timeline, "snapshots": found}
+        return {"timeline": self._timeline, "snapshots": files.plain(self._snapshots)}
 
     def to_json(self) -> str:
         """Returns `to_dict` as JSON."""
@@ -95,7 +193,7 @@ class WeightHistory(Observer):
         is_unseen = moment.name != BEFORE_PRUNING and self._masks is None
         now = Snapshot(moment.name, moment.epoch, moment.phase, (), _UNSEEN * is_unseen)
         same = [(weight.short_path, tuple(weight.shape)) for weight in weights]
-        # A run that is made anew, or on another model, goes on from nothing of an earlier one.
+        # A run that is made anew, or on another model, continues nothing of an earlier one.
         earlier = tuple(s for s in self._snapshots if s.place < now.place and s.shapes == same)
         thresholds = _thresholds(now, earlier) or [None] * len(weights)
         found = tuple(
@@ -110,14 +208,14 @@ class WeightHistory(Observer):
     def _snapshot(
         self, weight: PrunableWeight, index: int, threshold: float | None, is_new: bool
     ) -> WeightSnapshot:
-        values, in_force = weight.numpy(), weight.mask
+        values, active = weight.numpy(), weight.mask
         mask = None if self._masks is None else _unpacked(self._masks[index], values.shape)
         if is_new and mask is not None and weight.pattern is None:
             threshold = float(np.abs(comparable(values[mask])).min()) if mask.any() else None
         return WeightSnapshot(
             path=weight.short_path,
             shape=tuple(values.shape),
-            num_pruned=0 if in_force is None else values.size - int(np.count_nonzero(in_force)),
+            num_pruned=0 if active is None else values.size - int(np.count_nonzero(active)),
             threshold=threshold,
             values=histogram(values, None, threshold),
             stayed=None if mask is None else histogram(values, mask, threshold),
@@ -126,8 +224,11 @@ class WeightHistory(Observer):
 
     def _write(self) -> None:
         if self.path is not None:
-            text = self.to_json().encode()
-            replace(self.path, lambda file: file.write(text))
+            files.write_json(self.path, self.to_dict(), indent=None)
+
+
+def _parse(data: Any) -> tuple[str, tuple[Snapshot, ...]]:
+    return str(data["timeline"]), tuple(map(Snapshot.from_dict, data["snapshots"]))
 
 
 def _packed(mask: np.ndarray | None) -> np.ndarray | None:
@@ -141,7 +242,7 @@ def _unpacked(packed: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _thresholds(now: Snapshot, earlier: Sequence[Snapshot]) -> list[float | None] | None:
-    """Returns what the weights were pruned below in the sparse phase that a moment is around."""
+    """Returns the pruning thresholds of the weights in the sparse phase around a moment."""
     for snapshot in earlier:
         if (snapshot.name, snapshot.phase) == (AFTER_PRUNING, now.sparse_phase):
             return [weight.threshold for weight in snapshot.weights]

@@ -147,7 +147,7 @@ def test_an_arm_with_fewer_updates_is_refused_when_trained_and_when_read(
         for arm in job.arms:
             yield dataclasses.replace(run_of(seed, arm, 0.1 + seed), num_updates=given[arm])
 
-    monkeypatch.setattr(study.comparison_run, "train_seed", train_seed)
+    monkeypatch.setattr(study.training, "train_seed", train_seed)
     message = "6 in arm 'dense' of seed 0, but 5 in arm 'DSD 0.5' of seed 0"
     with pytest.raises(ValueError, match=message):
         study.run(task, range(2), 1)

@@ -1,8 +1,11 @@
 """Comparisons of a model made of numbers: what is trained, refused, gone on with."""
 
 import contextlib
+import functools
 import json
 import math
+import operator
+import os
 import sys
 import types
 
@@ -11,7 +14,7 @@ import pytest
 
 import keras_dsd as dsd
 from keras_dsd.algorithm import presets
-from keras_dsd.analysis.comparison import compare, completed, dataset, training
+from keras_dsd.analysis.comparison import compare, dataset, runs, training
 from keras_dsd.analysis.comparison.arms import FIRST, make_arms, num_shared, words_of
 
 Dense, Sparse = dsd.DensePhase, dsd.SparsePhase
@@ -270,7 +273,7 @@ def test_the_bar_knows_how_many_epochs_are_left(made, data, tmp_path, monkeypatc
 
         yield step
 
-    monkeypatch.setattr(completed, "progress_bar", bar)
+    monkeypatch.setattr(runs, "progress_bar", bar)
     path = tmp_path / "comparison.json"
     run(made, data, path=path)
     held = json.loads(path.read_text())
@@ -509,6 +512,20 @@ def test_a_file_that_something_else_wrote_is_refused(made, data, tmp_path, put):
     path.write_text(json.dumps({**held, "kind": "scan", "runs": []}))
     with pytest.raises(ValueError, match="of another kind"):
         run(made, data, path=path)
+
+
+def test_an_error_in_a_process_is_raised_with_its_seed():
+    job = types.SimpleNamespace(make=functools.partial(operator.getitem, ()))
+    with pytest.raises(IndexError, match="out of range") as raised:
+        list(training.train_seeds(job, {3: {}, 4: {}}, 2, pytest.fail))
+    assert raised.value.__notes__[0] in [f"Raised in the process of seed {n}." for n in (3, 4)]
+
+
+def test_a_process_that_is_killed_is_told_with_its_seed_and_exit_code():
+    job = types.SimpleNamespace(make=os._exit)
+    message = r"the process of seed ([78]) to train it. Received: its end, with exit code \1;"
+    with pytest.raises(RuntimeError, match=message):
+        list(training.train_seeds(job, {7: {}, 8: {}}, 2, pytest.fail))
 
 
 ROWS = np.arange(30.0).reshape(10, 3)

@@ -10,8 +10,7 @@ import pytest
 from scipy import stats
 
 from keras_dsd.analysis.comparison.arms import FIRST
-from keras_dsd.analysis.comparison.result import Comparison, Run
-from keras_dsd.analysis.comparison.statistics import mean_and_sd, paired
+from keras_dsd.analysis.comparison.result import Comparison, Run, mean_and_sd, paired
 
 NAN = math.nan
 

@@ -3,33 +3,32 @@
 import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase, Timeline
 from keras_dsd.utils import checks
-from keras_dsd.utils.checks import shown
+from keras_dsd.utils.checks import invalid, shown
 
 DSD = "dsd"
 AT_ONCE = "llr at once"
 CONTROLS = ("dense", "llr", AT_ONCE, "sparse")
 ARMS = (*CONTROLS, DSD)
-# What all arms begin with, where it is trained once or was before: early stopping by the clock.
+# The start of all arms, where it is trained once or was before: early stopping by the clock.
 FIRST = "first dense"
 
 Arms = dict[str, tuple[Phase, ...]]
 
 
-def make_arms(phases: Any, names: Any = ARMS) -> Arms:
-    """Returns the phases of each arm; every arm is as many epochs long.
+def make_arms(phases: Sequence[Phase], names: Iterable[str] = ARMS) -> Arms:
+    """Returns the phases of each arm; all arms have the same number of epochs.
 
     `"dense"`: plain training. `"llr"`: dense at the learning rates that DSD has at each epoch.
     `"llr at once"`: dense, at the last of these as soon as DSD prunes. `"sparse"`: as DSD, but what
-    is pruned first stays so to the end. `"dsd"`: the phases as given. A control that would be the
-    same as another arm is left out.
+    is pruned first stays pruned to the end. `"dsd"`: the phases as given. A control that equals
+    another arm is left out.
 
     Args:
-        phases: Those of DSD, a list of which one at least is sparse and none has an `until`.
-        names: Which arms: `"dsd"` and one control at least.
+        phases: Those of DSD: at least one is sparse and none has an `until`.
+        names: Which arms: `"dsd"` and at least one control.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -43,11 +42,11 @@ def make_arms(phases: Any, names: Any = ARMS) -> Arms:
         "dense": (DensePhase(timeline.epochs),),
         "llr": _merged(DensePhase(phase.epochs, lr=phase.lr) for phase in timeline.phases),
         AT_ONCE: _merged(lowered_at_once(timeline.phases)),
-        "sparse": _merged(_never_returned(timeline)),
+        "sparse": _merged(_pruned_for_good(timeline)),
         DSD: timeline.phases,
     }
-    asked = [name for name in ARMS if name in given]
-    arms = {name: every[name] for name in asked if not _has_twin(name, every, asked)}
+    chosen = [name for name in ARMS if name in given]
+    arms = {name: every[name] for name in chosen if not _has_twin(name, every, chosen)}
     if set(arms) == {DSD}:
         raise ValueError(
             f"Expected a control that differs from DSD. Received: arms={shown(given)}, of which "
@@ -57,18 +56,14 @@ def make_arms(phases: Any, names: Any = ARMS) -> Arms:
 
 
 def lowered_at_once(phases: Sequence[Phase]) -> tuple[Phase, ...]:
-    """Returns plain training that has the last learning rate as soon as DSD prunes: literally LLR.
-
-    Args:
-        phases: Those of DSD.
-    """
+    """Returns plain training at DSD's last learning rate as soon as DSD prunes: literally LLR."""
     first = tuple(itertools.takewhile(lambda phase: isinstance(phase, DensePhase), phases))
     rest = sum(phase.epochs for phase in phases[len(first) :])
     return (*first, DensePhase(rest, lr=phases[-1].lr))
 
 
 def num_shared(arms: Arms) -> int:
-    """Returns with how many epochs of plain dense training all arms begin."""
+    """Returns the number of epochs of plain dense training that all arms start with."""
     return min(
         sum(phase.epochs for phase in itertools.takewhile(_is_plain, phases))
         for phases in arms.values()
@@ -76,7 +71,7 @@ def num_shared(arms: Arms) -> int:
 
 
 def prune_at_once(arms: Arms) -> bool:
-    """Returns whether an arm prunes what it begins with: a network that was trained before."""
+    """Returns whether an arm prunes at its start: a network that was trained before."""
     return any(isinstance(phases[0], SparsePhase) for phases in arms.values())
 
 
@@ -89,13 +84,13 @@ def _is_plain(phase: Phase) -> bool:
     return isinstance(phase, DensePhase) and phase.lr == 1.0
 
 
-def _has_twin(name: str, every: Arms, asked: Sequence[str]) -> bool:
-    """Returns whether a control is the same as another arm that is asked for."""
+def _has_twin(name: str, every: Arms, chosen: Sequence[str]) -> bool:
+    """Returns whether a control equals another arm that is chosen."""
     twins = {"llr": ("dense",), AT_ONCE: ("dense", "llr"), "sparse": (DSD,)}.get(name, ())
-    return any(twin in asked and _merged(every[twin]) == every[name] for twin in twins)
+    return any(twin in chosen and _merged(every[twin]) == every[name] for twin in twins)
 
 
-def _never_returned(timeline: Timeline) -> Iterable[Phase]:
+def _pruned_for_good(timeline: Timeline) -> Iterable[Phase]:
     """Yields the phases of a run that prunes once, where `timeline` does first, and for good."""
     pruned: SparsePhase | None = None
     for phase in timeline.phases:
@@ -108,7 +103,7 @@ def _never_returned(timeline: Timeline) -> Iterable[Phase]:
 
 
 def _merged(phases: Iterable[Phase]) -> tuple[Phase, ...]:
-    """Returns the phases, with those in one that follow each other and differ only in length."""
+    """Returns the phases, those in one that follow each other and differ only in length."""
     runs = itertools.groupby(phases, lambda phase: dataclasses.replace(phase, epochs=1))
     return tuple(
         dataclasses.replace(kind, epochs=sum(phase.epochs for phase in run)) for kind, run in runs
@@ -131,18 +126,12 @@ def _check_phases(timeline: Timeline) -> None:
         )
 
 
-def _check_names(names: Any) -> tuple[str, ...]:
-    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
-        raise TypeError(
-            f"Expected `arms` to be a list of names. Received: arms={shown(names)} of type "
-            f"{type(names).__name__}. Give a list of some of {', '.join(ARMS)}."
-        )
-    given = checks.items("arms", names)
+def _check_names(names: Iterable[str]) -> tuple[str, ...]:
+    hint = f"Give a list of some of {', '.join(ARMS)}."
+    given = checks.listed("arms", names, "to be a list of names", hint, Iterable)
     for index, name in enumerate(given):
         checks.choice(f"arms[{index}]", name, ARMS)
     if DSD not in given or len(set(given)) != len(given) or len(given) < 2:
-        raise ValueError(
-            f"Expected `arms` to be 'dsd' and one control at least, each once. Received: "
-            f"arms={shown(given)}. Leave it out for all: {', '.join(ARMS)}."
-        )
+        hint = f"Leave it out for all: {', '.join(ARMS)}."
+        raise invalid("arms", given, "to be 'dsd' and one control at least, each once", hint)
     return tuple(given)

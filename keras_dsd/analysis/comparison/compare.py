@@ -1,6 +1,6 @@
 """DSD against plain training of the same budget, for a user's own model and data.
 
-Arms, which all begin with the same dense phase, trained once for each seed where that is exact, and
+Arms, which all start with the same dense phase, trained once for each seed where that is exact, and
 which all make as many updates, or there is an error:
 
 - `"dense"`: plain training at its own learning rates.
@@ -11,14 +11,14 @@ which all make as many updates, or there is an error:
 - `"dsd"`: the phases that were given.
 
 A control that would be the same as another arm is left out. Models are fitted on training data.
-Every arm, and what all begin with (the first dense phase, or where there is none what `build`
+Every arm, and the start of all (the first dense phase, or where there is none what `build`
 returned, trained before), is scored at its last epoch and at its epoch best on validation data, and
-the control is the one that is best there: what early stopping gives too is no gain. What is
-reported comes from test data, on which nothing is chosen. Rows that test or validation data share
+the control is the one that is best there: what early stopping gives too is no gain. Reported values
+come from test data, on which nothing is chosen. Rows that test or validation data share
 with others are counted, and refused above `max_shared_rows`; those of datasets are not looked at.
 
-Before `build()` the seed is set, and again before each `fit`; where one goes on at an epoch, it is
-`comparison_run.seed_at`. So batches are shuffled alike in every arm; those of a dataset that
+Before `build()` the seed is set, and again before each `fit`; where one resumes at an epoch, it is
+`training.seed_at`. So batches are shuffled alike in every arm; those of a dataset that
 shuffles by itself only where a function makes it. A learning rate that falls goes into the
 optimizer as a `LearningRateSchedule`: callbacks are not taken.
 """
@@ -31,15 +31,15 @@ from typing import Any
 from keras_dsd.algorithm.selection import DEFAULT_SPARSITY, Selection, Sparsity
 from keras_dsd.algorithm.timeline import Phase
 from keras_dsd.analysis import evaluation
-from keras_dsd.analysis.comparison import dataset, processes, statistics
+from keras_dsd.analysis.comparison import dataset
 from keras_dsd.analysis.comparison.arms import ARMS, make_arms, num_shared, words_of
-from keras_dsd.analysis.comparison.completed import Runs
 from keras_dsd.analysis.comparison.dataset import arguments
-from keras_dsd.analysis.comparison.result import Comparison
-from keras_dsd.analysis.comparison.training import Job, inspect
+from keras_dsd.analysis.comparison.result import Comparison, scipy_stats
+from keras_dsd.analysis.comparison.runs import Runs
+from keras_dsd.analysis.comparison.training import Job, check_importable, inspect
 from keras_dsd.callback import DSDSchedule
 from keras_dsd.utils import checks
-from keras_dsd.utils.checks import shown
+from keras_dsd.utils.checks import invalid, invalid_type
 
 Build = Callable[[], Any]
 Data = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
@@ -63,7 +63,7 @@ def compare(
 ) -> Comparison:  # fmt: skip
     """Trains a model with DSD and plainly, from the same weights and as long; says which is better.
 
-    The module `keras_dsd.comparison` says what every arm is, and what is chosen on which data.
+    The module's docstring describes the arms, and what is chosen on which data.
 
     Args:
         build: Returns a new model, built and compiled. Random seeds are set before it is called.
@@ -72,13 +72,13 @@ def compare(
         phases: A list, as of `keras_dsd.timelines`, without `until`; or a `DSDSchedule`.
         sparsity: As `apply` takes it.
         apply_options: Its other arguments, such as `{"pattern": NM(2, 4)}`.
-        fit_options: What `fit` is given besides, such as `{"batch_size": 64}`.
+        fit_options: Further arguments of `fit`, such as `{"batch_size": 64}`.
         seeds: How many, counted from 0, or a list of them; at least 2.
         arms: `"dsd"` and some of `"dense"`, `"llr"`, `"llr at once"`, `"sparse"`. Defaults to all.
         evaluate: Takes the model and a value of `data`; returns a number. Defaults to the loss.
         mode: `"min"` where smaller numbers are better, `"max"` where larger ones are.
         max_shared_rows: Which share of the rows of test data may be in others, a fraction.
-        path: A JSON file to write after every arm, and to go on from, with more arms and seeds too.
+        path: A JSON file to write after every arm, and to resume from; arms and seeds may be added.
         parallel: How many seeds to train at a time, each in a process that imports `build`.
         progress: Whether to show a bar, on a terminal and in a notebook. absl logs each arm anyhow.
 
@@ -91,7 +91,7 @@ def compare(
         ValueError: An argument can't be used, such as test data that are among the others, or a
             file of another comparison; or an arm made fewer updates than others.
     """
-    statistics.scipy_stats()
+    scipy_stats()
     number = checks.whole_number("parallel", parallel, least=1, unit="processes")
     numbers, is_shown = _check_seeds(seeds), checks.flag("progress", progress)
     file = evaluation.check_file(path, "comparison.json")
@@ -99,7 +99,7 @@ def compare(
     read = data() if callable(data) else data
     shared = dataset.check_data(read, _share(max_shared_rows))
     job = _make_job(build, data, read, phases, arms, *options, evaluate, mode)
-    processes.check_importable(job, number)
+    check_importable(job, number)
     job, identity = inspect(job, numbers[0])
     runs = Runs(job, numbers, file, {**_identify(job, numbers), **identity})
     runs.train(number, is_shown)
@@ -107,17 +107,16 @@ def compare(
 
 
 def _make_job(
-    build: Any, data: Any, read: Mapping[str, Any], phases: Any, arms: Any,
-    apply_options: dict[str, Any], fit_options: dict[str, Any], evaluate: Any, mode: Any,
+    build: Build, data: Data, read: Mapping[str, Any], phases: Sequence[Phase] | DSDSchedule,
+    arms: Iterable[str], apply_options: dict[str, Any], fit_options: dict[str, Any],
+    evaluate: Evaluate | None, mode: str,
 ) -> Job:  # fmt: skip
-    """Checks what there is to train, and returns it."""
+    """Returns the job, after checks of the arguments that it is made of."""
     is_model = hasattr(build, "compile") and not isinstance(build, type)
     if is_model or not callable(build):
-        raise TypeError(
-            f"Expected `build` to be a function that returns a new compiled model. Received: "
-            f"build={shown(build)} of type {type(build).__name__}. Give the function itself; it is "
-            f"called for every arm."
-        )
+        expected = "to be a function that returns a new compiled model"
+        hint = "Give the function itself; it is called for every arm."
+        raise invalid_type("build", build, expected, hint)
     if evaluate is not None:
         evaluation.check_evaluate(evaluate, "model, data", "model.evaluate(*data, verbose=0)[1]")
     elif mode == "max":
@@ -126,8 +125,10 @@ def _make_job(
             "Received: mode='max'. Give evaluate=lambda model, data: model.evaluate(*data, "
             "verbose=0)[1] for the first metric that the model was compiled with."
         )
-    schedule = phases if isinstance(phases, DSDSchedule) else None
-    chosen = make_arms(schedule.timeline.phases if schedule else phases, arms)
+    schedule = None
+    if isinstance(phases, DSDSchedule):
+        schedule, phases = phases, phases.timeline.phases
+    chosen = make_arms(phases, arms)
     return Job(
         build=build,
         data=data,
@@ -144,7 +145,7 @@ def _make_job(
 
 
 def _identify(job: Job, seeds: Sequence[int]) -> dict[str, Any]:
-    """Returns what tells a comparison from others, as JSON has it."""
+    """Returns the identity of a comparison, as JSON has it."""
     return {
         "arms": _arms_of(job),
         "seeds": list(seeds),
@@ -162,11 +163,11 @@ def _arms_of(job: Job) -> dict[str, str]:
     return {name: words_of(phases) for name, phases in job.arms.items()}
 
 
-def _words(value: Any) -> str:
+def _words(value: object) -> str:
     return _name_of(value) if callable(value) else repr(value)
 
 
-def _name_of(evaluate: Any) -> str:
+def _name_of(evaluate: object) -> str:
     if evaluate is None or isinstance(evaluate, functools.partial):
         return "loss"
     name = getattr(evaluate, "__name__", type(evaluate).__name__)
@@ -174,13 +175,13 @@ def _name_of(evaluate: Any) -> str:
 
 
 def _loss(batch_size: int | None, model: Any, part: Any) -> Any:
-    """Returns the loss, of what `evaluate` of a model returns."""
+    """Returns the loss: the first value of a model's `evaluate`."""
     found = model.evaluate(*arguments(part), batch_size=batch_size, verbose=0)
     return found[0] if isinstance(found, list | tuple) else found
 
 
-def _check_apply(sparsity: Any, options: Any) -> dict[str, Any]:
-    """Returns what `apply` is to be given."""
+def _check_apply(sparsity: Sparsity, options: Options) -> dict[str, Any]:
+    """Returns the arguments of `apply`."""
     found = _check_mapping("apply_options", options, "{'scope': 'global'}")
     if not {"exclude", "pattern", "scope"} >= set(found):
         raise ValueError(
@@ -192,17 +193,14 @@ def _check_apply(sparsity: Any, options: Any) -> dict[str, Any]:
     return found if sparsity is DEFAULT_SPARSITY else {"sparsity": sparsity, **found}
 
 
-def _check_mapping(name: str, value: Any, example: str) -> dict[str, Any]:
+def _check_mapping(name: str, value: Options, example: str) -> dict[str, Any]:
     if not isinstance(value, Mapping | None):
-        raise TypeError(
-            f"Expected `{name}` to be a dict. Received: {name}={shown(value)} of type "
-            f"{type(value).__name__}. Give one, such as {example}."
-        )
+        raise invalid_type(name, value, "to be a dict", f"Give one, such as {example}.")
     return dict(value or {})
 
 
-def _check_options(options: Any) -> dict[str, Any]:
-    """Returns what `fit` is to be given besides."""
+def _check_options(options: Options) -> dict[str, Any]:
+    """Returns the further arguments of `fit`."""
     found = _check_mapping("fit_options", options, "{'batch_size': 64}")
     if _OWN & set(found):
         raise ValueError(
@@ -213,7 +211,7 @@ def _check_options(options: Any) -> dict[str, Any]:
     return found
 
 
-def _check_seeds(seeds: Any) -> list[int]:
+def _check_seeds(seeds: int | Iterable[int]) -> list[int]:
     if isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes):
         given = checks.items("seeds", seeds)
         found = [checks.whole_number(f"seeds[{i}]", seed, least=0, unit="a seed", most=2**32 - 1)
@@ -221,12 +219,11 @@ def _check_seeds(seeds: Any) -> list[int]:
     else:
         found = list(range(checks.whole_number("seeds", seeds, least=2, unit="seeds")))
     if len(found) < 2 or len(set(found)) != len(found):
-        raise ValueError(
-            f"Expected `seeds` to be two or more that differ: one alone can't show that a "
-            f"difference is more than chance. Received: seeds={shown(seeds)}. Leave it out for 5."
-        )
+        reason = "one alone can't show that a difference is more than chance"
+        expected = f"to be two or more that differ: {reason}"
+        raise invalid("seeds", seeds, expected, "Leave it out for 5.")
     return found
 
 
-def _share(value: Any) -> float:
+def _share(value: float) -> float:
     return 1.0 if value == 1 else checks.fraction("max_shared_rows", value)

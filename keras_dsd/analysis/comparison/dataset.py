@@ -1,4 +1,4 @@
-"""The data of a comparison: named, and with nothing of the test data in what is trained on."""
+"""The data of a comparison: named parts, with nothing of the test data in the training data."""
 
 import hashlib
 import itertools
@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from keras_dsd.utils.checks import shown
+from keras_dsd.utils.checks import invalid_type, shown
 
 NAMES = ("train", "validation", "test")
 _ROWS_AT_ONCE = 4096
 _EXAMPLE = '{"train": (x, y), "validation": (x_val, y_val), "test": (x_test, y_test)}'
 
 
-def check_data(data: Any, max_shared_rows: float) -> dict[str, float]:
-    """Checks that data are what they are called.
+def check_data(data: object, max_shared_rows: float) -> dict[str, float]:
+    """Checks the three parts of the data.
 
     Args:
         data: A mapping from `"train"`, `"validation"` and `"test"` to a tuple `(x, y)` or
@@ -31,10 +31,8 @@ def check_data(data: Any, max_shared_rows: float) -> dict[str, float]:
             holds more rows of another than it may.
     """
     if not isinstance(data, Mapping):
-        raise TypeError(
-            f"Expected `data` to be a dict, or a function that returns one. Received: "
-            f"data={shown(data)} of type {type(data).__name__}. Give {_EXAMPLE}."
-        )
+        expected = "to be a dict, or a function that returns one"
+        raise invalid_type("data", data, expected, f"Give {_EXAMPLE}.")
     if set(data) != set(NAMES):
         raise ValueError(
             f"Expected `data` to name {', '.join(NAMES)}. Received: {shown(list(data))}. Give "
@@ -53,22 +51,22 @@ def check_data(data: Any, max_shared_rows: float) -> dict[str, float]:
     return _shared_rows(data, max_shared_rows)
 
 
-def arguments(part: Any) -> tuple[Any, ...]:
-    """Returns what to call `fit` and `evaluate` with: x, y and weights, or a dataset."""
+def arguments(part: object) -> tuple[Any, ...]:
+    """Returns the arguments of `fit` and `evaluate`: x, y and sample weights, or a dataset."""
     return tuple(part) if isinstance(part, tuple | list) else (part,)
 
 
-def inputs_of(part: Any) -> Any:
-    """Returns what a model is given, or the dataset that holds it."""
+def inputs_of(part: object) -> Any:
+    """Returns the inputs of a model, or the dataset that holds them."""
     return arguments(part)[0]
 
 
 def digest(data: Mapping[str, Any]) -> dict[str, str]:
-    """Returns what tells data from others; of datasets, only their types."""
+    """Returns digests that tell data from others; of datasets, only of their types."""
     return {name: _digest(data[name]) for name in NAMES}
 
 
-def _check_part(name: str, part: Any) -> None:
+def _check_part(name: str, part: object) -> None:
     if isinstance(part, tuple | list) and not 2 <= len(part) <= 3:
         raise ValueError(
             f"Expected data[{name!r}] to be (x, y) or (x, y, sample_weight). Received: a "
@@ -130,7 +128,7 @@ def _allowing(share: float) -> str:
     )
 
 
-def _row_digests(inputs: Any) -> list[bytes]:
+def _row_digests(inputs: object) -> list[bytes]:
     """Returns a digest of each row; none where the inputs are no arrays."""
     arrays = _arrays_in(inputs)
     if not arrays or len({len(array) for array in arrays}) != 1:
@@ -165,7 +163,7 @@ def _arrays_in(inputs: Any) -> list[np.ndarray]:
     return arrays if usable else []
 
 
-def _digest(part: Any) -> str:
+def _digest(part: object) -> str:
     found = hashlib.blake2b(digest_size=16)
     for each in arguments(part):
         arrays = _arrays_in(each)

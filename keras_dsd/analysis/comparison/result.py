@@ -1,22 +1,101 @@
-"""What `compare` measured: data, then statistics, text, a figure, and a verdict in words."""
+"""The measurements of `compare`: data, then statistics, text, a figure, and a verdict in words."""
 
 import dataclasses
-import json
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import types
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from keras_dsd.analysis.comparison import figure
+import numpy as np
+
 from keras_dsd.analysis.comparison.arms import DSD, FIRST
-from keras_dsd.analysis.comparison.statistics import CONFIDENCE, Paired, mean_and_sd, paired
 from keras_dsd.analysis.evaluation import BETTER
-from keras_dsd.utils.tables import Table, Tabled, as_html
+from keras_dsd.utils.figures import new_panels
+from keras_dsd.utils.files import plain
+from keras_dsd.utils.tables import Table, Tabled
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LAST, BEST = "last", "best"
 WHEN = {LAST: "at the last epoch", BEST: "at the epoch best on validation data"}
+_CONFIDENCE = 0.95
+_RESAMPLES = 9999
+# Of the dots of a figure: marker, its face (None: its colour), and how far they stand aside.
+_STYLES = {LAST: ("o", "none", -0.15), BEST: ("o", None, 0.15)}
+
+
+class Paired(NamedTuple):
+    """Statistics of paired differences.
+
+    Attributes:
+        mean: Their mean.
+        sd: Their standard deviation, of the sample.
+        low: Lower end of the 95 % interval of the mean (BCa bootstrap); NaN where there is none.
+        high: Upper end of it.
+        p_value: Of the paired t-test, two-sided; NaN where it can't be computed: of differences
+            that are all alike, or not all finite.
+    """
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+    p_value: float
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether both, the test and the interval, show that the mean is not zero."""
+        return self.p_value < 1 - _CONFIDENCE and (self.low > 0 or self.high < 0)
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the mean and the standard deviation of a sample of two or more."""
+    return float(np.mean(values)), float(np.std(values, ddof=1))
+
+
+def paired(ones: Sequence[float], others: Sequence[float]) -> Paired:
+    """Returns the statistics of `ones - others`, two pairs or more.
+
+    Raises:
+        ImportError: SciPy is not installed.
+    """
+    stats = scipy_stats()
+    differences = np.asarray(ones, float) - np.asarray(others, float)
+    mean, sd = mean_and_sd(differences)
+    if not np.isfinite(differences).all():
+        return Paired(mean, sd, math.nan, math.nan, math.nan)
+    # Rounding makes differences that are alike differ in their last bits, and their mean from zero.
+    rounding = 1e-12 * max(np.abs(ones).max(), np.abs(others).max())
+    mean = 0.0 if abs(mean) <= rounding else mean
+    if sd <= rounding:
+        return Paired(mean, 0.0, mean, mean, math.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of two or three pairs that say little
+        interval = stats.bootstrap(
+            (differences,), np.mean, confidence_level=_CONFIDENCE, n_resamples=_RESAMPLES,
+            method="BCa", random_state=np.random.default_rng(0),
+        ).confidence_interval  # fmt: skip
+    low, high = (0.0 if abs(end) <= rounding else float(end) for end in interval)
+    return Paired(mean, sd, low, high, float(stats.ttest_rel(ones, others).pvalue))
+
+
+def scipy_stats() -> types.ModuleType:
+    """Returns `scipy.stats`, which is imported only where it is needed.
+
+    Raises:
+        ImportError: SciPy is not installed.
+    """
+    try:
+        from scipy import stats
+    except ImportError as error:
+        raise ImportError(
+            "Expected SciPy, which compare() takes its statistics from. Received: an environment "
+            "without it. Install it: pip install scipy, or this package with its extra `compare`."
+        ) from error
+    return stats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,13 +105,13 @@ class Run:
     Attributes:
         seed: The seed.
         arm: `"dense"`, `"llr"`, `"llr at once"`, `"sparse"`, `"dsd"`; or `"first dense"`, the
-            first dense phase alone, which all of them begin with.
+            first dense phase alone, the start of all of them.
         validation: The value on validation data at the end of each epoch; NaN where not finite.
         best_epoch: The epoch, counted from 0, with the best of these, the first of equal ones.
         test_last: The value on test data after the last epoch.
         test_best: The value on test data after `best_epoch`.
         num_updates: How many updates the optimizer made.
-        start: What tells the state that the arms of a seed part from from others.
+        start: A digest of the state that the arms of a seed branch from.
     """
 
     seed: int
@@ -72,10 +151,10 @@ class Gain:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison(Tabled):
-    """What `compare` measured.
+    """The measurements of `compare`.
 
     Attributes:
-        metric: What `evaluate` is called.
+        metric: The name of `evaluate`.
         mode: `"min"` where smaller values are better, `"max"` where larger ones are.
         arms: The phases of each arm, in words.
         runs: Every arm of every seed.
@@ -124,7 +203,7 @@ class Comparison(Tabled):
 
     @property
     def verdict(self) -> str:
-        """What is shown, in words. A gain that early stopping also gives counts as none."""
+        """The conclusion, in words. A gain that early stopping also gives counts as none."""
         best, last = self.gain(BEST), self.gain(LAST)
         words = _sentence(best, len(self.seeds))
         if _is_gain(last) and not _is_gain(best):
@@ -141,22 +220,13 @@ class Comparison(Tabled):
             "mode": self.mode,
             "arms": dict(self.arms),
             "shared_rows": dict(self.shared_rows),
-            "runs": [plain(dataclasses.asdict(run)) for run in self.runs],
-            "summary": {
-                arm: {when: self._summary(arm, when) for when in WHEN} for arm in self._rows()
-            },
-            "gain": {when: self._gain_dict(when) for when in WHEN},
+            "runs": plain(self.runs),
+            "summary": plain(
+                {arm: {when: self._summary(arm, when) for when in WHEN} for arm in self._rows()}
+            ),
+            "gain": plain({when: self._gain_dict(when) for when in WHEN}),
             "verdict": self.verdict,
         }
-
-    def to_json(self) -> str:
-        """Returns `to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=1)
-
-    def _repr_html_(self) -> str:
-        """Returns what a notebook shows."""
-        table = self._table()
-        return as_html(table, f"{self.metric} ({BETTER[self.mode]})", lines=table.lines)
 
     def _table(self) -> Table:
         head = ("arm", "updates", "test, last epoch", "test, best epoch", "validation, best")
@@ -184,14 +254,42 @@ class Comparison(Tabled):
         Raises:
             ImportError: matplotlib or SciPy is not installed.
         """
-        values = {arm: {when: self.tests(arm, when) for when in WHEN} for arm in self._rows()}
-        gains = [self.gain(when) for when in WHEN]
-        intervals = {
-            f"{gain.when} epochs,\nover {gain.control}{_p_text(gain)}": gain.paired
-            for gain in gains
-        }
-        label = f"{self.metric} on test data ({BETTER[self.mode]})"
-        return figure.plot(values, intervals, label)
+        figure, panels = new_panels(1, 2, 10, 4.5, width_ratios=[3, 2])
+        self._draw_dots(panels[0, 0])
+        self._draw_gains(panels[0, 1])
+        return figure
+
+    def _draw_dots(self, axes: "Axes") -> None:
+        """Draws a dot for each seed, and a line at the mean, in a column for each arm."""
+        for column, arm in enumerate(self._rows()):
+            for when, (marker, face, aside) in _STYLES.items():
+                found, x, colour = self.tests(arm, when), column + aside, f"C{column}"
+                axes.plot([x] * len(found), found, marker, color=colour, alpha=0.7,
+                          markerfacecolor=face or colour)  # fmt: skip
+                axes.hlines(np.mean(found), x - 0.12, x + 0.12, color=colour)
+        labels = {LAST: "last epoch", BEST: "epoch best on validation data"}
+        for when, (marker, face, _) in _STYLES.items():
+            axes.plot([], [], marker, color="gray", markerfacecolor=face or "gray",
+                      label=labels[when])  # fmt: skip
+        axes.set_xticks(range(len(self._rows())), self._rows())
+        axes.set_ylabel(f"{self.metric} on test data ({BETTER[self.mode]})")
+        axes.legend(title="a dot for each seed, a line for the mean", fontsize="small")
+
+    def _draw_gains(self, axes: "Axes") -> None:
+        """Draws the mean gain at each of the two epochs, with its interval."""
+        names = []
+        for column, gain in enumerate(map(self.gain, WHEN)):
+            found = gain.paired
+            ends = np.abs(np.array([[found.mean - found.low], [found.high - found.mean]]))
+            axes.errorbar([column], [found.mean], yerr=ends, fmt="o", capsize=6, color="black")
+            p_text = "" if math.isnan(found.p_value) else f"\np = {found.p_value:.2g}"
+            names.append(f"{gain.when} epochs,\nover {gain.control}{p_text}")
+        axes.axhline(0, color="gray", linestyle="--", linewidth=1)
+        axes.set_xticks(range(len(names)), names, fontsize="small")
+        axes.set_xlim(-0.6, len(names) - 0.4)
+        axes.set_ylabel(
+            f"gain of dsd, mean and {_CONFIDENCE:.0%} interval\n(above 0: dsd is better)"
+        )
 
     def _rows(self) -> list[str]:
         """Returns the names of the arms, the first dense phase before and DSD after the others."""
@@ -214,35 +312,15 @@ class Comparison(Tabled):
 
         return min((arm for arm in self._rows() if arm != DSD), key=cost)
 
-    def _summary(self, arm: str, when: str) -> dict[str, Any]:
-        found = {}
-        for name, values in (
-            ("test", self.tests(arm, when)),
-            ("validation", self._chosen(arm, when)),
-        ):
-            found[f"{name}_mean"], found[f"{name}_sd"] = mean_and_sd(values)
-        return plain(found)
+    def _summary(self, arm: str, when: str) -> dict[str, float]:
+        test_mean, test_sd = mean_and_sd(self.tests(arm, when))
+        mean, sd = mean_and_sd(self._chosen(arm, when))
+        return {"test_mean": test_mean, "test_sd": test_sd,
+                "validation_mean": mean, "validation_sd": sd}  # fmt: skip
 
-    def _gain_dict(self, when: str) -> dict[str, Any]:
+    def _gain_dict(self, when: str) -> dict[str, str | float]:
         gain = self.gain(when)
-        found = {"control": gain.control, **gain.paired._asdict(), "relative": gain.relative}
-        return plain(found)
-
-
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns values as JSON has them: None for NaN, a list for a tuple."""
-
-    def one(value: Any) -> Any:
-        if isinstance(value, tuple | list):
-            return [one(each) for each in value]
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    return {name: one(value) for name, value in values.items()}
-
-
-def _p_text(gain: Gain) -> str:
-    p_value = gain.paired.p_value
-    return "" if math.isnan(p_value) else f"\np = {p_value:.2g}"
+        return {"control": gain.control, **gain.paired._asdict(), "relative": gain.relative}
 
 
 def _is_gain(gain: Gain) -> bool:
@@ -279,7 +357,7 @@ def _gain_text(gain: Gain) -> str:
         test = f"paired t-test p = {found.p_value:.3g}"
     return (
         f"gain of dsd over {gain.control} {WHEN[gain.when]}: {found.mean:+.4g} "
-        f"({CONFIDENCE:.0%} bootstrap interval {found.low:+.4g} to {found.high:+.4g}; {test}; "
+        f"({_CONFIDENCE:.0%} bootstrap interval {found.low:+.4g} to {found.high:+.4g}; {test}; "
         f"{gain.relative:+.2%})"
     )
 

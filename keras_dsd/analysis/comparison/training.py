@@ -1,12 +1,24 @@
-"""Trains the arms of a comparison from one seed: the first dense phase once, then each of them."""
+"""Trains the arms of a comparison: for each seed the first dense phase once, then each arm."""
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import importlib
 import json
 import math
+import multiprocessing
+import os
+import pathlib
+import pickle
+import signal
+import sys
+import tempfile
+import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -23,6 +35,10 @@ from keras_dsd.callback import DSDSchedule, Hooks
 from keras_dsd.engine.batch_norm import Batches
 
 _SEED_STEP = 1_000_003  # no seed that anybody lists is this far from another
+_POLL_SECONDS = 0.1
+# Of a process: an arm that it trained, words on an epoch, or the seed that it trains, by its id.
+_Message = Run | str | dict[int, int]
+_messages: "SimpleQueue[_Message]"  # to the program that started this process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +48,15 @@ class Job:
     Attributes:
         build: Returns a new compiled model.
         data: The data by name, or a function that returns them.
-        digests: What tells the data from others.
+        digests: Digests that tell the data from others.
         arms: The phases of each arm.
-        num_shared: How many epochs of plain training all arms begin with, trained once.
-        apply_options: What `apply` is given.
-        reset: What `DSDSchedule` is given.
+        num_shared: How many epochs of plain training all arms start with, trained once.
+        apply_options: Arguments of `apply`.
+        reset: The argument of `DSDSchedule`.
         batches: Likewise, for BatchNormalization.
         evaluate: Takes a model and a part of the data, and returns a number.
         mode: `"min"` or `"max"`.
-        fit_options: What `fit` is given besides.
+        fit_options: Further arguments of `fit`.
         adapter: The package that serves the models.
     """
 
@@ -52,7 +68,7 @@ class Job:
     apply_options: Mapping[str, Any]
     reset: str
     batches: Batches | None
-    evaluate: Callable[[Any, Any], Any]
+    evaluate: Callable[[Any, Any], object]
     mode: str
     fit_options: Mapping[str, Any]
     adapter: str = ""
@@ -64,12 +80,12 @@ class Job:
 
     @property
     def has_first(self) -> bool:
-        """Whether what all arms begin with is scored as one of them."""
+        """Whether the start of all arms is scored as one of them."""
         return self.num_shared > 0 or prune_at_once(self.arms)
 
     @property
     def state(self) -> Any:
-        """What reads and writes the state of models."""
+        """The module that reads and writes the state of models."""
         return importlib.import_module(self.adapter).training_state
 
     def load(self) -> Mapping[str, Any]:
@@ -94,7 +110,7 @@ class Job:
         return self.build()
 
     def apply(self, model: Any) -> Any:
-        """Returns the model with the weights selected that DSD prunes."""
+        """Returns the model with the weights that DSD prunes selected."""
         selection = Selection(**{"sparsity": DEFAULT_SPARSITY, **self.apply_options})
         return importlib.import_module(self.adapter).apply(model, selection)
 
@@ -102,13 +118,9 @@ class Job:
 def inspect(job: Job, seed: int) -> tuple[Job, dict[str, str]]:
     """Builds a model to look at it, before anything trains.
 
-    Args:
-        job: What is to be trained; it does not know its adapter yet.
-        seed: The first seed.
-
     Returns:
-        The job, which knows its adapter, and shares the first phase only where that is exact; and
-        what tells the model and its optimizer from others.
+        The job with its adapter, which shares the first phase only where that is exact; and what
+        tells the model and its optimizer from others.
 
     Raises:
         TypeError: `build` returns no model.
@@ -137,12 +149,12 @@ def train_seed(
 ) -> Iterator[Run]:
     """Trains the arms of a seed, and yields each when it is trained.
 
-    Before `build()` the seed is set, and before each `fit` that goes on at an epoch, `seed_at`.
+    The seed is set before `build()`, and `seed_at` before each `fit` that resumes at an epoch.
 
     Args:
         job: What to train.
         seed: The seed.
-        finished: The state that each arm which was trained earlier parted from. Where the first
+        finished: The state that each arm which was trained earlier branched from. Where the first
             dense phase ends in another one now, which it may on a GPU, they are trained again.
         tell: Called after each epoch, with words on it.
     """
@@ -173,8 +185,156 @@ def train_seed(
         yield segment.run(start, shared)
 
 
+def check_importable(job: Job, number: int) -> None:
+    """Checks that other processes can be given a job, where `number` is above one.
+
+    Raises:
+        ValueError: They can't.
+    """
+    if number == 1:
+        return
+    try:
+        pickle.dumps((job.build, job.evaluate, job.data, job.apply_options, job.fit_options))
+    except Exception as error:  # whatever is in there may raise anything
+        raise ValueError(
+            f"Expected what other processes can be given, as parallel is above 1. Received: "
+            f"what can't be pickled ({error}). Define build, evaluate and a function "
+            f"that returns the data at the top of a file; lambdas are in none. Or leave parallel "
+            f"out."
+        ) from error
+    main = sys.modules["__main__"]
+    for name in ("build", "evaluate", "data"):
+        function = getattr(job, name)
+        if getattr(function, "__module__", None) == "__main__" and not hasattr(main, "__file__"):
+            raise ValueError(
+                f"Expected `{name}` to be importable by other processes, as parallel is above 1. "
+                f"Received: {name}={function!r}, of a notebook or prompt. Put it into a file and "
+                f"import it from there, or leave parallel out."
+            )
+
+
+def train_seeds(
+    job: Job,
+    todo: Mapping[int, Mapping[str, str]],
+    number: int,
+    tell: Callable[[str], None],
+) -> Generator[Run, None, None]:
+    """Trains seeds, and yields each arm when it is trained.
+
+    Args:
+        job: What to train.
+        todo: For each seed, the arms that were trained earlier, as `train_seed` takes them.
+        number: How many seeds at a time; where more than one, each in a process.
+        tell: Called after each epoch, with words on it.
+
+    Raises:
+        RuntimeError: A process ended before it was done. An error that a seed raises is raised
+            here, after the arms that the others finished.
+    """
+    if number > 1:
+        yield from _train_in_processes(job, todo, number, tell)
+    else:
+        for seed, finished in todo.items():
+            yield from train_seed(job, seed, finished, tell)
+
+
+def _train_in_processes(
+    job: Job, todo: Mapping[int, Mapping[str, str]], number: int, tell: Callable[[str], None]
+) -> Iterator[Run]:
+    context, earlier = multiprocessing.get_context("spawn"), multiprocessing.active_children()
+    messages = context.SimpleQueue()
+    seeds: dict[int, int] = {}  # in training, by the id of the process
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        concurrent.futures.ProcessPoolExecutor(number, context, _start, (messages,)) as pool,
+    ):
+        # In a file: a process that can't start would never read a long argument.
+        file = pathlib.Path(folder, "job")
+        file.write_bytes(pickle.dumps(job))
+        futures = {pool.submit(_train_here, file, *each): each[0] for each in todo.items()}
+        processes = [p for p in multiprocessing.active_children() if p not in earlier]
+        pending = set(futures)
+        try:
+            while pending:
+                done, pending = concurrent.futures.wait(
+                    pending, _POLL_SECONDS, concurrent.futures.FIRST_EXCEPTION
+                )
+                yield from _received(messages, seeds, tell)
+                for future in done:
+                    _raise_error(future, futures[future])
+        except BrokenProcessPool:
+            pool.shutdown()
+            raise _ended_early(processes, {0: next(iter(todo)), **seeds}) from None
+        finally:
+            if pending:  # nobody is left to receive what they would train
+                for process in processes:
+                    process.terminate()
+                pool.shutdown(cancel_futures=True)
+
+
+def _received(
+    messages: "SimpleQueue[_Message]", seeds: dict[int, int], tell: Callable[[str], None]
+) -> Iterator[Run]:
+    """Yields the runs that processes sent, and notes which seed each trains."""
+    while not messages.empty():
+        message = messages.get()
+        if isinstance(message, Run):
+            yield message
+        elif isinstance(message, str):
+            tell(message)
+        else:
+            seeds.update(message)
+
+
+def _ended_early(processes: Sequence[BaseProcess], seeds: Mapping[int, int]) -> RuntimeError:
+    """Returns the error for a process that ended, after which the pool terminated the others."""
+    died = [p for p in processes if p.exitcode not in (0, -signal.SIGTERM)] or processes
+    return RuntimeError(
+        f"Expected the process of seed {seeds.get(died[0].pid or 0, seeds[0])} to train it. "
+        f"Received: its end, with exit code {died[0].exitcode}; stderr has what it said. Where it "
+        f"could not begin, call compare() below `if __name__ == '__main__':`; where it was killed, "
+        f"there may be too little memory for so many: lower parallel."
+    )
+
+
+def _raise_error(future: "concurrent.futures.Future[None]", seed: int) -> None:
+    error = future.exception()
+    if error is not None:
+        error.add_note(f"Raised in the process of seed {seed}.")
+        raise error
+
+
+def _start(messages: "SimpleQueue[_Message]") -> None:
+    """Prepares a process to send messages, and to end where this program does."""
+    global _messages
+    _messages = messages
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _train_here(file: pathlib.Path, seed: int, finished: Mapping[str, str]) -> None:
+    """Trains a seed in a process of its own."""
+    _messages.put({os.getpid(): seed})
+    try:
+        job = pickle.loads(file.read_bytes())
+        for run in train_seed(job, seed, finished, _messages.put):
+            _messages.put(run)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # an exception may be made of anything
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
+        raise
+
+
 def seed_at(seed: int, epoch: int) -> int:
-    """Returns what is seeded before a `fit` that begins at `epoch`: the seed itself at 0."""
+    """Returns the seed of a `fit` that starts at `epoch`: the seed itself at 0."""
     return (seed + _SEED_STEP * epoch) % 2**32
 
 
@@ -195,15 +355,7 @@ def _train_arm(job: Job, segment: "_Segment", arm: str, phases: Sequence[Phase])
 
 
 class _Segment(Hooks):
-    """One call of `fit`, and the callback in it that scores every epoch on validation data.
-
-    Args:
-        job: What to train.
-        model: The model, not through `apply` yet.
-        seed: The seed.
-        arm: What is trained.
-        tell: Called after each epoch, with words on it.
-    """
+    """One call of `fit`, and the callback in it that scores every epoch on validation data."""
 
     def __init__(
         self, job: Job, model: Any, seed: int, arm: str, tell: Callable[[str], None]
@@ -212,7 +364,7 @@ class _Segment(Hooks):
         self._job, self._seed, self._arm, self._tell = job, seed, arm, tell
         self.model = model
         self._first = 0
-        self._begun_with = job.state.num_updates(model)
+        self._num_updates_before = job.state.num_updates(model)
         self._data: Mapping[str, Any] = {}
         self._best_weights: list[np.ndarray] = []
         self.values: list[float] = []
@@ -231,7 +383,7 @@ class _Segment(Hooks):
             *arguments(self._data["train"]), **self._job.fit_options, initial_epoch=first,
             epochs=end, verbose=0, callbacks=[*callbacks, self],
         )  # fmt: skip
-        self.num_updates = state.num_updates(self.model) - self._begun_with
+        self.num_updates = state.num_updates(self.model) - self._num_updates_before
         at_end: list[np.ndarray] = state.read(self.model)
         self.test_last = self.test_best = self._value("test")
         if self.best != len(self.values) - 1:
@@ -246,7 +398,7 @@ class _Segment(Hooks):
         self.test_last = self.test_best = self._value("test")
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Has a new model that goes on draw the numbers that the one trained so far would.
+        """Has a new model that resumes draw the random numbers that the earlier one would.
 
         Before it trains for the first time Keras runs a model to learn of its shapes, and that
         draws some.
@@ -255,7 +407,7 @@ class _Segment(Hooks):
             self._job.state.seed(seed_at(self._seed, self._first))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Scores an epoch, and keeps its weights where it is the best so far."""
+        """Scores an epoch, and keeps its weights if it is the best so far."""
         self.values.append(self._value("validation"))
         if len(self.values) == 1 or is_better(self.values[-1], self.values[self.best], self._job):
             self.best = len(self.values) - 1
@@ -263,7 +415,7 @@ class _Segment(Hooks):
         self._tell(f"seed {self._seed}, {self._arm}, epoch {epoch + 1}")
 
     def run(self, start: str, shared: "_Segment | None") -> Run:
-        """Returns what was measured, after what the arms share."""
+        """Returns the measurements, after those of the epochs that the arms share."""
         values, best, test_best, earlier = self.values, self.best, self.test_best, 0
         if shared is not None:
             values, earlier = [*shared.values, *values], shared.num_updates
@@ -296,6 +448,6 @@ def _digest(values: Sequence[np.ndarray]) -> str:
     return found.hexdigest()
 
 
-def _words(value: Any) -> str:
-    """Returns what stands for a value that JSON has not, the same in every process."""
+def _words(value: object) -> str:
+    """Returns text for a value that JSON lacks, the same in every process."""
     return str(value) if isinstance(value, np.generic) else type(value).__qualname__

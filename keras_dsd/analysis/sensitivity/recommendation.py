@@ -1,21 +1,23 @@
-"""From how much worse each level makes a value to the level that each weight is to have."""
+"""Recommended sparsities, from how much worse each level makes a value."""
 
 import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from keras_dsd.utils.checks import invalid
+
 # Halvings of the allowed worsening: more than a float64 has bits.
 _NUM_HALVINGS = 100
 
 
 class Curve(NamedTuple):
-    """How much worse pruning one weight makes a value.
+    """Costs of pruning one weight, by level.
 
     Attributes:
         size: Number of values in the weight.
-        worse: At each level, by how much; negative where it got better, infinite where there was
-            no value.
+        worse: How much worse the value is at each level; negative where it is better, infinite
+            where there is none.
         covered: How many of the values a level is a share of: all but those at a pattern's edge.
     """
 
@@ -30,13 +32,7 @@ class Curve(NamedTuple):
 
 
 def level_within(levels: Sequence[float], curve: Curve, allowed: float) -> float:
-    """Returns the largest level up to which nothing is worse by more than `allowed`, or 0.0.
-
-    Args:
-        levels: Ascending fractions.
-        curve: What each of them costs.
-        allowed: At least 0.
-    """
+    """Returns the largest level up to which nothing is worse by more than `allowed`, or 0.0."""
     good = itertools.takewhile(lambda at: at[1] <= allowed, zip(levels, curve.worse, strict=True))
     return max((level for level, _ in good), default=0.0)
 
@@ -86,10 +82,7 @@ def _cost(curve: Curve) -> tuple[float, ...]:
 def _level_at(levels: Sequence[float], cost: Sequence[float], allowed: float) -> float:
     """Returns the largest level, on straight lines between those scanned, that costs `allowed`.
 
-    Args:
-        levels: Ascending fractions.
-        cost: What level 0 and each of them cost, not descending.
-        allowed: At least 0.
+    `cost` is that of level 0 and of each of `levels`, not descending.
     """
     points = list(zip((0.0, *levels), cost, strict=True))
     for (level, cost_here), (following, cost_there) in itertools.pairwise(points):
@@ -107,14 +100,12 @@ def _share(curves: Sequence[Curve], chosen: Sequence[float]) -> float:
 
 def _check_reach(levels: Sequence[float], overall: float, reach: float) -> None:
     if overall > levels[-1]:
-        raise ValueError(
-            f"Expected `overall` to be at most the largest level that was scanned, {levels[-1]:g}. "
-            f"Received: overall={overall:g}. Ask for less, or scan up to larger levels."
-        )
+        expected = f"to be at most the largest level that was scanned, {levels[-1]:g}"
+        raise invalid("overall", overall, expected, "Ask for less, or scan up to larger levels.")
     if overall > reach + 1e-9:  # what rounding may make of a sum
-        raise ValueError(
-            f"Expected `overall` to be within reach of the levels at which evaluate returned a "
-            f"finite value, without what a pattern leaves dense at edges; they add up to "
-            f"{reach:.3g}. Received: overall={overall:g}. Ask for less, or find out why evaluate "
-            f"returned NaN or infinity."
+        expected = (
+            f"to be within reach of the levels at which evaluate returned a finite value, without "
+            f"what a pattern leaves dense at edges; they add up to {reach:.3g}"
         )
+        hint = "Ask for less, or find out why evaluate returned NaN or infinity."
+        raise invalid("overall", overall, expected, hint)

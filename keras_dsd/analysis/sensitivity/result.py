@@ -1,18 +1,18 @@
-"""What `sensitivity` measured: data, then text, a figure, and sparsities to give to `apply`."""
+"""The measurements of `sensitivity`: data, then text, a figure, and sparsities for `apply`."""
 
 import dataclasses
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from keras_dsd.algorithm.selection import whole
+from keras_dsd.algorithm.selection import exact
 from keras_dsd.analysis.evaluation import BETTER
 from keras_dsd.analysis.sensitivity import recommendation
 from keras_dsd.analysis.sensitivity.recommendation import Curve
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import shown
 from keras_dsd.utils.figures import new_figure
-from keras_dsd.utils.tables import Table, Tabled, as_html, shape_text
+from keras_dsd.utils.files import plain
+from keras_dsd.utils.tables import Table, Tabled, shape_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class WeightSensitivity:
-    """What pruning one weight, and nothing else, does to a model.
+    """Values of `evaluate` with one weight pruned, and nothing else.
 
     Attributes:
-        path: Where it is in the model, without the model's own name.
+        path: Its path in the model, without the model's own name.
         shape: Its shape.
-        values: What `evaluate` returned at each of the scan's levels, in their order; NaN where
+        values: The value of `evaluate` at each of the scan's levels, in their order; NaN where
             that was not finite.
         covered: How many of its values the pattern may prune; None: all.
     """
@@ -48,10 +48,10 @@ class WeightSensitivity:
 
 @dataclasses.dataclass(frozen=True)
 class Sensitivity(Tabled):
-    """What `sensitivity` measured.
+    """The measurements of `sensitivity`.
 
     Attributes:
-        baseline: What `evaluate` returned with nothing pruned.
+        baseline: The value of `evaluate` with nothing pruned.
         levels: The sparsities at which each weight was pruned, ascending fractions in (0, 1).
         mode: `"min"` where smaller values are better, `"max"` where larger ones are.
         points: The weights, in the model's order.
@@ -105,9 +105,9 @@ class Sensitivity(Tabled):
         else:
             share = checks.fraction("overall", overall)
             chosen = recommendation.levels_for(self.levels, list(curves.values()), share)
-        # The path, whole and escaped, matches no longer path, in which `apply` would find the
-        # bare one, and counts as whole where only whole paths do, as for frozen weights.
-        return {whole(path): level for path, level in zip(curves, chosen, strict=True)}
+        # The exact pattern matches no longer path, in which `apply` would find the bare path, and
+        # counts as the full path where only that does, as for frozen weights.
+        return {exact(path): level for path, level in zip(curves, chosen, strict=True)}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values: lists, dicts, numbers and text; None for NaN."""
@@ -121,21 +121,11 @@ class Sensitivity(Tabled):
                     "shape": list(point.shape),
                     "size": point.size,
                     "covered": point.num_covered,
-                    "values": [None if math.isnan(value) else value for value in point.values],
+                    "values": plain(point.values),
                 }
                 for point in self.points
             ],
         }
-
-    def to_json(self) -> str:
-        """Returns `to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=1)
-
-    def _repr_html_(self) -> str:
-        """Returns what a notebook shows."""
-        table = self._table()
-        caption = "Value of evaluate with one weight pruned, by the share of it that is"
-        return as_html(table, caption, lines=table.lines)
 
     def _table(self) -> Table:
         rows = [

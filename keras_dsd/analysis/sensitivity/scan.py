@@ -1,5 +1,6 @@
-"""How much each weight matters: prunes one after another, alone, and asks for the model's value."""
+"""Sensitivity of a model: prunes each weight alone and evaluates the model, and resumes a scan."""
 
+import dataclasses
 import hashlib
 import math
 import os
@@ -14,13 +15,13 @@ from keras_dsd.algorithm import masks
 from keras_dsd.algorithm.patterns import NM, Pattern, num_covered
 from keras_dsd.analysis import evaluation
 from keras_dsd.analysis.evaluation import number
-from keras_dsd.analysis.sensitivity import results_file
-from keras_dsd.analysis.sensitivity.result import Sensitivity
-from keras_dsd.analysis.sensitivity.results_file import Scan
+from keras_dsd.analysis.sensitivity.result import Sensitivity, WeightSensitivity
 from keras_dsd.protocols import PrunableWeight
-from keras_dsd.utils import checks
-from keras_dsd.utils.checks import shown
+from keras_dsd.utils import checks, files
+from keras_dsd.utils.checks import invalid
 from keras_dsd.utils.progress import progress_bar
+
+_Weights = list[tuple[str, tuple[int, ...], int]]
 
 
 def sensitivity(
@@ -46,7 +47,7 @@ def sensitivity(
         levels: The sparsities, ascending fractions in (0, 1). Defaults to 0.1, 0.2, ... 0.9.
         mode: `"min"` where smaller numbers are better, such as losses; `"max"` where larger ones
             are, such as accuracies. Defaults to `"min"`.
-        path: A JSON file to write after every value. Where it exists, the scan goes on from it.
+        path: A JSON file to write after every value. Where it exists, the scan resumes from it.
             Defaults to `None`: no file.
         progress: Whether to show a progress bar, where stderr is a terminal, or in a notebook.
 
@@ -55,9 +56,9 @@ def sensitivity(
 
     Raises:
         TypeError: An argument is of the wrong type, or `evaluate` returned no number.
-        ValueError: `model` did not go through `apply`, has no weights yet, masks in force or
+        ValueError: `model` did not go through `apply`, has no weights yet, active masks or
             weights that are not finite; `levels`, `mode` or `path` can't be used; the file is not
-            whole, or of another scan; or `evaluate` returned nothing finite for `model` as it is.
+            complete, or of another scan; or `evaluate` returned nothing finite for `model` itself.
 
     Examples:
         >>> scan = sensitivity(model, lambda model: model.evaluate(x, y, verbose=0))
@@ -67,25 +68,73 @@ def sensitivity(
     evaluation.check_evaluate(evaluate, "model", "model.evaluate(x, y, verbose=0)")
     checks.flag("progress", progress)
     file = evaluation.check_file(path, "scan.json")
-    scan = Scan(_check_levels(levels), evaluation.check_mode(mode), *_identify(model, weights))
+    scan = _Scan(_check_levels(levels), evaluation.check_mode(mode), *_identify(model, weights))
     if file is not None:
-        results_file.go_on(file, scan)
+        _resume(file, scan)
     _run(scan, weights, lambda: evaluate(model), file, progress)
     return scan.result()
 
 
+@dataclasses.dataclass
+class _Scan:
+    """The progress of a scan, which a file may hold.
+
+    Attributes:
+        levels: The sparsities to measure at, ascending fractions.
+        mode: `"min"` or `"max"`.
+        weights: Path of each weight without the model's name, its shape, and how many of its values
+            the pattern covers; in the model's order.
+        digests: A digest of the values of each weight.
+        baseline: The value with nothing pruned; None before it is measured.
+        values: The values measured so far, by weight and level; NaN where not finite.
+    """
+
+    levels: tuple[float, ...]
+    mode: str
+    weights: _Weights
+    digests: list[str]
+    baseline: float | None = None
+    values: list[list[float]] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.values = self.values or [[] for _ in self.weights]
+
+    @property
+    def num_points(self) -> int:
+        """Number of values to measure, the baseline among them."""
+        return 1 + len(self.weights) * len(self.levels)
+
+    @property
+    def num_done(self) -> int:
+        """Number of values measured so far."""
+        return (self.baseline is not None) + sum(map(len, self.values))
+
+    def result(self) -> Sensitivity:
+        """Returns what was measured so far."""
+        points = zip(self.weights, self.values, strict=True)
+        return Sensitivity(
+            baseline=math.nan if self.baseline is None else self.baseline,
+            levels=self.levels,
+            mode=self.mode,
+            points=tuple(
+                WeightSensitivity(path, shape, tuple(values), covered)
+                for (path, shape, covered), values in points
+            ),
+        )
+
+
 def _run(
-    scan: Scan,
+    scan: _Scan,
     weights: Sequence[PrunableWeight],
-    evaluate: Callable[[], Any],
+    evaluate: Callable[[], object],
     file: pathlib.Path | None,
     progress: bool,
 ) -> None:
-    """Measures what `scan` has no value of yet."""
+    """Measures the values that `scan` lacks."""
 
     def done(words: str) -> None:
         if file is not None:
-            results_file.write(file, scan)
+            files.write_json(file, {**scan.result().to_dict(), "digests": scan.digests})
         advance(words)
 
     with progress_bar(progress, scan.num_points, scan.num_done) as advance:
@@ -105,34 +154,33 @@ def _prune_alone(
     weight: PrunableWeight,
     levels: Sequence[float],
     values: list[float],
-    evaluate: Callable[[], Any],
+    evaluate: Callable[[], object],
     done: Callable[[str], None],
 ) -> None:
-    """Measures at the levels of which `values` has no value yet, and adds them to it."""
-    whole = weight.numpy()
+    """Adds to `values` those at the levels that it lacks."""
+    complete = weight.numpy()
     # As plain as can be: Ctrl-C in the code of a context manager would not restore the weight.
     try:
         for level in levels[len(values) :]:
-            pruned = whole.copy()
-            pruned[~masks.mask_of(whole, weight, level)] = 0
+            pruned = complete.copy()
+            pruned[~masks.mask_of(complete, weight, level)] = 0
             weight.assign(pruned)
             words = f"{weight.path} at {level:g}"
             values.append(number(evaluate(), words))
             done(words)
     finally:
-        weight.assign(whole)
+        weight.assign(complete)
 
 
-def _identify(
-    model: Any, weights: list[PrunableWeight]
-) -> tuple[list[tuple[str, tuple[int, ...], int]], list[str]]:
-    """Returns what to call each weight, and digests that tell its values from others."""
+def _identify(model: Any, weights: list[PrunableWeight]) -> tuple[_Weights, list[str]]:
+    """Returns `weights` and `digests` of a scan."""
     if not weights:
         raise ValueError(
             f"Expected a model that has made its weights. Received: model={model.name!r}, in "
             f"which there is nothing to prune yet. Build or train it first."
         )
-    found, digests = [], []
+    found: _Weights = []
+    digests = []
     for weight in weights:
         if weight.mask is not None:
             raise ValueError(
@@ -168,17 +216,68 @@ def _check_baseline(value: float) -> float:
     return value
 
 
-def _check_levels(levels: Any) -> tuple[float, ...]:
-    if isinstance(levels, str | bytes) or not isinstance(levels, Iterable):
-        raise TypeError(
-            f"Expected `levels` to be a list of sparsities. Received: levels={shown(levels)} of "
-            f"type {type(levels).__name__}. Put a single one in a list: levels=[0.5]."
-        )
-    given = checks.items("levels", levels)
+def _check_levels(levels: Iterable[float]) -> tuple[float, ...]:
+    hint = "Put a single one in a list: levels=[0.5]."
+    given = checks.listed("levels", levels, "to be a list of sparsities", hint, Iterable)
     found = tuple(checks.fraction(f"levels[{i}]", level) for i, level in enumerate(given))
     if not found or any(b <= a for a, b in zip((0.0, *found), found, strict=False)):
-        raise ValueError(
-            f"Expected `levels` to be sparsities above 0, each larger than the one before. "
-            f"Received: levels={shown(given)}. Sort them, and leave out 0 and what comes twice."
-        )
+        expected = "to be sparsities above 0, each larger than the one before"
+        hint = "Sort them, and leave out 0 and what comes twice."
+        raise invalid("levels", given, expected, hint)
     return found
+
+
+def _resume(path: pathlib.Path, scan: _Scan) -> None:
+    """Brings a scan that has not started to where its file is, if there is one."""
+    found = files.read_results(path, _parse, "sensitivity()", "scan")
+    if found is None:
+        return
+    _check_same(path, "levels", list(found.levels), list(scan.levels))
+    _check_same(path, "mode", found.mode, scan.mode)
+    _check_same(path, "weights", found.weights, scan.weights)
+    _check_same_values(path, found, scan)
+    scan.baseline, scan.values = found.baseline, found.values
+
+
+def _parse(data: Any) -> _Scan:
+    levels, points = data["levels"], data["points"]
+    found = _Scan(
+        levels=tuple(map(files.number, levels)),
+        mode=data["mode"],
+        weights=[(p["path"], tuple(p["shape"]), p["covered"]) for p in points],
+        digests=data["digests"],
+        baseline=files.number(data["baseline"]),
+        values=[list(map(files.number_or_nan, point["values"])) for point in points],
+    )
+    if len(found.digests) != len(points) or any(len(v) > len(levels) for v in found.values):
+        raise ValueError("its lists have lengths that do not go together")
+    return found
+
+
+def _check_same(path: pathlib.Path, name: str, found: Any, wanted: Any) -> None:
+    if found != wanted:
+        both = _first_difference(found, wanted) if name == "weights" else (found, wanted)
+        raise ValueError(
+            f"Expected the file to be of a scan with the same {name}. Received: path={str(path)!r} "
+            f"with {name} {both[0]}, but {both[1]} here. Give another path, or delete the file to "
+            f"scan anew."
+        )
+
+
+def _first_difference(found: _Weights, wanted: _Weights) -> tuple[str, str]:
+    """Returns, in words, what differs first between two lists of paths and shapes."""
+    for a, b in zip(found, wanted, strict=False):
+        if a != b:
+            return f"{a[0]} of shape {a[1]}", f"{b[0]} of shape {b[1]}"
+    return f"numbering {len(found)}", str(len(wanted))
+
+
+def _check_same_values(path: pathlib.Path, found: _Scan, scan: _Scan) -> None:
+    digests = zip(scan.weights, found.digests, scan.digests, strict=True)
+    changed = [path for (path, *_), then, now in digests if then != now]
+    if changed:
+        raise ValueError(
+            f"Expected the weights to have the values that the file's scan began with. Received: "
+            f"path={str(path)!r}, since which {changed[0]} and {len(changed) - 1} others changed. "
+            f"Load the weights of then to go on, or delete the file to scan these."
+        )
