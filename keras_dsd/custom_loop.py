@@ -6,8 +6,8 @@ from typing import Any
 
 from keras_dsd.adapters import registry
 from keras_dsd.callback import DSDSchedule
-from keras_dsd.engine.trainer import Model, Trainer, abandon
-from keras_dsd.protocols import TrainingAdapter
+from keras_dsd.engine.trainer import Trainer, abandon
+from keras_dsd.protocols import Model, TrainingAdapter
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import shown
 
@@ -49,10 +49,11 @@ class DSDLoop:
 
     def __init__(self, model: Model, optimizer: object, schedule: DSDSchedule) -> None:
         if not isinstance(schedule, DSDSchedule):
-            raise TypeError(
-                f"Expected `schedule` to be a DSDSchedule. Received: schedule={shown(schedule)} of "
-                f"type {type(schedule).__name__}. Give DSDSchedule(10, 10, 10)."
-            )
+            hint = "Give DSDSchedule(10, 10, 10)."
+            raise checks.invalid_type("schedule", schedule, "to be a DSDSchedule", hint)
+        if optimizer is None:
+            hint = "Give the optimizer that updates the model."
+            raise checks.invalid_type("optimizer", optimizer, "to be an optimizer", hint)
         adapter: TrainingAdapter = registry.adapter_of(model).training_adapter(model, optimizer)
         if adapter.is_scheduled() and any(p.lr != 1.0 for p in schedule.timeline.phases):
             raise ValueError(

@@ -94,6 +94,9 @@ class Model(Layer, Protocol):
     def get_weights(self) -> list[np.ndarray]:
         """Returns the values of all weights."""
 
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
+        """Sets the values of all weights."""
+
 
 class PrunableWeight(ReadableWeight, Protocol):
     """One weight tensor that DSD prunes."""

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol, SupportsIndex, cast
 
 import numpy as np
 
+from keras_dsd.protocols import BatchNormalization
 from keras_dsd.utils import checks
 
 
@@ -20,24 +21,6 @@ class IndexedBatches(Protocol):
 
 
 BatchSource = Iterable[object] | IndexedBatches
-
-
-class StatisticVariable(Protocol):
-    """A moving mean or variance, of either Keras."""
-
-    def numpy(self) -> np.ndarray:
-        """Its value."""
-
-    def assign(self, value: np.ndarray) -> object:
-        """Sets its value."""
-
-
-class BatchNorm(Protocol):
-    """A BatchNormalization layer, of either Keras."""
-
-    momentum: float
-    moving_mean: StatisticVariable
-    moving_variance: StatisticVariable
 
 
 class Batches(NamedTuple):
@@ -95,7 +78,7 @@ def check_batches(data: object, number: object) -> Batches | None:
 
 
 def estimate(
-    layers: Sequence[BatchNorm],
+    layers: Sequence[BatchNormalization],
     forward: Callable[[object], object],
     batches: Batches,
     advance: Callable[[str], None],

@@ -1,32 +1,11 @@
 """Trainer: gives a model in `fit` a compiled training step for each kind of phase."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
-
-import numpy as np
+from typing import cast
 
 from keras_dsd.engine.batch_norm import Batches, estimate
 from keras_dsd.engine.messages import learning_rate_text
-from keras_dsd.protocols import OpenRun, PrunableWeight, TrainingAdapter, open_run_of
-
-
-class Model(Protocol):
-    """A model of either Keras, as the engine uses it."""
-
-    name: str
-    train_function: Callable[..., object] | None
-
-    def get_weights(self) -> Sequence[np.ndarray]:
-        """Returns all its weights."""
-
-    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
-        """Sets all its weights."""
-
-    def reset_metrics(self) -> None:
-        """Resets its metrics; Keras calls it as each epoch starts."""
-
-    def make_train_function(self, force: bool = False) -> object:
-        """Makes `train_function`; Keras calls it as training starts."""
+from keras_dsd.protocols import Model, OpenRun, PrunableWeight, Step, TrainingAdapter, open_run_of
 
 
 class Trainer:
@@ -45,7 +24,7 @@ class Trainer:
         self.model = model
         self._adapter = adapter
         self._history: object = None
-        self._steps: dict[tuple[bool, float], dict[str, object]] = {}
+        self._steps: dict[tuple[bool, float], dict[str, Step | None]] = {}
         self._between_epochs = True
 
     @property

@@ -165,6 +165,11 @@ def test_a_schedule_is_required(model):
         dsd.DSDLoop(model, OPTIMIZER, 3)
 
 
+def test_an_optimizer_is_required(model):
+    with pytest.raises(TypeError, match="`optimizer` to be an optimizer.*optimizer=None of type"):
+        dsd.DSDLoop(model, None, dsd.DSDSchedule(1, 1, 1))
+
+
 def test_the_adapter_refuses_before_anything_changes(model):
     model.adapter.error = ValueError("not built")
     loop = loop_of(model, 0, 1, 1)
