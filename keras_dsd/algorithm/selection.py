@@ -3,9 +3,8 @@
 import numbers
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.algorithm.patterns import (
     NM,
     Pattern,
@@ -14,6 +13,7 @@ from keras_dsd.algorithm.patterns import (
     num_covered,
     to_config,
 )
+from keras_dsd.algorithm.weight import SelectableWeight
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import invalid_type, shown
 
@@ -34,22 +34,6 @@ TOO_SMALL = "too small for one whole block or group of the pattern"
 Sparsity = float | Mapping[str, float] | Callable[[Any], float]
 # Compared by identity: 0.3 given with an N:M pattern is refused, 0.3 left out is not.
 DEFAULT_SPARSITY = float("0.3")
-
-
-class SelectableWeight(Protocol):
-    """A weight that may be selected; it may have a `short_path` too."""
-
-    @property
-    def path(self) -> str:
-        """The path of the weight in the model."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The tensor's shape."""
-
-    @property
-    def layout(self) -> Layout:
-        """Its input and output axes."""
 
 
 class Selection:

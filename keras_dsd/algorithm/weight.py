@@ -8,20 +8,28 @@ from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.algorithm.patterns import Pattern
 
 
-class ReadableWeight(Protocol):
-    """One weight tensor that DSD prunes, read only."""
+class SelectableWeight(Protocol):
+    """A weight that `apply` may select."""
 
     @property
     def path(self) -> str:
         """The path of the weight in the model, such as `"dense/kernel"`."""
 
     @property
-    def short_path(self) -> str:
-        """The path without the model's own name: the same before and after a file."""
-
-    @property
     def shape(self) -> tuple[int, ...]:
         """The tensor's shape."""
+
+    @property
+    def layout(self) -> Layout:
+        """Its input and output axes."""
+
+
+class ReadableWeight(SelectableWeight, Protocol):
+    """One weight tensor that DSD prunes, read only."""
+
+    @property
+    def short_path(self) -> str:
+        """The path without the model's own name: the same before and after a file."""
 
     @property
     def sparsity(self) -> float:
@@ -34,10 +42,6 @@ class ReadableWeight(Protocol):
     @property
     def scope(self) -> str:
         """`"layer"` if it is ranked alone, `"global"` if with others."""
-
-    @property
-    def layout(self) -> Layout:
-        """Its input and output axes."""
 
     @property
     def mask(self) -> np.ndarray | None:

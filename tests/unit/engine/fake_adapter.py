@@ -161,6 +161,7 @@ class FakeAdapter:
             norm(inputs)
 
     def scale(self, lr):
+        assert self.model.factor == 1.0, "scaled twice"
         self.model.factor = lr
 
     def unscale(self):

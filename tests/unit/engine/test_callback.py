@@ -172,6 +172,34 @@ def test_the_learning_rate_is_scaled_in_the_step_and_unscaled_for_what_begins_an
     assert model.learning_rate == 0.1
 
 
+def test_the_learning_rate_is_unscaled_where_nothing_resets_metrics(model):
+    schedule, seen = dsd.DSDSchedule(phases=[dsd.DensePhase(1, lr=0.5), dsd.DensePhase(1)]), []
+    schedule.set_params({"epochs": 2})
+    schedule.set_model(model)
+    schedule.on_train_begin()
+    for epoch in range(2):
+        schedule.on_epoch_begin(epoch)
+        model.train_function()
+        seen.append(model.learning_rate)
+        schedule.on_epoch_end(epoch, {})
+    schedule.on_train_end()
+    assert seen == [0.05, 0.1]
+
+
+def test_a_run_that_an_exception_stopped_is_ended_as_the_next_one_starts(model):
+    schedule = dsd.DSDSchedule(phases=[dsd.DensePhase(1, lr=0.5)])
+
+    def fail(epoch):
+        raise DiskError
+
+    with pytest.raises(DiskError):
+        fit(model, schedule, 1, log=fail)
+    assert model.learning_rate == 0.05
+    model.history = object()
+    schedule.on_train_begin()
+    assert model.learning_rate == 0.1
+
+
 def test_a_phase_trains_by_its_learning_rate(model):
     other = model.copy()
     fit(model, dsd.DSDSchedule(phases=[dsd.DensePhase(2, lr=0.5)]), 2)

@@ -138,6 +138,13 @@ def test_logs(model):
         controller.end_epoch(0.5)
 
 
+def test_no_epochs_are_left_after_the_last_one_of_an_unknown_number(model):
+    controller = make(model)
+    controller.start(None)
+    found = train(controller, model, range(5))
+    assert [each["dsd_epochs_left"] for each in found] == [0] * 5
+
+
 def test_only_zeros_that_a_mask_prunes_are_measured(model):
     controller = make(model, [S1, D1])
     controller.start(2)
@@ -298,6 +305,18 @@ def test_pruned_weights_that_others_restored_are_noticed(model):
     with pytest.warns(UserWarning, match="or its weights were restored"):
         fit(model, dsd.DSDSchedule(1, 1, 1), 3, after=restore)
     fit(model, dsd.DSDSchedule(1, 1, 1), 3)  # and regrown ones, of which none is zero, are not
+
+
+def test_one_tensor_without_zeros_is_enough_to_be_dense(model):
+    sparse = {}
+
+    def restore(epoch):
+        if epoch == 1:
+            sparse["values"] = model.kernels[0].numpy()
+        if epoch == 2:
+            model.kernels[0].assign(sparse["values"])
+
+    fit(model, dsd.DSDSchedule(1, 1, 1), 3, after=restore)
 
 
 def test_a_mask_that_something_else_violates_is_warned_of(model):

@@ -55,8 +55,9 @@ def test_what_is_written(killed):
 
 
 def test_two_best_weights_are_kept(tmp_path):
-    fit(FakeModel(), schedule(tmp_path), 10, log=lambda epoch: {"loss": -epoch})
-    names = sorted(path.name for path in tmp_path.glob("*.npz"))
+    folder = tmp_path / "made" / "anew"
+    fit(FakeModel(), schedule(folder), 10, log=lambda epoch: {"loss": -epoch})
+    names = sorted(path.name for path in folder.glob("*.npz"))
     assert names == ["dsd_best_000004.npz", "dsd_best_000005.npz"]
 
 
@@ -97,6 +98,20 @@ def test_the_best_weights_come_back_as_the_run_ends(losses, best):
         after=lambda epoch: ends.append(model.get_weights()))  # fmt: skip
     expected = ends[-1 if best is None else best + 1]
     assert all(map(np.array_equal, model.get_weights(), expected))
+
+
+def test_they_are_copies_of_what_the_model_returns(model):
+    model.get_weights = lambda: [*(kernel.values for kernel in model.kernels), model.bias]
+    ends = []
+
+    def spoil(epoch):
+        ends.append([value.copy() for value in model.get_weights()])
+        for value in model.get_weights():
+            value *= 2
+
+    phases = [dsd.DensePhase(2, until=UNTIL)]
+    fit(model, schedule(phases=phases), 2, log=lambda epoch: {"loss": epoch}, after=spoil)
+    assert all(map(np.array_equal, model.get_weights(), ends[0]))
 
 
 def test_they_do_not_come_back_where_training_stopped_in_an_earlier_phase():
@@ -230,6 +245,6 @@ def test_a_folder_that_is_not_writable_is_refused_before_anything_changes(tmp_pa
         fit(model, schedule(tmp_path / "file"), 10)
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(ValueError, match="it can't be written to. Give another"):
-        fit(model, schedule(tmp_path / "folder"), 10)
+        fit(model, schedule(tmp_path / "made" / "anew"), 10)
     assert unchanged(model, before)
     assert "make_train_function" not in vars(model)

@@ -12,7 +12,13 @@ from keras_dsd.engine.controller import Controller
 from keras_dsd.engine.observers import Moment, Observer
 from keras_dsd.engine.run_history import RunHistory
 from keras_dsd.engine.trainer import Trainer
-from keras_dsd.engine.transition import Transition, transition_to
+from keras_dsd.engine.transition import (
+    OptimizerReset,
+    Transition,
+    apply_lost_masks,
+    prune,
+    transition_to,
+)
 from tests.unit.engine.fake_adapter import FakeModel, FakeNorm, fit
 
 DENSE, SPARSE = dsd.DensePhase(2), dsd.SparsePhase(2)
@@ -68,6 +74,8 @@ PRUNES = {"batches": BATCHES}
     ((SPARSE, LOW, QUARTER), 3, 1, value(
         2, QUARTER, 3, **PRUNES, moments_after=[("after pruning", 2)],
         moments_before=[("last re-dense epoch", 1), ("before pruning", 2)])),
+    ((SPARSE, LOW, DENSE), 3, 1, value(2, DENSE, 3)),
+    ((SPARSE, LOW, SPARSE), 4, None, value(2, SPARSE, 4, False, checked_for=SPARSE)),
     ((DENSE, LOW, QUARTER), 3, 1, value(
         2, QUARTER, 3, **PRUNES, moments_after=[("after pruning", 2)],
         moments_before=[("before pruning", 2)])),
@@ -337,3 +345,33 @@ def test_global_ranking_prunes_tensors_together():
     _, _, begins, _ = run([HALF, ONE], model)
     for (_, active, *_), old in zip(begins[0][0], FakeModel().kernels, strict=True):
         assert np.array_equal(active, np.abs(old.values) > threshold)
+
+
+def masked_weight(sparsity):
+    """A kernel that is pruned and masked, whose `apply_mask` is counted."""
+    kernel = FakeModel().kernels[0]
+    kernel.momentum += 1
+    prune([kernel], sparsity, OptimizerReset("none"), str)
+    kernel.applied, apply_mask = [], kernel.apply_mask
+    kernel.apply_mask = lambda mask: kernel.applied.append(mask) or apply_mask(mask)
+    return kernel
+
+
+def test_a_mask_that_is_active_is_not_applied_again():
+    kernel, reset = masked_weight(0.5), OptimizerReset("pruned")
+    assert prune([kernel], 0.5, reset, str).num_pruned == 12
+    assert kernel.applied == [] and reset.description == ""
+
+
+def test_a_mask_that_prunes_zeros_alone_resets_nothing():
+    kernel, reset = masked_weight(0.25), OptimizerReset("pruned")
+    kernel.values[smallest(kernel.values, 0.5)] = 0
+    before = kernel.momentum.copy()
+    assert prune([kernel], 0.5, reset, str).num_pruned == 12 and len(kernel.applied) == 1
+    assert np.array_equal(kernel.momentum, before) and reset.description == ""
+
+
+def test_an_active_mask_is_not_taken_for_a_lost_one():
+    kernel = masked_weight(0.75)
+    apply_lost_masks([kernel], dsd.SparsePhase(1, sparsity=0.5))
+    assert kernel.applied == [] and (~kernel.mask).sum() == 18
