@@ -140,6 +140,18 @@ def test_a_second_fit_with_another_schedule_is_not_taken_for_a_second_one_in_it(
     assert [each["dsd_phase"] for each in fit(model, two, 2)] == [0, 1]
 
 
+def test_hooks_called_by_hand_start_again_after_an_exception(model):
+    """No `fit` has made another History since."""
+    model.history = object()
+    for _ in range(2):
+        schedule = dsd.DSDSchedule(1, 1, 1)
+        schedule.set_params({"epochs": 3})
+        schedule.set_model(model)
+        schedule.on_train_begin()
+        schedule.on_epoch_begin(0)
+        model.train_function()  # and something raises
+
+
 def test_each_kind_of_phase_has_one_step(model):
     phases = [
         dsd.DensePhase(2), dsd.SparsePhase(1), dsd.DensePhase(2, lr=0.5), dsd.SparsePhase(1, lr=2),
@@ -215,3 +227,10 @@ def test_a_dense_phase_is_plain(model):
     for _ in range(6):
         other.train_step(masked=False)
     assert all(map(np.array_equal, model.state(), other.state()))
+
+
+def test_hooks_without_any_fit_start_again(model):
+    for _ in range(2):
+        schedule = dsd.DSDSchedule(1, 1, 1)
+        schedule.set_model(model)
+        schedule.on_train_begin()

@@ -276,3 +276,21 @@ def test_nothing_is_printed(model, capsys):
     with loop_of(model, 1, 1, 1) as loop:
         train(loop, model, range(3))
     assert capsys.readouterr().out == ""
+
+
+def test_a_run_starts_and_ends_once(model):
+    seen = []
+
+    class Note(Observer):
+        def on_begin(self, timeline):
+            seen.append("begin")
+
+        def on_end(self):
+            seen.append("end")
+
+    loop = loop_of(model, 1, 1, 1, observers=[Note()])
+    loop.end()
+    train(loop, model, range(3))
+    for _ in range(2):
+        loop.end()
+    assert seen == ["begin", "end"]

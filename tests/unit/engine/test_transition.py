@@ -9,6 +9,7 @@ import pytest
 import keras_dsd as dsd
 from keras_dsd.engine.batch_norm import Batches
 from keras_dsd.engine.controller import Controller
+from keras_dsd.engine.messages import learning_rate_text
 from keras_dsd.engine.observers import Moment, Observer
 from keras_dsd.engine.run_history import RunHistory
 from keras_dsd.engine.trainer import Trainer
@@ -375,3 +376,18 @@ def test_an_active_mask_is_not_taken_for_a_lost_one():
     kernel = masked_weight(0.75)
     apply_lost_masks([kernel], dsd.SparsePhase(1, sparsity=0.5))
     assert kernel.applied == [] and (~kernel.mask).sum() == 18
+
+
+def test_batches_that_are_read_by_index_end_at_their_length():
+    class Indexed:
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return index, None
+
+    assert list(Batches(Indexed(), 5).inputs()) == [0, 1]
+
+
+def test_equal_learning_rates_of_several_optimizers_are_named_once():
+    assert learning_rate_text([0.1, 0.1, 0.2], False, 0.5) == "learning rate 0.05, 0.1"
