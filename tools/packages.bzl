@@ -27,7 +27,7 @@ def pytest_folder(name, folder):
     """Makes a test of the quick tests in `folder`, on the path to Keras that --test_env sets."""
     native.py_test(
         name = name,
-        srcs = native.glob([folder + "/*.py"]) + ["tools/run_bazel_test.py"],
+        srcs = native.glob([folder + "/**/*.py"]) + ["tools/run_bazel_test.py"],
         main = "tools/run_bazel_test.py",
         timeout = "eternal",
         args = [folder],
