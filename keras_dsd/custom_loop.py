@@ -134,11 +134,8 @@ class DSDLoop:
         """
         self._check_in_epoch("masks")
         if variables is not None and not isinstance(variables, Iterable):
-            raise TypeError(
-                f"Expected `variables` to be a list of variables. Received: "
-                f"variables={shown(variables)} of type {type(variables).__name__}. Give a list, "
-                f"or nothing: model.trainable_variables."
-            )
+            hint = "Give a list, or nothing: model.trainable_variables."
+            raise checks.invalid_type("variables", variables, "to be a list of variables", hint)
         given = None if variables is None else checks.items("variables", variables)
         return self._trainer.masks_of(given)
 

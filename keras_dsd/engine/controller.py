@@ -239,10 +239,8 @@ class Controller:
             of the phase, at most where `until` may end it early.
         """
         if not isinstance(logs, Mapping):
-            raise TypeError(
-                f"Expected `logs` to be a dict from names to numbers. Received: "
-                f"logs={checks.shown(logs)} of type {type(logs).__name__}. Give a dict, or nothing."
-            )
+            hint = "Give a dict, or nothing."
+            raise checks.invalid_type("logs", logs, "to be a dict from names to numbers", hint)
         self._trainer.end_epoch()
         starts = self._run.history.phase_starts
         epoch, index = len(self._run.history.epochs), len(starts) - 1

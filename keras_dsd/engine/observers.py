@@ -133,12 +133,8 @@ def check_observers(observers: object) -> tuple[Observer, ...]:
     Raises:
         TypeError: `observers` is no list, or an item is no `Observer`.
     """
-    if isinstance(observers, str | bytes) or not isinstance(observers, Sequence):
-        raise TypeError(
-            f"Expected `observers` to be a list. Received: observers={shown(observers)} of type "
-            f"{type(observers).__name__}. Write observers=[dsd.WeightHistory()]."
-        )
-    given = checks.items("observers", observers)
+    hint = "Write observers=[dsd.WeightHistory()]."
+    given = checks.listed("observers", observers, "to be a list", hint)
     for index, each in enumerate(given):
         if not isinstance(each, Observer):
             raise TypeError(

@@ -1,17 +1,16 @@
 """Monitored values and best weights of a run: the current phase is derived from them."""
 
-import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 
 import numpy as np
 
 from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import shown
-from keras_dsd.utils.files import replace
+from keras_dsd.utils.files import read_json, replace, write_json
 
 _HISTORY = "dsd_history.json"
 
@@ -53,9 +52,9 @@ class RunHistory:
             self._folder.mkdir(parents=True, exist_ok=True)
             is_writable = os.access(self._folder, os.W_OK | os.X_OK)
         except OSError as error:
-            raise ValueError(_unusable(self._folder, str(error))) from error
+            raise _unusable(self._folder, str(error)) from error
         if not is_writable:
-            raise ValueError(_unusable(self._folder, "it can't be written to"))
+            raise _unusable(self._folder, "it can't be written to")
 
     def resume(self, epoch: int, weights: Callable[[], list[np.ndarray]]) -> bool:
         """Brings the history to the start of `epoch`.
@@ -104,7 +103,7 @@ class RunHistory:
             self._keep(epoch, weights())
         if self._folder is not None and self._timeline.monitors:
             data = {"timeline": str(self._timeline), "history": epochs}
-            replace(self._folder / _HISTORY, lambda file: file.write(json.dumps(data).encode()))
+            write_json(self._folder / _HISTORY, data, indent=None)
         self.epochs = epochs
 
     def unmeasured(self, index: int, start: int, end: int) -> str | None:
@@ -198,32 +197,32 @@ class RunHistory:
         if path is None or not path.exists():
             raise ValueError(f"{missing}which has none. {advice}")
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            epochs = [{str(k): float(v) for k, v in logs.items()} for logs in data["history"]]
-            timeline = data["timeline"]
-        except Exception as error:  # of a file that is cut or of something else, anything may come
+            epochs, timeline = read_json(path, _parse)
+        except ValueError as error:
             raise ValueError(
-                f"{missing}where {_HISTORY} is not whole ({shown(error)}). {advice}"
+                f"{missing}where {_HISTORY} is not whole ({error}). {advice}"
             ) from error
         if timeline != str(self._timeline):
-            raise ValueError(
-                f"{missing}which is of other phases: {timeline}; here they are {self._timeline}. "
-                f"{advice}"
-            )
+            here = f"here they are {self._timeline}"
+            raise ValueError(f"{missing}which is of other phases: {timeline}; {here}. {advice}")
         if len(epochs) < epoch - 1:
             raise ValueError(f"{missing}which has {len(epochs)} epochs. {advice}")
         return epochs
+
+
+def _parse(data: Any) -> tuple[list[dict[str, float]], str]:
+    epochs = [{str(name): float(value) for name, value in logs.items()} for logs in data["history"]]
+    return epochs, data["timeline"]
 
 
 def _best_name(epoch: int | str) -> str:
     return f"dsd_best_{epoch if isinstance(epoch, str) else f'{epoch:06d}'}.npz"
 
 
-def _unusable(folder: pathlib.Path, why: str) -> str:
-    return (
-        f"Expected `backup_dir` to be a folder that can be written to. Received: "
-        f"backup_dir={str(folder)!r}: {why}. Give another, or let it be written to."
-    )
+def _unusable(folder: pathlib.Path, why: str) -> ValueError:
+    hint = "Give another, or let it be written to."
+    expected = "to be a folder that can be written to"
+    return checks.invalid("backup_dir", str(folder), expected, hint, note=f": {why}")
 
 
 def _text(folder: pathlib.Path | None) -> str:
