@@ -171,7 +171,7 @@ def test_all_of_a_model_goes_on_from_its_state(data):
         return compiled(classifier("conv"), scaled, metrics=[])
 
     model, other = build(), build()
-    state = registry.adapter_of(model).whole_state
+    state = registry.adapter_of(model).training_state
     model.fit(*data["train"], verbose=0, **IN_ORDER)
     values = state.read(model)
     state.write(other, values)

@@ -5,21 +5,12 @@ import numpy as np
 import pytest
 
 import keras_dsd as dsd
+from tests.helpers import optimizers as optimizers_of_both
 from tests.helpers.watching import Zeros, pruned, run
 
 optimizers = keras.optimizers
 CASES = {
-    "SGD": lambda: optimizers.SGD(0.05, momentum=0.9, nesterov=True),
-    "Adam": lambda: optimizers.Adam(amsgrad=True),
-    "AdamW": lambda: optimizers.AdamW(weight_decay=0.01),
-    "RMSprop": lambda: optimizers.RMSprop(momentum=0.9, centered=True),
-    "Adagrad": lambda: optimizers.Adagrad(0.05, initial_accumulator_value=0.2),
-    "Adadelta": lambda: optimizers.Adadelta(0.5),
-    "Adamax": lambda: optimizers.Adamax(),
-    "Nadam": lambda: optimizers.Nadam(),
-    "Ftrl": lambda: optimizers.Ftrl(0.05, initial_accumulator_value=0.2),
-    "Lion": lambda: optimizers.Lion(1e-3),
-    "Adafactor": lambda: optimizers.Adafactor(0.01),
+    **optimizers_of_both.OPTIMIZERS,
     "Lamb": lambda: optimizers.Lamb(0.01),
     "Muon": lambda: optimizers.Muon(0.01),
     "loss scaling": lambda: optimizers.LossScaleOptimizer(optimizers.Adam()),

@@ -7,20 +7,11 @@ import tf_keras
 
 import keras_dsd as dsd
 from keras_dsd.adapters.base import joined_updates
+from tests.helpers import optimizers as optimizers_of_both
 
 optimizers = tf_keras.optimizers
 OPTIMIZERS = {
-    "SGD": lambda: optimizers.SGD(0.05, momentum=0.9, nesterov=True),
-    "Adam": lambda: optimizers.Adam(amsgrad=True),
-    "AdamW": lambda: optimizers.AdamW(weight_decay=0.01),
-    "RMSprop": lambda: optimizers.RMSprop(momentum=0.9, centered=True),
-    "Adagrad": lambda: optimizers.Adagrad(0.05),
-    "Adadelta": lambda: optimizers.Adadelta(0.5),
-    "Adamax": lambda: optimizers.Adamax(),
-    "Nadam": lambda: optimizers.Nadam(),
-    "Ftrl": lambda: optimizers.Ftrl(0.05),
-    "Lion": lambda: optimizers.Lion(1e-3),
-    "Adafactor": lambda: optimizers.Adafactor(0.01),
+    **optimizers_of_both.OPTIMIZERS,
     "averages": lambda: optimizers.Adam(use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2),
     "loss scaling": lambda: tf_keras.mixed_precision.LossScaleOptimizer(optimizers.Adam()),
     "own": lambda: Own(0.05),

@@ -6,21 +6,12 @@ import tf_keras
 
 import keras_dsd as dsd
 from keras_dsd.adapters.tf_keras import optimizer as ours
+from tests.helpers import optimizers as optimizers_of_both
 
 optimizers = tf_keras.optimizers
 legacy = optimizers.legacy
 CASES = {
-    "SGD": lambda: optimizers.SGD(0.05, momentum=0.9, nesterov=True),
-    "Adam": lambda: optimizers.Adam(amsgrad=True),
-    "AdamW": lambda: optimizers.AdamW(weight_decay=0.01),
-    "RMSprop": lambda: optimizers.RMSprop(momentum=0.9, centered=True),
-    "Adagrad": lambda: optimizers.Adagrad(0.05, initial_accumulator_value=0.2),
-    "Adadelta": lambda: optimizers.Adadelta(0.5),
-    "Adamax": lambda: optimizers.Adamax(),
-    "Nadam": lambda: optimizers.Nadam(),
-    "Ftrl": lambda: optimizers.Ftrl(0.05, initial_accumulator_value=0.2),
-    "Lion": lambda: optimizers.Lion(1e-3),
-    "Adafactor": lambda: optimizers.Adafactor(0.01),
+    **optimizers_of_both.OPTIMIZERS,
     "clipped": lambda: optimizers.SGD(0.05, momentum=0.9, global_clipnorm=0.1),
     "loss scaling": lambda: tf_keras.mixed_precision.LossScaleOptimizer(optimizers.Adam()),
     "legacy SGD": lambda: legacy.SGD(0.05, momentum=0.9),
