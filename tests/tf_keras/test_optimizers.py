@@ -6,21 +6,12 @@ import tf_keras
 
 import keras_dsd as dsd
 from keras_dsd.adapters.tf_keras import optimizer as ours
+from tests.helpers import optimizers as optimizers_of_both
 
 optimizers = tf_keras.optimizers
 legacy = optimizers.legacy
 CASES = {
-    "SGD": lambda: optimizers.SGD(0.05, momentum=0.9, nesterov=True),
-    "Adam": lambda: optimizers.Adam(amsgrad=True),
-    "AdamW": lambda: optimizers.AdamW(weight_decay=0.01),
-    "RMSprop": lambda: optimizers.RMSprop(momentum=0.9, centered=True),
-    "Adagrad": lambda: optimizers.Adagrad(0.05, initial_accumulator_value=0.2),
-    "Adadelta": lambda: optimizers.Adadelta(0.5),
-    "Adamax": lambda: optimizers.Adamax(),
-    "Nadam": lambda: optimizers.Nadam(),
-    "Ftrl": lambda: optimizers.Ftrl(0.05, initial_accumulator_value=0.2),
-    "Lion": lambda: optimizers.Lion(1e-3),
-    "Adafactor": lambda: optimizers.Adafactor(0.01),
+    **optimizers_of_both.OPTIMIZERS,
     "clipped": lambda: optimizers.SGD(0.05, momentum=0.9, global_clipnorm=0.1),
     "loss scaling": lambda: tf_keras.mixed_precision.LossScaleOptimizer(optimizers.Adam()),
     "legacy SGD": lambda: legacy.SGD(0.05, momentum=0.9),
@@ -55,7 +46,9 @@ def all_slots(model):
 
 @pytest.mark.parametrize("case", CASES)
 def test_zeros_at_every_batch_end_and_fresh_slots_after(case, digits, compiled, mlp):
-    model = compiled(dsd.apply(mlp(), 0.4), CASES[case]())
+    # test_masked_updates trains compiled steps with the others.
+    is_compiled = case in ("loss scaling", "legacy Adam", "legacy loss scaling")
+    model = compiled(dsd.apply(mlp(), 0.4), CASES[case](), run_eagerly=not is_compiled)
     zeros, before, after = [], [], []
 
     class Look(tf_keras.callbacks.Callback):
@@ -74,9 +67,10 @@ def test_zeros_at_every_batch_end_and_fresh_slots_after(case, digits, compiled, 
                 zeros.append([np.sum(w.numpy() == 0) for w in dsd.weights(model)])
 
     masks = []
-    x, y = digits[0] + 0.05, digits[1]  # Adafactor divides by zero where a pixel is always 0
+    # Four batches. Adafactor divides by zero where a pixel is always 0.
+    x, y = digits[0][:128] + 0.05, digits[1][:128]
     model.fit(x, y, epochs=3, verbose=0, callbacks=[Look(), dsd.DSDSchedule(1, 1, 1)])
-    assert zeros == [[round(64 * 16 * 0.4), round(16 * 10 * 0.4)]] * 10
+    assert zeros == [[round(64 * 16 * 0.4), round(16 * 10 * 0.4)]] * 4
     start = 0.2 if "Ftrl" in case or "Adagrad" in case else 0.0
     num_slots = SLOTS.get(case.replace("legacy ", ""), 1)
     for mask, earlier, now in zip(masks, before, after, strict=True):
