@@ -12,6 +12,8 @@ USE_KERAS = {"all_backends", "keras3", "tf_keras"}
 
 # Tests of tf_keras and of Keras 3 can't share a process.
 collect_ignore = ["keras3"] if IS_TF_KERAS else ["tf_keras"]
+# These import PyTorch as they are collected.
+collect_ignore_glob = [] if NAME == "torch" else ["keras3/test_torch_*"]
 
 
 def pytest_configure():

@@ -6,6 +6,8 @@ import pytest
 import keras_dsd as dsd
 from tests.helpers.paths import double_precision, keras, seed
 
+pytestmark = pytest.mark.smoke
+
 EPOCHS, SPARSITY = 3, 0.3
 LR = float(np.float32(0.02))  # the optimizer keeps it in float32
 

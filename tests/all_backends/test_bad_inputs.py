@@ -11,6 +11,8 @@ import keras_dsd as dsd
 from tests.helpers.paths import classifier, compiled, keras, left_behind, name_of, rate
 from tests.helpers.strange import is_refused, values
 
+pytestmark = pytest.mark.once_per_keras
+
 SCHEDULE = dsd.DSDSchedule(phases=[dsd.DensePhase(1, until=dsd.Plateau("loss"))])
 
 

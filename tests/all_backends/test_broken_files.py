@@ -13,6 +13,8 @@ import pytest
 import keras_dsd as dsd
 from tests.helpers.paths import PATH, arrays, classifier, compiled, keras, left_behind
 
+pytestmark = pytest.mark.once_per_keras
+
 callbacks = keras.callbacks
 SPARSITY = 0.5
 VALUES = [3.0, 1.0, 2.0, 2.5, 2.6, 0.9]

@@ -17,7 +17,9 @@ NO_WARNINGS = [  # of what Keras says as it saves and loads
     "ignore:You are saving your model as an HDF5 file:UserWarning",
     "ignore:Training ended with pruned weights",
 ]
-pytestmark = [pytest.mark.filterwarnings(each) for each in NO_WARNINGS]
+pytestmark = [
+    pytest.mark.once_per_keras, *(pytest.mark.filterwarnings(each) for each in NO_WARNINGS)
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from tests.helpers import compared
 from tests.helpers.compared import FIT, PHASES, STEPS
 from tests.helpers.paths import OPTIMIZERS, PATH, classifier, compiled, keras, rate, seed
 
+pytestmark = pytest.mark.once_per_keras
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IN_ORDER = {**FIT, "shuffle": False}
 

@@ -17,6 +17,8 @@ from tests.helpers.paths import (
     slots,
 )
 
+pytestmark = pytest.mark.smoke
+
 
 def pruned_at(weight, sparsity):
     """The positions of the smallest magnitudes, by the plainest rule there is."""

@@ -11,6 +11,8 @@ import pytest
 from tests.helpers import programs
 from tests.helpers.paths import PATH
 
+pytestmark = pytest.mark.once_per_keras
+
 # BackupAndRestore stands before DSDSchedule, or last.
 KINDS = {
     "three": {"kind": "three"},

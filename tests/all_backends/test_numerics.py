@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import keras_dsd as dsd
-from tests.helpers.paths import PATH, Watch, arrays, classifier, compiled, keras, left_behind
+from tests.helpers.paths import Watch, arrays, classifier, compiled, keras, left_behind
 
 callbacks = keras.callbacks
 SPARSITY = 0.5
@@ -153,7 +153,7 @@ def test_what_underflows_is_not_taken_for_pruned(policy, digits):
     assert policy != "float16" or history["dsd_sparsity"][1] > 0.4
 
 
-@pytest.mark.skipif(PATH != "tf_keras", reason="the files of Keras 3 hold no masks")
+@pytest.mark.only_on("tf_keras")  # the files of Keras 3 hold no masks
 def test_a_file_says_which_zeros_are_pruned(digits, tmp_path):
     keras.mixed_precision.set_global_policy("float16")
     try:
@@ -172,7 +172,7 @@ def test_a_file_says_which_zeros_are_pruned(digits, tmp_path):
     assert all(map(np.array_equal, watch.seen[0], masks))
 
 
-@pytest.mark.skipif(PATH == "tf_keras", reason="the files of tf_keras hold masks")
+@pytest.mark.only_on("tensorflow", "jax", "torch")  # the files of tf_keras hold masks
 def test_without_masks_it_is_said_that_zeros_are_not_told_apart(digits, compiled, mlp):
     model = compiled(dsd.apply(mlp(), SPARSITY))
     for weight in dsd.weights(model):

@@ -7,6 +7,8 @@ import keras_dsd as dsd
 from keras_dsd.engine.observers import Observer
 from tests.helpers.paths import classifier, compiled
 
+pytestmark = pytest.mark.once_per_keras
+
 DENSE, SPARSE = dsd.DensePhase(1), dsd.SparsePhase(1)
 
 

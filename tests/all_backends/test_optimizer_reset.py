@@ -43,9 +43,10 @@ def initial(optimizer, name):
 @pytest.mark.parametrize("reset", ["pruned", "all", "none"])
 @pytest.mark.parametrize("optimizer", MADE)
 def test_what_begins_anew(optimizer, reset, digits, compiled, mlp):
-    model, look = compiled(dsd.apply(mlp(), 0.5), MADE[optimizer]()), Look()
+    model, look = compiled(dsd.apply(mlp(), 0.5), MADE[optimizer](), run_eagerly=True), Look()
     schedule = dsd.DSDSchedule(1, 1, 1, reset=reset)
-    model.fit(*off_zero(digits), epochs=3, verbose=0, callbacks=[schedule, look])
+    x, y = off_zero(digits)
+    model.fit(x[:96], y[:96], epochs=3, verbose=0, callbacks=[schedule, look])
     masks = look.masks[1]
     for epoch in (1, 2):
         for mask, before, now in zip(masks, look.ends[epoch - 1], look.begins[epoch], strict=True):

@@ -62,7 +62,12 @@ def spread(kept, shape, block):
     return mask
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+def layouts(*on_every_backend):
+    once = pytest.mark.once_per_keras
+    return [pytest.param(n, marks=[] if n in on_every_backend else once) for n in LAYOUTS]
+
+
+@pytest.mark.parametrize("name", layouts("2:4", "blocks", "global"))
 def test_the_mask_is_exact_holds_and_returns_from_zero(name, digits, compiled):
     layout, seen = LAYOUTS[name], []
     model = compiled(dsd.apply(classifier("conv"), **layout))
@@ -89,6 +94,7 @@ def test_the_mask_is_exact_holds_and_returns_from_zero(name, digits, compiled):
     assert max(moved) > 0.5 and all(weight.mask is None for weight in dsd.weights(model))
 
 
+@pytest.mark.once_per_keras
 def test_the_edge_is_reported_and_what_is_too_small_is_skipped():
     model = dsd.apply(classifier("mlp"), pattern=dsd.NM(2, 5))
     found = dsd.report(model)
@@ -102,11 +108,13 @@ def test_the_edge_is_reported_and_what_is_too_small_is_skipped():
     assert reasons[(16, 10)] == "too small for one whole block or group of the pattern"
 
 
+@pytest.mark.once_per_keras
 def test_a_pattern_that_fits_nowhere_is_refused():
     with pytest.raises(ValueError, match=r"select none of .*too small for one whole block"):
         dsd.apply(classifier("mlp"), 0.5, pattern=dsd.Block(100, 1))
 
 
+@pytest.mark.once_per_keras
 def test_a_phases_sparsity_with_a_pattern_that_fixes_it(digits, compiled, mlp):
     model = compiled(dsd.apply(mlp(), pattern=dsd.NM(2, 4)))
     before = model.get_weights()
@@ -116,7 +124,7 @@ def test_a_phases_sparsity_with_a_pattern_that_fixes_it(digits, compiled, mlp):
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", layouts("2:4"))
 @pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
 def test_a_run_goes_on_inside_the_sparse_phase(name, digits, compiled):
     class Stop(keras.callbacks.Callback):

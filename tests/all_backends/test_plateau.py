@@ -49,12 +49,14 @@ def train(model, data, *callbacks, first=0):
                      callbacks=list(callbacks)).history  # fmt: skip
 
 
+@pytest.mark.once_per_keras
 def test_phases_end_early_and_the_last_one_gets_what_is_left(digits, compiled, mlp):
     history = train(compiled(dsd.apply(mlp(), 0.5)), digits, Scripted(), schedule())
     assert history["dsd_phase"] == [0] * 4 + [1] * 3 + [2] * 5
     assert [round(s, 1) for s in history["dsd_sparsity"]][4:7] == [0.5] * 3
 
 
+@pytest.mark.once_per_keras
 def test_or_training_stops(digits, compiled, mlp):
     history = train(
         compiled(dsd.apply(mlp(), 0.5)), digits, Scripted(), schedule(remaining_epochs="stop")
@@ -62,7 +64,9 @@ def test_or_training_stops(digits, compiled, mlp):
     assert history["dsd_phase"] == [0] * 4 + [1] * 3 + [2] * 3
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    "optimizer", [pytest.param("sgd", marks=pytest.mark.once_per_keras), "adam"]
+)
 def test_the_best_weights_of_a_phase_come_back(optimizer, digits, compiled, mlp):
     keep = Keep()
     model = compiled(dsd.apply(mlp(), 0.5), optimizer)
@@ -80,7 +84,9 @@ def test_the_best_weights_of_a_phase_come_back(optimizer, digits, compiled, mlp)
         assert np.array_equal(before, now)
 
 
-@pytest.mark.parametrize("stop", [2, 3, 5, 6])
+@pytest.mark.parametrize(
+    "stop", [*(pytest.param(stop, marks=pytest.mark.once_per_keras) for stop in (2, 3, 6)), 5]
+)
 @pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
 def test_a_run_goes_on_with_its_backup_dir(stop, digits, compiled, mlp, tmp_path):
     def make():
@@ -102,6 +108,7 @@ def test_a_run_goes_on_with_its_backup_dir(stop, digits, compiled, mlp, tmp_path
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
 
 
+@pytest.mark.once_per_keras
 def test_without_a_record_a_run_can_not_go_on(digits, compiled, mlp, tmp_path):
     model = compiled(dsd.apply(mlp(), 0.5))
     before = arrays(model)
@@ -124,6 +131,7 @@ def test_without_a_record_a_run_can_not_go_on(digits, compiled, mlp, tmp_path):
     assert len(json.loads(file.read_text())["history"]) == 12
 
 
+@pytest.mark.once_per_keras
 def test_a_quantity_that_is_never_measured_is_said(digits, compiled, mlp):
     with pytest.warns(UserWarning, match="was in the logs of none") as caught:
         history = train(compiled(dsd.apply(mlp(), 0.5)), digits, schedule())

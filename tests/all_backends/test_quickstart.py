@@ -10,6 +10,8 @@ import pytest
 
 from tests.helpers.paths import PATH
 
+pytestmark = pytest.mark.once_per_keras
+
 QUICKSTART = pathlib.Path(__file__).parents[2] / "examples" / "quickstart.py"
 
 

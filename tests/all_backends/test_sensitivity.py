@@ -87,8 +87,10 @@ class Interrupt(keras.callbacks.Callback):
             raise self.error
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("at", [0, 2, 4])
+@pytest.mark.parametrize(
+    ("at", "error"), [(0, RuntimeError), (2, KeyboardInterrupt), (4, RuntimeError)]
+)
+@pytest.mark.once_per_keras
 def test_a_scan_that_stopped_leaves_no_trace_and_goes_on(digits, model, loss, tmp_path, at, error):
     path = tmp_path / "scan.json"
     whole = dsd.sensitivity(model, loss, LEVELS, progress=False)
@@ -131,6 +133,7 @@ def test_the_model_trains_on_as_if_it_had_not_been_scanned(digits, loss):
     assert bits(trained[0]) == bits(trained[1])
 
 
+@pytest.mark.once_per_keras
 def test_apply_takes_what_is_recommended(model, loss):
     scan = dsd.sensitivity(model, loss, LEVELS, progress=False)
     spread = scan.recommend(overall=0.4)
@@ -145,6 +148,7 @@ def test_apply_takes_what_is_recommended(model, loss):
     assert {w.sparsity for w in dsd.weights(model)} <= set(LEVELS)
 
 
+@pytest.mark.once_per_keras
 def test_a_scan_fits_the_model_that_its_file_loads(model, loss, tmp_path):
     scan = dsd.sensitivity(model, loss, LEVELS, path=tmp_path / "scan.json", progress=False)
     dsd.strip(model).save(tmp_path / "model.keras")
@@ -157,6 +161,7 @@ def test_a_scan_fits_the_model_that_its_file_loads(model, loss, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
+@pytest.mark.once_per_keras
 def test_a_total_counts_what_a_pattern_leaves_dense_at_edges(digits, loss):
     pattern = dsd.Block(3, 3)  # leaves a row of 64 dense, a column of 16 and of 10
     model = compiled(dsd.apply(classifier(), pattern=pattern), metrics=[])
@@ -167,6 +172,7 @@ def test_a_total_counts_what_a_pattern_leaves_dense_at_edges(digits, loss):
     assert dsd.report(model).sparsity == pytest.approx(0.4, abs=9 / 1184)
 
 
+@pytest.mark.once_per_keras
 def test_a_frozen_weight_that_was_named_is_named_by_what_is_recommended(digits, loss):
     model = classifier()
     model.layers[1].trainable = False
@@ -178,6 +184,7 @@ def test_a_frozen_weight_that_was_named_is_named_by_what_is_recommended(digits, 
     assert [weight.path for weight in dsd.weights(model)] == [frozen, IN + "dense_1/kernel"]
 
 
+@pytest.mark.once_per_keras
 def test_a_sparse_phase_is_refused(digits, model, loss):
     with pytest.warns(UserWarning, match="pruned weights"):
         model.fit(*digits, verbose=0, callbacks=[dsd.DSDSchedule(phases=[dsd.SparsePhase(1)])])
@@ -187,6 +194,7 @@ def test_a_sparse_phase_is_refused(digits, model, loss):
     assert bits(arrays(model)) == bits(before)
 
 
+@pytest.mark.once_per_keras
 def test_it_may_be_scanned_inside_of_fit(digits, model, loss):
     class Scan(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -203,11 +211,13 @@ def test_it_may_be_scanned_inside_of_fit(digits, model, loss):
 @pytest.mark.parametrize(
     "thing", [None, "model", keras.optimizers.SGD()], ids=["None", "str", "SGD"]
 )
+@pytest.mark.once_per_keras
 def test_what_is_no_model_is_refused(thing):
     with pytest.raises(TypeError, match="Expected `model` to be a .*model or layer"):
         dsd.sensitivity(thing, pytest.fail)
 
 
+@pytest.mark.once_per_keras
 def test_a_model_that_is_not_ready_is_refused(mlp):
     with pytest.raises(ValueError, match=r"through apply\(\).*model='sequential'"):
         dsd.sensitivity(mlp(), pytest.fail)
@@ -230,6 +240,7 @@ def test_other_dtypes_are_put_back_to_the_bit(dtype):
         assert np.count_nonzero(seen[1][0] == 0) == 64
 
 
+@pytest.mark.once_per_keras
 def test_blocks_are_pruned_as_blocks_and_what_fixes_its_sparsity_is_refused(loss):
     model = compiled(dsd.apply(classifier("mlp"), 0.3, pattern=dsd.Block(4, 2)), metrics=[])
     seen = []

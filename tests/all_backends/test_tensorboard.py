@@ -18,6 +18,8 @@ from keras_dsd.engine.observers import Observer
 from tests.helpers import paths
 from tests.helpers.paths import classifier, compiled, keras
 
+pytestmark = pytest.mark.once_per_keras
+
 PHASES = [dsd.DensePhase(1), dsd.SparsePhase(2), dsd.DensePhase(1, lr=0.1)]
 MOMENTS = {
     "1 before pruning": 1,

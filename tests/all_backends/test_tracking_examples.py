@@ -21,7 +21,7 @@ PHASES = {0: 0, 1: 1, 2: 1, 3: 2}  # of --dense=1 --sparse=2 --redense=1
 LEFT = {0: 0, 1: 1, 2: 0, 3: 0}
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.once_per_keras]
 
 
 def run(example, folder, *flags):

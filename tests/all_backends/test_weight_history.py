@@ -9,6 +9,8 @@ import keras_dsd as dsd
 from keras_dsd.engine.observers import Observer
 from tests.helpers.paths import classifier, compiled, keras
 
+pytestmark = pytest.mark.once_per_keras
+
 NAMES = [
     "before pruning", "after pruning", "end of sparse", "first re-dense epoch",
     "last re-dense epoch",

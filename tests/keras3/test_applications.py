@@ -28,12 +28,14 @@ def test_the_list_is_whole():
     assert len(NAMES) >= 38 and {*SMALL} <= {*NAMES}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in SMALL else pytest.mark.slow) for n in NAMES]
-)
+def marks_of(name):
+    marks = [] if name in SMALL else [pytest.mark.slow]
+    # Keras has none on PyTorch.
+    return [*marks, *[pytest.mark.only_on("tensorflow", "jax")] * (name == "NASNetMobile")]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in NAMES])
 def test_an_application(name, tmp_path):
-    if BACKEND == "torch" and name == "NASNetMobile":
-        pytest.skip("Keras has no NASNetMobile on PyTorch")
     size = size_of(name)
     model = getattr(keras.applications, name)(
         weights=None, include_top=False, pooling="avg", input_shape=(size, size, 3)

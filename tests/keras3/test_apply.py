@@ -118,12 +118,14 @@ def test_a_model_that_is_built_by_fit(digits, compiled):
     assert [w.sparsity for w in dsd.weights(model)] == [0.25, 0.5]
 
 
+@pytest.mark.once_per_keras
 def test_patterns_that_match_nothing_are_refused_once_the_model_is_built(digits, compiled):
     model = compiled(dsd.apply(Subclassed(), {"out": 0.5, "conv": 0.25}))
     with pytest.raises(ValueError, match="pattern='conv', which matches none of"):
         model.fit(*digits, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1)])
 
 
+@pytest.mark.once_per_keras
 def test_a_callable_is_asked_once_for_each_weight(digits, compiled, mlp):
     asked = []
     model = compiled(dsd.apply(mlp(), lambda weight: asked.append(weight.path) or 0.4))
@@ -199,6 +201,7 @@ def test_what_can_not_be_trained_is_refused_before_anything_changes(monkeypatch,
     assert not {"make_train_function", "reset_metrics"} & set(vars(model))
 
 
+@pytest.mark.once_per_keras
 def test_a_backend_that_does_not_train_is_refused():
     code = (
         "import keras, keras_dsd as dsd\n"

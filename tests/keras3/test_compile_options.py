@@ -34,11 +34,17 @@ def model_of(dtype):
     ])  # fmt: skip
 
 
-@pytest.mark.parametrize("case", COMPILED)
-@pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
+WAYS = [
+    *(("float32", case) for case in COMPILED),
+    ("mixed_float16", "auto"), ("mixed_float16", "eager"), ("mixed_bfloat16", "auto"),
+]  # fmt: skip
+NOT_ON_TORCH = pytest.mark.only_on("tensorflow", "jax")  # compiling there is a test of its own
+
+
+@pytest.mark.parametrize(("dtype", "case"), [
+    pytest.param(*way, marks=[NOT_ON_TORCH] * (way[1] in ("jit", "several steps"))) for way in WAYS
+])  # fmt: skip
 def test_ways_to_compile(dtype, case, digits, compiled):
-    if BACKEND == "torch" and case in ("several steps", "jit"):
-        pytest.skip("Keras has one step an execution on PyTorch; compiling is a test of its own")
     model = compiled(dsd.apply(model_of(dtype), 0.4), **COMPILED[case])
     x, y = digits
     if case == "several steps":
@@ -59,10 +65,12 @@ def test_ways_to_compile(dtype, case, digits, compiled):
     assert scaled == (dtype == "mixed_float16")
 
 
-@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", [
+    "bfloat16", "float16",
+    # JAX takes it for float32 unless told otherwise.
+    pytest.param("float64", marks=pytest.mark.only_on("tensorflow", "torch")),
+])  # fmt: skip
 def test_weights_of_other_dtypes(dtype, digits, compiled):
-    if dtype == "float64" and BACKEND == "jax":
-        pytest.skip("JAX takes float64 for float32 unless told otherwise")
     # float16 keeps what is small, so that kept weights are not taken for pruned ones.
     model = compiled(dsd.apply(model_of(dtype), 0.4), keras.optimizers.SGD(0.01))
     run(model, digits[0] + 0.05, digits[1])
@@ -70,23 +78,23 @@ def test_weights_of_other_dtypes(dtype, digits, compiled):
 
 
 @pytest.mark.slow
+@pytest.mark.only_on("torch")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own modules
 def test_torch_compile(digits, compiled, mlp):
-    if BACKEND != "torch":
-        pytest.skip("PyTorch's compiler")
     model = compiled(dsd.apply(mlp(), 0.4), jit_compile=True)
     run(model, *digits)
 
 
+@pytest.mark.only_on("tensorflow")
 @pytest.mark.parametrize(("joined", "alone"), [(1, 1), (1, 2**60)])
 def test_tensors_are_masked_within_a_compiled_update(joined, alone, digits, compiled, monkeypatch):
-    """On TensorFlow it is one for large tensors, or for all others; elsewhere nothing differs."""
+    """It is one for large tensors, or for all others."""
     monkeypatch.setattr(joined_updates, "JOINED_SIZE", joined)
     monkeypatch.setattr(joined_updates, "COMPILED_SIZE", alone)
     results = []
     for eager in (False, True):
         keras.utils.set_random_seed(2)
-        options = {"run_eagerly": True} if eager else {"jit_compile": BACKEND == "jax"}
+        options = {"run_eagerly": True} if eager else {"jit_compile": False}
         layers = keras.layers
         model = keras.Sequential([
             layers.Input((64,)), layers.Embedding(17, 4), layers.Flatten(),

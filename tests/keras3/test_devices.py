@@ -8,11 +8,10 @@ import pytest
 
 from tests.helpers import programs
 
-WAYS = {"tensorflow": ["fit", "loop"], "jax": ["data_parallel", "model_parallel"], "torch": []}
+WAYS = {"tensorflow": ["fit", "loop"], "jax": ["data_parallel", "model_parallel"]}
 BACKEND = keras.backend.backend()
 
-if not WAYS[BACKEND]:
-    pytest.skip("Keras has no distribution for PyTorch", allow_module_level=True)
+pytestmark = pytest.mark.only_on(*WAYS)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.fixture(params=WAYS[BACKEND])
+@pytest.fixture(params=WAYS.get(BACKEND))
 def runs(request, folder):
     """One device beside several."""
     return np.load(folder / "one.npz"), np.load(folder / f"{request.param}.npz")
@@ -64,7 +63,8 @@ def test_every_device_holds_its_zeros_at_every_batch_end(runs):
     assert np.count_nonzero(several["values"][20:]) > np.count_nonzero(several["masks"])
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="of tf.distribute")
+@pytest.mark.only_on("tensorflow")
+@pytest.mark.slow
 def test_several_workers_train_in_a_loop_and_fit_says_so(folder, tmp_path):
     for text in programs.Workers(2, "mirrored_run", [tmp_path], tmp_path).outputs():
         assert "refused: Expected a model on one worker: Keras 3's fit does not support" in text

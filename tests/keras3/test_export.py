@@ -34,7 +34,7 @@ def untouched(model):
     return plain
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="Keras exports SavedModels from TensorFlow and JAX")
+@pytest.mark.only_on("tensorflow", "jax")  # where Keras exports SavedModels
 def test_saved_model(stripped, digits, tmp_path):
     import tensorflow as tf
 
@@ -63,7 +63,7 @@ def test_keras_file(stripped, digits, tmp_path):
     assert sizes[0] == sizes[1]
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="jax2onnx asks for an absl-py that TF-MOT refuses")
+@pytest.mark.only_on("tensorflow", "torch")  # jax2onnx asks for an absl-py that TF-MOT refuses
 @pytest.mark.filterwarnings("ignore")  # those of the exporters
 def test_onnx(stripped, digits, tmp_path):
     runtime = pytest.importorskip("onnxruntime")

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 
-import keras
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -13,7 +12,7 @@ EXAMPLE = ROOT / "examples" / "figures.py"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="takes long; JAX tells")
+@pytest.mark.once_per_keras
 def test_it_draws_the_figures_that_the_docs_have(tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("scipy")

@@ -6,14 +6,13 @@ import re
 import subprocess
 import sys
 
-import keras
 import pytest
 
 EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "convert_to_litert.py"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow converts")
+@pytest.mark.only_on("tensorflow")
 @pytest.mark.skipif(
     importlib.metadata.version("tensorflow").startswith("2.16."), reason="its converter aborts"
 )

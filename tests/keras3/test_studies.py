@@ -18,16 +18,13 @@ FOLDER = pathlib.Path(__file__).resolve().parents[2] / "benchmarks" / "studies"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "TASKS = [" in path.read_text())
 NEEDS = {"speech": ("soundfile", "jiwer")}
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="takes long; one backend tells"
-)
+pytestmark = pytest.mark.only_on("tensorflow")
 
 
 @pytest.fixture(scope="module")
 def study():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [str(FOLDER), str(FOLDER.parent), *sys.path])
-        patch.delitem(sys.modules, "programs", raising=False)  # tests/all_backends has one
         yield importlib.import_module("study")
 
 

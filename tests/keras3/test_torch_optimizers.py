@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 
 import keras_dsd as dsd
-from tests.helpers.steps import BACKEND, run, trainer
+from tests.helpers.steps import run, trainer
 from tests.helpers.watching import zeros
 
-if BACKEND != "torch":
-    pytest.skip("optimizers of PyTorch", allow_module_level=True)
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
 

@@ -5,11 +5,8 @@ import numpy as np
 import pytest
 
 import keras_dsd as dsd
-from tests.helpers.watching import run
-
-if keras.backend.backend() != "torch":
-    pytest.skip("updates in parts are PyTorch's", allow_module_level=True)
 from keras_dsd.adapters.keras3.backends import torch, torch_updates
+from tests.helpers.watching import run
 
 OPTIMIZERS = {
     "SGD": {"momentum": 0.9, "nesterov": True},

@@ -14,6 +14,8 @@ import pytest
 import keras_dsd as dsd
 from tests.helpers.watching import run
 
+pytestmark = pytest.mark.smoke
+
 BACKEND = keras.backend.backend()
 
 
@@ -82,10 +84,9 @@ def test_a_train_step_of_the_users_own(by_hand, digits, compiled, mlp):
     assert model.evaluate(*digits, verbose=0) < before
 
 
+@pytest.mark.only_on("tensorflow", "torch")
 def test_a_step_of_several_updates_is_masked_after_each(digits, compiled, mlp):
     """Between two updates of one step the zeros hold, for what the second is computed from."""
-    if BACKEND == "jax":
-        pytest.skip("nothing between two updates can be seen from outside there")
     seen = []
 
     class Twice(Own):
@@ -108,9 +109,8 @@ def traced_in(step):
     return next(iter(traced), None) or next(found for found in map(traced_in, inner) if found)
 
 
+@pytest.mark.only_on("tensorflow")
 def test_dense_steps_hold_no_pruning_operation(digits, compiled, mlp):
-    if BACKEND != "tensorflow":
-        pytest.skip("graphs of TensorFlow")
     import tensorflow as tf
 
     data = tf.data.Dataset.from_tensor_slices(digits).batch(32)
@@ -134,10 +134,9 @@ def test_dense_steps_hold_no_pruning_operation(digits, compiled, mlp):
     assert not (operations[2] - operations["plain"]).keys() - {"Mul", "Const"}  # the rate's factor
 
 
+@pytest.mark.only_on("jax")
 def test_the_compiled_step_of_jax_takes_masks_as_arguments(digits, compiled, mlp):
     """A constant would stay in the program's memory, and a second mask would not be seen."""
-    if BACKEND != "jax":
-        pytest.skip("programs of JAX")
     model = compiled(dsd.apply(mlp(), 0.5))
     phases = [dsd.SparsePhase(1), dsd.DensePhase(1), dsd.SparsePhase(1, sparsity=0.25),
               dsd.DensePhase(1)]  # fmt: skip
@@ -164,10 +163,9 @@ def size_left(mask):
     return int(np.prod(tf.raw_ops.VariableShape(input=mask).numpy()))
 
 
+@pytest.mark.only_on("jax")
 def test_each_phase_compiles_one_step_on_jax(digits, compiled, mlp, caplog):
     """JAX compiles a step anew where one argument is bound to a device that was not before."""
-    if BACKEND != "jax":
-        pytest.skip("programs of JAX")
     model = compiled(dsd.apply(mlp()), "adam")
     jax = importlib.import_module("jax")
     with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):

@@ -5,14 +5,13 @@ import re
 import subprocess
 import sys
 
-import keras
 import pytest
 
 EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "tune.py"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="takes long; JAX tells")
+@pytest.mark.once_per_keras
 def test_it_tries_settings_and_compares_the_best():
     pytest.importorskip("keras_tuner")
     flags = ["--trials=3", "--epochs=6", "--seeds=2"]

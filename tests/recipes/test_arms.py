@@ -5,6 +5,8 @@ import pytest
 from keras_dsd import DensePhase, SparsePhase
 from recipes.arms import ends_of, parse, parts_of
 
+pytestmark = pytest.mark.only_on("tensorflow")
+
 
 @pytest.mark.parametrize(
     ("text", "steps"),

@@ -7,6 +7,8 @@ import pytest
 
 from recipes.beam_search import search
 
+pytestmark = pytest.mark.only_on("tensorflow")
+
 WORDS = 4  # 0 ends a sentence
 
 

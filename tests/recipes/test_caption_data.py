@@ -13,6 +13,8 @@ from recipes import caption_data
 from recipes.caption_data import Image
 from recipes.problems import MissingData
 
+pytestmark = pytest.mark.only_on("tensorflow")
+
 
 def entry(imgid, split, *sentences):
     tokens = [{"tokens": sentence.split(), "raw": sentence} for sentence in sentences]

@@ -175,10 +175,9 @@ NARROW = ["--model=resnet18", "--width=0.125", "--image_size=64", "--num_classes
 
 
 @pytest.mark.slow
+@pytest.mark.only_on("tensorflow")
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_other_backends_train(backend, tmp_path):
-    if PATH == "tf_keras":
-        pytest.skip("tf_keras has but TensorFlow")
     pytest.importorskip(backend)
     run(IMAGENET, tmp_path, *NARROW, "--data=fake", *ONCE, KERAS_BACKEND=backend)
     parts = result_of(tmp_path)["parts"]

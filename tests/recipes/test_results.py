@@ -7,6 +7,8 @@ import pytest
 
 from recipes.results import Record, Table, check_alike, complete_in
 
+pytestmark = pytest.mark.only_on("tensorflow")
+
 SETTINGS = {"recipe": "toy", "dense": "2"}
 
 

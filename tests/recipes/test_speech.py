@@ -239,7 +239,7 @@ def test_two_devices_and_mixed_precision(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(PATH == "tf_keras", reason="has one backend")
+@pytest.mark.only_on("tensorflow")
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_other_backends(name, backend, tmp_path):
     pytest.importorskip(backend)

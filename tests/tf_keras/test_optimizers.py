@@ -55,7 +55,9 @@ def all_slots(model):
 
 @pytest.mark.parametrize("case", CASES)
 def test_zeros_at_every_batch_end_and_fresh_slots_after(case, digits, compiled, mlp):
-    model = compiled(dsd.apply(mlp(), 0.4), CASES[case]())
+    # test_masked_updates trains compiled steps with the others.
+    is_compiled = case in ("loss scaling", "legacy Adam", "legacy loss scaling")
+    model = compiled(dsd.apply(mlp(), 0.4), CASES[case](), run_eagerly=not is_compiled)
     zeros, before, after = [], [], []
 
     class Look(tf_keras.callbacks.Callback):
@@ -74,9 +76,10 @@ def test_zeros_at_every_batch_end_and_fresh_slots_after(case, digits, compiled, 
                 zeros.append([np.sum(w.numpy() == 0) for w in dsd.weights(model)])
 
     masks = []
-    x, y = digits[0] + 0.05, digits[1]  # Adafactor divides by zero where a pixel is always 0
+    # Four batches. Adafactor divides by zero where a pixel is always 0.
+    x, y = digits[0][:128] + 0.05, digits[1][:128]
     model.fit(x, y, epochs=3, verbose=0, callbacks=[Look(), dsd.DSDSchedule(1, 1, 1)])
-    assert zeros == [[round(64 * 16 * 0.4), round(16 * 10 * 0.4)]] * 10
+    assert zeros == [[round(64 * 16 * 0.4), round(16 * 10 * 0.4)]] * 4
     start = 0.2 if "Ftrl" in case or "Adagrad" in case else 0.0
     num_slots = SLOTS.get(case.replace("legacy ", ""), 1)
     for mask, earlier, now in zip(masks, before, after, strict=True):

@@ -42,7 +42,7 @@ def test_a_file_of_a_scaled_phase_goes_on_at_the_right_rate(
 ):
     """Keras loads an optimizer named by a string with its first rate, not the one in use."""
     made = optimizers.SGD(0.01) if optimizer == "object" else optimizer
-    model = compiled(dsd.apply(mlp()), made)
+    model = compiled(dsd.apply(mlp()), made, run_eagerly=True)
     path = str(tmp_path / ("{epoch}." + format_))
     halve = tf_keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=100)
     others = [halve, tf_keras.callbacks.ModelCheckpoint(path)] if optimizer == "object" else [
@@ -51,7 +51,7 @@ def test_a_file_of_a_scaled_phase_goes_on_at_the_right_rate(
     restored = tf_keras.models.load_model(path.format(epoch=3))
     expected = rates.batches[6]
     if recompiled:
-        compiled(restored, optimizers.SGD(0.04))
+        compiled(restored, optimizers.SGD(0.04), run_eagerly=True)
         expected = 0.004
     again = Rates()
     restored.fit(*digits, batch_size=160, epochs=4, initial_epoch=3, verbose=0,

@@ -8,6 +8,8 @@ import tf_keras
 
 import keras_dsd as dsd
 
+pytestmark = pytest.mark.smoke
+
 callbacks = tf_keras.callbacks
 
 

@@ -141,6 +141,7 @@ def test_one_ranking_refuses_what_is_not_finite(bad):
         masks.global_masks([np.ones(3), np.array([1, bad])], [0.5, 0.5])
 
 
+@pytest.mark.parametrize("_sample", [2**18], indirect=True)  # as it is
 @pytest.mark.parametrize("values", ["sorted", "normal", "mostly zero", "equal", "a few large"])
 @pytest.mark.parametrize("sparsity", [0.001, 0.3, 0.9, 0.9999])
 def test_large_arrays(values, sparsity):

@@ -44,7 +44,7 @@ def mask_of(kernel, layout, pattern, sparsity=0.5):
     return masks.mask_of(kernel, weight(kernel, layout, pattern, sparsity), None)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(KERNELS, LAYOUTS)
 def test_matrices_go_there_and_back(kernel, which):
     layout = some_layout(kernel.ndim, which)
@@ -53,7 +53,7 @@ def test_matrices_go_there_and_back(kernel, which):
     assert np.array_equal(layout.kernel(matrices, kernel.shape), kernel)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(KERNELS, LAYOUTS, BLOCKS, st.floats(0, 1, exclude_max=True))
 def test_blocks_equal_brute_force(kernel, which, block, sparsity):
     layout = some_layout(kernel.ndim, which)
@@ -81,7 +81,7 @@ def test_blocks_equal_brute_force(kernel, which, block, sparsity):
     assert np.array_equal(mask_of(kernel * mask, layout, block, sparsity), mask)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(KERNELS, LAYOUTS, NMS)
 def test_groups_equal_brute_force(kernel, which, pattern):
     layout = some_layout(kernel.ndim, which)

@@ -32,26 +32,47 @@ def load():
 
 
 def test_every_folder_of_tests_is_run():
-    run = {folder for folders in load().TESTS.values() for folder in folders}
-    assert run == {f"tests/{path.parent.name}" for path in ROOT.glob("tests/*/test_*.py")}
+    run = {each for parts in load().TESTS.values() for folders in parts for each in folders}
+    assert run == {path.parent.name for path in ROOT.glob("tests/*/test_*.py")}
 
 
 def test_a_path_may_be_run_in_part():
     program = load()
     assert program.parts_of(["torch/all_backends", "jax"]) == [
-        ("jax", "tests/all_backends"), ("torch", "tests/all_backends"), ("jax", "tests/keras3"),
+        ("jax", ["all_backends", "keras3"]), ("torch", ["all_backends"]),
     ]  # fmt: skip
     assert len(program.parts_of([])) == sum(map(len, program.TESTS.values()))
 
 
+MARKED = """
+import pytest
+def test_of_each_path(): pass
+@pytest.mark.once_per_keras
+def test_once(): pass
+@pytest.mark.once_per_keras("tensorflow")
+def test_once_on_tensorflow(): pass
+@pytest.mark.only_on("jax", "torch")
+def test_only_there(): pass
+"""
+SELECTED = {
+    "tf_keras": {"test_of_each_path", "test_once", "test_once_on_tensorflow"},
+    "jax": {"test_of_each_path", "test_once", "test_only_there"},
+    "tensorflow": {"test_of_each_path", "test_once_on_tensorflow"},
+    "torch": {"test_of_each_path", "test_only_there"},
+}
+
+
 @pytest.mark.parametrize("path", load().PATHS)
-def test_tests_are_selected_by_the_name_of_their_path(path):
-    program = load()
-    one = [sys.executable, "-m", "pytest", "--collect-only", "tests/unit/test_zeros.py", "-k"]
-    for selected, code in ((f"path:{path}", 0), (f"not path:{path}", program.NO_TESTS)):
-        env = {**os.environ, **program.PATHS[path]}
-        ran = subprocess.run([*one, selected], cwd=ROOT, env=env, capture_output=True, text=True)
-        assert ran.returncode == code, ran.stdout + ran.stderr
+def test_a_path_runs_what_its_markers_say(path, tmp_path):
+    (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
+    (tmp_path / "test_marked.py").write_text(MARKED)
+    for selected, expected in ((f"path:{path}", SELECTED[path]), (f"not path:{path}", set())):
+        ran = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "--collect-only", "-k", selected],
+            cwd=tmp_path, env={**os.environ, **load().PATHS[path]}, capture_output=True, text=True,
+        )  # fmt: skip
+        found = {line.partition("::")[2] for line in ran.stdout.splitlines() if "::" in line}
+        assert found == expected, ran.stdout + ran.stderr
 
 
 SAID = {
@@ -63,15 +84,16 @@ SAID = {
     "nothing": (1, "0 skipped (no tests)\n0 passed, 0 failed, 0 skipped\n"),
     "of_one_path": (
         0,
-        "(no tests)\ntf_keras: 1 passed, 0 failed, 0 skipped\n1 passed, 0 failed, 0 skipped\n",
+        "tf_keras: 1 passed, 0 failed, 0 skipped\njax: 0 passed, 0 failed, 0 skipped (no tests)\n"
+        "1 passed, 0 failed, 0 skipped\n",
     ),
 }
 
 
 @pytest.mark.parametrize("chosen", SAID)
 def test_what_it_says_and_its_exit_code(chosen, tmp_path):
-    run = [folder for folders in load().TESTS.values() for folder in folders]
-    for folder in {"tools", *run}:
+    run = [each for parts in load().TESTS.values() for folders in parts for each in folders]
+    for folder in {"tools", *(f"tests/{each}" for each in run)}:
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "tools" / "run_tests.py").write_text(PROGRAM.read_text())
     (tmp_path / "tests" / "all_backends" / "test_each.py").write_text(TESTS)
@@ -83,4 +105,8 @@ def test_what_it_says_and_its_exit_code(chosen, tmp_path):
     )  # fmt: skip
     code, ending = SAID[chosen]
     assert ran.stdout.endswith(ending)
+    slowest = ran.stdout.partition("==== The slowest tests\n")[2]
+    assert slowest
+    was_measured = chosen.startswith("passes") and "killed" not in chosen
+    assert ("s  jax  tests.all_backends.test_each::test_passes" in slowest) == was_measured
     assert ran.returncode == code

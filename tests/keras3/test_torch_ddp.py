@@ -12,10 +12,7 @@ import numpy as np
 import pytest
 
 import keras_dsd as dsd
-from tests.helpers.steps import BACKEND
 
-if BACKEND != "torch":
-    pytest.skip("trains with PyTorch's own means", allow_module_level=True)
 dist = pytest.importorskip("torch.distributed")
 
 FOLDER = pathlib.Path(__file__).parents[2] / "examples" / "distributed"
