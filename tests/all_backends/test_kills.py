@@ -11,7 +11,7 @@ import pytest
 from tests.helpers import programs
 from tests.helpers.paths import PATH
 
-pytestmark = pytest.mark.once_per_keras
+pytestmark = pytest.mark.once_per_keras("torch")  # compiles nothing in each of many processes
 
 # BackupAndRestore stands before DSDSchedule, or last.
 KINDS = {
@@ -21,6 +21,12 @@ KINDS = {
     "until": {"kind": "until"},
     "until, backup last": {"kind": "until", "last": True},
 }
+
+
+def in_part(values, chosen):
+    """Parameters, of which CI runs all on one path, and those that are `chosen` on the other."""
+    marks = [pytest.mark.exhaustive] * (PATH == "tf_keras")
+    return [pytest.param(each, marks=[] if each in chosen else marks) for each in values]
 
 
 def train(folder, *scenarios):
@@ -71,7 +77,7 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", in_part(KINDS, {"until, backup last"}))
 def test_kills_at_any_moment(kind, tmp_path):
     draw = random.Random(kind)
     kills = [("on_train_batch_end", 10 * epoch + draw.randrange(10), 0) for epoch in range(6)]
@@ -103,7 +109,7 @@ def test_killed_twice(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [7, 23, 27, 35, 44, 52])
+@pytest.mark.parametrize("batch", in_part([7, 23, 27, 35, 44, 52], {23, 44}))
 def test_backups_within_an_epoch(batch, tmp_path):
     """tf_keras goes on with the next step. Keras 3 begins the epoch anew, with or without DSD."""
     scenarios = []

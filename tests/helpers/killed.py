@@ -6,6 +6,7 @@ A scenario is a JSON object: see `train`. Each runs in a child of its own, which
 it to FOLDER/<name>.npz unless it was killed. Printed: a line a scenario, its name and exit status.
 """
 
+import importlib
 import json
 import os
 import pathlib
@@ -21,6 +22,9 @@ from tests.helpers import digits, paths
 
 keras = paths.keras
 EPOCHS = 6
+# A training imports these late: each child would, for seconds.
+for late in ("tensorflow", *["tensorflow_model_optimization"] * (paths.PATH == "tf_keras")):
+    importlib.import_module(late)
 
 
 class Kill(keras.callbacks.Callback):

@@ -267,6 +267,7 @@ SIZES = ["--dense=1", "--sparse=1", "--redense=1@0.1"]
 
 
 @pytest.mark.slow
+@pytest.mark.only_on("tf_keras")
 @pytest.mark.parametrize("policy", ["", "mixed_bfloat16"])
 def test_full_size(tmp_path, policy):
     said = run(PROGRAM, tmp_path, "--data=fake", *SIZES, "--steps_per_epoch=2", "--beam_size=2",
@@ -287,6 +288,7 @@ TRAINING = f"--flagfile={SMALL_DATA.with_suffix('.flags')}"
 
 
 @pytest.mark.slow
+@pytest.mark.only_on("tensorflow")
 def test_small_data_are_learned(tmp_path):
     data = drawn(tmp_path / "data")
     work = tmp_path / "work"
@@ -302,6 +304,7 @@ def test_small_data_are_learned(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.only_on("tensorflow")
 def test_from_photographs(small, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(small, data)

@@ -139,6 +139,7 @@ def test_of_five_classes_the_best_five_are_not_counted():
 
 
 @pytest.mark.slow
+@pytest.mark.only_on("tensorflow")
 @pytest.mark.parametrize("name", ["resnet50", "vgg16"])
 def test_weights_of_keras_applications_fit(name, tmp_path):
     application = {"resnet50": "ResNet50", "vgg16": "VGG16"}[name]
@@ -157,6 +158,7 @@ ONCE = ["--dense=1", "--sparse=1", "--redense=1", "--steps_per_epoch=1", "--batc
 
 
 @pytest.mark.slow
+@pytest.mark.only_on("tf_keras")
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_each_network_goes_through_all_phases(name, tmp_path):
     said = run(IMAGENET, tmp_path, f"--model={name}", "--data=fake", *ONCE)
@@ -186,6 +188,7 @@ def test_other_backends_train(backend, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.only_on("tensorflow")
 @pytest.mark.parametrize("flag", ["--dropout=0.5", "--data=nowhere"])
 def test_what_is_wrong_is_told_in_a_line(flag, tmp_path):
     done = start(IMAGENET, f"--workdir={tmp_path}", "--model=resnet18", "--data=fake", *ONCE, flag)
@@ -208,6 +211,7 @@ FEW = ["--steps_per_epoch=5", "--batch_size=16", "--dense=1", "--sparse=1", "--r
 
 
 @pytest.mark.slow
+@pytest.mark.only_on("tensorflow")
 def test_half_precision(data, tmp_path):
     half = "--mixed_precision=mixed_bfloat16"
     run(IMAGENET, tmp_path, *NARROW, *FEW, half, f"--data={data / 'folders'}")
@@ -217,6 +221,7 @@ def test_half_precision(data, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.only_on("tensorflow")
 def test_two_devices_count_every_image_once(data, tmp_path):
     # 600 validation images end in a batch of 8, which leaves none to the second device: oneDNN's
     # convolutions have it in the wrong shape then.
@@ -243,6 +248,7 @@ def arms(data, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.only_on("tensorflow")
 def test_each_arm_learns_what_small_images_show(arms):
     for arm in ("dsd", "llr", "dense"):
         parts = result_of(arms, arm)["parts"]
@@ -255,6 +261,7 @@ def test_each_arm_learns_what_small_images_show(arms):
 
 
 @pytest.mark.slow
+@pytest.mark.only_on("tensorflow")
 def test_the_table_has_what_each_arm_measured(arms):
     parts = {arm: result_of(arms, arm)["parts"] for arm in ("dsd", "llr", "dense")}
     assert parts["dsd"]["dense"]["metrics"] == parts["llr"]["dense"]["metrics"]
@@ -273,6 +280,7 @@ def test_the_table_has_what_each_arm_measured(arms):
 
 
 @pytest.mark.slow
+@pytest.mark.only_on("tensorflow")
 def test_what_was_exported_makes_the_errors_that_were_measured(arms, data):
     served = tf.saved_model.load(str(arms / "seed-0" / "dsd" / "saved_model"))
     # From the other layout: the same images.

@@ -105,6 +105,7 @@ def test_a_complete_run_is_not_run_again(arms):
     assert "| DSD " in said
 
 
+@pytest.mark.only_on("tensorflow")
 def test_other_settings_do_not_go_on_in_the_same_folder(arms):
     done = start(TOY, f"--workdir={arms[0]}", *PHASES, "--learning_rate=0.01")
     assert done.returncode == 1
@@ -114,6 +115,7 @@ def test_other_settings_do_not_go_on_in_the_same_folder(arms):
     assert "sparsity=0.3. Received: sparsity=0.5. Give the same" in other_arm.stderr
 
 
+@pytest.mark.only_on("tensorflow")
 def test_a_run_that_is_killed_before_its_export_trains_no_more(arms, tmp_path):
     folder = tmp_path / "seed-0" / "llr"
     shutil.copytree(arms[0] / "seed-0" / "llr", folder)
@@ -140,6 +142,7 @@ def test_a_run_that_is_killed_ends_as_one_that_was_not(evaluation, arms, tmp_pat
         assert parts[name]["metrics"] == whole[name]["metrics"]
 
 
+@pytest.mark.only_on("tensorflow")
 def test_several_devices_train_without_a_flag(tmp_path):
     said = {n: run(TOY, tmp_path / n, *PHASES, "--arm=llr", DEVICES=n) for n in ("1", "2")}
     assert "Training on 2 devices." in said["2"]
@@ -177,6 +180,7 @@ def test_two_sparse_phases_two_seeds_and_half_precision(tmp_path):
     assert re.search(r"^\| DSD +\| \d+\.\d\d ± \d+\.\d\d +\| 2 ", said, re.M)
 
 
+@pytest.mark.only_on("tensorflow")
 def test_every_line_says_that_data_are_fake(tmp_path):
     flags = ["--data=fake", "--dense=1", "--sparse=1", "--redense=1", "--verbose=2"]
     said = run(TOY, tmp_path, *flags, "--steps_per_epoch=2")
@@ -187,6 +191,7 @@ def test_every_line_says_that_data_are_fake(tmp_path):
     assert "on FAKE DATA" in (tmp_path / "results.md").read_text()
 
 
+@pytest.mark.only_on("tensorflow")
 def test_a_loss_that_is_no_number_ends_a_run(tmp_path):
     done = start(TOY, f"--workdir={tmp_path}", *PHASES, "--learning_rate=1e30", "--arm=llr")
     assert done.returncode == 1
@@ -197,6 +202,7 @@ def test_a_loss_that_is_no_number_ends_a_run(tmp_path):
 LENGTHS = ["--dense=1", "--sparse=1", "--redense=1"]
 
 
+@pytest.mark.only_on("tensorflow")
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

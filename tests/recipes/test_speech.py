@@ -177,6 +177,7 @@ FULL = {"deepspeech": (8_020_685, 7_990_136), "deepspeech2": (66_711_197, 66_369
 
 
 @pytest.mark.slow
+@pytest.mark.only_on("tf_keras")
 def test_full_size(name, tmp_path):
     steps = [f"--{part}=1" for part in ("dense", "sparse", "redense", "sparse2", "redense2")]
     flags = ["--data=fake", *steps, "--batch_size=2", "--steps_per_epoch=1"]
@@ -200,6 +201,7 @@ def data(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.only_on("tensorflow")
 def test_small_training(data, tmp_path):
     flags = [f"--flagfile={EXAMPLES / 'small_data' / 'speech.flags'}", f"--data={data}"]
     for arm in ("dense", "llr", "dsd"):
@@ -229,6 +231,7 @@ running.main(speech.main)
 
 
 @pytest.mark.slow
+@pytest.mark.only_on("tensorflow")
 def test_two_devices_and_mixed_precision(name, tmp_path):
     program = tmp_path / "two_devices.py"
     program.write_text(TWO_DEVICES)
