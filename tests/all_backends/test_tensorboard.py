@@ -245,7 +245,7 @@ def test_what_is_missing_is_said(missing, monkeypatch):
 def test_it_imports_no_tensorflow(tmp_path):
     code = (
         "import sys, numpy as np, keras_dsd as dsd\n"
-        "from keras_dsd.observers import Moment\n"
+        "from keras_dsd.engine.observers import Moment\n"
         "board = dsd.DSDTensorBoard(sys.argv[1])\n"
         "schedule = dsd.DSDSchedule(1, 1, 1, observers=[board])\n"
         "class Weight:\n"
