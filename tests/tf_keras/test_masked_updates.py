@@ -52,10 +52,10 @@ def test_compiled_updates_do_what_others_do(case, digits, compiled, mlp, monkeyp
         monkeypatch.setattr(joined_updates, "COMPILED_SIZE", alone)
         tf_keras.utils.set_random_seed(3)
         model = compiled(dsd.apply(mlp(), 0.4), OPTIMIZERS[case]())
-        sparse = dsd.DSDSchedule(phases=[dsd.SparsePhase(3)])  # one step is compiled
+        sparse = dsd.DSDSchedule(phases=[dsd.DensePhase(1), dsd.SparsePhase(2)])
         results.append(zeros_and_values(model, digits, sparse))
     for zeros, values in results:
-        assert zeros == [[410, 64]] * 30
+        assert zeros[10:] == [[410, 64]] * 20
         for a, b in zip(values, results[0][1], strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
