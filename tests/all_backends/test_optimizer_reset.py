@@ -40,8 +40,12 @@ def initial(optimizer, name):
     return 0.25 if optimizer in ("adagrad", "ftrl") and "accumulator" in name else 0.0
 
 
-@pytest.mark.parametrize("reset", ["pruned", "all", "none"])
-@pytest.mark.parametrize("optimizer", MADE)
+@pytest.mark.parametrize(("optimizer", "reset"), [
+    *((optimizer, "pruned") for optimizer in MADE),
+    # Slots of zeros, slots that start elsewhere, those that weights are computed from, averages.
+    *((optimizer, "all") for optimizer in ("adam", "adagrad", "ftrl", "averages")),
+    ("adam", "none"),
+])  # fmt: skip
 def test_what_begins_anew(optimizer, reset, digits, compiled, mlp):
     model, look = compiled(dsd.apply(mlp(), 0.5), MADE[optimizer](), run_eagerly=True), Look()
     schedule = dsd.DSDSchedule(1, 1, 1, reset=reset)
@@ -63,7 +67,7 @@ def test_what_begins_anew(optimizer, reset, digits, compiled, mlp):
 
 
 def test_all_is_of_biases_too_and_of_what_has_another_shape(digits, compiled, mlp):
-    model = compiled(dsd.apply(mlp(), 0.5), keras.optimizers.Adafactor(1e-3))
+    model = compiled(dsd.apply(mlp(), 0.5), keras.optimizers.Adafactor(1e-3), run_eagerly=True)
     seen = []
 
     class Small(keras.callbacks.Callback):
@@ -74,7 +78,8 @@ def test_all_is_of_biases_too_and_of_what_has_another_shape(digits, compiled, ml
             seen.append(any(np.any(value) for value in values))
 
     schedule = dsd.DSDSchedule(1, 1, 1, reset="all")
-    model.fit(*off_zero(digits), epochs=3, verbose=0, callbacks=[schedule, Small()])
+    x, y = off_zero(digits)
+    model.fit(x[:96], y[:96], epochs=3, verbose=0, callbacks=[schedule, Small()])
     assert seen[1:] == [False, False]
     assert np.isfinite(model.evaluate(*digits, verbose=0))
 

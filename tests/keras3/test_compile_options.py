@@ -38,12 +38,21 @@ WAYS = [
     *(("float32", case) for case in COMPILED),
     ("mixed_float16", "auto"), ("mixed_float16", "eager"), ("mixed_bfloat16", "auto"),
 ]  # fmt: skip
-NOT_ON_TORCH = pytest.mark.only_on("tensorflow", "jax")  # compiling there is a test of its own
+# PyTorch's way to compile is a test of its own. JAX has two ways, and is slow without compiling.
+NOT_ON = {
+    ("float32", "jit"): "torch", ("float32", "several steps"): "torch",
+    ("float32", "no jit"): "jax", ("mixed_float16", "eager"): "jax",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("dtype", "case"), [
-    pytest.param(*way, marks=[NOT_ON_TORCH] * (way[1] in ("jit", "several steps"))) for way in WAYS
-])  # fmt: skip
+def marks_of(way):
+    others = {"tensorflow", "jax", "torch"} - {NOT_ON.get(way)}
+    return pytest.mark.only_on(*others)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "case"), [pytest.param(*way, marks=marks_of(way)) for way in WAYS]
+)
 def test_ways_to_compile(dtype, case, digits, compiled):
     model = compiled(dsd.apply(model_of(dtype), 0.4), **COMPILED[case])
     x, y = digits

@@ -18,6 +18,8 @@ OPTIMIZERS = {
 }
 # How many values a tensor has to have to be compiled with others, and by itself.
 COMPILED_FROM = {"never": (2**60, 2**60), "together": (1, 2**60), "alone": (1, 1)}
+# Whatever the optimizer, tensors are joined by the same lines: these show it.
+JOINED = ("Adam", "averages", "loss scaling", "own")
 
 
 class Own(optimizers.SGD):
@@ -44,15 +46,16 @@ def zeros_and_values(model, digits, schedule):
 @pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
 def test_compiled_updates_do_what_others_do(case, digits, compiled, mlp, monkeypatch):
     results = []
-    for joined, alone in COMPILED_FROM.values():
+    ways = [way for way in COMPILED_FROM if way != "together" or case in JOINED]
+    for joined, alone in map(COMPILED_FROM.get, ways):
         monkeypatch.setattr(joined_updates, "JOINED_SIZE", joined)
         monkeypatch.setattr(joined_updates, "COMPILED_SIZE", alone)
         tf_keras.utils.set_random_seed(3)
         model = compiled(dsd.apply(mlp(), 0.4), OPTIMIZERS[case]())
-        sparse = dsd.DSDSchedule(phases=[dsd.SparsePhase(3)])  # one step is compiled
+        sparse = dsd.DSDSchedule(phases=[dsd.DensePhase(1), dsd.SparsePhase(2)])
         results.append(zeros_and_values(model, digits, sparse))
     for zeros, values in results:
-        assert zeros == [[410, 64]] * 30
+        assert zeros[10:] == [[410, 64]] * 20
         for a, b in zip(values, results[0][1], strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
