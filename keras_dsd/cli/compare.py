@@ -32,13 +32,7 @@ validation data; what is reported comes from test data alone.
 
 @dataclasses.dataclass(frozen=True)
 class Renewed:
-    """Makes the model of a file anew: compiled as it was, with fresh weights.
-
-    Attributes:
-        path: The file, which was checked before.
-        adapter: The package that serves its Keras.
-        safe_mode: Whether Keras refuses what it knows as code.
-    """
+    """Makes the model of a file anew: compiled as it was, with fresh weights."""
 
     path: str
     adapter: str
@@ -53,12 +47,7 @@ class Renewed:
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """Evaluates a model by the name of a metric.
-
-    Attributes:
-        metric: `"loss"`, or a metric that the model was compiled with.
-        batch_size: How many examples to evaluate at a time.
-    """
+    """Evaluates a model by the name of a metric that it was compiled with, or `"loss"`."""
 
     metric: str
     batch_size: int

@@ -37,16 +37,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def load(path: str, values: flags.FlagValues, compiled: bool = False) -> Any:
-    """Returns the model in a file.
-
-    Args:
-        path: The file.
-        values: The flags that `define_flags` defined.
-        compiled: Whether to compile it as its file says.
-
-    Raises:
-        CommandError: There is no model in it, or one that carries code.
-    """
+    """Returns the model in a file, compiled on demand; refuses files that carry code."""
     package = _package(values["keras"].value)
     unsafe = values["unsafe"].value
     version, configs = _read(path)
