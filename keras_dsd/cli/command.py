@@ -36,17 +36,16 @@ class Command:
         define: Defines its flags.
         values: Placeholders for the values of flags whose types do not tell.
         examples: Lines to copy.
-        run: Runs it, given the flags and one argument for each of `arguments`.
+        run: Runs it, given the flags and the path of the model.
     """
 
     name: str
     summary: str
     description: str
-    arguments: Mapping[str, str]
     define: Callable[[flags.FlagValues], None]
     values: Mapping[str, str]
     examples: Sequence[str]
-    run: Callable[[flags.FlagValues, Sequence[str]], Result]
+    run: Callable[[flags.FlagValues, str], Result]
 
 
 def one_line(error: BaseException) -> str:
