@@ -9,10 +9,8 @@ import numpy as np
 class Layout(NamedTuple):
     """The axes of a kernel.
 
-    Attributes:
-        batch: Axes along which there is a matrix each, such as the positions of a convolution.
-        inputs: Axes that are summed over.
-        outputs: The others.
+    There is a matrix for each position along `batch`, such as the positions of a convolution;
+    `inputs` are summed over; `outputs` are the others.
     """
 
     batch: tuple[int, ...]

@@ -34,13 +34,6 @@ def magnitude_mask(weights: np.ndarray, sparsity: float) -> np.ndarray:
     is pruned first. So the mask can be read back off pruned weights:
     `magnitude_mask(weights * mask, sparsity)` is `mask` again.
 
-    Args:
-        weights: Array of any shape and any floating dtype; every value finite.
-        sparsity: Share of the entries to prune, a fraction in [0, 1).
-
-    Returns:
-        Boolean array of the shape of `weights`: True where the weight is kept.
-
     Raises:
         ValueError: `weights` holds NaN or infinity.
 
@@ -58,13 +51,6 @@ def global_masks(weights: Sequence[np.ndarray], sparsities: Sequence[float]) -> 
     Exactly the sum of `size * sparsity` over all tensors, rounded, is pruned: the first in the
     order of (magnitude, tensor, flat index). But no tensor is pruned completely: the largest of
     each, a tenth of what it would keep at its own sparsity and at least one, stay.
-
-    Args:
-        weights: Arrays as for `magnitude_mask`.
-        sparsities: Share of each to prune, a fraction in [0, 1).
-
-    Returns:
-        A mask for each.
 
     Raises:
         ValueError: An array holds NaN or infinity, or so few weights are to stay that some tensor
@@ -85,10 +71,7 @@ def global_masks(weights: Sequence[np.ndarray], sparsities: Sequence[float]) -> 
 def mask_of(values: np.ndarray, weight: ReadableWeight, sparsity: float | None) -> np.ndarray:
     """Returns the mask of `values` if they were those of `weight`, ranked alone.
 
-    Args:
-        values: Array of the weight's shape, every value finite.
-        weight: The weight, for its pattern and, where `sparsity` is None, its sparsity.
-        sparsity: Share of it to prune, a fraction, or None.
+    Without a `sparsity` they are pruned to the weight's own.
     """
     if isinstance(weight.pattern, NM):
         return weight.pattern.mask(comparable(values), weight.layout)
@@ -99,16 +82,10 @@ def mask_of(values: np.ndarray, weight: ReadableWeight, sparsity: float | None) 
 def masks_for(
     weights: Sequence[_Weight], sparsity: float | None
 ) -> Iterator[tuple[_Weight, np.ndarray]]:
-    """Yields the mask of each weight, of its current values.
+    """Yields the mask of each weight, of its current values, at a sparsity or each at its own.
 
-    One tensor is read at a time, except those that are ranked together.
-
-    Args:
-        weights: The weights that DSD prunes.
-        sparsity: The phase's target, a fraction; None for the one of each weight.
-
-    Raises:
-        ValueError: A weight holds NaN or infinity; nothing has been yielded then.
+    One tensor is read at a time, except those that are ranked together. A weight that holds NaN or
+    infinity is refused before anything is yielded.
     """
     check_phase(weights, sparsity)
     for weight in weights:
@@ -149,11 +126,7 @@ def thresholds(weights: Sequence[ReadableWeight]) -> Iterator[float | None]:
 
 
 def check_phase(weights: Sequence[ReadableWeight], sparsity: float | None) -> None:
-    """Checks that weights can be pruned to the sparsity of a phase.
-
-    Raises:
-        ValueError: The pattern of a weight fixes its sparsity, and the phase has one of its own.
-    """
+    """Checks that no weight has a pattern that fixes its sparsity, where the phase has one."""
     for weight in weights:
         if sparsity is not None and isinstance(weight.pattern, NM):
             raise ValueError(
@@ -169,16 +142,9 @@ def check_pruned_alike(weights: Sequence[ReadableWeight], sparsity: float | None
     They are those of that phase, zero where its masks prune; or dense ones, which are pruned now.
     Weights pruned at another sparsity would lose more values, or regrow some too early.
 
-    Args:
-        weights: The weights that DSD prunes.
-        sparsity: The phase's target, a fraction; None for the one of each weight.
-
     Returns:
         How many zeros are not known to be pruned or kept, for want of a mask, which a file may not
         hold.
-
-    Raises:
-        ValueError: A weight holds zeros, and fewer than the phase has.
     """
     num_unknown = 0
     for weight, mask in masks_for(weights, sparsity):
@@ -197,11 +163,7 @@ def check_pruned_alike(weights: Sequence[ReadableWeight], sparsity: float | None
 
 
 def check_finite(weights: np.ndarray, path: str = "weights") -> None:
-    """Refuses weights that can't be ranked by magnitude; `path` names them in the message.
-
-    Raises:
-        ValueError: An entry is NaN or infinite.
-    """
+    """Refuses weights that are NaN or infinite; `path` names them in the message."""
     flat = weights.ravel()
     num_bad = sum(part.size - np.count_nonzero(np.isfinite(part)) for part in _parts([flat]))
     if num_bad:

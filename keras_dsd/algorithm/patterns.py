@@ -171,11 +171,7 @@ Pattern = Block | NM | None
 
 
 def check_pattern(pattern: object) -> None:
-    """Checks that `pattern` is None, a `Block` or an `NM`.
-
-    Raises:
-        TypeError: It is something else.
-    """
+    """Checks that `pattern` is None, a `Block` or an `NM`."""
     if not isinstance(pattern, Block | NM | None):
         expected = "to be None (single weights), Block(height, width) or NM(n, m)"
         raise invalid_type("pattern", pattern, expected, "Give one of these, such as NM(2, 4).")

@@ -53,11 +53,7 @@ class Plateau:
         return [logs.get(self.monitor) for logs in history]
 
     def length(self, values: Sequence[float | None]) -> int | None:
-        """Returns how many epochs a phase lasts, or None where it is not over.
-
-        Args:
-            values: The values at its epochs so far, as `values` returns them.
-        """
+        """Returns how many epochs a phase lasts; None where it is not over after these values."""
         best, waited = None, 0
         for index, value in enumerate(values):
             if value is None:

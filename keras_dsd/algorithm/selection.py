@@ -87,15 +87,9 @@ class Selection:
     def choose(
         self, weight: SelectableWeight, unless_named: str | None = None
     ) -> tuple[float, str | None]:
-        """Returns the sparsity of one weight, and the reason where it stays dense.
+        """Returns the sparsity of one weight, and None; or 0.0 and the reason why it stays dense.
 
-        Args:
-            weight: A `PrunableWeight`.
-            unless_named: The reason why this weight is left dense unless its full path is given,
-                such as `FROZEN`; None where there is none.
-
-        Returns:
-            A fraction in [0, 1), and None; or 0.0 and the reason.
+        `unless_named` is the reason why it does unless its full path is given, such as `FROZEN`.
 
         Raises:
             TypeError: The callable given as `sparsity` returned no number.
@@ -184,15 +178,7 @@ def _check_layout(pattern: object, scope: object, sparsity: object) -> None:
 
 
 def refuse_unmatched(selection: Selection, paths: Sequence[str]) -> None:
-    """Refuses regular expressions that select nothing, which are most often misspelt.
-
-    Args:
-        selection: The arguments of `apply`.
-        paths: The paths of all weights.
-
-    Raises:
-        ValueError: A regular expression matches no path.
-    """
+    """Refuses regular expressions that match none of `paths`: they are most often misspelt."""
     selection.see(paths)
     if selection.unmatched:
         pattern = selection.unmatched[0]
@@ -207,17 +193,7 @@ def refuse_unmatched(selection: Selection, paths: Sequence[str]) -> None:
 def refuse_nothing(
     selection: Selection, name: str, reasons: Mapping[str, str | None], hint: str = ""
 ) -> None:
-    """Refuses a selection that selects no weight of a model.
-
-    Args:
-        selection: The arguments of `apply`.
-        name: The model's name.
-        reasons: Why each weight that might have been selected stays dense, by path.
-        hint: What else to do, for the message.
-
-    Raises:
-        ValueError: In any case.
-    """
+    """Refuses a selection that selects no weight of a model, and says why each stays dense."""
     because = "; ".join(sorted({reason for reason in reasons.values() if reason}))
     raise ValueError(
         f"Expected a model with weights to prune. Received: model={name!r} with "

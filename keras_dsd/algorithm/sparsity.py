@@ -11,13 +11,10 @@ _MOST_SAMPLED = 1024  # entries of one tensor
 
 
 class Measured(NamedTuple):
-    """Measurements of weights at one moment.
+    """Measurements of weights at one moment: numbers of values.
 
-    Attributes:
-        num_zeros: How many values are zero; under a mask, how many of those that it prunes.
-        size: How many values there are.
-        num_pruned: How many the active masks prune.
-        num_violations: How many of these are numbers other than zero.
+    `num_zeros` are zero and, under a mask, pruned by it; `num_pruned` are pruned by active masks;
+    `num_violations` of these are numbers other than zero.
     """
 
     num_zeros: int

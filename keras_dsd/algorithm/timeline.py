@@ -148,10 +148,8 @@ class Timeline:
         """Returns the first epochs, counted from 0, of the phases started so far.
 
         The last of them is the phase of epoch `len(history)`. Epochs past the end belong to the
-        last phase. The same history always gives the same phases, so a run can resume from it.
-
-        Args:
-            history: The values of `monitors` at the epochs before.
+        last phase. `history` has the values of `monitors` at each epoch; the same one always gives
+        the same phases, so a run can resume from it.
         """
         starts = [0]
         for phase in self.phases[:-1]:
@@ -164,11 +162,8 @@ class Timeline:
     def is_over(self, history: Sequence[Mapping[str, float]], remaining_epochs: str) -> bool:
         """Returns whether nothing is left to train after the epochs in `history`.
 
-        Args:
-            history: As for `starts`.
-            remaining_epochs: `"stop"` where the last phase ends with its `epochs`; `"redense"`
-                where it also has those that other phases did not use. What ends it early counts in
-                any case.
+        With `remaining_epochs="stop"` the last phase ends with its `epochs`; with `"redense"` it
+        also has those that other phases did not use. What ends it early counts in any case.
         """
         starts = self.starts(history)
         if len(starts) < len(self.phases):

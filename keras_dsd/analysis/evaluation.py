@@ -14,13 +14,7 @@ BETTER = {"min": "smaller is better", "max": "larger is better"}
 def number(value: object, words: str, call: str = "evaluate(model)") -> float:
     """Returns the result of `evaluate` as a float; NaN where it is not finite.
 
-    Args:
-        value: The result.
-        words: What was evaluated, for the message.
-        call: How it was called.
-
-    Raises:
-        TypeError: It is no number.
+    `words` and `call` tell in the message what was evaluated, and how it was called.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
@@ -33,42 +27,20 @@ def number(value: object, words: str, call: str = "evaluate(model)") -> float:
 
 
 def check_evaluate(evaluate: object, takes: str, example: str) -> None:
-    """Checks that `evaluate` can be called.
-
-    Args:
-        evaluate: What was given.
-        takes: Its arguments, for the message.
-        example: What to return of them, likewise.
-
-    Raises:
-        TypeError: It can't.
-    """
+    """Checks that `evaluate` can be called; `takes` and `example` are for the message."""
     if not callable(evaluate):
         expected = f"to be a function that takes the {takes} and returns a number"
         raise invalid_type("evaluate", evaluate, expected, f"Give lambda {takes}: {example}.")
 
 
 def check_mode(mode: object) -> str:
-    """Returns `mode`, which is "min" or "max".
-
-    Raises:
-        ValueError: It is something else.
-    """
+    """Returns `mode`, which is "min" or "max"."""
     advice = "Give 'min' where evaluate returns a loss, 'max' where it returns an accuracy."
     return checks.choice("mode", mode, ("min", "max"), advice)
 
 
 def check_file(path: "str | os.PathLike[str] | None", example: str) -> pathlib.Path | None:
-    """Returns `path`, a file that can be written; None stays None.
-
-    Args:
-        path: What was given.
-        example: A name for one, for the message.
-
-    Raises:
-        TypeError: It is no path.
-        ValueError: It is a folder, or there is no folder for it.
-    """
+    """Returns `path`, a file in a folder that exists, such as `example`; None stays None."""
     file = checks.path("path", path, "file", example)
     try:
         is_usable = file is None or (not file.is_dir() and file.parent.is_dir())

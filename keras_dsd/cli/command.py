@@ -20,12 +20,7 @@ class CommandError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The result of a command.
-
-    Attributes:
-        data: Plain values, for `--json`.
-        text: The same for people.
-    """
+    """The result of a command: plain values for `--json`, and text for people."""
 
     data: Mapping[str, Any]
     text: str
@@ -36,24 +31,21 @@ class Command:
     """One command.
 
     Attributes:
-        name: The word after `keras-dsd`.
         summary: A line of help.
         description: Paragraphs of help.
-        arguments: Its arguments other than flags, in order, each with its help.
         define: Defines its flags.
         values: Placeholders for the values of flags whose types do not tell.
         examples: Lines to copy.
-        run: Runs it, given the flags and one argument for each of `arguments`.
+        run: Runs it, given the flags and the path of the model.
     """
 
     name: str
     summary: str
     description: str
-    arguments: Mapping[str, str]
     define: Callable[[flags.FlagValues], None]
     values: Mapping[str, str]
     examples: Sequence[str]
-    run: Callable[[flags.FlagValues, Sequence[str]], Result]
+    run: Callable[[flags.FlagValues, str], Result]
 
 
 def one_line(error: BaseException) -> str:

@@ -1,9 +1,8 @@
 """`keras-dsd compare`: DSD against plain training of the same budget, for a model in a file."""
 
-import dataclasses
 import functools
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -28,50 +27,6 @@ training at the last of these as soon as the first phase ends, and training
 that stays sparse. Each is scored at its last epoch and at its epoch best on
 validation data; what is reported comes from test data alone.
 """
-
-
-@dataclasses.dataclass(frozen=True)
-class Renewed:
-    """Makes the model of a file anew: compiled as it was, with fresh weights.
-
-    Attributes:
-        path: The file, which was checked before.
-        adapter: The package that serves its Keras.
-        safe_mode: Whether Keras refuses what it knows as code.
-    """
-
-    path: str
-    adapter: str
-    safe_mode: bool
-
-    def __call__(self) -> Any:
-        """Returns a new model."""
-        adapter = importlib.import_module(self.adapter)
-        model = adapter.load_model(self.path, safe_mode=self.safe_mode, compiled=True)
-        return adapter.training_state.renewed(model_files.plain(model))
-
-
-@dataclasses.dataclass(frozen=True)
-class Measure:
-    """Evaluates a model by the name of a metric.
-
-    Attributes:
-        metric: `"loss"`, or a metric that the model was compiled with.
-        batch_size: How many examples to evaluate at a time.
-    """
-
-    metric: str
-    batch_size: int
-
-    @property
-    def __name__(self) -> str:
-        """The name of the metric, as the result shows it."""
-        return self.metric
-
-    def __call__(self, model: Any, part: Any) -> float:
-        """Returns the value of the metric."""
-        data = data_files.Data(part[0], part[1], ("x", "y"))
-        return sensitivity.evaluate_on(data, self.metric, self.batch_size)(model)
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -109,41 +64,34 @@ def _define(values: flags.FlagValues) -> None:
     model_files.define_flags(values)
 
 
-def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
-    (path,) = arguments
-    if values["data"].value is None:
+def _run(values: flags.FlagValues, path: str) -> Result:
+    if values.data is None:
         raise UsageError(
             "expected --data=FILE.npz, to train on. Received: none. Write one by "
             "numpy.savez('data.npz', x_train=x, y_train=y, x_test=x_test, y_test=y_test)."
         )
     selection = inspect.asked(values)
-    plot, metric = values["plot"].value, values["metric"].value
+    plot, metric = values.plot, values.metric
     if plot is not None:
         sensitivity.check_plot(plot)
-    share = values["validation_share"].value
-    data, words = data_files.load_parts(values["data"].value, share)
+    data, words = data_files.load_parts(values.data, values.validation_share)
     print(words)
-    batch_size = values["batch_size"].value
+    epochs = (values.dense, values.sparse, values.redense)
     found = compare.compare(
-        _build(path, values), data,
-        phases=presets.dsd(
-            values["dense"].value, values["sparse"].value, values["redense"].value,
-            redense_lr=values["redense_lr"].value,
-        ),
+        _build(path, values), data, phases=presets.dsd(*epochs, redense_lr=values.redense_lr),
         sparsity=selection.pop("sparsity", DEFAULT_SPARSITY), apply_options=selection,
-        fit_options={"batch_size": batch_size}, seeds=values["seeds"].value,
-        arms=values["arms"].value,
-        evaluate=Measure(metric, batch_size), mode="max" if is_larger_better(metric) else "min",
-        max_shared_rows=values["max_shared_rows"].value, path=values["path"].value,
-        parallel=values["parallel"].value,
+        fit_options={"batch_size": values.batch_size}, seeds=values.seeds, arms=values.arms,
+        evaluate=sensitivity.Measure(metric, values.batch_size),
+        mode="max" if is_larger_better(metric) else "min", path=values.path,
+        max_shared_rows=values.max_shared_rows, parallel=values.parallel,
     )  # fmt: skip
     if plot is not None:
         found.plot().savefig(plot)
-    told = {"model": path, "data": values["data"].value, "comparison": found.to_dict()}
+    told = {"model": path, "data": values.data, "comparison": found.to_dict()}
     return Result(told, f"{found.render()}\n{words}")
 
 
-def _build(path: str, values: flags.FlagValues) -> Renewed:
+def _build(path: str, values: flags.FlagValues) -> Callable[[], Any]:
     """Returns a maker of the model, after a check that it can be made."""
     model = model_files.load(path, values, compiled=True)
     adapter = registry.adapter_of(model)
@@ -152,14 +100,20 @@ def _build(path: str, values: flags.FlagValues) -> Renewed:
             f"{path} holds a model that is not compiled, so there is nothing to train it with. "
             f"Compile it and save it anew."
         )
-    return Renewed(path, adapter.__name__, not values["unsafe"].value)
+    return functools.partial(_renewed, path, adapter.__name__, not values.unsafe)
+
+
+def _renewed(path: str, adapter: str, safe_mode: bool) -> Any:
+    """Returns the model of a file anew: compiled as it was, with fresh weights."""
+    package = importlib.import_module(adapter)
+    model = package.load_model(path, safe_mode=safe_mode, compiled=True)
+    return package.training_state.renewed(model_files.plain(model))
 
 
 COMMAND = Command(
     name="compare",
     summary="DSD against plain training of the same length, on your data, with a verdict.",
     description=_DESCRIPTION,
-    arguments={"MODEL": model_files.ARGUMENT},
     define=_define,
     values={"data": "FILE.npz", "metric": "NAME", "path": "COMPARISON.json",
             "plot": "COMPARISON.png", **inspect.VALUES},

@@ -16,13 +16,7 @@ _PAIRS = (("x_val", "y_val"), ("x_test", "y_test"), ("x", "y"))
 
 
 class Data(NamedTuple):
-    """Inputs and targets.
-
-    Attributes:
-        x: Array of inputs, one for each example.
-        y: Array of targets, as many.
-        names: Their names in the file.
-    """
+    """Inputs and as many targets, one for each example, and their names in the file."""
 
     x: np.ndarray
     y: np.ndarray
@@ -30,11 +24,7 @@ class Data(NamedTuple):
 
 
 def load(path: str) -> Data:
-    """Returns the data in a file to evaluate a model on.
-
-    Raises:
-        CommandError: The file is none, or lacks the arrays, or they don't belong together.
-    """
+    """Returns the data in a file to evaluate a model on."""
     with _opened(path) as arrays:
         held = list(arrays.files)
         names = next((pair for pair in _PAIRS if {*pair} <= {*held}), None)
@@ -49,13 +39,8 @@ def load(path: str) -> Data:
 def load_parts(path: str, share: float) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], str]:
     """Returns the training, validation and test data in a file, and a description.
 
-    Args:
-        path: The file.
-        share: Which share of the training rows is held out where there are no validation data; the
-            same rows each time.
-
-    Raises:
-        CommandError: The file is none, or lacks the arrays, or they don't belong together.
+    Where there are no validation data, a share of the training rows is held out, the same rows each
+    time.
     """
     with _opened(path) as arrays:
         held = list(arrays.files)

@@ -1,8 +1,8 @@
 """`keras-dsd inspect`: the weights that DSD would prune in a model."""
 
+import functools
 import json
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,24 +34,20 @@ VALUES = {
 
 def define_selection(values: flags.FlagValues) -> None:
     """Defines the flags that are the arguments of `apply`."""
-    flags.DEFINE_string(
-        "sparsity", None,
-        "Share of each weight to prune, a fraction from 0 up to 1. Or a JSON object from regular "
-        "expressions on paths to fractions; what none matches stays dense. If left out: 0.3.",
-        flag_values=values,
-    )  # fmt: skip
+    text = functools.partial(flags.DEFINE_string, flag_values=values)
+    text("sparsity", None,
+         "Share of each weight to prune, a fraction from 0 up to 1. Or a JSON object from regular "
+         "expressions on paths to fractions; what none matches stays dense. If left out: "
+         "0.3.")  # fmt: skip
     flags.DEFINE_multi_string(
         "exclude", None,
         "A regular expression: weights whose path it matches stay dense. May be repeated.",
         flag_values=values,
     )  # fmt: skip
-    flags.DEFINE_string(
-        "pattern", None,
-        "What is pruned together: block:4x2 for blocks of 4 inputs by 2 outputs (block:4x2:max "
-        "ranks them by their largest magnitude, not their average), nm:2:4 to keep 2 of every 4 "
-        "inputs, which fixes the sparsity. If left out: single values.",
-        flag_values=values,
-    )  # fmt: skip
+    text("pattern", None,
+         "What is pruned together: block:4x2 for blocks of 4 inputs by 2 outputs (block:4x2:max "
+         "ranks them by their largest magnitude, not their average), nm:2:4 to keep 2 of every 4 "
+         "inputs, which fixes the sparsity. If left out: single values.")  # fmt: skip
     flags.DEFINE_enum(
         "scope", "layer", ["layer", "global"],
         "Whether each weight is ranked by itself or all are ranked together.", flag_values=values,
@@ -63,23 +59,21 @@ def _define(values: flags.FlagValues) -> None:
     model_files.define_flags(values)
 
 
-def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
+def _run(values: flags.FlagValues, path: str) -> Result:
     selection = asked(values)
-    (path,) = arguments
     model = api.apply(model_files.plain(model_files.load(path, values)), **selection)
     found = api.report(model)
     pruned = {
         weight.path: int(np.count_nonzero(~mask))
         for weight, mask in masks.masks_for(api.weights(model), None)
     }
-    adapter = registry.adapter_of(model)
+    adapter, num_pruned = registry.adapter_of(model), sum(pruned.values())
     data = {
         "model": path,
         "report": found.to_dict(),
-        "would_prune": {"values": sum(pruned.values()), "by_weight": pruned},
+        "would_prune": {"values": num_pruned, "by_weight": pruned},
         "mask_bytes": adapter.mask_bytes(model),
     }
-    num_pruned = sum(pruned.values())
     lines = [
         found.render(),
         "",
@@ -93,12 +87,12 @@ def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
 def asked(values: flags.FlagValues) -> dict[str, Any]:
     """Returns the arguments of `apply`, checked before a model is loaded."""
     found: dict[str, Any] = {
-        "exclude": values["exclude"].value or [],
-        "pattern": _pattern(values["pattern"].value),
-        "scope": values["scope"].value,
+        "exclude": values.exclude or [],
+        "pattern": _pattern(values.pattern),
+        "scope": values.scope,
     }
-    if values["sparsity"].value is not None:
-        found["sparsity"] = _sparsity(values["sparsity"].value)
+    if values.sparsity is not None:
+        found["sparsity"] = _sparsity(values.sparsity)
     try:
         Selection(**{"sparsity": DEFAULT_SPARSITY, **found})
     except (TypeError, ValueError) as error:
@@ -138,7 +132,6 @@ COMMAND = Command(
     name="inspect",
     summary="What DSD would prune in a model, what not and why, and the memory of the masks.",
     description=_DESCRIPTION,
-    arguments={"MODEL": model_files.ARGUMENT},
     define=_define,
     values=VALUES,
     examples=[

@@ -1,22 +1,26 @@
 """The program `keras-dsd`: from the arguments to the output, the help and an exit code."""
 
 import contextlib
+import functools
+import itertools
 import json
 import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import flags, logging
 
 import keras_dsd
 from keras_dsd.cli import compare, inspect, report, sensitivity
-from keras_dsd.cli.command import Command, CommandError, Result, UsageError, one_line
+from keras_dsd.cli.command import Command, CommandError, UsageError, one_line
 
-_WIDTH = 80
+_HELP = {"--help", "-help", "-h"}
+_WIDTH, _INDENT = 80, 18
 _TYPES = {"float": "NUMBER", "int": "NUMBER"}
 
+_MODEL = "A model in a .keras or .h5 file, as model.save and ModelCheckpoint write them."
 _INTRODUCTION = """\
 Dense-Sparse-Dense training for Keras: looks at saved models from the command
 line. Training itself is Python: see the README."""
@@ -58,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _answer(arguments: list[str]) -> str:
     """Returns the output."""
     name, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
-    if name in ("--help", "-help", "-h", "help"):
+    if name in {*_HELP, "help"}:
         return _overview()
     if name in ("--version", "-version"):
         return f"keras-dsd {keras_dsd.__version__}"
@@ -72,20 +76,18 @@ def _answer(arguments: list[str]) -> str:
     values = flags.FlagValues()
     command.define(values)
     flags.DEFINE_bool("json", False, "Prints one JSON object, for programs.", flag_values=values)
-    if _asks_for_help(rest):
+    if not _HELP.isdisjoint(itertools.takewhile("--".__ne__, rest)):
         return _help_of(command, values)
-    given = _parse(command, values, rest)
-    result = _run(command, values, given)
-    return json.dumps(result.data, indent=1) if values["json"].value else result.text
+    path = _parse(command, values, rest)
+    logging.set_verbosity(logging.ERROR)
+    # Output of Keras or a model meanwhile is not the result.
+    with contextlib.redirect_stdout(sys.stderr):
+        result = command.run(values, path)
+    return json.dumps(result.data, indent=1) if values.json else result.text
 
 
-def _asks_for_help(rest: Sequence[str]) -> bool:
-    before = rest[: rest.index("--")] if "--" in rest else rest
-    return not {"--help", "-help", "-h"}.isdisjoint(before)
-
-
-def _parse(command: Command, values: flags.FlagValues, rest: Sequence[str]) -> list[str]:
-    """Sets the flags, and returns the other arguments."""
+def _parse(command: Command, values: flags.FlagValues, rest: Sequence[str]) -> str:
+    """Sets the flags, and returns the path of the model."""
     more = f"keras-dsd {command.name} --help says what it takes."
     values.set_gnu_getopt(True)  # flags may come after MODEL
     try:
@@ -93,19 +95,10 @@ def _parse(command: Command, values: flags.FlagValues, rest: Sequence[str]) -> l
     except flags.Error as error:
         said = one_line(error).replace(" ?", "?").rstrip(".")
         raise UsageError(f"{said}{'' if said.endswith('?') else '.'} {more}") from error
-    if len(given) != len(command.arguments):
-        raise UsageError(
-            f"expected {' '.join(command.arguments)} and flags. Received: "
-            f"{' '.join(given) or 'nothing'}. {more}"
-        )
-    return given
-
-
-def _run(command: Command, values: flags.FlagValues, given: Sequence[str]) -> Result:
-    """Runs the command; output of Keras or a model meanwhile is not its result."""
-    logging.set_verbosity(logging.ERROR)
-    with contextlib.redirect_stdout(sys.stderr):
-        return command.run(values, given)
+    if len(given) != 1:
+        received = " ".join(given) or "nothing"
+        raise UsageError(f"expected MODEL and flags. Received: {received}. {more}")
+    return given[0]
 
 
 def _failed(error: BaseException, code: int) -> int:
@@ -129,17 +122,17 @@ def _overview() -> str:
 
 def _help_of(command: Command, values: flags.FlagValues) -> str:
     """Returns the help of one command, whose flags are defined in `values`."""
-    usage = " ".join(["Usage: keras-dsd", command.name, *command.arguments, "[FLAGS]"])
     defined = dict(_flag(values[name], command.values) for name in values)
-    parts = [
-        usage,
-        command.description.strip("\n"),
-        "Arguments:\n" + _listed(command.arguments) if command.arguments else "",
-        "Flags:\n" + _listed(defined | {"--help": "Shows this."}),
-        "Examples:\n" + "\n".join(f"  {line}" for line in command.examples),
-        "Exit codes: 0 done; 1 the command failed; 2 wrong usage. stderr then says why.",
-    ]
-    return "\n\n".join(filter(None, parts))
+    return "\n\n".join(
+        [
+            f"Usage: keras-dsd {command.name} MODEL [FLAGS]",
+            command.description.strip("\n"),
+            "Arguments:\n" + _listed({"MODEL": _MODEL}),
+            "Flags:\n" + _listed(defined | {"--help": "Shows this."}),
+            "Examples:\n" + "\n".join(f"  {line}" for line in command.examples),
+            "Exit codes: 0 done; 1 the command failed; 2 wrong usage. stderr then says why.",
+        ]
+    )
 
 
 def _flag(flag: flags.Flag, values: Mapping[str, str]) -> tuple[str, str]:
@@ -158,14 +151,12 @@ def _flag(flag: flags.Flag, values: Mapping[str, str]) -> tuple[str, str]:
 
 def _listed(items: Mapping[str, str]) -> str:
     """Returns names and their descriptions in two columns; that of a long name is below it."""
-    return "\n".join(line for name, words in items.items() for line in _entry(name, words))
-
-
-def _entry(name: str, words: str) -> Iterator[str]:
-    lines = textwrap.wrap(" ".join(words.split()), _WIDTH - 18, break_on_hyphens=False)
-    if len(name) > 14:
-        yield f"  {name}"
-        name = ""
-    for line in lines:
-        yield f"  {name:<16}{line}"
-        name = ""
+    indent = " " * _INDENT
+    fill = functools.partial(textwrap.fill, width=_WIDTH, break_on_hyphens=False,
+                             initial_indent=indent, subsequent_indent=indent)  # fmt: skip
+    heads = [f"  {name}".ljust(_INDENT) for name in items]
+    texts = [fill(" ".join(words.split())) for words in items.values()]
+    return "\n".join(
+        f"{head}{text[_INDENT:]}" if head.endswith("  ") else f"{head.rstrip()}\n{text}"
+        for head, text in zip(heads, texts, strict=True)
+    )

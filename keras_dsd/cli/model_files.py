@@ -14,7 +14,6 @@ from keras_dsd.adapters import registry
 from keras_dsd.adapters.base.layers import NAMES
 from keras_dsd.cli.command import CommandError, one_line
 
-ARGUMENT = "A model in a .keras or .h5 file, as model.save and ModelCheckpoint write them."
 _LEGACY = ("1", "true", "True")  # what TensorFlow takes for yes
 _H5 = (".h5", ".hdf5")
 # Where a file of tf_keras may have it import from; classes of others have to be registered.
@@ -37,18 +36,9 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def load(path: str, values: flags.FlagValues, compiled: bool = False) -> Any:
-    """Returns the model in a file.
-
-    Args:
-        path: The file.
-        values: The flags that `define_flags` defined.
-        compiled: Whether to compile it as its file says.
-
-    Raises:
-        CommandError: There is no model in it, or one that carries code.
-    """
-    package = _package(values["keras"].value)
-    unsafe = values["unsafe"].value
+    """Returns the model in a file, compiled on demand; refuses files that carry code."""
+    package = _package(values.keras)
+    unsafe = values.unsafe
     version, configs = _read(path)
     if not unsafe:
         for config in configs:
@@ -130,8 +120,10 @@ def _refuse_code(path: str, config: object, package: str) -> None:
     """
     for part in _dicts(config):
         kind, name, module = (part.get(key) for key in ("class_name", "config", "module"))
+        # Of the functions of a Lambda of tf_keras, such as its `function_type`.
+        types = [value for key, value in part.items() if key.endswith("_type")]
         found = None
-        if kind in ("Lambda", "__lambda__") or "lambda" in _types(part):
+        if kind in ("Lambda", "__lambda__") or "lambda" in types:
             found = "a Lambda"
         elif package == "tf_keras" and kind is not None and isinstance(module, str):
             if module.partition(".")[0] not in _MODULES:
@@ -143,11 +135,6 @@ def _refuse_code(path: str, config: object, package: str) -> None:
                 f"{path} carries code ({found}), which was not run. If you trust where the file "
                 f"comes from, add --unsafe."
             )
-
-
-def _types(part: dict[str, object]) -> list[object]:
-    """Returns the types of the functions of a Lambda of tf_keras, such as its `function_type`."""
-    return [value for key, value in part.items() if key.endswith("_type")]
 
 
 def _dicts(config: object) -> Iterator[dict[str, Any]]:

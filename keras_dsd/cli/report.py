@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -24,8 +23,7 @@ sparsity was asked for, except those of tf_keras that were not stripped.
 """
 
 
-def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
-    (path,) = arguments
+def _run(values: flags.FlagValues, path: str) -> Result:
     model = model_files.load(path, values)
     is_applied = registry.adapter_of(model).is_applied(model)
     found = api.report(model) if is_applied else _measured(model)
@@ -53,7 +51,6 @@ COMMAND = Command(
     name="report",
     summary="How sparse the weights in a file are.",
     description=_DESCRIPTION,
-    arguments={"MODEL": model_files.ARGUMENT},
     define=model_files.define_flags,
     values={},
     examples=["keras-dsd report model.keras", "keras-dsd report checkpoint.keras --json"],

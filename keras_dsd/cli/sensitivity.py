@@ -1,11 +1,12 @@
 """`keras-dsd sensitivity`: what pruning each weight of a model costs."""
 
+import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from absl import flags
 
 from keras_dsd import api
@@ -15,7 +16,6 @@ from keras_dsd.analysis.sensitivity import scan
 from keras_dsd.analysis.sensitivity.result import Sensitivity
 from keras_dsd.cli import data_files, model_files
 from keras_dsd.cli.command import Command, CommandError, Result, UsageError, one_line
-from keras_dsd.cli.data_files import Data
 from keras_dsd.utils import figures
 
 _DESCRIPTION = """
@@ -42,20 +42,14 @@ def _define(values: flags.FlagValues) -> None:
         "levels", [f"0.{tenth}" for tenth in range(1, 10)],
         "The sparsities to try, fractions between 0 and 1.", flag_values=values,
     )  # fmt: skip
-    flags.DEFINE_integer(
-        "batch_size", 32, "Examples evaluated at a time.", lower_bound=1, flag_values=values
-    )
-    flags.DEFINE_float(
-        "recommend_overall", None,
-        "Recommends sparsities that prune this fraction of all weights together.",
-        lower_bound=0.0, upper_bound=1.0, flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_float(
-        "max_drop", None,
-        "Recommends the largest level at which each weight alone makes the metric worse by no "
-        "more than this, in the metric's own unit.",
-        lower_bound=0.0, flag_values=values,
-    )  # fmt: skip
+    flags.DEFINE_integer("batch_size", 32, "Examples evaluated at a time.", 1, flag_values=values)
+    number = functools.partial(flags.DEFINE_float, lower_bound=0.0, flag_values=values)
+    number("recommend_overall", None,
+           "Recommends sparsities that prune this fraction of all weights together.",
+           upper_bound=1.0)  # fmt: skip
+    number("max_drop", None,
+           "Recommends the largest level at which each weight alone makes the metric worse by no "
+           "more than this, in the metric's own unit.")  # fmt: skip
     text("path", None,
          "Writes every value here, and goes on from it where a scan was interrupted.")  # fmt: skip
     model_files.define_flags(values)
@@ -72,42 +66,42 @@ def define_metric(values: flags.FlagValues, verb: str) -> None:
     flags.DEFINE_string("plot", None, "Draws a figure here; needs matplotlib.", flag_values=values)
 
 
-def _run(values: flags.FlagValues, arguments: Sequence[str]) -> Result:
+def _run(values: flags.FlagValues, path: str) -> Result:
     levels = _check(values)
-    (path,), metric = arguments, values["metric"].value
-    plot = values["plot"].value
+    metric, plot = values.metric, values.plot
     if plot is not None:
         check_plot(plot)
-    data = data_files.load(values["data"].value)
+    data = data_files.load(values.data)
     names = " and ".join(data.names)
     print(f"Evaluates on {names} of {values['data'].value}: {len(data.x):,} examples")
     model = _load(path, values, metric)
+    measure = Measure(metric, values.batch_size)
     found = scan.sensitivity(
-        api.apply(model), evaluate_on(data, metric, values["batch_size"].value), levels,
-        mode="max" if is_larger_better(metric) else "min", path=values["path"].value,
+        api.apply(model), lambda model: measure(model, data[:2]), levels,
+        mode="max" if is_larger_better(metric) else "min", path=values.path,
     )  # fmt: skip
     if plot is not None:
         found.plot().savefig(plot)
-    return _result(found, values, {"model": path, "data": values["data"].value, "metric": metric})
+    return _result(found, values, {"model": path, "data": values.data, "metric": metric})
 
 
 def _check(values: flags.FlagValues) -> list[float]:
     """Returns the levels, after checks of the flags that need no file."""
-    if values["data"].value is None:
+    if values.data is None:
         raise UsageError(
             "expected --data=FILE.npz, to evaluate the model on. Received: none. Write one by "
             "numpy.savez('data.npz', x=x, y=y)."
         )
-    if None not in (values["recommend_overall"].value, values["max_drop"].value):
+    if None not in (values.recommend_overall, values.max_drop):
         raise UsageError("expected --recommend_overall or --max_drop. Received: both.")
-    if values["recommend_overall"].value == 1:
+    if values.recommend_overall == 1:
         raise UsageError("expected --recommend_overall to be below 1. Received: 1.")
     try:
-        levels = sorted({float(level) for level in values["levels"].value})
+        levels = sorted({float(level) for level in values.levels})
     except ValueError:
         levels = []
     if not levels or not all(0 < level < 1 for level in levels):
-        given = ",".join(values["levels"].value)
+        given = ",".join(values.levels)
         raise UsageError(
             f"expected --levels to be fractions between 0 and 1. Received: --levels={given}. "
             f"Write such as --levels=0.3,0.5,0.7."
@@ -128,7 +122,7 @@ def check_plot(plot: str) -> None:
 
 
 def _load(path: str, values: flags.FlagValues, metric: str) -> Any:
-    loss = values["loss"].value
+    loss = values.loss
     model = model_files.load(path, values, compiled=loss is None)
     model = model_files.plain(model)
     if loss is not None:
@@ -144,31 +138,38 @@ def _load(path: str, values: flags.FlagValues, metric: str) -> Any:
     return model
 
 
-def evaluate_on(data: Data, metric: str, batch_size: int) -> Callable[[Any], float]:
-    """Returns a function that evaluates a model on data, by the name of a metric."""
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """Evaluates a model by the name of a metric that it was compiled with, or `"loss"`."""
 
-    def evaluate(model: Any) -> float:
+    metric: str
+    batch_size: int
+
+    @property
+    def __name__(self) -> str:
+        """The name of the metric, as results show it."""
+        return self.metric
+
+    def __call__(self, model: Any, data: tuple[np.ndarray, np.ndarray]) -> float:
+        """Returns the value of the metric on inputs and targets."""
+        x, y = data
         try:
-            found = model.evaluate(
-                data.x, data.y, batch_size=batch_size, verbose=0, return_dict=True
-            )
+            found = model.evaluate(x, y, batch_size=self.batch_size, verbose=0, return_dict=True)
         except Exception as error:  # every backend has its own
             raise CommandError(
-                f"the model can't be evaluated on inputs of shape {data.x.shape} and targets of "
-                f"shape {data.y.shape}: {one_line(error)}"
+                f"the model can't be evaluated on inputs of shape {x.shape} and targets of shape "
+                f"{y.shape}: {one_line(error)}"
             ) from error
-        if metric not in found:
+        if self.metric not in found:
             raise CommandError(
                 f"expected --metric to be one of {', '.join(found)}, with which the model was "
-                f"compiled. Received: --metric={metric}."
+                f"compiled. Received: --metric={self.metric}."
             )
-        return float(found[metric])
-
-    return evaluate
+        return float(found[self.metric])
 
 
 def _result(scan: Sensitivity, values: flags.FlagValues, told: dict[str, Any]) -> Result:
-    overall, max_drop = values["recommend_overall"].value, values["max_drop"].value
+    overall, max_drop = values.recommend_overall, values.max_drop
     data, text = {**told, "scan": scan.to_dict()}, scan.render()
     if overall is not None or max_drop is not None:
         data["recommended"] = scan.recommend(max_drop=max_drop, overall=overall)
@@ -184,7 +185,6 @@ COMMAND = Command(
     name="sensitivity",
     summary="What pruning each weight costs, measured on your data; recommends sparsities.",
     description=_DESCRIPTION,
-    arguments={"MODEL": model_files.ARGUMENT},
     define=_define,
     values={"data": "FILE.npz", "loss": "NAME", "metric": "NAME", "levels": "0.3,0.5",
             "path": "SCAN.json", "plot": "SCAN.png"},

@@ -31,12 +31,8 @@ def shown(value: object) -> str:
 def invalid(name: str, value: object, expected: str, hint: str, note: str = "") -> ValueError:
     """Returns the error for an argument of the right type and a wrong value.
 
-    Args:
-        name: What the caller calls the argument.
-        value: What was given.
-        expected: What it should have been; completes "Expected `name` ...": "to be in [0, 1)".
-        hint: What to do, in one or more sentences.
-        note: What follows the value in the message, such as ", which is plain training".
+    `expected` completes "Expected `name` ...": "to be in [0, 1)". `hint` says what to do. `note`
+    follows the value in the message, such as ", which is plain training".
     """
     return ValueError(
         f"Expected `{name}` {expected}. Received: {name}={shown(value)}{note}. {hint}"
@@ -156,11 +152,7 @@ def normalise(frozen: object, **fields: object) -> None:
 def path(name: str, value: object, kind: str, example: str) -> pathlib.Path | None:
     """Returns a str or any `os.PathLike` as a path, and None as None.
 
-    Args:
-        name: What the caller calls the argument.
-        value: What was given.
-        kind: `"file"` or `"folder"`.
-        example: One of the kind, for the message.
+    It is that of a `"file"` or a `"folder"`, such as `example`.
     """
     expected = f"to be the path of a {kind}"
     if not isinstance(value, str | os.PathLike | None):

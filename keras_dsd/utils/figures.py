@@ -11,11 +11,7 @@ COLOURS = {"dense": "tab:blue", "sparse": "tab:orange", "re-dense": "tab:green"}
 
 
 def new_figure(width: float, height: float) -> "tuple[Figure, Axes]":
-    """Returns a figure that belongs to no window, of a size in inches, and its axes.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """Returns a figure that belongs to no window, of a size in inches, and its axes."""
     figure, panels = new_panels(1, 1, width, height)
     return figure, panels[0, 0]
 
@@ -26,9 +22,6 @@ def new_panels(
     """Returns a figure that belongs to no window, of a size in inches, and its axes in a grid.
 
     `options` are those of matplotlib's `Figure.subplots`.
-
-    Raises:
-        ImportError: matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure

@@ -16,14 +16,9 @@ _Parsed = TypeVar("_Parsed")
 
 
 def replace(path: pathlib.Path, write: Callable[[BinaryIO], object]) -> None:
-    """Replaces a file in one step, and makes its folder where there is none.
+    """Replaces a file in one step by what `write` writes, and makes its folder where there is none.
 
-    Args:
-        path: The file.
-        write: Writes bytes into the open file that it is given.
-
-    Raises:
-        OSError: It can't be written; what was there is complete.
+    Where it can't be written, what was there is complete.
     """
     # Not by the process's id: containers that share a folder may each have the same one.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -51,11 +46,7 @@ def write_json(path: pathlib.Path, data: object, indent: int | None = 1) -> None
 
 
 def read_json(path: pathlib.Path, parse: Callable[[Any], _Parsed]) -> _Parsed:
-    """Returns the content of a JSON file.
-
-    Args:
-        path: The file.
-        parse: Makes it of what JSON has, and raises an error where that is something else.
+    """Returns the content of a JSON file, which `parse` makes of what JSON has.
 
     Raises:
         FileNotFoundError: There is no file.
@@ -76,14 +67,7 @@ def read_results(
 ) -> _Parsed | None:
     """Returns the content of the JSON file `path=` that something long resumes from, if it exists.
 
-    Args:
-        path: The file.
-        parse: As for `read_json`.
-        writer: What writes such files, for the message.
-        verb: What it does without a file, for the message.
-
-    Raises:
-        ValueError: It is no such file.
+    `writer` and `verb` tell in the message what writes such files, and what it does without one.
     """
     try:
         return read_json(path, parse)
@@ -108,11 +92,7 @@ def plain(value: object) -> Any:
 
 
 def number(value: object) -> float:
-    """Returns a finite number of JSON as a float.
-
-    Raises:
-        ValueError: It is something else.
-    """
+    """Returns a finite number of JSON as a float."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{value!r} is no finite number")
     return float(value)

@@ -7,13 +7,7 @@ _ABSENT = object()
 
 
 class Patch(NamedTuple):
-    """A value for one attribute of one object.
-
-    Attributes:
-        place: The object's own attributes: `vars(object)`.
-        name: The attribute.
-        value: Its new value.
-    """
+    """A value for the attribute `name` of an object, of which `place` is the `vars`."""
 
     place: dict[str, Any]
     name: str

@@ -11,11 +11,8 @@ def progress_bar(
 ) -> Iterator[Callable[[str], None]]:
     """Shows how far something is, on stderr where that is a terminal, or in a notebook.
 
-    Args:
-        shown: Whether to show anything at all.
-        total: Number of steps.
-        done: How many of them were taken earlier.
-        after: Seconds in which nothing is shown: what is over by then needs no bar.
+    Of `total` steps `done` were taken earlier. Nothing is shown in the first `after` seconds: what
+    is over by then needs no bar.
 
     Yields:
         A function to call after each step, with a few words on it.

@@ -15,14 +15,9 @@ _PLAIN = "    \n    \n -- \n    \n -- \n    \n    \n    \n"
 
 
 class Table(NamedTuple):
-    """The content of a table.
+    """The content of a table: its columns, its body, and totals below a rule.
 
-    Attributes:
-        head: The names of the columns.
-        rows: The body, a cell for each column.
-        totals: Rows under the body's rule, a cell for each column.
-        left: Which columns are flush left, by index; the others are flush right.
-        lines: Text below the table.
+    The columns in `left` are flush left, the others flush right; `lines` are text below it.
     """
 
     head: Sequence[str]

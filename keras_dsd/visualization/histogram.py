@@ -68,15 +68,9 @@ class Histogram:
         return dataclasses.replace(self, first=0, counts=tuple(counts))
 
     def quantile(self, share: float) -> float:
-        """Returns the magnitude that a share of the finite values does not exceed.
+        """Returns the magnitude that a share of the finite values does not exceed; NaN without any.
 
         It is exact to the width of a bin, in which values count as spread evenly.
-
-        Args:
-            share: A fraction in [0, 1].
-
-        Returns:
-            The magnitude; NaN where no value is finite.
         """
         found = self.magnitudes()
         if self.size == self.num_not_finite:
@@ -87,12 +81,7 @@ class Histogram:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Histogram":
-        """Returns the histogram that plain values describe.
-
-        Raises:
-            ValueError: Numbers are not whole, or counts are negative.
-            TypeError: It is something else.
-        """
+        """Returns the histogram that plain values describe."""
         made = cls(**{**data, "counts": tuple(data["counts"])})
         large = 0 if made.num_large is None else made.num_large
         counts = [*made.counts, made.num_zeros, made.num_not_finite, large]
@@ -104,12 +93,9 @@ class Histogram:
 def histogram(
     values: np.ndarray, chosen: np.ndarray | None = None, threshold: float | None = None
 ) -> Histogram:
-    """Counts the values of a tensor.
+    """Counts the values of a tensor, or those that `chosen`, a boolean array, marks.
 
-    Args:
-        values: Floats of any shape and type.
-        chosen: Boolean, of the same shape: which of them to count. Defaults to all.
-        threshold: The least magnitude that counts as large. Defaults to `None`: none does.
+    Magnitudes of `threshold` or more count as large.
     """
     exponent = max(_FINEST, _exponent_of(max(map(_largest, _parts(values, chosen)), default=0.0)))
     counts = np.zeros(2 * _BINS, np.int64)
@@ -138,11 +124,7 @@ def histogram(
 
 
 def total(histograms: Sequence[Histogram]) -> Histogram:
-    """Returns one histogram of all values, in the bins of the widest.
-
-    Args:
-        histograms: At least one.
-    """
+    """Returns one histogram of all values, in the bins of the widest."""
     exponent = max(each.exponent for each in histograms)
     wide = [each.widened(exponent) for each in histograms]
     first = min(each.first for each in wide)

@@ -269,12 +269,7 @@ def _subject(path: str | None) -> str:
 
 
 class _Logs(NamedTuple):
-    """Values by name, of the epochs of one `fit`.
-
-    Attributes:
-        epochs: The epochs, counted from 0.
-        given: The values of each name, as they were given.
-    """
+    """Values by name, as they were given, of the epochs of one `fit`, counted from 0."""
 
     epochs: list[int]
     given: dict[str, list[Any]]
@@ -292,10 +287,7 @@ class _Logs(NamedTuple):
         return [checks.as_float(f"history[{name!r}]", value) for value in self.given[name]]
 
     def ends(self, name: str) -> list[int]:
-        """Returns how many epochs had been trained at each value of a name.
-
-        A metric of every n-th epoch, as with `validation_freq`, has as few values.
-        """
+        """Returns how many epochs had been trained at each value, of each epoch or every n-th."""
         num_values = len(self.given[name])
         every = len(self.epochs) // max(num_values, 1)
         ends = [epoch + 1 for epoch in self.epochs if every and (epoch + 1) % every == 0]

@@ -25,15 +25,6 @@ def make_arms(phases: Sequence[Phase], names: Iterable[str] = ARMS) -> Arms:
     `"llr at once"`: dense, at the last of these as soon as DSD prunes. `"sparse"`: as DSD, but what
     is pruned first stays pruned to the end. `"dsd"`: the phases as given. A control that equals
     another arm is left out.
-
-    Args:
-        phases: Those of DSD: at least one is sparse and none has an `until`.
-        names: Which arms: `"dsd"` and at least one control.
-
-    Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: A phase has an `until`, or none is sparse; a name is unknown, given twice or
-            missing; or nothing is left to compare with.
     """
     given = _check_names(names)
     timeline = Timeline(phases)

@@ -15,20 +15,10 @@ _EXAMPLE = '{"train": (x, y), "validation": (x_val, y_val), "test": (x_test, y_t
 
 
 def check_data(data: object, max_shared_rows: float) -> dict[str, float]:
-    """Checks the three parts of the data.
+    """Checks the three parts of the data, and returns the shares of rows that are in two of them.
 
-    Args:
-        data: A mapping from `"train"`, `"validation"` and `"test"` to a tuple `(x, y)` or
-            `(x, y, sample_weight)`, or a dataset that can be read again and again.
-        max_shared_rows: Which share of the rows of one may be in another too, a fraction.
-
-    Returns:
-        The shares found, by `"test in train"` and the like; of datasets none are known.
-
-    Raises:
-        TypeError: `data` is no mapping.
-        ValueError: Its names are others; one can be read only once, is empty, serves twice, or
-            holds more rows of another than it may.
+    At most `max_shared_rows`, a fraction, may be. Shares are named `"test in train"` and the like;
+    those of datasets are not known.
     """
     if not isinstance(data, Mapping):
         expected = "to be a dict, or a function that returns one"

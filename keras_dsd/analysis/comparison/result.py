@@ -57,11 +57,7 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
 
 
 def paired(ones: Sequence[float], others: Sequence[float]) -> Paired:
-    """Returns the statistics of `ones - others`, two pairs or more.
-
-    Raises:
-        ImportError: SciPy is not installed.
-    """
+    """Returns the statistics of `ones - others`, two pairs or more."""
     stats = scipy_stats()
     differences = np.asarray(ones, float) - np.asarray(others, float)
     mean, sd = mean_and_sd(differences)
@@ -83,11 +79,7 @@ def paired(ones: Sequence[float], others: Sequence[float]) -> Paired:
 
 
 def scipy_stats() -> types.ModuleType:
-    """Returns `scipy.stats`, which is imported only where it is needed.
-
-    Raises:
-        ImportError: SciPy is not installed.
-    """
+    """Returns `scipy.stats`, which is imported only where it is needed."""
     try:
         from scipy import stats
     except ImportError as error:

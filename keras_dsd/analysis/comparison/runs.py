@@ -19,17 +19,11 @@ _KIND = "keras_dsd comparison"
 
 
 class Runs:
-    """The arms of some seeds, of which a file may hold some.
+    """The arms of some seeds, of which a JSON file may hold some; it is written after every arm.
 
-    Args:
-        job: What to train.
-        seeds: The seeds.
-        file: A JSON file to write after every arm, and to resume from where it exists. It may lack
-            arms and seeds, since none has an effect on another.
-        identity: All that tells the comparison from others, as JSON has it.
-
-    Raises:
-        ValueError: The file is of another comparison, or of arms with unlike numbers of updates.
+    The file may lack arms and seeds, since none has an effect on another. It is refused where its
+    identity, which tells comparisons from each other, is another, or where arms made unlike numbers
+    of updates.
     """
 
     def __init__(
@@ -46,15 +40,7 @@ class Runs:
         self._check_budget()
 
     def train(self, number: int, progress: bool) -> None:
-        """Trains what is missing, `number` seeds at a time, each in a process if more than one.
-
-        Args:
-            number: How many.
-            progress: Whether to show a bar.
-
-        Raises:
-            ValueError: An arm made other updates than another.
-        """
+        """Trains what is missing, `number` seeds at a time, each in a process if more than one."""
         todo = {seed: self._finished(seed) for seed in self._seeds if not self._is_complete(seed)}
         rest = self._job.num_epochs - self._job.num_shared
         total = len(self._seeds) * (self._job.num_shared + len(self._job.arms) * rest)
@@ -110,11 +96,7 @@ class Runs:
 
 
 def load(path: pathlib.Path) -> tuple[dict[str, Any], list[Run]]:
-    """Returns what tells the comparison of a file from others, and its runs; empty without a file.
-
-    Raises:
-        ValueError: It is no such file.
-    """
+    """Returns the identity of the comparison in a file, and its runs; empty without a file."""
     return files.read_results(path, _parse, "compare()") or ({}, [])
 
 

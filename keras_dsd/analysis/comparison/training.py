@@ -46,17 +46,8 @@ class Job:
     """All that training needs; it goes to other processes as it is.
 
     Attributes:
-        build: Returns a new compiled model.
-        data: The data by name, or a function that returns them.
         digests: Digests that tell the data from others.
-        arms: The phases of each arm.
         num_shared: How many epochs of plain training all arms start with, trained once.
-        apply_options: Arguments of `apply`.
-        reset: The argument of `DSDSchedule`.
-        batches: Likewise, for BatchNormalization.
-        evaluate: Takes a model and a part of the data, and returns a number.
-        mode: `"min"` or `"max"`.
-        fit_options: Further arguments of `fit`.
         adapter: The package that serves the models.
     """
 
@@ -89,11 +80,7 @@ class Job:
         return importlib.import_module(self.adapter).training_state
 
     def load(self) -> Mapping[str, Any]:
-        """Returns the data.
-
-        Raises:
-            ValueError: A function returned others than before.
-        """
+        """Returns the data; a function has to return the same ones each time."""
         if not callable(self.data):
             return self.data
         found = self.data()
@@ -118,13 +105,8 @@ class Job:
 def inspect(job: Job, seed: int) -> tuple[Job, dict[str, str]]:
     """Builds a model to look at it, before anything trains.
 
-    Returns:
-        The job with its adapter, which shares the first phase only where that is exact; and what
-        tells the model and its optimizer from others.
-
-    Raises:
-        TypeError: `build` returns no model.
-        ValueError: The model is not built or not compiled, or `apply` refuses it.
+    Returns the job with its adapter, which shares the first phase only where that is exact; and
+    what tells the model and its optimizer from others.
     """
     adapter = registry.adapter_of(job.build(), "build()").__name__
     job = dataclasses.replace(job, adapter=adapter)
@@ -150,13 +132,9 @@ def train_seed(
     """Trains the arms of a seed, and yields each when it is trained.
 
     The seed is set before `build()`, and `seed_at` before each `fit` that resumes at an epoch.
-
-    Args:
-        job: What to train.
-        seed: The seed.
-        finished: The state that each arm which was trained earlier branched from. Where the first
-            dense phase ends in another one now, which it may on a GPU, they are trained again.
-        tell: Called after each epoch, with words on it.
+    `finished` has the state that each arm which was trained earlier branched from. Where the first
+    dense phase ends in another one now, which it may on a GPU, they are trained again. `tell` is
+    called after each epoch, with a message.
     """
     model = job.make(seed)
     state = job.state.read(model)
@@ -186,11 +164,7 @@ def train_seed(
 
 
 def check_importable(job: Job, number: int) -> None:
-    """Checks that other processes can be given a job, where `number` is above one.
-
-    Raises:
-        ValueError: They can't.
-    """
+    """Checks that other processes can be given a job, where `number` is above one."""
     if number == 1:
         return
     try:
@@ -219,17 +193,9 @@ def train_seeds(
     number: int,
     tell: Callable[[str], None],
 ) -> Generator[Run, None, None]:
-    """Trains seeds, and yields each arm when it is trained.
+    """Trains `number` seeds at a time, each in a process if more than one, as `train_seed` does.
 
-    Args:
-        job: What to train.
-        todo: For each seed, the arms that were trained earlier, as `train_seed` takes them.
-        number: How many seeds at a time; where more than one, each in a process.
-        tell: Called after each epoch, with words on it.
-
-    Raises:
-        RuntimeError: A process ended before it was done. An error that a seed raises is raised
-            here, after the arms that the others finished.
+    An error that a seed raises is raised here, after the arms that the others finished.
     """
     if number > 1:
         yield from _train_in_processes(job, todo, number, tell)
@@ -400,8 +366,7 @@ class _Segment(Hooks):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Has a new model that resumes draw the random numbers that the earlier one would.
 
-        Before it trains for the first time Keras runs a model to learn of its shapes, and that
-        draws some.
+        Before it trains for the first time Keras runs a model for its shapes, and that draws some.
         """
         if self._first:
             self._job.state.seed(seed_at(self._seed, self._first))

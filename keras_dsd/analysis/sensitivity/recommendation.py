@@ -12,13 +12,10 @@ _NUM_HALVINGS = 100
 
 
 class Curve(NamedTuple):
-    """Costs of pruning one weight, by level.
+    """Costs of pruning one weight of `size` values, `covered` of which its pattern may prune.
 
-    Attributes:
-        size: Number of values in the weight.
-        worse: How much worse the value is at each level; negative where it is better, infinite
-            where there is none.
-        covered: How many of the values a level is a share of: all but those at a pattern's edge.
+    `worse` says how much worse the value is at each level; negative where it is better, infinite
+    where there is none.
     """
 
     size: int
@@ -38,18 +35,9 @@ def level_within(levels: Sequence[float], curve: Curve, allowed: float) -> float
 
 
 def levels_for(levels: Sequence[float], curves: Sequence[Curve], overall: float) -> list[float]:
-    """Spreads a sparsity over weights, so that each, pruned alone, is equally much worse.
+    """Returns a level for each weight, so that each, pruned alone, is equally much worse.
 
-    Args:
-        levels: Ascending fractions in (0, 1).
-        curves: What they cost, for each weight.
-        overall: Share of all weights together to prune, a fraction in [0, 1).
-
-    Returns:
-        A level for each weight: `sum(covered * level) / sum(size)` is `overall`.
-
-    Raises:
-        ValueError: `overall` is above what the levels add up to.
+    Together they prune the share `overall`: `sum(covered * level) / sum(size)`.
     """
     costs = [_cost(curve) for curve in curves]
     finite = [cost for each in costs for cost in each if cost < math.inf]

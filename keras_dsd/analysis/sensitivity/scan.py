@@ -80,12 +80,9 @@ class _Scan:
     """The progress of a scan, which a file may hold.
 
     Attributes:
-        levels: The sparsities to measure at, ascending fractions.
-        mode: `"min"` or `"max"`.
         weights: Path of each weight without the model's name, its shape, and how many of its values
             the pattern covers; in the model's order.
         digests: A digest of the values of each weight.
-        baseline: The value with nothing pruned; None before it is measured.
         values: The values measured so far, by weight and level; NaN where not finite.
     """
 
