@@ -55,24 +55,16 @@ def lowered_at_once(phases: Sequence[Phase]) -> tuple[Phase, ...]:
 
 def num_shared(arms: Arms) -> int:
     """Returns the number of epochs of plain dense training that all arms start with."""
-    return min(
-        sum(phase.epochs for phase in itertools.takewhile(_is_plain, phases))
+    starts = (
+        itertools.takewhile(lambda phase: phase == DensePhase(phase.epochs), phases)
         for phases in arms.values()
     )
+    return min(sum(phase.epochs for phase in start) for start in starts)
 
 
 def prune_at_once(arms: Arms) -> bool:
     """Returns whether an arm prunes at its start: a network that was trained before."""
     return any(isinstance(phases[0], SparsePhase) for phases in arms.values())
-
-
-def words_of(phases: Sequence[Phase]) -> str:
-    """Returns the phases of an arm in words."""
-    return str(Timeline(phases))
-
-
-def _is_plain(phase: Phase) -> bool:
-    return isinstance(phase, DensePhase) and phase.lr == 1.0
 
 
 def _has_twin(name: str, every: Arms, chosen: Sequence[str]) -> bool:

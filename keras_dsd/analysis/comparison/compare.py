@@ -29,10 +29,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from keras_dsd.algorithm.selection import DEFAULT_SPARSITY, Selection, Sparsity
-from keras_dsd.algorithm.timeline import Phase
+from keras_dsd.algorithm.timeline import Phase, Timeline
 from keras_dsd.analysis import evaluation
 from keras_dsd.analysis.comparison import dataset
-from keras_dsd.analysis.comparison.arms import ARMS, make_arms, num_shared, words_of
+from keras_dsd.analysis.comparison.arms import ARMS, make_arms, num_shared
 from keras_dsd.analysis.comparison.dataset import arguments
 from keras_dsd.analysis.comparison.result import Comparison, scipy_stats
 from keras_dsd.analysis.comparison.runs import Runs
@@ -160,7 +160,7 @@ def _identify(job: Job, seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def _arms_of(job: Job) -> dict[str, str]:
-    return {name: words_of(phases) for name, phases in job.arms.items()}
+    return {name: str(Timeline(phases)) for name, phases in job.arms.items()}
 
 
 def _words(value: object) -> str:

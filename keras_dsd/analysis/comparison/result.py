@@ -225,8 +225,8 @@ class Comparison(Tabled):
         rows = []
         for arm in self._rows():
             values = [self.tests(arm, LAST), self.tests(arm, BEST), self._chosen(arm, BEST)]
-            updates = f"{self._runs_of(arm)[0].num_updates:,}"
-            rows.append((arm, updates, *map(_mean_and_sd_text, values)))
+            cells = ["{:.4g} ± {:.2g}".format(*mean_and_sd(each)) for each in values]
+            rows.append((arm, f"{self._runs_of(arm)[0].num_updates:,}", *cells))
         how = (
             f"{self.metric} ({BETTER[self.mode]}), mean ± standard deviation of "
             f"{len(self.seeds)} seeds. Fit on training data; best epochs and the control are "
@@ -352,8 +352,3 @@ def _gain_text(gain: Gain) -> str:
         f"({_CONFIDENCE:.0%} bootstrap interval {found.low:+.4g} to {found.high:+.4g}; {test}; "
         f"{gain.relative:+.2%})"
     )
-
-
-def _mean_and_sd_text(values: list[float]) -> str:
-    mean, sd = mean_and_sd(values)
-    return f"{mean:.4g} ± {sd:.2g}"
