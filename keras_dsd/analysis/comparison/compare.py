@@ -97,7 +97,8 @@ def compare(
     file = evaluation.check_file(path, "comparison.json")
     options = _check_apply(sparsity, apply_options), _check_options(fit_options)
     read = data() if callable(data) else data
-    shared = dataset.check_data(read, _share(max_shared_rows))
+    most = 1.0 if max_shared_rows == 1 else checks.fraction("max_shared_rows", max_shared_rows)
+    shared = dataset.check_data(read, most)
     job = _make_job(build, data, read, phases, arms, *options, evaluate, mode)
     check_importable(job, number)
     job, identity = inspect(job, numbers[0])
@@ -223,7 +224,3 @@ def _check_seeds(seeds: int | Iterable[int]) -> list[int]:
         expected = f"to be two or more that differ: {reason}"
         raise invalid("seeds", seeds, expected, "Leave it out for 5.")
     return found
-
-
-def _share(value: float) -> float:
-    return 1.0 if value == 1 else checks.fraction("max_shared_rows", value)

@@ -207,6 +207,10 @@ class Comparison(Tabled):
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values: lists, dicts, numbers and text; None for NaN."""
+        gains = {
+            gain.when: {"control": gain.control, **gain.paired._asdict(), "relative": gain.relative}
+            for gain in map(self.gain, WHEN)
+        }
         return {
             "metric": self.metric,
             "mode": self.mode,
@@ -216,7 +220,7 @@ class Comparison(Tabled):
             "summary": plain(
                 {arm: {when: self._summary(arm, when) for when in WHEN} for arm in self._rows()}
             ),
-            "gain": plain({when: self._gain_dict(when) for when in WHEN}),
+            "gain": plain(gains),
             "verdict": self.verdict,
         }
 
@@ -309,10 +313,6 @@ class Comparison(Tabled):
         mean, sd = mean_and_sd(self._chosen(arm, when))
         return {"test_mean": test_mean, "test_sd": test_sd,
                 "validation_mean": mean, "validation_sd": sd}  # fmt: skip
-
-    def _gain_dict(self, when: str) -> dict[str, str | float]:
-        gain = self.gain(when)
-        return {"control": gain.control, **gain.paired._asdict(), "relative": gain.relative}
 
 
 def _is_gain(gain: Gain) -> bool:

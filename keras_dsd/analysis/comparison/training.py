@@ -26,7 +26,7 @@ from keras_dsd.adapters import registry
 from keras_dsd.algorithm.selection import DEFAULT_SPARSITY, Selection
 from keras_dsd.algorithm.timeline import Phase, SparsePhase
 from keras_dsd.analysis.comparison import dataset
-from keras_dsd.analysis.comparison.arms import FIRST, Arms, prune_at_once
+from keras_dsd.analysis.comparison.arms import FIRST, Arms
 from keras_dsd.analysis.comparison.dataset import arguments
 from keras_dsd.analysis.comparison.result import Run
 from keras_dsd.analysis.evaluation import number
@@ -71,7 +71,8 @@ class Job:
     @property
     def has_first(self) -> bool:
         """Whether the start of all arms is scored as one of them."""
-        return self.num_shared > 0 or prune_at_once(self.arms)
+        starts = [phases[0] for phases in self.arms.values()]
+        return self.num_shared > 0 or any(isinstance(phase, SparsePhase) for phase in starts)
 
     @property
     def state(self) -> Any:

@@ -1,6 +1,7 @@
 """Sensitivity of a model: prunes each weight alone and evaluates the model, and resumes a scan."""
 
 import dataclasses
+import functools
 import hashlib
 import math
 import os
@@ -124,6 +125,10 @@ def _run(
             files.write_json(file, {**scan.result().to_dict(), "digests": scan.digests})
         advance(words)
 
+    def measure(values: list[float], words: str) -> None:
+        values.append(number(evaluate(), words))
+        done(words)
+
     is_new = math.isnan(scan.baseline)
     num_points, num_done = len(weights) * len(scan.levels), sum(map(len, scan.values))
     with progress_bar(progress, 1 + num_points, num_done + (not is_new)) as advance:
@@ -142,27 +147,22 @@ def _run(
             done("nothing pruned")
         for weight, values in zip(weights, scan.values, strict=True):
             if len(values) < len(scan.levels):
-                _prune_alone(weight, scan.levels, values, evaluate, done)
+                levels = scan.levels[len(values) :]
+                _prune_alone(weight, levels, functools.partial(measure, values))
 
 
 def _prune_alone(
-    weight: PrunableWeight,
-    levels: Sequence[float],
-    values: list[float],
-    evaluate: Callable[[], object],
-    done: Callable[[str], None],
+    weight: PrunableWeight, levels: Sequence[float], measure: Callable[[str], None]
 ) -> None:
-    """Adds to `values` those at the levels that it lacks."""
+    """Calls `measure` with the weight pruned at each level, and restores it."""
     complete = weight.numpy()
     # As plain as can be: Ctrl-C in the code of a context manager would not restore the weight.
     try:
-        for level in levels[len(values) :]:
+        for level in levels:
             pruned = complete.copy()
             pruned[~masks.mask_of(complete, weight, level)] = 0
             weight.assign(pruned)
-            words = f"{weight.path} at {level:g}"
-            values.append(number(evaluate(), words))
-            done(words)
+            measure(f"{weight.path} at {level:g}")
     finally:
         weight.assign(complete)
 
