@@ -29,9 +29,9 @@ import numpy as np
 from absl import app, flags, logging
 from verdicts import of_each_variant
 
-from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase
+from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase, Timeline
 from keras_dsd.analysis.comparison import dataset, training
-from keras_dsd.analysis.comparison.arms import lowered_at_once, num_shared, words_of
+from keras_dsd.analysis.comparison.arms import lowered_at_once, num_shared
 from keras_dsd.analysis.comparison.result import Comparison
 from keras_dsd.analysis.comparison.runs import Runs
 from keras_dsd.engine.batch_norm import Batches
@@ -170,7 +170,7 @@ def run(task: Task, seeds: Sequence[int], parallel: int) -> dict[str, Comparison
     identity = {
         **identity, "task": task.name, "words": task.words, "metric": task.metric,
         "mode": task.mode, "keras": f"{keras.__version__} on {keras.backend.backend()}",
-        "arms": {name: words_of(phases) for name, phases in job.arms.items()},
+        "arms": {name: str(Timeline(phases)) for name, phases in job.arms.items()},
         "reset": job.reset, "data": dict(job.digests),
         "batch size": task.batch_size, "batch norm batches": task.batch_norm_batches,
         "variants": list(task.variants),

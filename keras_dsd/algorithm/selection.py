@@ -5,14 +5,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from keras_dsd.algorithm.patterns import (
-    NM,
-    Pattern,
-    check_pattern,
-    from_config,
-    num_covered,
-    to_config,
-)
+from keras_dsd.algorithm import patterns
+from keras_dsd.algorithm.patterns import NM, Pattern, num_covered
 from keras_dsd.algorithm.weight import SelectableWeight
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import invalid_type, shown
@@ -127,7 +121,7 @@ class Selection:
             sparsity = dict(sparsity)
         elif callable(sparsity):
             sparsity = None
-        layout = {"pattern": to_config(self.pattern), "scope": self.scope}
+        layout = {"pattern": patterns.to_config(self.pattern), "scope": self.scope}
         return {"sparsity": sparsity, "exclude": list(self.exclude), **layout}
 
     @classmethod
@@ -137,7 +131,7 @@ class Selection:
         Where that was made with a callable, nothing more is selected by the new one.
         """
         sparsity = {} if config["sparsity"] is None else config["sparsity"]
-        pattern, scope = from_config(config.get("pattern")), config.get("scope", "layer")
+        pattern, scope = patterns.from_config(config.get("pattern")), config.get("scope", "layer")
         if isinstance(pattern, NM):
             sparsity = DEFAULT_SPARSITY
         return cls(sparsity, config["exclude"], pattern, scope)
@@ -161,7 +155,7 @@ def exact(path: str) -> str:
 
 
 def _check_layout(pattern: object, scope: object, sparsity: object) -> None:
-    check_pattern(pattern)
+    patterns.check_pattern(pattern)
     advice = "Give 'layer' to prune each tensor to its own sparsity, 'global' for one ranking."
     checks.choice("scope", scope, ("layer", "global"), advice)
     if isinstance(pattern, NM) and sparsity is not DEFAULT_SPARSITY:
@@ -224,10 +218,10 @@ def _check_sparsity(sparsity: Sparsity) -> Sparsity:
 def _check_exclude(exclude: Sequence[str]) -> tuple[str, ...]:
     hint = "Put a single expression in a list: exclude=['dense_1/']."
     expected = "to be a list of regular expressions on paths"
-    patterns = checks.listed("exclude", exclude, expected, hint)
-    for pattern in patterns:
+    given = checks.listed("exclude", exclude, expected, hint)
+    for pattern in given:
         _check_pattern("exclude", pattern)
-    return tuple(patterns)
+    return tuple(given)
 
 
 def _check_pattern(argument: str, pattern: object) -> None:

@@ -123,7 +123,8 @@ class SparsityReport(Tabled):
              "-" if w.threshold is None else f"{w.threshold:.4g}", "held" if w.masked else "-")
             for w in self.weights
         ]  # fmt: skip
-        dense = [f"left dense: {_text_of(reason, group)}" for reason, group in self._by_reason()]
+        reasons = dict.fromkeys(w.reason for w in self.skipped)
+        dense = [f"left dense: {self._text_of(reason)}" for reason in reasons]
         edges = [f"edge left dense: {w.uncovered:,} values of {w.path}"
                  for w in self.weights if w.uncovered]  # fmt: skip
         return Table(_HEAD, rows, list(self._totals()), (0, 1, 7), [*self.notes, *edges, *dense])
@@ -136,11 +137,10 @@ class SparsityReport(Tabled):
             share = f"{size / max(self.total_size, 1):.2%}"
             yield (name, "", f"{size:,}", share, "", measured, "", "")
 
-    def _by_reason(self) -> Iterable[tuple[str, list[SkippedWeight]]]:
-        groups: dict[str, list[SkippedWeight]] = {}
-        for weight in self.skipped:
-            groups.setdefault(weight.reason, []).append(weight)
-        return groups.items()
+    def _text_of(self, reason: str) -> str:
+        paths = [weight.path for weight in self.skipped if weight.reason == reason]
+        more = f", ... ({len(paths)})" if len(paths) > 6 else ""
+        return f"{', '.join(paths[:5] if more else paths)}{more} ({reason})"
 
 
 def make_report(
@@ -188,9 +188,3 @@ def _measure(weight: PrunableWeight, threshold: float | None) -> WeightSparsity:
 
 def _row(weight: WeightSparsity | SkippedWeight) -> dict[str, Any]:
     return {**plain(weight), "size": weight.size}
-
-
-def _text_of(reason: str, group: list[SkippedWeight]) -> str:
-    paths = [weight.path for weight in group]
-    named = ", ".join(paths) if len(paths) <= 6 else f"{', '.join(paths[:5])}, ... ({len(paths)})"
-    return f"{named} ({reason})"

@@ -20,23 +20,17 @@ def progress_bar(
     if not shown:
         yield lambda words: None
         return
+    from rich import progress as parts
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
     console = Console(stderr=True)
     if not (console.is_terminal or console.is_jupyter):
         # Into a file, rich would write the bar as it ends.
         yield lambda words: None
         return
-    text = TextColumn("{task.description}", markup=False)  # brackets in a path are no markup
-    columns = (text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress, began = Progress(*columns, console=console), time.monotonic()
+    text = parts.TextColumn("{task.description}", markup=False)  # brackets in a path are no markup
+    columns = (text, parts.BarColumn(), parts.MofNCompleteColumn(), parts.TimeRemainingColumn())
+    progress, began = parts.Progress(*columns, console=console), time.monotonic()
     task = progress.add_task("", total=total, completed=done)
 
     def step(words: str) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,10 @@ def histogram(
 
     Magnitudes of `threshold` or more count as large.
     """
-    exponent = max(_FINEST, _exponent_of(max(map(_largest, _parts(values, chosen)), default=0.0)))
+    parts = ((part, np.isfinite(part)) for part in _parts(values, chosen))
+    largest = max((np.max(np.abs(part), initial=0.0, where=at) for part, at in parts), default=0.0)
+    exponent = math.frexp(largest)[1] - _BINS.bit_length() + 1 if largest else _FINEST
+    exponent = max(_FINEST, exponent)
     counts = np.zeros(2 * _BINS, np.int64)
     num_zeros = num_finite = size = num_large = 0
     for part in _parts(values, chosen):
@@ -132,20 +135,15 @@ def total(histograms: Sequence[Histogram]) -> Histogram:
     for each in wide:
         for k, count in enumerate(each.counts, each.first - first):
             counts[k] += count
+    large = [each.num_large for each in wide]
     return Histogram(
         exponent=exponent,
         first=first,
         counts=tuple(counts),
         num_zeros=sum(each.num_zeros for each in wide),
         num_not_finite=sum(each.num_not_finite for each in wide),
-        num_large=_sum_or_none(each.num_large for each in wide),
+        num_large=None if None in large else sum(filter(None, large)),
     )
-
-
-def _sum_or_none(numbers: Iterable[int | None]) -> int | None:
-    given = list(numbers)
-    known = [number for number in given if number is not None]
-    return sum(known) if len(known) == len(given) else None
 
 
 def _parts(values: np.ndarray, chosen: np.ndarray | None) -> Iterator[np.ndarray]:
@@ -154,11 +152,3 @@ def _parts(values: np.ndarray, chosen: np.ndarray | None) -> Iterator[np.ndarray
     for start in range(0, flat.size, _PART):
         part = flat[start : start + _PART]
         yield (part if of is None else part[of[start : start + _PART]]).astype(np.float64)
-
-
-def _largest(part: np.ndarray) -> float:
-    return float(np.max(np.abs(part), initial=0.0, where=np.isfinite(part)))
-
-
-def _exponent_of(largest: float) -> int:
-    return _FINEST if largest == 0 else math.frexp(largest)[1] - _BINS.bit_length() + 1

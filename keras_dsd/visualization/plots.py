@@ -62,7 +62,7 @@ def weight_distributions(
         ImportError: matplotlib is not installed.
     """
     found = _chosen(weights, path)
-    figure, panels = _panels(found, path, 1.7, sharex=True, sharey=True)
+    figure, panels = _panels(found, path, 1.7, "value", "number of weights")
     exponent = max(panel.values.exponent for panel in panels)
     reaches = [panel.values.quantile(_SHARE_SHOWN) for panel in panels]
     reach = max((reach for reach in reaches if reach > 0), default=1.0)
@@ -72,9 +72,6 @@ def weight_distributions(
         panel.axes.set_title(_title(panel.snapshot), fontsize="medium")
     panels[0].axes.set_xlim(-1.05 * reach, 1.05 * reach)
     panels[0].axes.set_ylim(0, top)
-    figure.supxlabel("value", fontsize="medium")
-    figure.supylabel("number of weights", fontsize="medium")
-    figure.suptitle(_subject(path))
     return figure
 
 
@@ -112,7 +109,8 @@ def returned_weights(
             "epoch."
         )
         raise invalid("weights", weights, "to know which weights returned", hint, f": {why}")
-    figure, panels = _panels(found, path, 2.9, sharex=True, sharey=True)
+    share = "share of the group up to that magnitude (%)"
+    figure, panels = _panels(found, path, 2.9, "magnitude", share)
     for panel in panels:
         for name, group in (("stayed", panel.stayed), ("returned", panel.returned)):
             if group is not None and group.size:
@@ -131,9 +129,6 @@ def returned_weights(
         panels[0].axes.set_xscale("log")
     panels[0].axes.set_ylim(0, 101)
     panels[0].axes.set_yticks([0, 25, 50, 75, 100])
-    figure.supxlabel("magnitude", fontsize="medium")
-    figure.supylabel("share of the group up to that magnitude (%)", fontsize="medium")
-    figure.suptitle(_subject(path))
     return figure
 
 
@@ -200,13 +195,16 @@ class _Panel(NamedTuple):
 
 
 def _panels(
-    found: Sequence[Snapshot], path: str | None, height: float, **shared: bool
+    found: Sequence[Snapshot], path: str | None, height: float, x_label: str, y_label: str
 ) -> "tuple[Figure, list[_Panel]]":
     """Returns a figure with a row for each kind of moment and a column for each sparse phase."""
     names = list(dict.fromkeys(snapshot.name for snapshot in found))
     phases = list(dict.fromkeys(snapshot.sparse_phase for snapshot in found))
     size = (0.9 + 4.7 * len(phases), 1 + height * len(names))
-    figure, grid = new_panels(len(names), len(phases), *size, **shared)
+    figure, grid = new_panels(len(names), len(phases), *size, sharex=True, sharey=True)
+    figure.supxlabel(x_label, fontsize="medium")
+    figure.supylabel(y_label, fontsize="medium")
+    figure.suptitle("all weights that DSD prunes" if path is None else path)
     unused, panels = {*grid.flat}, []
     for each in found:
         axes = grid[names.index(each.name), phases.index(each.sparse_phase)]
@@ -262,10 +260,6 @@ def _cumulated(axes: "Axes", group: Histogram, name: str) -> None:
 
 def _title(snapshot: Snapshot) -> str:
     return f"{snapshot.name} ({snapshot.epoch} epochs trained)"
-
-
-def _subject(path: str | None) -> str:
-    return "all weights that DSD prunes" if path is None else path
 
 
 class _Logs(NamedTuple):

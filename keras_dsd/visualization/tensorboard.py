@@ -1,5 +1,6 @@
 """DSDTensorBoard: sparsity, magnitudes and phases of a run, written for TensorBoard."""
 
+import importlib
 import io
 import math
 import os
@@ -84,7 +85,8 @@ class DSDTensorBoard(Observer):
         number = len(self._timeline.phases)
         head = f"**Phase {index + 1} of {number}**, from epoch {epoch + 1}: {phase}"
         lines = [head, "", *(f"- {each}" for each in changed.split("; "))]
-        self._add(epoch, [_text("dsd_phases/text", "\n".join(lines))])
+        text = np.array("\n".join(lines).encode(), object)
+        self._add(epoch, [_value("dsd_phases/text", "text", text)])
         self._draw()
         self._phases.append((epoch, self._timeline.kind(index)))
 
@@ -100,11 +102,12 @@ class DSDTensorBoard(Observer):
         self, epoch: int, logs: Mapping[str, Any], weights: Sequence[PrunableWeight]
     ) -> None:
         """Writes the sparsity of each weight and of all, and the phase."""
-        values = [_scalar(name, logs[name]) for name in ("dsd_phase", "dsd_sparsity")]
+        values = {name: logs[name] for name in ("dsd_phase", "dsd_sparsity")}
         for weight in weights:
             measured = num_zeros(weight.numpy(), weight.mask) / max(math.prod(weight.shape), 1)
-            values.append(_scalar(f"dsd_sparsity/{weight.short_path}", measured))
-        self._add(epoch, values)
+            values[f"dsd_sparsity/{weight.short_path}"] = measured
+        scalars = [_value(tag, "scalar", np.float32(value)) for tag, value in values.items()]
+        self._add(epoch, scalars)
         self._sparsity.append((epoch + 1, logs["dsd_sparsity"]))
 
     def on_end(self) -> None:
@@ -132,8 +135,9 @@ class DSDTensorBoard(Observer):
         axes.set_ylabel("sparsity, measured")
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=_DOTS_PER_INCH)
-        size = (_WIDTH * _DOTS_PER_INCH, _HEIGHT * _DOTS_PER_INCH)
-        self._add(now, [_image("dsd_phases/spans", png.getvalue(), *size)])
+        size = [str(inches * _DOTS_PER_INCH).encode() for inches in (_WIDTH, _HEIGHT)]
+        image = np.array([*size, png.getvalue()], object)
+        self._add(now, [_value("dsd_phases/spans", "image", image)])
 
 
 class _EventFile:
@@ -195,45 +199,24 @@ def _event_class() -> Any:
     return Event
 
 
-def _scalar(tag: str, value: float) -> Any:
-    """Returns a number to write, as float32."""
-    from tensorboard.plugins.scalar.metadata import create_summary_metadata
-
-    return _value(tag, create_summary_metadata("", ""), np.float32(value))
-
-
-def _text(tag: str, markdown: str) -> Any:
-    """Returns text to write."""
-    from tensorboard.plugins.text.metadata import create_summary_metadata
-
-    return _value(tag, create_summary_metadata("", ""), np.array(markdown.encode(), object))
-
-
-def _image(tag: str, png: bytes, width: int, height: int) -> Any:
-    """Returns an image to write, of a size in pixels."""
-    from tensorboard.plugins.image.metadata import create_summary_metadata
-
-    parts = [str(width).encode(), str(height).encode(), png]
-    return _value(tag, create_summary_metadata("", ""), np.array(parts, object))
-
-
 def _magnitudes(tag: str, values: np.ndarray) -> Any:
     """Returns a histogram to write, of the magnitudes of the finite values.
 
     Its buckets are of one width, from 0; zeros are in the first.
     """
-    from tensorboard.plugins.histogram.metadata import create_summary_metadata
-
     found = histogram(values).magnitudes()
     counts = np.array(found.counts or [0])
     counts[0] += found.num_zeros
     edges = found.edges if found.counts else np.zeros(2)
     buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
-    return _value(tag, create_summary_metadata("", ""), buckets)
+    return _value(tag, "histogram", buckets)
 
 
-def _value(tag: str, metadata: Any, value: Any) -> Any:
+def _value(tag: str, plugin: str, value: Any) -> Any:
+    """Returns a value to write, for the plugin of TensorBoard that shows it."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.util.tensor_util import make_tensor_proto
 
+    plugin_module = importlib.import_module(f"tensorboard.plugins.{plugin}.metadata")
+    metadata = plugin_module.create_summary_metadata("", "")
     return Summary.Value(tag=tag, metadata=metadata, tensor=make_tensor_proto(value))

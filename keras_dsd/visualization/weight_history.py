@@ -11,21 +11,13 @@ import numpy as np
 
 from keras_dsd.algorithm.masks import comparable
 from keras_dsd.algorithm.timeline import Timeline
-from keras_dsd.engine.observers import (
-    AFTER_PRUNING,
-    BEFORE_PRUNING,
-    END_OF_SPARSE,
-    FIRST_REDENSE_EPOCH,
-    LAST_REDENSE_EPOCH,
-    MOMENTS,
-    Moment,
-    Observer,
-)
+from keras_dsd.engine import observers
+from keras_dsd.engine.observers import MOMENTS, Moment, Observer
 from keras_dsd.protocols import PrunableWeight
 from keras_dsd.utils import checks, files
 from keras_dsd.visualization.histogram import Histogram, histogram
 
-REDENSE = (FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH)
+REDENSE = (observers.FIRST_REDENSE_EPOCH, observers.LAST_REDENSE_EPOCH)
 _UNSEEN = "which weights returned is not known: the run went on after they had returned"
 
 
@@ -188,20 +180,21 @@ class WeightHistory(Observer):
 
     def on_moment(self, moment: Moment, weights: Sequence[PrunableWeight]) -> None:
         """Keeps what weights are at a moment."""
-        if moment.name in (AFTER_PRUNING, END_OF_SPARSE):
-            self._masks = [_packed(weight.mask) for weight in weights]
-        is_unseen = moment.name != BEFORE_PRUNING and self._masks is None
+        if moment.name in (observers.AFTER_PRUNING, observers.END_OF_SPARSE):
+            active = (weight.mask for weight in weights)
+            self._masks = [None if mask is None else np.packbits(mask) for mask in active]
+        is_unseen = moment.name != observers.BEFORE_PRUNING and self._masks is None
         now = Snapshot(moment.name, moment.epoch, moment.phase, (), _UNSEEN * is_unseen)
         same = [(weight.short_path, tuple(weight.shape)) for weight in weights]
         # A run that is made anew, or on another model, continues nothing of an earlier one.
         earlier = tuple(s for s in self._snapshots if s.place < now.place and s.shapes == same)
         thresholds = _thresholds(now, earlier) or [None] * len(weights)
         found = tuple(
-            self._snapshot(weight, index, thresholds[index], moment.name == AFTER_PRUNING)
+            self._snapshot(weight, index, thresholds[index], moment.name == observers.AFTER_PRUNING)
             for index, weight in enumerate(weights)
         )
         self._snapshots = (*earlier, dataclasses.replace(now, weights=found))
-        if moment.name == LAST_REDENSE_EPOCH:
+        if moment.name == observers.LAST_REDENSE_EPOCH:
             self._masks = None
         self._write()
 
@@ -231,10 +224,6 @@ def _parse(data: Any) -> tuple[str, tuple[Snapshot, ...]]:
     return str(data["timeline"]), tuple(map(Snapshot.from_dict, data["snapshots"]))
 
 
-def _packed(mask: np.ndarray | None) -> np.ndarray | None:
-    return None if mask is None else np.packbits(mask)
-
-
 def _unpacked(packed: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
     if packed is None:
         return np.ones(shape, bool)
@@ -244,6 +233,6 @@ def _unpacked(packed: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
 def _thresholds(now: Snapshot, earlier: Sequence[Snapshot]) -> list[float | None] | None:
     """Returns the pruning thresholds of the weights in the sparse phase around a moment."""
     for snapshot in earlier:
-        if (snapshot.name, snapshot.phase) == (AFTER_PRUNING, now.sparse_phase):
+        if (snapshot.name, snapshot.phase) == (observers.AFTER_PRUNING, now.sparse_phase):
             return [weight.threshold for weight in snapshot.weights]
     return None

@@ -14,8 +14,9 @@ import pytest
 
 import keras_dsd as dsd
 from keras_dsd.algorithm import presets
+from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.analysis.comparison import compare, dataset, runs, training
-from keras_dsd.analysis.comparison.arms import FIRST, make_arms, num_shared, words_of
+from keras_dsd.analysis.comparison.arms import FIRST, make_arms, num_shared
 
 Dense, Sparse = dsd.DensePhase, dsd.SparsePhase
 NAN = math.nan
@@ -91,7 +92,7 @@ def test_arms_are_those_asked_for_in_one_order():
     assert make_arms(same_rates, ["llr at once", "dsd"])["llr at once"] == (Dense(3),)
     every = ["dense", "llr", "llr at once", "sparse", "dsd"]
     assert list(make_arms(DSD_PHASES)) == list(make_arms(DSD_PHASES, every[::-1])) == every
-    assert words_of(make_arms(DSD_PHASES)["dense"]) == "dense for 4 epochs"
+    assert str(Timeline(make_arms(DSD_PHASES)["dense"])) == "dense for 4 epochs"
 
 
 @pytest.mark.parametrize(("phases", "names", "error", "message"), [

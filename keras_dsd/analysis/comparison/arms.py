@@ -33,7 +33,7 @@ def make_arms(phases: Sequence[Phase], names: Iterable[str] = ARMS) -> Arms:
         "dense": (DensePhase(timeline.epochs),),
         "llr": _merged(DensePhase(phase.epochs, lr=phase.lr) for phase in timeline.phases),
         AT_ONCE: _merged(lowered_at_once(timeline.phases)),
-        "sparse": _merged(_pruned_for_good(timeline)),
+        "sparse": _merged(_pruned_for_good(timeline.phases)),
         DSD: timeline.phases,
     }
     chosen = [name for name in ARMS if name in given]
@@ -55,24 +55,11 @@ def lowered_at_once(phases: Sequence[Phase]) -> tuple[Phase, ...]:
 
 def num_shared(arms: Arms) -> int:
     """Returns the number of epochs of plain dense training that all arms start with."""
-    return min(
-        sum(phase.epochs for phase in itertools.takewhile(_is_plain, phases))
+    starts = (
+        itertools.takewhile(lambda phase: phase == DensePhase(phase.epochs), phases)
         for phases in arms.values()
     )
-
-
-def prune_at_once(arms: Arms) -> bool:
-    """Returns whether an arm prunes at its start: a network that was trained before."""
-    return any(isinstance(phases[0], SparsePhase) for phases in arms.values())
-
-
-def words_of(phases: Sequence[Phase]) -> str:
-    """Returns the phases of an arm in words."""
-    return str(Timeline(phases))
-
-
-def _is_plain(phase: Phase) -> bool:
-    return isinstance(phase, DensePhase) and phase.lr == 1.0
+    return min(sum(phase.epochs for phase in start) for start in starts)
 
 
 def _has_twin(name: str, every: Arms, chosen: Sequence[str]) -> bool:
@@ -81,16 +68,11 @@ def _has_twin(name: str, every: Arms, chosen: Sequence[str]) -> bool:
     return any(twin in chosen and _merged(every[twin]) == every[name] for twin in twins)
 
 
-def _pruned_for_good(timeline: Timeline) -> Iterable[Phase]:
-    """Yields the phases of a run that prunes once, where `timeline` does first, and for good."""
-    pruned: SparsePhase | None = None
-    for phase in timeline.phases:
-        if pruned is None and isinstance(phase, SparsePhase):
-            pruned = phase
-        if pruned is None:
-            yield phase
-        else:
-            yield dataclasses.replace(pruned, epochs=phase.epochs, lr=phase.lr)
+def _pruned_for_good(phases: Sequence[Phase]) -> Iterable[Phase]:
+    """Returns the phases of a run that prunes once, where `phases` do first, and for good."""
+    first = tuple(itertools.takewhile(lambda phase: isinstance(phase, DensePhase), phases))
+    rest = phases[len(first) :]
+    return (*first, *(dataclasses.replace(rest[0], epochs=p.epochs, lr=p.lr) for p in rest))
 
 
 def _merged(phases: Iterable[Phase]) -> tuple[Phase, ...]:

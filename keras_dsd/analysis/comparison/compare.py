@@ -29,10 +29,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from keras_dsd.algorithm.selection import DEFAULT_SPARSITY, Selection, Sparsity
-from keras_dsd.algorithm.timeline import Phase
+from keras_dsd.algorithm.timeline import Phase, Timeline
 from keras_dsd.analysis import evaluation
 from keras_dsd.analysis.comparison import dataset
-from keras_dsd.analysis.comparison.arms import ARMS, make_arms, num_shared, words_of
+from keras_dsd.analysis.comparison.arms import ARMS, make_arms, num_shared
 from keras_dsd.analysis.comparison.dataset import arguments
 from keras_dsd.analysis.comparison.result import Comparison, scipy_stats
 from keras_dsd.analysis.comparison.runs import Runs
@@ -97,7 +97,8 @@ def compare(
     file = evaluation.check_file(path, "comparison.json")
     options = _check_apply(sparsity, apply_options), _check_options(fit_options)
     read = data() if callable(data) else data
-    shared = dataset.check_data(read, _share(max_shared_rows))
+    most = 1.0 if max_shared_rows == 1 else checks.fraction("max_shared_rows", max_shared_rows)
+    shared = dataset.check_data(read, most)
     job = _make_job(build, data, read, phases, arms, *options, evaluate, mode)
     check_importable(job, number)
     job, identity = inspect(job, numbers[0])
@@ -160,7 +161,7 @@ def _identify(job: Job, seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def _arms_of(job: Job) -> dict[str, str]:
-    return {name: words_of(phases) for name, phases in job.arms.items()}
+    return {name: str(Timeline(phases)) for name, phases in job.arms.items()}
 
 
 def _words(value: object) -> str:
@@ -223,7 +224,3 @@ def _check_seeds(seeds: int | Iterable[int]) -> list[int]:
         expected = f"to be two or more that differ: {reason}"
         raise invalid("seeds", seeds, expected, "Leave it out for 5.")
     return found
-
-
-def _share(value: float) -> float:
-    return 1.0 if value == 1 else checks.fraction("max_shared_rows", value)

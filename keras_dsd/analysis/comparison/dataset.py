@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,18 @@ def inputs_of(part: object) -> Any:
 
 def digest(data: Mapping[str, Any]) -> dict[str, str]:
     """Returns digests that tell data from others; of datasets, only of their types."""
-    return {name: _digest(data[name]) for name in NAMES}
+    return {name: digest_of(_parts_of(data[name])) for name in NAMES}
+
+
+def digest_of(values: Iterable[np.ndarray | bytes]) -> str:
+    """Returns a digest of arrays, with their types and shapes, and of other bytes."""
+    found = hashlib.blake2b(digest_size=16)
+    for value in values:
+        if not isinstance(value, bytes):
+            found.update(f"{value.dtype} {value.shape}".encode())
+            value = np.ascontiguousarray(value).tobytes()
+        found.update(value)
+    return found.hexdigest()
 
 
 def _check_part(name: str, part: object) -> None:
@@ -153,13 +164,7 @@ def _arrays_in(inputs: Any) -> list[np.ndarray]:
     return arrays if usable else []
 
 
-def _digest(part: object) -> str:
-    found = hashlib.blake2b(digest_size=16)
+def _parts_of(part: object) -> Iterator[np.ndarray | bytes]:
     for each in arguments(part):
         arrays = _arrays_in(each)
-        for array in arrays:
-            found.update(f"{array.dtype} {array.shape}".encode())
-            found.update(np.ascontiguousarray(array).tobytes())
-        if not arrays:
-            found.update(type(each).__qualname__.encode())
-    return found.hexdigest()
+        yield from arrays or (type(each).__qualname__.encode(),)

@@ -207,6 +207,10 @@ class Comparison(Tabled):
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values: lists, dicts, numbers and text; None for NaN."""
+        gains = {
+            gain.when: {"control": gain.control, **gain.paired._asdict(), "relative": gain.relative}
+            for gain in map(self.gain, WHEN)
+        }
         return {
             "metric": self.metric,
             "mode": self.mode,
@@ -216,7 +220,7 @@ class Comparison(Tabled):
             "summary": plain(
                 {arm: {when: self._summary(arm, when) for when in WHEN} for arm in self._rows()}
             ),
-            "gain": plain({when: self._gain_dict(when) for when in WHEN}),
+            "gain": plain(gains),
             "verdict": self.verdict,
         }
 
@@ -225,8 +229,8 @@ class Comparison(Tabled):
         rows = []
         for arm in self._rows():
             values = [self.tests(arm, LAST), self.tests(arm, BEST), self._chosen(arm, BEST)]
-            updates = f"{self._runs_of(arm)[0].num_updates:,}"
-            rows.append((arm, updates, *map(_mean_and_sd_text, values)))
+            cells = ["{:.4g} ± {:.2g}".format(*mean_and_sd(each)) for each in values]
+            rows.append((arm, f"{self._runs_of(arm)[0].num_updates:,}", *cells))
         how = (
             f"{self.metric} ({BETTER[self.mode]}), mean ± standard deviation of "
             f"{len(self.seeds)} seeds. Fit on training data; best epochs and the control are "
@@ -310,10 +314,6 @@ class Comparison(Tabled):
         return {"test_mean": test_mean, "test_sd": test_sd,
                 "validation_mean": mean, "validation_sd": sd}  # fmt: skip
 
-    def _gain_dict(self, when: str) -> dict[str, str | float]:
-        gain = self.gain(when)
-        return {"control": gain.control, **gain.paired._asdict(), "relative": gain.relative}
-
 
 def _is_gain(gain: Gain) -> bool:
     return gain.paired.is_shown and gain.paired.mean > 0
@@ -352,8 +352,3 @@ def _gain_text(gain: Gain) -> str:
         f"({_CONFIDENCE:.0%} bootstrap interval {found.low:+.4g} to {found.high:+.4g}; {test}; "
         f"{gain.relative:+.2%})"
     )
-
-
-def _mean_and_sd_text(values: list[float]) -> str:
-    mean, sd = mean_and_sd(values)
-    return f"{mean:.4g} ± {sd:.2g}"

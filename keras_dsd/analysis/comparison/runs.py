@@ -27,11 +27,7 @@ class Runs:
     """
 
     def __init__(
-        self,
-        job: Job,
-        seeds: Sequence[int],
-        file: pathlib.Path | None,
-        identity: Mapping[str, Any],
+        self, job: Job, seeds: Sequence[int], file: pathlib.Path | None, identity: Mapping[str, Any]
     ) -> None:
         self._job, self._seeds, self._file, self._identity = job, seeds, file, identity
         found = [] if file is None else _read_runs(file, identity)
@@ -41,16 +37,18 @@ class Runs:
 
     def train(self, number: int, progress: bool) -> None:
         """Trains what is missing, `number` seeds at a time, each in a process if more than one."""
-        todo = {seed: self._finished(seed) for seed in self._seeds if not self._is_complete(seed)}
-        rest = self._job.num_epochs - self._job.num_shared
-        total = len(self._seeds) * (self._job.num_shared + len(self._job.arms) * rest)
-        left = sum(
-            self._job.num_shared + (len(self._job.arms) - len(done)) * rest
-            for done in todo.values()
-        )
+        job = self._job
+        todo = {}  # for each seed, the arms that were trained, and the state they branched from
+        for seed in self._seeds:
+            if any((seed, name) not in self._runs for name in self._names):
+                runs = [self._runs[seed, arm] for arm in job.arms if (seed, arm) in self._runs]
+                todo[seed] = {run.arm: run.start for run in runs}
+        rest = job.num_epochs - job.num_shared
+        total = len(self._seeds) * (job.num_shared + len(job.arms) * rest)
+        left = sum(job.num_shared + (len(job.arms) - len(done)) * rest for done in todo.values())
         with (
             progress_bar(progress, total, total - left) as tell,
-            contextlib.closing(training.train_seeds(self._job, todo, number, tell)) as trained,
+            contextlib.closing(training.train_seeds(job, todo, number, tell)) as trained,
         ):
             for run in trained:
                 self._add(run)
@@ -63,23 +61,14 @@ class Runs:
     def _names(self) -> list[str]:
         return [*([FIRST] if self._job.has_first else []), *self._job.arms]
 
-    def _is_complete(self, seed: int) -> bool:
-        return all((seed, name) in self._runs for name in self._names)
-
-    def _finished(self, seed: int) -> dict[str, str]:
-        """Returns the arms of a seed that were trained, and the state that each branched from."""
-        arms = [self._runs[seed, name] for name in self._job.arms if (seed, name) in self._runs]
-        return {run.arm: run.start for run in arms}
-
     def _add(self, run: Run) -> None:
         self._runs[run.seed, run.arm] = run
         self._check_budget()
         done = sum(arm != FIRST for _, arm in self._runs)
         logging.info("compare: %s of seed %d is trained; arms done: %d", run.arm, run.seed, done)
         if self._file is not None:
-            runs = files.plain([*self._runs.values()])
-            data = {"kind": _KIND, "identity": self._identity, "runs": runs}
-            files.write_json(self._file, data)
+            data = {"kind": _KIND, "identity": self._identity, "runs": [*self._runs.values()]}
+            files.write_json(self._file, files.plain(data))
 
     def _check_budget(self) -> None:
         """Refuses arms that were not trained alike: what wins may have been trained longer."""

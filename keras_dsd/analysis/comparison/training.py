@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import dataclasses
-import hashlib
 import importlib
 import json
 import math
@@ -27,7 +26,7 @@ from keras_dsd.adapters import registry
 from keras_dsd.algorithm.selection import DEFAULT_SPARSITY, Selection
 from keras_dsd.algorithm.timeline import Phase, SparsePhase
 from keras_dsd.analysis.comparison import dataset
-from keras_dsd.analysis.comparison.arms import FIRST, Arms, prune_at_once
+from keras_dsd.analysis.comparison.arms import FIRST, Arms
 from keras_dsd.analysis.comparison.dataset import arguments
 from keras_dsd.analysis.comparison.result import Run
 from keras_dsd.analysis.evaluation import number
@@ -72,7 +71,8 @@ class Job:
     @property
     def has_first(self) -> bool:
         """Whether the start of all arms is scored as one of them."""
-        return self.num_shared > 0 or prune_at_once(self.arms)
+        starts = [phases[0] for phases in self.arms.values()]
+        return self.num_shared > 0 or any(isinstance(phase, SparsePhase) for phase in starts)
 
     @property
     def state(self) -> Any:
@@ -121,9 +121,9 @@ def inspect(job: Job, seed: int) -> tuple[Job, dict[str, str]]:
     if not job.state.is_known(model):
         job = dataclasses.replace(job, num_shared=0)
     config = json.dumps(model.optimizer.get_config(), sort_keys=True, default=_words)
-    identity = {"initial weights": _digest(job.state.weights_of(model)), "optimizer": config}
+    weights = dataset.digest_of(job.state.weights_of(model))
     job.apply(model)
-    return job, identity
+    return job, {"initial weights": weights, "optimizer": config}
 
 
 def train_seed(
@@ -138,11 +138,11 @@ def train_seed(
     """
     model = job.make(seed)
     state = job.state.read(model)
-    start, shared = _digest(state), None
+    start, shared = dataset.digest_of(state), None
     if job.num_shared:
         shared = _Segment(job, model, seed, FIRST, tell)
         state = shared.train(0, job.num_shared, [])
-        start = _digest(state)
+        start = dataset.digest_of(state)
         yield shared.run(start, None)
     elif job.has_first:
         untouched = _Segment(job, model, seed, FIRST, tell)
@@ -188,10 +188,7 @@ def check_importable(job: Job, number: int) -> None:
 
 
 def train_seeds(
-    job: Job,
-    todo: Mapping[int, Mapping[str, str]],
-    number: int,
-    tell: Callable[[str], None],
+    job: Job, todo: Mapping[int, Mapping[str, str]], number: int, tell: Callable[[str], None]
 ) -> Generator[Run, None, None]:
     """Trains `number` seeds at a time, each in a process if more than one, as `train_seed` does.
 
@@ -227,7 +224,9 @@ def _train_in_processes(
                 )
                 yield from _received(messages, seeds, tell)
                 for future in done:
-                    _raise_error(future, futures[future])
+                    if error := future.exception():
+                        error.add_note(f"Raised in the process of seed {futures[future]}.")
+                        raise error
         except BrokenProcessPool:
             pool.shutdown()
             raise _ended_early(processes, {0: next(iter(todo)), **seeds}) from None
@@ -261,13 +260,6 @@ def _ended_early(processes: Sequence[BaseProcess], seeds: Mapping[int, int]) -> 
         f"could not begin, call compare() below `if __name__ == '__main__':`; where it was killed, "
         f"there may be too little memory for so many: lower parallel."
     )
-
-
-def _raise_error(future: "concurrent.futures.Future[None]", seed: int) -> None:
-    error = future.exception()
-    if error is not None:
-        error.add_note(f"Raised in the process of seed {seed}.")
-        raise error
 
 
 def _start(messages: "SimpleQueue[_Message]") -> None:
@@ -403,14 +395,6 @@ def is_better(value: float, other: float, job: Job) -> bool:
     if math.isnan(value) or math.isnan(other):
         return math.isnan(other) and not math.isnan(value)
     return value < other if job.mode == "min" else value > other
-
-
-def _digest(values: Sequence[np.ndarray]) -> str:
-    found = hashlib.blake2b(digest_size=16)
-    for value in values:
-        found.update(f"{value.dtype} {value.shape}".encode())
-        found.update(np.ascontiguousarray(value).tobytes())
-    return found.hexdigest()
 
 
 def _words(value: object) -> str:

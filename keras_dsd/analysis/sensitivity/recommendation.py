@@ -39,7 +39,8 @@ def levels_for(levels: Sequence[float], curves: Sequence[Curve], overall: float)
 
     Together they prune the share `overall`: `sum(covered * level) / sum(size)`.
     """
-    costs = [_cost(curve) for curve in curves]
+    # Of each level, from level 0 on: at least nothing, and never less again.
+    costs = [tuple(itertools.accumulate((0.0, *curve.worse), max)) for curve in curves]
     finite = [cost for each in costs for cost in each if cost < math.inf]
     low, high = 0.0, max(finite)
     most = [_level_at(levels, cost, high) for cost in costs]
@@ -60,11 +61,6 @@ def levels_for(levels: Sequence[float], curves: Sequence[Curve], overall: float)
     part = (overall - reached) / (beyond - reached) if beyond > reached else 1.0
     part = min(max(part, 0.0), 1.0)
     return [min(b + part * (a - b), a) for b, a in zip(below, above, strict=True)]
-
-
-def _cost(curve: Curve) -> tuple[float, ...]:
-    """Returns what each level costs, from level 0 on: at least nothing, and never less again."""
-    return tuple(itertools.accumulate((0.0, *curve.worse), max))
 
 
 def _level_at(levels: Sequence[float], cost: Sequence[float], allowed: float) -> float:

@@ -111,21 +111,13 @@ class Sensitivity(Tabled):
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values: lists, dicts, numbers and text; None for NaN."""
-        return {
-            "baseline": self.baseline,
-            "levels": list(self.levels),
-            "mode": self.mode,
-            "points": [
-                {
-                    "path": point.path,
-                    "shape": list(point.shape),
-                    "size": point.size,
-                    "covered": point.num_covered,
-                    "values": plain(point.values),
-                }
-                for point in self.points
-            ],
-        }
+        points = [
+            {"path": point.path, "shape": list(point.shape), "size": point.size,
+             "covered": point.num_covered, "values": plain(point.values)}
+            for point in self.points
+        ]  # fmt: skip
+        levels = list(self.levels)
+        return {"baseline": self.baseline, "levels": levels, "mode": self.mode, "points": points}
 
     def _table(self) -> Table:
         rows = [

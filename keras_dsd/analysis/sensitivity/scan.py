@@ -1,6 +1,7 @@
 """Sensitivity of a model: prunes each weight alone and evaluates the model, and resumes a scan."""
 
 import dataclasses
+import functools
 import hashlib
 import math
 import os
@@ -86,32 +87,22 @@ class _Scan:
         values: The values measured so far, by weight and level; NaN where not finite.
     """
 
-    levels: tuple[float, ...]
+    levels: list[float]
     mode: str
     weights: _Weights
     digests: list[str]
-    baseline: float | None = None
+    baseline: float = math.nan
     values: list[list[float]] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.values = self.values or [[] for _ in self.weights]
 
-    @property
-    def num_points(self) -> int:
-        """Number of values to measure, the baseline among them."""
-        return 1 + len(self.weights) * len(self.levels)
-
-    @property
-    def num_done(self) -> int:
-        """Number of values measured so far."""
-        return (self.baseline is not None) + sum(map(len, self.values))
-
     def result(self) -> Sensitivity:
         """Returns what was measured so far."""
         points = zip(self.weights, self.values, strict=True)
         return Sensitivity(
-            baseline=math.nan if self.baseline is None else self.baseline,
-            levels=self.levels,
+            baseline=self.baseline,
+            levels=tuple(self.levels),
             mode=self.mode,
             points=tuple(
                 WeightSensitivity(path, shape, tuple(values), covered)
@@ -134,37 +125,44 @@ def _run(
             files.write_json(file, {**scan.result().to_dict(), "digests": scan.digests})
         advance(words)
 
-    with progress_bar(progress, scan.num_points, scan.num_done) as advance:
-        if scan.baseline is None:
+    def measure(values: list[float], words: str) -> None:
+        values.append(number(evaluate(), words))
+        done(words)
+
+    is_new = math.isnan(scan.baseline)
+    num_points, num_done = len(weights) * len(scan.levels), sum(map(len, scan.values))
+    with progress_bar(progress, 1 + num_points, num_done + (not is_new)) as advance:
+        if is_new:
             try:
-                scan.baseline = _check_baseline(number(evaluate(), "nothing pruned"))
+                scan.baseline = number(evaluate(), "nothing pruned")
             finally:
                 # Keras keeps a JAX model's values elsewhere meanwhile. Reading one brings all back.
                 weights[0].numpy()
+            if math.isnan(scan.baseline):
+                raise ValueError(
+                    "Expected `evaluate` to return a finite number for the model as it is, to "
+                    "compare others with. Received: NaN or infinity. Nothing was pruned; see what "
+                    "it computes."
+                )
             done("nothing pruned")
         for weight, values in zip(weights, scan.values, strict=True):
             if len(values) < len(scan.levels):
-                _prune_alone(weight, scan.levels, values, evaluate, done)
+                levels = scan.levels[len(values) :]
+                _prune_alone(weight, levels, functools.partial(measure, values))
 
 
 def _prune_alone(
-    weight: PrunableWeight,
-    levels: Sequence[float],
-    values: list[float],
-    evaluate: Callable[[], object],
-    done: Callable[[str], None],
+    weight: PrunableWeight, levels: Sequence[float], measure: Callable[[str], None]
 ) -> None:
-    """Adds to `values` those at the levels that it lacks."""
+    """Calls `measure` with the weight pruned at each level, and restores it."""
     complete = weight.numpy()
     # As plain as can be: Ctrl-C in the code of a context manager would not restore the weight.
     try:
-        for level in levels[len(values) :]:
+        for level in levels:
             pruned = complete.copy()
             pruned[~masks.mask_of(complete, weight, level)] = 0
             weight.assign(pruned)
-            words = f"{weight.path} at {level:g}"
-            values.append(number(evaluate(), words))
-            done(words)
+            measure(f"{weight.path} at {level:g}")
     finally:
         weight.assign(complete)
 
@@ -204,19 +202,10 @@ def _digest(values: np.ndarray, pattern: Pattern) -> str:
     return hashlib.blake2b(values.tobytes() + layout, digest_size=16).hexdigest()
 
 
-def _check_baseline(value: float) -> float:
-    if math.isnan(value):
-        raise ValueError(
-            "Expected `evaluate` to return a finite number for the model as it is, to compare "
-            "others with. Received: NaN or infinity. Nothing was pruned; see what it computes."
-        )
-    return value
-
-
-def _check_levels(levels: Iterable[float]) -> tuple[float, ...]:
+def _check_levels(levels: Iterable[float]) -> list[float]:
     hint = "Put a single one in a list: levels=[0.5]."
     given = checks.listed("levels", levels, "to be a list of sparsities", hint, Iterable)
-    found = tuple(checks.fraction(f"levels[{i}]", level) for i, level in enumerate(given))
+    found = [checks.fraction(f"levels[{i}]", level) for i, level in enumerate(given)]
     if not found or any(b <= a for a, b in zip((0.0, *found), found, strict=False)):
         expected = "to be sparsities above 0, each larger than the one before"
         hint = "Sort them, and leave out 0 and what comes twice."
@@ -229,17 +218,30 @@ def _resume(path: pathlib.Path, scan: _Scan) -> None:
     found = files.read_results(path, _parse, "sensitivity()", "scan")
     if found is None:
         return
-    _check_same(path, "levels", list(found.levels), list(scan.levels))
-    _check_same(path, "mode", found.mode, scan.mode)
-    _check_same(path, "weights", found.weights, scan.weights)
-    _check_same_values(path, found, scan)
+    for name in ("levels", "mode", "weights"):
+        then, now = getattr(found, name), getattr(scan, name)
+        if then != now:
+            then, now = _first_difference(then, now) if name == "weights" else (then, now)
+            raise ValueError(
+                f"Expected the file to be of a scan with the same {name}. Received: "
+                f"path={str(path)!r} with {name} {then}, but {now} here. Give another path, or "
+                f"delete the file to scan anew."
+            )
+    digests = zip(scan.weights, found.digests, scan.digests, strict=True)
+    changed = [weight for (weight, *_), then, now in digests if then != now]
+    if changed:
+        raise ValueError(
+            f"Expected the weights to have the values that the file's scan began with. Received: "
+            f"path={str(path)!r}, since which {changed[0]} and {len(changed) - 1} others changed. "
+            f"Load the weights of then to go on, or delete the file to scan these."
+        )
     scan.baseline, scan.values = found.baseline, found.values
 
 
 def _parse(data: Any) -> _Scan:
     levels, points = data["levels"], data["points"]
     found = _Scan(
-        levels=tuple(map(files.number, levels)),
+        levels=list(map(files.number, levels)),
         mode=data["mode"],
         weights=[(p["path"], tuple(p["shape"]), p["covered"]) for p in points],
         digests=data["digests"],
@@ -251,30 +253,9 @@ def _parse(data: Any) -> _Scan:
     return found
 
 
-def _check_same(path: pathlib.Path, name: str, found: Any, wanted: Any) -> None:
-    if found != wanted:
-        both = _first_difference(found, wanted) if name == "weights" else (found, wanted)
-        raise ValueError(
-            f"Expected the file to be of a scan with the same {name}. Received: path={str(path)!r} "
-            f"with {name} {both[0]}, but {both[1]} here. Give another path, or delete the file to "
-            f"scan anew."
-        )
-
-
 def _first_difference(found: _Weights, wanted: _Weights) -> tuple[str, str]:
     """Returns, in words, what differs first between two lists of paths and shapes."""
     for a, b in zip(found, wanted, strict=False):
         if a != b:
             return f"{a[0]} of shape {a[1]}", f"{b[0]} of shape {b[1]}"
     return f"numbering {len(found)}", str(len(wanted))
-
-
-def _check_same_values(path: pathlib.Path, found: _Scan, scan: _Scan) -> None:
-    digests = zip(scan.weights, found.digests, scan.digests, strict=True)
-    changed = [path for (path, *_), then, now in digests if then != now]
-    if changed:
-        raise ValueError(
-            f"Expected the weights to have the values that the file's scan began with. Received: "
-            f"path={str(path)!r}, since which {changed[0]} and {len(changed) - 1} others changed. "
-            f"Load the weights of then to go on, or delete the file to scan these."
-        )
