@@ -50,10 +50,6 @@ def _iterate(data: BatchSource) -> Iterator[object]:
 def check_batches(data: object, number: object) -> Batches | None:
     """Returns `batch_norm_data` and `batch_norm_batches` of `DSDSchedule`, checked.
 
-    Args:
-        data: Batches that can be read again and again, or None.
-        number: How many of them to take.
-
     Raises:
         TypeError: `data` is no collection of batches, as `(x, y)` is none, or can be read only
             once; or `number` is not an integer.

@@ -172,11 +172,7 @@ class Controller:
         self._run.is_in_epoch = True
 
     def transition(self, epoch: int) -> Transition | None:
-        """Returns the phase change at the start of `epoch`, or None; changes nothing.
-
-        Args:
-            epoch: The epoch that follows those of the history.
-        """
+        """Returns the phase change at the start of `epoch`, or None; changes nothing."""
         return transition_to(
             epoch, self._timeline, self._run.history, self._run.phase_index,
             reset=self._reset, batches=self._batches,

@@ -12,12 +12,7 @@ _SKIPPED = {"keras_dsd", "keras", "tf_keras", "tensorflow"}
 
 
 def show_or_log(message: str, *, shown: bool) -> None:
-    """Prints a message where Keras shows its progress; otherwise logs it as information.
-
-    Args:
-        message: One line.
-        shown: Whether to print it.
-    """
+    """Prints a message where Keras shows its progress; otherwise logs it as information."""
     if shown:
         print(message, flush=True)
     else:

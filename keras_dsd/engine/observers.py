@@ -92,11 +92,7 @@ class HasWeights(Protocol):
 
 
 class ObserverList:
-    """All observers of a run. Weights are looked up only where there is one.
-
-    Args:
-        observers: Observers, notified in this order.
-    """
+    """All observers of a run. Weights are looked up only where there is one."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers

@@ -107,13 +107,7 @@ class RunHistory:
         self.epochs = epochs
 
     def unmeasured(self, index: int, start: int, end: int) -> str | None:
-        """Returns a warning where no epoch of a phase had the monitored value in its logs.
-
-        Args:
-            index: Index of the phase.
-            start: Its first epoch.
-            end: The epoch after its last one.
-        """
+        """Returns a warning where no epoch of a phase had the monitored value in its logs."""
         until = self._timeline.phases[index].until
         epochs = self.epochs[start:end]
         if until is None or any(until.monitor in each for each in epochs):

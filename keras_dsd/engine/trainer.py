@@ -14,10 +14,6 @@ class Trainer:
     Either Keras reads `model.train_function` afresh at every step. So each kind of phase has its
     own compiled step, and a dense one holds no pruning operation. Everything put on the model is
     an attribute of the object that hides a method of its class; `close` takes them away.
-
-    Args:
-        model: The model that trains.
-        adapter: The training adapter of its Keras.
     """
 
     def __init__(self, model: Model, adapter: TrainingAdapter) -> None:
@@ -63,10 +59,6 @@ class Trainer:
 
     def estimate_batch_norms(self, batches: Batches, advance: Callable[[str], None]) -> str:
         """Estimates the statistics of BatchNormalization, and describes this.
-
-        Args:
-            batches: Batches to estimate them from.
-            advance: Called after each batch, with a text for the progress bar.
 
         Raises:
             ValueError: There are no batches.

@@ -200,10 +200,6 @@ def prune(
 def remove_masks(weights: Sequence[PrunableWeight], reset: OptimizerReset) -> WeightChange:
     """Removes all masks: pruned weights regrow from zero.
 
-    Args:
-        weights: The weights that DSD prunes.
-        reset: Resets optimizer state of regrown weights.
-
     Raises:
         ValueError: A masked weight holds NaN or infinity; nothing was changed.
     """

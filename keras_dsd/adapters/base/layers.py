@@ -15,11 +15,6 @@ WRAPPER = "keras_dsd>DSDWrapper"
 def check_layer(model: object, kind: type, described: str) -> None:
     """Checks that `model` is a layer of the adapter's Keras.
 
-    Args:
-        model: The argument of a public function.
-        kind: The class of layers.
-        described: Its Keras, for the message.
-
     Raises:
         TypeError: It is something else.
     """
@@ -32,12 +27,6 @@ def check_applied(
     model: Layer, parts: list[PartT], received: str = "", hint: str = ""
 ) -> list[PartT]:
     """Returns the parts of `model` that went through `apply`.
-
-    Args:
-        model: The model.
-        parts: These parts.
-        received: More on the model, for the message.
-        hint: More on the solution.
 
     Raises:
         ValueError: There are none.

@@ -43,10 +43,6 @@ def optimizers_in(
     """Returns the optimizers of a model: the compiled one and any held as an attribute.
 
     Loss scaling is removed: the optimizer inside is returned.
-
-    Args:
-        model: The model.
-        kinds: The optimizer classes of its Keras.
     """
     held: list[OptimizerT] = [value for value in vars(model).values() if isinstance(value, kinds)]
     every = [getattr(model, "optimizer", None), *held]

@@ -11,12 +11,7 @@ from keras_dsd.protocols import Model, Variable
 
 
 class TrainingState(abc.ABC):
-    """Reads and writes the state of models.
-
-    Args:
-        keras: The package of their Keras.
-        optimizer_functions: The module that reads its optimizers.
-    """
+    """Reads and writes the state of models."""
 
     def __init__(self, keras: ModuleType, optimizer_functions: OptimizerFunctions) -> None:
         self._keras = keras

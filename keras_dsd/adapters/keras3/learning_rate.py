@@ -111,12 +111,7 @@ def _patches(
 
 
 class ScaledVariable(keras.Variable):
-    """A learning rate that reads as a multiple of another variable, and writes through to it.
-
-    Args:
-        original: The variable, a scalar.
-        factor: Its multiplier.
-    """
+    """A learning rate that reads as a multiple of another variable, and writes through to it."""
 
     def __init__(self, original: Rate, factor: float) -> None:
         # Not the base's: it would make storage of its own, of which there is none.

@@ -20,11 +20,6 @@ class MaskedUpdates:
     the moving averages, which are masked as well. A backend may mask within the update instead.
     Where a `train_step` or an optimizer of the user's own may update in another way, the weights
     are masked at the step's end too.
-
-    Args:
-        model: The model that trains.
-        weights: Its masked weights.
-        optimizers: The optimizers that update them.
     """
 
     def __init__(

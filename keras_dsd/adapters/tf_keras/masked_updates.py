@@ -23,10 +23,6 @@ class MaskedUpdates:
     An optimizer with Keras's update step masks within it. Variables that no such step updates
     (legacy optimizers, optimizers that the model hides), and those with a constraint of the
     user's, which comes first, are masked at the end of the training step.
-
-    Args:
-        weights: The weights to mask, with active masks.
-        optimizers: The model's optimizers.
     """
 
     def __init__(self, weights: list[Weight], optimizers: Sequence[Optimizer]) -> None:

@@ -89,10 +89,6 @@ def reset_all(optimizer: Optimizer, variables: Sequence[tf.Variable]) -> None:
 
     The step that learning-rate schedules and bias corrections depend on stays, and so do Ftrl's
     slots, from which it computes the weights.
-
-    Args:
-        optimizer: The optimizer.
-        variables: The variables that it updates.
     """
     optimizers = tf_keras.optimizers
     if isinstance(optimizer, optimizers.Ftrl | optimizers.legacy.Ftrl):

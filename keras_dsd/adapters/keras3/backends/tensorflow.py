@@ -112,12 +112,7 @@ class _Update(NamedTuple):
 
 
 class _Updates:
-    """Masked updates of one optimizer, compiled where that pays.
-
-    Args:
-        optimizer: The optimizer.
-        mask_of: Returns the mask to apply within the update of a variable, or None.
-    """
+    """Masked updates of one optimizer, compiled where that pays."""
 
     def __init__(self, optimizer: keras.optimizers.Optimizer, mask_of: MaskOf[tf.Variable]) -> None:
         self._optimizer = optimizer

@@ -61,13 +61,7 @@ BACKEND = TorchBackend()
 def reset_slots(
     optimizer: torch.optim.Optimizer, variable: keras.Variable, entries: np.ndarray
 ) -> None:
-    """Resets the slots that `torch.optim` keeps of `variable` to their initial value.
-
-    Args:
-        optimizer: Of `torch.optim`.
-        variable: Of Keras's.
-        entries: Boolean array of its shape, True where to do so.
-    """
+    """Resets the slots that `torch.optim` keeps of `variable` to their initial value."""
     where = torch.from_numpy(entries).to(variable.value.device)
     for name, slot in _slots_of(optimizer, variable.value).items():
         slot[where] = _initial(optimizer, name)

@@ -60,13 +60,7 @@ def patches(
 
 
 class _Updates:
-    """Masked updates of one optimizer; those of large tensors in parts.
-
-    Args:
-        optimizer: The optimizer.
-        mask_of: Returns the mask to apply within the update of a variable, or None.
-        slots_of: Returns the optimizer's slots of a variable, by name.
-    """
+    """Masked updates of one optimizer; those of large tensors in parts."""
 
     def __init__(
         self,
