@@ -97,7 +97,10 @@ def masks_for(
         else:
             yield weight, mask_of(_ranked(weight), weight, sparsity)
     for together in ranked.values():
-        yield from _ranked_together(together, sparsity)
+        scores = [_scores(_ranked(weight), weight) for weight in together]
+        shares = [weight.sparsity if sparsity is None else sparsity for weight in together]
+        for weight, kept in zip(together, global_masks(scores, shares), strict=True):
+            yield weight, _expand(kept, weight)
 
 
 def thresholds(weights: Sequence[ReadableWeight]) -> Iterator[float | None]:
@@ -179,15 +182,6 @@ def comparable(weights: np.ndarray) -> np.ndarray:
     """Returns bfloat16 as float32, which holds it exactly: NumPy can't partition it."""
     weights = np.asarray(weights)
     return weights if weights.dtype.kind == "f" else weights.astype(np.float32)
-
-
-def _ranked_together(
-    weights: Sequence[_Weight], sparsity: float | None
-) -> Iterator[tuple[_Weight, np.ndarray]]:
-    scores = [_scores(_ranked(weight), weight) for weight in weights]
-    shares = [weight.sparsity if sparsity is None else sparsity for weight in weights]
-    for weight, kept in zip(weights, global_masks(scores, shares), strict=True):
-        yield weight, _expand(kept, weight)
 
 
 def _ranked(weight: ReadableWeight) -> np.ndarray:

@@ -31,16 +31,10 @@ DEFAULT_SPARSITY = float("0.3")
 
 
 class Selection:
-    """The arguments of `apply`: a sparsity for each weight, by path, and the pattern of the masks.
+    """The arguments of `apply`, checked: a sparsity for each weight, by path, and the pattern.
 
-    Args:
-        sparsity: Fraction in [0, 1) for every weight; or a mapping from regular expressions
-            on paths to fractions, where the first that `re.search` finds in the path wins; or
-            a callable that takes a `PrunableWeight` and returns a fraction. 0 leaves a weight
-            dense, and so does a path that no expression matches.
-        exclude: Regular expressions; a path that one of them matches stays dense.
-        pattern: The pattern of the masks, or None: single weights.
-        scope: `"layer"` or `"global"`: whether each tensor is ranked alone.
+    Of a mapping from regular expressions to fractions, the first that `re.search` finds in the path
+    counts. 0 leaves a weight dense, and so does a path that no expression matches.
 
     Raises:
         TypeError: An argument is of the wrong type.

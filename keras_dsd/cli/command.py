@@ -28,14 +28,11 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """One command.
+    """One command, with a line and paragraphs of help, and examples to copy.
 
     Attributes:
-        summary: A line of help.
-        description: Paragraphs of help.
         define: Defines its flags.
         values: Placeholders for the values of flags whose types do not tell.
-        examples: Lines to copy.
         run: Runs it, given the flags and the path of the model.
     """
 

@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
     from keras_dsd.callback import DSDSchedule
 
-__all__ = [
-    "learning_curves",
-    "returned_weights",
-    "weight_distributions",
-]
+__all__ = ["learning_curves", "returned_weights", "weight_distributions"]
 
 # The farthest weights are so few that an axis which reached them would show little else.
 _SHARE_SHOWN = 0.999

@@ -188,7 +188,10 @@ class WeightHistory(Observer):
         same = [(weight.short_path, tuple(weight.shape)) for weight in weights]
         # A run that is made anew, or on another model, continues nothing of an earlier one.
         earlier = tuple(s for s in self._snapshots if s.place < now.place and s.shapes == same)
-        thresholds = _thresholds(now, earlier) or [None] * len(weights)
+        thresholds: list[float | None] = [None] * len(weights)
+        for snapshot in earlier:
+            if (snapshot.name, snapshot.phase) == (observers.AFTER_PRUNING, now.sparse_phase):
+                thresholds = [weight.threshold for weight in snapshot.weights]
         found = tuple(
             self._snapshot(weight, index, thresholds[index], moment.name == observers.AFTER_PRUNING)
             for index, weight in enumerate(weights)
@@ -228,11 +231,3 @@ def _unpacked(packed: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
     if packed is None:
         return np.ones(shape, bool)
     return np.unpackbits(packed, count=math.prod(shape)).view(bool).reshape(shape)
-
-
-def _thresholds(now: Snapshot, earlier: Sequence[Snapshot]) -> list[float | None] | None:
-    """Returns the pruning thresholds of the weights in the sparse phase around a moment."""
-    for snapshot in earlier:
-        if (snapshot.name, snapshot.phase) == (observers.AFTER_PRUNING, now.sparse_phase):
-            return [weight.threshold for weight in snapshot.weights]
-    return None

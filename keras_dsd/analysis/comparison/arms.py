@@ -19,12 +19,9 @@ Arms = dict[str, tuple[Phase, ...]]
 
 
 def make_arms(phases: Sequence[Phase], names: Iterable[str] = ARMS) -> Arms:
-    """Returns the phases of each arm; all arms have the same number of epochs.
+    """Returns the phases of each arm, as `compare` describes them, all with as many epochs.
 
-    `"dense"`: plain training. `"llr"`: dense at the learning rates that DSD has at each epoch.
-    `"llr at once"`: dense, at the last of these as soon as DSD prunes. `"sparse"`: as DSD, but what
-    is pruned first stays pruned to the end. `"dsd"`: the phases as given. A control that equals
-    another arm is left out.
+    A control that equals another arm is left out.
     """
     given = _check_names(names)
     timeline = Timeline(phases)

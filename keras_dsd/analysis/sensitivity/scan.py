@@ -9,11 +9,9 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from keras_dsd.adapters import registry
 from keras_dsd.algorithm import masks
-from keras_dsd.algorithm.patterns import NM, Pattern, num_covered
+from keras_dsd.algorithm.patterns import NM, num_covered
 from keras_dsd.analysis import evaluation
 from keras_dsd.analysis.evaluation import number
 from keras_dsd.analysis.sensitivity.result import Sensitivity, WeightSensitivity
@@ -193,13 +191,9 @@ def _identify(model: Any, weights: list[PrunableWeight]) -> tuple[_Weights, list
         shape = tuple(map(int, weight.shape))
         covered = num_covered(shape, weight.pattern, weight.layout)
         found.append((weight.short_path, shape, covered))
-        digests.append(_digest(values, weight.pattern))
+        pattern = b"" if weight.pattern is None else str(weight.pattern).encode()
+        digests.append(hashlib.blake2b(values.tobytes() + pattern, digest_size=16).hexdigest())
     return found, digests
-
-
-def _digest(values: np.ndarray, pattern: Pattern) -> str:
-    layout = b"" if pattern is None else str(pattern).encode()
-    return hashlib.blake2b(values.tobytes() + layout, digest_size=16).hexdigest()
 
 
 def _check_levels(levels: Iterable[float]) -> list[float]:
