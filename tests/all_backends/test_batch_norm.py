@@ -94,17 +94,6 @@ def test_a_frozen_layer_keeps_its_own(digits):
     assert all(same(begin.statistics[epoch], before) for epoch in range(4))
 
 
-def test_what_goes_wrong_leaves_them_as_they_were(digits):
-    model, end = make(), Watch(statistics)
-    train_on = [*batches_of(digits)[:1], (np.zeros((4, 3), "float32"), np.zeros(4))]
-    with pytest.raises(Exception, match=r"64|shape|input"):
-        train(model, digits, end, batch_norm_data=train_on)
-    assert same(statistics(model), end.of_epoch(0)[-1])
-    assert norm_of(model).momentum == 0.99
-    with pytest.raises(ValueError, match="to hold batches. Received: none"):
-        train(make(), digits, batch_norm_data=[])
-
-
 @pytest.mark.parametrize(("options", "error", "said"), [
     ({"batch_norm_data": np.zeros((8, 2))}, TypeError, "type ndarray. Cut it into batches"),
     ({"batch_norm_data": 3}, TypeError, "type int. Cut"),

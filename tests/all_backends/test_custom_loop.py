@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
@@ -100,56 +99,6 @@ def test_masks_are_for_those_variables_that_are_pruned(digits, mlp):
         assert np.array(masks[2]).dtype == bool
         kept = optimizer.variables() if callable(optimizer.variables) else optimizer.variables
         assert sum(mask is not None for mask in loop.masks(kept)) == 1
-
-
-class Forgetful:
-    def apply_masks(self):
-        """Forgets to."""
-
-    def masks(self, variables=None):
-        return [None] * (4 if variables is None else len(variables))
-
-
-@MASKED
-def test_who_forgets_the_masks_is_told(digits, mlp):
-    model, optimizer = dsd.apply(mlp(), 0.5), keras.optimizers.SGD(0.05)
-    with dsd.DSDLoop(model, optimizer, dsd.DSDSchedule(0, 1, 1)) as loop:
-        train = trainer(model, optimizer, Forgetful())
-        with pytest.warns(UserWarning, match="The mask did not hold") as caught:
-            run(loop, train, digits, 1)
-        assert any(each.filename.endswith("steps.py") for each in caught)
-
-
-def test_a_loop_that_stops_goes_on(digits, mlp):
-    def make():
-        return dsd.apply(mlp(), 0.5), keras.optimizers.SGD(0.05)
-
-    whole, other = make(), make()
-    start = arrays(whole[0])
-    other[0].set_weights(start)
-    schedule = dsd.DSDSchedule(1, 2, 1)
-    with dsd.DSDLoop(*whole, schedule) as loop:
-        run(loop, trainer(*whole, loop), digits, 4)
-    for first, last in ((0, 2), (2, 4)):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Training ended with pruned weights")
-            with dsd.DSDLoop(*other, schedule) as loop:
-                run(loop, trainer(*other, loop), digits, last, first)
-    for one, two in zip(arrays(whole[0]), arrays(other[0]), strict=True):
-        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
-
-
-def test_phases_end_by_what_the_loop_measures(digits, mlp):
-    model, optimizer = dsd.apply(mlp(), 0.5), keras.optimizers.SGD(0.05)
-    until = dsd.Plateau("quality", mode="max", patience=1)
-    phases = [dsd.DensePhase(5, until=until), dsd.SparsePhase(5, until=until), dsd.DensePhase(1)]
-    quality = [1.0, 0.5, 2.0, 1.0, 1.0]
-    with dsd.DSDLoop(
-        model, optimizer, dsd.DSDSchedule(phases=phases, remaining_epochs="stop")
-    ) as loop:
-        said = run(loop, trainer(model, optimizer, loop), digits, 11,
-                     logs=lambda epoch: {"quality": quality[epoch]})  # fmt: skip
-    assert [logs["dsd_phase"] for logs in said] == [0, 0, 1, 1, 2]
 
 
 def test_an_exception_gives_the_learning_rate_back(digits, mlp):

@@ -35,8 +35,7 @@ SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(("epoch", "value"), [
-    (0, np.nan), (1, np.inf), pytest.param(0, -np.inf, marks=SLOW),
-    pytest.param(1, np.nan, marks=SLOW),
+    (1, np.nan), *(pytest.param(*each, marks=SLOW) for each in [(0, np.nan), (0, -np.inf)]),
 ])  # fmt: skip
 def test_a_phase_does_not_begin_with_weights_that_are_no_numbers(
     epoch, value, digits, compiled, mlp
@@ -170,16 +169,3 @@ def test_a_file_says_which_zeros_are_pruned(digits, tmp_path):
     finally:
         keras.mixed_precision.set_global_policy("float32")
     assert all(map(np.array_equal, watch.seen[0], masks))
-
-
-@pytest.mark.only_on("tensorflow", "jax", "torch")  # the files of tf_keras hold masks
-def test_without_masks_it_is_said_that_zeros_are_not_told_apart(digits, compiled, mlp):
-    model = compiled(dsd.apply(mlp(), SPARSITY))
-    for weight in dsd.weights(model):
-        values = weight.numpy()
-        values.flat[: values.size // 2 + 10] = 0
-        weight.assign(values)
-    with pytest.warns(UserWarning, match="goes on with 20 more zeros than its masks prune"):
-        history = model.fit(*digits, epochs=4, initial_epoch=2, verbose=0,
-                            callbacks=[dsd.DSDSchedule(1, 2, 1)]).history  # fmt: skip
-    assert history["dsd_sparsity"][0] == SPARSITY

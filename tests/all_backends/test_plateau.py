@@ -1,7 +1,5 @@
 """Phases that end when they have converged, on every path: early ends, leftovers, restarts."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -49,21 +47,6 @@ def train(model, data, *callbacks, first=0):
                      callbacks=list(callbacks)).history  # fmt: skip
 
 
-@pytest.mark.once_per_keras
-def test_phases_end_early_and_the_last_one_gets_what_is_left(digits, compiled, mlp):
-    history = train(compiled(dsd.apply(mlp(), 0.5)), digits, Scripted(), schedule())
-    assert history["dsd_phase"] == [0] * 4 + [1] * 3 + [2] * 5
-    assert [round(s, 1) for s in history["dsd_sparsity"]][4:7] == [0.5] * 3
-
-
-@pytest.mark.once_per_keras
-def test_or_training_stops(digits, compiled, mlp):
-    history = train(
-        compiled(dsd.apply(mlp(), 0.5)), digits, Scripted(), schedule(remaining_epochs="stop")
-    )
-    assert history["dsd_phase"] == [0] * 4 + [1] * 3 + [2] * 3
-
-
 @pytest.mark.parametrize(
     "optimizer", [pytest.param("sgd", marks=pytest.mark.once_per_keras), "adam"]
 )
@@ -106,37 +89,3 @@ def test_a_run_goes_on_with_its_backup_dir(stop, digits, compiled, mlp, tmp_path
     for one, two in zip(arrays(whole), arrays(again), strict=True):
         assert np.array_equal(one, two)
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
-
-
-@pytest.mark.once_per_keras
-def test_without_a_record_a_run_can_not_go_on(digits, compiled, mlp, tmp_path):
-    model = compiled(dsd.apply(mlp(), 0.5))
-    before = arrays(model)
-    for options, said in [
-        ({}, "record of what the 3 epochs before.*backup_dir=None, which has none"),
-        ({"backup_dir": tmp_path}, "which has none. Give DSDSchedule the backup_dir"),
-    ]:
-        with pytest.raises(ValueError, match=said):
-            train(model, digits, Scripted(), schedule(**options), first=3)
-    file = tmp_path / "dsd_history.json"
-    for text, said in [
-        ("{", "is not whole"), (json.dumps({"timeline": "x", "history": []}), "other phases: x"),
-        (json.dumps({"timeline": str(schedule().timeline), "history": [{}]}), "has 1 epochs"),
-    ]:  # fmt: skip
-        file.write_text(text)
-        with pytest.raises(ValueError, match=said):
-            train(model, digits, Scripted(), schedule(backup_dir=tmp_path), first=3)
-    assert all(np.array_equal(a, b) for a, b in zip(before, arrays(model), strict=True))
-    train(model, digits, Scripted(), schedule(backup_dir=tmp_path))  # from the start it is written
-    assert len(json.loads(file.read_text())["history"]) == 12
-
-
-@pytest.mark.once_per_keras
-def test_a_quantity_that_is_never_measured_is_said(digits, compiled, mlp):
-    with pytest.warns(UserWarning, match="was in the logs of none") as caught:
-        history = train(compiled(dsd.apply(mlp(), 0.5)), digits, schedule())
-    assert history["dsd_phase"] == [0] * 6 + [1] * 3 + [2] * 3
-    messages = [str(each.message) for each in caught if "'quality'" in str(each.message)]
-    assert ["none of the 6 epochs" in messages[0], "none of the 3 epochs" in messages[1]] == [
-        True
-    ] * 2

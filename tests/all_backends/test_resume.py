@@ -9,7 +9,6 @@ import keras_dsd as dsd
 from tests.helpers import paths
 from tests.helpers.paths import PATH, keras
 
-BACKEND = keras.backend.backend()
 EPOCHS = 6
 
 
