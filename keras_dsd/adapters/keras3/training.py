@@ -18,11 +18,7 @@ from keras_dsd.utils.patches import Patch, patched
 
 
 class TrainingAdapter(base.TrainingAdapter[Weight]):
-    """The training of one Keras 3 model.
-
-    Raises:
-        TypeError: `optimizer` is none of Keras's nor, on PyTorch, of `torch.optim`.
-    """
+    """The training of one Keras 3 model."""
 
     optimizer_functions: ClassVar[OptimizerFunctions] = optimizer
     model: keras.Model

@@ -43,14 +43,7 @@ class Candidate(base.Candidate):
 
 
 class Weight(base.Weight):
-    """A weight that DSD prunes.
-
-    Args:
-        candidate: The selected weight.
-        sparsity: Its target sparsity.
-        store: Where its mask is stored.
-        optimizers: The optimizers whose slots are reset.
-    """
+    """A weight that DSD prunes, whose mask is in `store`."""
 
     optimizer_functions: ClassVar[OptimizerFunctions] = optimizer
     variable: keras.Variable

@@ -22,15 +22,7 @@ from keras_dsd.utils.patches import Patch, patched
 
 
 class TrainingAdapter(base.TrainingAdapter[Weight]):
-    """The training of one tf_keras model.
-
-    Args:
-        model: As for the base class, like the arguments without a description.
-        wrappers: The wrapped layers in it.
-
-    Raises:
-        TypeError: `optimizer` is none of tf_keras's.
-    """
+    """The training of one tf_keras model, whose wrapped layers are `wrappers`."""
 
     optimizer_functions: ClassVar[OptimizerFunctions] = optimizers
     model: tf_keras.Model

@@ -57,10 +57,6 @@ class Weight(base.Weight):
     """A weight that DSD prunes.
 
     Args:
-        candidate: The selected weight.
-        sparsity: Its target sparsity.
-        selection: The arguments of `apply`.
-        optimizers: The optimizers whose slots are reset.
         mask: The mask variable, of the kernel's shape; 1 where kept.
         threshold: The scalar variable that TF-MOT's tools read with it.
     """
