@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from tests.helpers import programs
-from tests.helpers.paths import PATH
+from tests.helpers.paths import PATH, keras
 
-pytestmark = pytest.mark.once_per_keras("torch")  # compiles nothing in each of many processes
+# PyTorch compiles nothing in each of many processes: CI runs all there, and some on tf_keras.
+IS_IN_CI = PATH == "tf_keras" or keras.backend.backend() == "torch"
+pytestmark = [] if IS_IN_CI else [pytest.mark.exhaustive]
 
 # BackupAndRestore stands before DSDSchedule, or last.
 KINDS = {
