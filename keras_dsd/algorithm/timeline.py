@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from keras_dsd.algorithm.plateau import Plateau
 from keras_dsd.utils import checks
-from keras_dsd.utils.checks import invalid, invalid_type, shown
+from keras_dsd.utils.checks import invalid, invalid_type
 from keras_dsd.utils.figures import new_figure, shade
 
 if TYPE_CHECKING:
@@ -109,13 +109,9 @@ class Timeline:
         hint = "Give a list, such as [DensePhase(10), SparsePhase(10), DensePhase(10, lr=0.1)]."
         expected = "to be a list of DensePhase and SparsePhase"
         phases = checks.listed("phases", phases, expected, hint)
-        for index, phase in enumerate(phases):
-            if not isinstance(phase, Phase):
-                raise TypeError(
-                    f"Expected every item of `phases` to be a DensePhase or a SparsePhase. "
-                    f"Received: phases[{index}]={shown(phase)} of type {type(phase).__name__}. "
-                    f"Write SparsePhase(epochs) or DensePhase(epochs)."
-                )
+        each = "to be a DensePhase or a SparsePhase"
+        way = "Write SparsePhase(epochs) or DensePhase(epochs)."
+        checks.check_items("phases", phases, Phase, each, way)
         if not phases:
             raise invalid("phases", phases, "to hold at least one phase", hint)
         object.__setattr__(self, "phases", tuple(phases))

@@ -7,7 +7,6 @@ from typing import NoReturn, Protocol
 from keras_dsd.algorithm.timeline import Phase, Timeline
 from keras_dsd.protocols import PrunableWeight
 from keras_dsd.utils import checks
-from keras_dsd.utils.checks import shown
 
 BEFORE_PRUNING = "before pruning"
 AFTER_PRUNING = "after pruning"
@@ -131,11 +130,6 @@ def check_observers(observers: object) -> tuple[Observer, ...]:
     """
     hint = "Write observers=[dsd.WeightHistory()]."
     given = checks.listed("observers", observers, "to be a list", hint)
-    for index, each in enumerate(given):
-        if not isinstance(each, Observer):
-            raise TypeError(
-                f"Expected every item of `observers` to be an Observer, such as WeightHistory() "
-                f"or DSDTensorBoard(log_dir). Received: observers[{index}]={shown(each)} of type "
-                f"{type(each).__name__}. Give callbacks of Keras to fit."
-            )
+    expected = "to be an Observer, such as WeightHistory() or DSDTensorBoard(log_dir)"
+    checks.check_items("observers", given, Observer, expected, "Give callbacks of Keras to fit.")
     return tuple(given)

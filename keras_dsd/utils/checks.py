@@ -112,6 +112,16 @@ def listed(name: str, value: Any, expected: str, hint: str, kind: type = Sequenc
     return items(name, value)
 
 
+def check_items(name: str, found: Iterable[object], kind: Any, expected: str, hint: str) -> None:
+    """Raises TypeError where an item of the argument `name` is not of the type `kind`."""
+    for index, each in enumerate(found):
+        if not isinstance(each, kind):
+            raise TypeError(
+                f"Expected every item of `{name}` {expected}. Received: {name}[{index}]="
+                f"{shown(each)} of type {type(each).__name__}. {hint}"
+            )
+
+
 def items(name: str, value: Iterable[Any]) -> list[Any]:
     """Returns the items of a collection as a list; of a mapping, its pairs."""
     if isinstance(value, Mapping):
