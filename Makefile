@@ -8,7 +8,7 @@ PYTHON_OLDEST ?= python3.11
 VENV ?= .venv
 
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
-INSTALL = $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python $(RESOLUTION) --editable
+INSTALL = $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python $(RESOLUTION) --editable
 
 # TensorFlow's C++ side logs dozens of lines as it is imported.
 export TF_CPP_MIN_LOG_LEVEL := 3
@@ -76,7 +76,8 @@ clean:
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp is why a second run installs nothing. uv installs in half pip's time; what pip was told
-# to look through, it looks through too.
+# to look through, it looks through too. Where Python may write no bytecode, every program that a
+# test starts would compile TensorFlow anew: 20 seconds each.
 $(VENV)/.has-%: setup.cfg pyproject.toml | $(VENV)/bin/uv
 	$(INSTALL) '.[$*]'
 	@touch $@
