@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from recipes import image_data, image_errors, image_models, image_pixels
 from tests.helpers.paths import PATH, keras
-from tests.helpers.programs_of_recipes import EXAMPLES, ROOT, result_of, run, start, table_of
+from tests.helpers.programs_of_recipes import EXAMPLES, ROOT, result_of, run, start
 
 IMAGENET = EXAMPLES / "imagenet.py"
 TWO_DEVICES = ROOT / "tests" / "helpers" / "imagenet_on_two_devices.py"
@@ -238,51 +238,28 @@ SMALL = f"--flagfile={EXAMPLES / 'small_data' / 'images.flags'}"
 
 
 @pytest.fixture(scope="module")
-def arms(data, tmp_path_factory):
-    """The folder of a real training of each arm."""
-    folder = tmp_path_factory.mktemp("arms")
-    for arm in ("dsd", "llr", "dense"):
-        flags = [SMALL, f"--arm={arm}", f"--data={data / 'tfrecords'}"]
-        print(run(IMAGENET, folder, *flags)[-1500:])
+def trained(data, tmp_path_factory):
+    """The folder of a real training."""
+    folder = tmp_path_factory.mktemp("trained")
+    run(IMAGENET, folder, SMALL, f"--data={data / 'tfrecords'}")
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.only_on("tensorflow")
-def test_each_arm_learns_what_small_images_show(arms):
-    for arm in ("dsd", "llr", "dense"):
-        parts = result_of(arms, arm)["parts"]
-        assert [part["epoch"] for part in parts.values()] == [8, 10, 12]
-        assert parts["re-dense"]["metrics"]["top-1 error"] < 8, arm
-        assert parts["re-dense"]["metrics"]["top-5 error"] < 2, arm
-        pruned = 0.3 if arm == "dsd" else 0
-        assert parts["sparse"]["sparsity"] == pytest.approx(pruned, abs=1e-3)
-        assert parts["re-dense"]["sparsity"] < 0.01
+def test_it_learns_what_small_images_show(trained):
+    parts = result_of(trained)["parts"]
+    assert [part["epoch"] for part in parts.values()] == [8, 10, 12]
+    assert parts["re-dense"]["metrics"]["top-1 error"] < 8
+    assert parts["re-dense"]["metrics"]["top-5 error"] < 2
+    assert parts["sparse"]["sparsity"] == pytest.approx(0.3, abs=1e-3)
+    assert parts["re-dense"]["sparsity"] < 0.01
 
 
 @pytest.mark.slow
 @pytest.mark.only_on("tensorflow")
-def test_the_table_has_what_each_arm_measured(arms):
-    parts = {arm: result_of(arms, arm)["parts"] for arm in ("dsd", "llr", "dense")}
-    assert parts["dsd"]["dense"]["metrics"] == parts["llr"]["dense"]["metrics"]
-    rows = table_of(arms)
-    for metric in ("top-1 error", "top-5 error"):
-        ends = {arm: parts[arm]["re-dense"]["metrics"][metric] for arm in parts}
-        before = parts["dsd"]["dense"]["metrics"][metric]
-        found = {row: cells[metric]["0"] for row, cells in rows.items() if "relative" not in row}
-        assert found == {
-            "Baseline": before, "Sparse (30%)": parts["dsd"]["sparse"]["metrics"][metric],
-            "DSD": ends["dsd"], "LLR": ends["llr"], "Dense": ends["dense"],
-            "Gain over the baseline, absolute": before - ends["dsd"],
-            "Gain over LLR, absolute": ends["llr"] - ends["dsd"],
-            "Gain over Dense, absolute": ends["dense"] - ends["dsd"],
-        }  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.only_on("tensorflow")
-def test_what_was_exported_makes_the_errors_that_were_measured(arms, data):
-    served = tf.saved_model.load(str(arms / "seed-0" / "dsd" / "saved_model"))
+def test_what_was_exported_makes_the_errors_that_were_measured(trained, data):
+    served = tf.saved_model.load(str(trained / "seed-0" / "dsd" / "saved_model"))
     # From the other layout: the same images.
     images = image_data.find(str(data / "folders"), 0, 1, 1).validation
     batches = image_pixels.Pixels(64, "none", "torch").validation_batches(images, 100)
@@ -290,7 +267,7 @@ def test_what_was_exported_makes_the_errors_that_were_measured(arms, data):
     ranks = np.argsort(-np.concatenate(scores), axis=1)
     found = ranks == np.concatenate(labels)[:, None]
     assert len(found) == 600
-    errors = result_of(arms)["parts"]["re-dense"]["metrics"]
+    errors = result_of(trained)["parts"]["re-dense"]["metrics"]
     # A close call may go either way in batches of another size.
     assert 100 * (1 - found[:, :1].sum() / 600) == pytest.approx(errors["top-1 error"], abs=0.2)
     assert 100 * (1 - found[:, :5].sum() / 600) == pytest.approx(errors["top-5 error"], abs=0.2)

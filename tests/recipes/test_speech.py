@@ -213,9 +213,7 @@ def test_small_training(data, tmp_path):
     assert (shares[1], shares[3]) == (0.5, 0.25)
     model = keras.models.load_model(tmp_path / "seed-0" / "dsd" / "model.keras")
     assert model.output_shape[-1] == speech_models.NUM_CLASSES
-    rows = table_of(tmp_path)
-    assert rows["DSD"]["WER"]["0"] == parts["re-dense 2"]["metrics"]["WER"]
-    assert {"Baseline", "LLR", "Dense"} < set(rows)
+    assert table_of(tmp_path)["DSD"]["WER"]["0"] == parts["re-dense 2"]["metrics"]["WER"]
 
 
 SHORT = ["--dense=1", "--sparse=1", "--redense=1", "--sparse2=0", "--redense2=0"]
@@ -232,10 +230,10 @@ running.main(speech.main)
 
 @pytest.mark.slow
 @pytest.mark.only_on("tensorflow")
-def test_two_devices_and_mixed_precision(name, tmp_path):
+def test_two_devices_and_mixed_precision(tmp_path):
     program = tmp_path / "two_devices.py"
     program.write_text(TWO_DEVICES)
-    flags = [f"--model={name}", *SHORT, "--mixed_precision=mixed_bfloat16"]
+    flags = ["--model=deepspeech", *SHORT, "--mixed_precision=mixed_bfloat16"]
     said = run(program, tmp_path, *flags, KERAS_BACKEND="tensorflow")
     assert "Training on 2 devices." in said
     assert result_of(tmp_path)["parts"]["sparse"]["sparsity"] == 0.5
@@ -243,8 +241,8 @@ def test_two_devices_and_mixed_precision(name, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.only_on("tensorflow")
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_other_backends(name, backend, tmp_path):
+@pytest.mark.parametrize(("model", "backend"), [("deepspeech", "jax"), ("deepspeech2", "torch")])
+def test_other_backends(model, backend, tmp_path):
     pytest.importorskip(backend)
-    run(SPEECH, tmp_path, f"--model={name}", *SHORT, KERAS_BACKEND=backend)
+    run(SPEECH, tmp_path, f"--model={model}", *SHORT, KERAS_BACKEND=backend)
     assert result_of(tmp_path)["parts"]["sparse"]["sparsity"] == 0.5
