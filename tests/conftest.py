@@ -23,9 +23,11 @@ def pytest_configure():
 
 @pytest.hookimpl(tryfirst=True)  # before pytest itself selects by keywords
 def pytest_collection_modifyitems(config, items):
-    for item in items:
-        item.extra_keyword_matches.add(f"path:{NAME}")
     here = [item for item in items if _is_run_here(item)]
+    for item in here:
+        # Twice is for CI: whoever waits for `make test` sees these on Keras 3.
+        if IS_TF_KERAS and item.get_closest_marker("once_per_keras"):
+            item.add_marker("slow")
     config.hook.pytest_deselected(items=[item for item in items if item not in here])
     items[:] = here
 
@@ -39,8 +41,25 @@ def _is_run_here(item):
     )  # fmt: skip
 
 
+# TensorFlow keeps much of what it makes. To look through all of it, time and again, took a third of
+# the time: so what a module leaves is set aside.
+def pytest_sessionstart():
+    gc.set_threshold(200_000, 10, 10)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _set_aside():
+    yield
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+
+
 def pytest_unconfigure():
-    gc.freeze()  # Looking through all that TensorFlow has left took a minute as the process ended.
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

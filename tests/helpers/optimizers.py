@@ -1,5 +1,7 @@
 """The optimizers that both Kerases have, with options that give them all of their slots."""
 
+import pytest
+
 from tests.helpers.paths import keras
 
 optimizers = keras.optimizers
@@ -16,3 +18,15 @@ OPTIMIZERS = {
     "Lion": lambda: optimizers.Lion(1e-3),
     "Adafactor": lambda: optimizers.Adafactor(0.01),
 }
+
+
+def cases(names, *others):
+    """Returns the names as parameters; slow but for three that differ most, and `others`.
+
+    Adam has most slots, Ftrl computes weights from its own, Adafactor factorises them.
+    """
+    quick = ("Adam", "Ftrl", "Adafactor", *others)
+    return [
+        pytest.param(name, marks=[] if name in quick else pytest.mark.slow, id=name)
+        for name in names
+    ]

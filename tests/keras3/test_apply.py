@@ -55,6 +55,7 @@ def test_nothing_changes_in_any_phase(digits, compiled, mlp):
         dsd.weights(model)
 
 
+@pytest.mark.slow
 def test_a_file_of_any_phase_is_a_plain_file(digits, compiled, mlp, tmp_path):
     """It loads where keras_dsd is not there, at the unscaled rate, with the zeros in it."""
     model = compiled(dsd.apply(mlp(), 0.4), keras.optimizers.Adam(0.002))
@@ -201,6 +202,7 @@ def test_what_can_not_be_trained_is_refused_before_anything_changes(monkeypatch,
     assert not {"make_train_function", "reset_metrics"} & set(vars(model))
 
 
+@pytest.mark.slow
 @pytest.mark.once_per_keras
 def test_a_backend_that_does_not_train_is_refused():
     code = (
@@ -232,6 +234,7 @@ print(*{name.partition(".")[0] for name in sys.modules})
 """
 
 
+@pytest.mark.slow
 def test_no_other_framework_is_imported():
     done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -11,7 +11,7 @@ from tests.helpers import programs
 WAYS = {"tensorflow": ["fit", "loop"], "jax": ["data_parallel", "model_parallel"]}
 BACKEND = keras.backend.backend()
 
-pytestmark = pytest.mark.only_on(*WAYS)
+pytestmark = [pytest.mark.only_on(*WAYS), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,6 @@ def test_every_device_holds_its_zeros_at_every_batch_end(runs):
 
 
 @pytest.mark.only_on("tensorflow")
-@pytest.mark.slow
 def test_several_workers_train_in_a_loop_and_fit_says_so(folder, tmp_path):
     for text in programs.Workers(2, "mirrored_run", [tmp_path], tmp_path).outputs():
         assert "refused: Expected a model on one worker: Keras 3's fit does not support" in text

@@ -60,7 +60,7 @@ class Boundary(keras.callbacks.Callback):
 COMPILED = ("accumulated", "loss scaling", "overwriting", "Adam")
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", optimizers_of_both.cases(CASES, *COMPILED))
 def test_zeros_at_every_batch_end_and_fresh_slots_after(case, digits, compiled, mlp):
     model = compiled(dsd.apply(mlp(), 0.4), CASES[case](), run_eagerly=case not in COMPILED)
     look = Boundary()

@@ -48,29 +48,36 @@ def classify(body, shape):
     return tf_keras.Model(inputs, layers.Dense(10, name="head")(x))
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_every_prunable_layer(case, digits, compiled):
-    shape, make, num_kernels = CASES[case]
+@pytest.mark.parametrize(
+    ("shape", "is_eager"),
+    [
+        pytest.param(SEQUENCE, True, id="sequence"),
+        pytest.param(SEQUENCE, False, id="sequence, compiled", marks=pytest.mark.slow),
+        pytest.param(IMAGE, False, id="image, compiled"),
+        pytest.param(CLIP, True, id="clip"),
+    ],
+)
+def test_every_prunable_layer(shape, is_eager, digits, compiled):
+    """All that take a shape, side by side in one model; to trace recurrent ones takes its time."""
+    bodies = [(make(), number) for given, make, number in CASES.values() if given == shape]
     x, y = digits[0][:96].reshape(-1, *shape), digits[1][:96]
-    plain = classify(make(), shape)
+    inputs = layers.Input(shape)
+    features = [layers.Flatten()(body(inputs)) for body, _ in bodies]
+    plain = tf_keras.Model(inputs, layers.Dense(10)(layers.Concatenate()(features)))
     names = [w.name for w in plain.weights]
-    # Tracing takes most of the time, and calls the same lines: two kinds show it.
-    model = compiled(dsd.apply(plain, 0.5), run_eagerly=case not in ("Conv2D", "LSTM"))
+    model = compiled(dsd.apply(plain, 0.5), run_eagerly=is_eager)
     weights = dsd.weights(model)
-    assert len(weights) == num_kernels + 1
+    assert len(weights) == sum(number for _, number in bodies) + 1
     assert len({w.path for w in weights}) == len(weights)
+    zeros = []
 
     class AtBatchEnds(tf_keras.callbacks.Callback):
-        zeros: list = []
-
         def on_train_batch_end(self, batch, logs=None):
-            self.zeros.append([np.sum(w.numpy() == 0) for w in weights])
+            zeros.append([np.sum(w.numpy() == 0) for w in weights])
 
-    ends = AtBatchEnds()
-    ends.zeros = []
-    model.fit(x, y, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1), ends])
+    model.fit(x, y, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1), AtBatchEnds()])
     wanted = [round(int(np.prod(w.shape)) * 0.5) for w in weights]
-    assert ends.zeros[3:6] == [wanted] * 3
+    assert zeros[3:6] == [wanted] * 3
     assert all(np.sum(w.numpy() == 0) < n for w, n in zip(weights, wanted, strict=True))
     stripped = dsd.strip(model)
     assert [w.name for w in stripped.weights] == names

@@ -42,7 +42,7 @@ def zeros_and_values(model, digits, schedule):
     return zeros, [w.numpy() for w in dsd.weights(model)]
 
 
-@pytest.mark.parametrize("case", OPTIMIZERS)
+@pytest.mark.parametrize("case", optimizers_of_both.cases(OPTIMIZERS, *JOINED))
 @pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
 def test_compiled_updates_do_what_others_do(case, digits, compiled, mlp, monkeypatch):
     results = []

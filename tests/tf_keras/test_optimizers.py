@@ -44,11 +44,13 @@ def all_slots(model):
     return found
 
 
-@pytest.mark.parametrize("case", CASES)
+# test_masked_updates trains compiled steps with the others.
+COMPILED = ("loss scaling", "legacy Adam", "legacy loss scaling")
+
+
+@pytest.mark.parametrize("case", optimizers_of_both.cases(CASES, *COMPILED))
 def test_zeros_at_every_batch_end_and_fresh_slots_after(case, digits, compiled, mlp):
-    # test_masked_updates trains compiled steps with the others.
-    is_compiled = case in ("loss scaling", "legacy Adam", "legacy loss scaling")
-    model = compiled(dsd.apply(mlp(), 0.4), CASES[case](), run_eagerly=not is_compiled)
+    model = compiled(dsd.apply(mlp(), 0.4), CASES[case](), run_eagerly=case not in COMPILED)
     zeros, before, after = [], [], []
 
     class Look(tf_keras.callbacks.Callback):

@@ -70,6 +70,7 @@ def test_a_file_of_any_phase_goes_on(format_, kind, digits, compiled, tmp_path):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("formats", "imports"),
     [(FORMATS, "tf_keras, keras_dsd"), (FORMATS[:1], "keras_dsd, tf_keras")],

@@ -7,14 +7,12 @@ import pytest
 
 # Each trains for 6 epochs of 5 batches, of which epochs 2 and 3 are sparse.
 STRATEGIES = ["one_device", "mirrored", "central_storage"]
-QUICK = ["mirrored"]
+pytestmark = pytest.mark.slow
 # What a mask adds to a step on each replica: it is read, multiplied with the weight and assigned.
 OPERATIONS_OF_A_MASK = {"Placeholder", "ReadVariableOp", "Mul", "AssignVariableOp"}
 
 
-@pytest.fixture(
-    params=[pytest.param(s, marks=[pytest.mark.slow] * (s not in QUICK)) for s in STRATEGIES]
-)
+@pytest.fixture(params=STRATEGIES)
 def strategy(request):
     return request.param
 
@@ -63,10 +61,9 @@ def test_masks_add_no_communication_to_the_step(strategy_runs, strategy):
     assert counts["3"].keys() >= counts["plain"].keys()
 
 
-@pytest.mark.parametrize(("name", "operation"), [
-    ("mirrored", "CollectiveReduceV2"),
-    pytest.param("central_storage", "AddN", marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "operation"), [("mirrored", "CollectiveReduceV2"), ("central_storage", "AddN")]
+)
 def test_the_step_that_is_counted_communicates(name, operation, strategy_runs):
     """Otherwise the test above would compare nothing."""
     assert json.loads((strategy_runs / f"{name}.json").read_text())["3"][operation] > 0
