@@ -173,5 +173,6 @@ class _Updates:
 
 def _zero(variable: tf.Variable, mask: tf.Variable | tf.Tensor) -> None:
     value = tf.convert_to_tensor(variable)
-    kept = tf.ensure_shape(mask, value.shape)
+    # ensure_shape would make an XLA program dynamic: dropout took many times as long in it.
+    kept = tf.reshape(mask, value.shape)
     variable.assign(tf.where(kept, value, tf.zeros_like(value)))
