@@ -39,21 +39,29 @@ class Layout(NamedTuple):
 def layout_of(layer: object, rank: int) -> Layout:
     """Returns the layout of a kernel of `rank` axes, at least 2, by the name of its layer's class.
 
-    The layer may be of either Keras.
+    The layer may be of either Keras. A variable of EinsumDense that its equation does not describe,
+    such as one that LoRA adds, has the layout of a Dense kernel.
     """
     axes = tuple(range(rank))
-    if (equation := getattr(layer, "equation", None)) and isinstance(equation, str):
-        return _einsum(equation, axes)
     kinds = {base.__name__ for base in type(layer).__mro__}
+    if "EinsumDense" in kinds:
+        inputs, kernel, outputs = _operands(vars(layer)["equation"])
+        if len(kernel) == rank:
+            return _einsum(inputs, kernel, outputs, axes)
     if any(f"Conv{n}DTranspose" in kinds for n in (1, 2, 3)):
         return Layout(axes[:-2], axes[-1:], axes[-2:-1])
     return Layout(axes[:-2], axes[-2:-1], axes[-1:])
 
 
-def _einsum(equation: str, axes: tuple[int, ...]) -> Layout:
-    """Returns the layout of EinsumDense, which sums over the axes that the output lacks."""
-    operands, _, result = equation.replace("...", "").replace(" ", "").partition("->")
+def _operands(equation: str) -> tuple[str, str, str]:
+    """Returns the axes of inputs, kernel and outputs in an equation such as `"ab,bc->ac"`."""
+    operands, _, outputs = equation.replace("...", "").replace(" ", "").partition("->")
     inputs, _, kernel = operands.partition(",")
-    summed = tuple(axis for axis in axes if kernel[axis] not in result)
-    batch = tuple(a for a in axes if kernel[a] in result and kernel[a] in inputs)
+    return inputs, kernel, outputs
+
+
+def _einsum(inputs: str, kernel: str, outputs: str, axes: tuple[int, ...]) -> Layout:
+    """Returns the layout of EinsumDense, which sums over the axes that the output lacks."""
+    summed = tuple(axis for axis in axes if kernel[axis] not in outputs)
+    batch = tuple(a for a in axes if kernel[a] in outputs and kernel[a] in inputs)
     return Layout(batch, summed, tuple(a for a in axes if a not in summed + batch))

@@ -138,6 +138,12 @@ class Dense: ...
 class Conv2DTranspose: ...
 
 
+class Physics:
+    """A layer of the user's, whose attribute means something else."""
+
+    equation = "y = x"
+
+
 class EinsumDense:
     def __init__(self, equation):
         self.equation = equation
@@ -148,6 +154,8 @@ class EinsumDense:
     (Dense(), 4, ((0, 1), (2,), (3,))),
     (Conv2DTranspose(), 4, ((0, 1), (3,), (2,))),
     (EinsumDense("ab,bc->ac"), 2, ((), (0,), (1,))),
+    (EinsumDense("ab,bc->ac"), 3, ((0,), (1,), (2,))),
+    (Physics(), 2, ((), (0,), (1,))),
     (EinsumDense("abc,cde->abde"), 3, ((), (0,), (1, 2))),
     (EinsumDense("abcd,cde->abe"), 3, ((), (0, 1), (2,))),
     (EinsumDense("...x,xy->...y"), 2, ((), (0,), (1,))),
