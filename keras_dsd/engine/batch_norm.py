@@ -24,27 +24,19 @@ BatchSource = Iterable[object] | IndexedBatches
 
 
 class Batches(NamedTuple):
-    """Batches that statistics are estimated from.
-
-    Attributes:
-        data: Batches, as `fit` takes them.
-        number: How many of them to take, at most.
-    """
+    """Batches that statistics are estimated from: at most `number` of those in `data`."""
 
     data: BatchSource
     number: int
 
     def inputs(self) -> Iterator[object]:
         """Yields the model's inputs of each batch."""
-        for batch in itertools.islice(_iterate(self.data), self.number):
+        batches = self.data
+        if hasattr(batches, "__getitem__"):  # a Keras PyDataset is not for iterating
+            indexed = cast("IndexedBatches", batches)
+            batches = map(indexed.__getitem__, range(len(indexed)))
+        for batch in itertools.islice(batches, self.number):
             yield batch[0] if isinstance(batch, tuple | list) else batch
-
-
-def _iterate(data: BatchSource) -> Iterator[object]:
-    if hasattr(data, "__getitem__"):  # a Keras PyDataset is not for iterating
-        indexed = cast("IndexedBatches", data)
-        return (indexed[index] for index in range(len(indexed)))
-    return iter(data)
 
 
 def check_batches(data: object, number: object) -> Batches | None:
@@ -81,11 +73,8 @@ def estimate(
 ) -> int:
     """Sets the moving mean and variance of layers to the means over batches.
 
-    Args:
-        layers: Trainable BatchNormalization layers.
-        forward: Runs the model on the inputs of a batch, as in training.
-        batches: Batches to run it on.
-        advance: Called after each batch, with a text for the progress bar.
+    `forward` runs the model on the inputs of a batch, as in training; `advance` is called after
+    each, with a text for the progress bar.
 
     Returns:
         The number of batches.

@@ -1,6 +1,7 @@
 """Controller: takes one model through a timeline, through the protocols of adapters alone."""
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -11,20 +12,13 @@ from absl import logging
 from keras_dsd.algorithm.sparsity import measure
 from keras_dsd.algorithm.timeline import SparsePhase, Timeline
 from keras_dsd.engine.batch_norm import Batches
-from keras_dsd.engine.messages import show_or_log, warn
-from keras_dsd.engine.observers import (
-    FIRST_REDENSE_EPOCH,
-    LAST_REDENSE_EPOCH,
-    Moment,
-    Observer,
-    ObserverList,
-)
+from keras_dsd.engine.messages import warn
+from keras_dsd.engine.observers import FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH, Moment, Observer
 from keras_dsd.engine.run_history import RunHistory
 from keras_dsd.engine.trainer import Trainer
 from keras_dsd.engine.transition import (
     OptimizerReset,
     Transition,
-    WeightChange,
     apply_lost_masks,
     check_resumed,
     prune,
@@ -74,17 +68,9 @@ class RunState:
 class Controller:
     """Takes one model through a timeline.
 
-    Masks are read back off the weights, so a run may start at any epoch, from any checkpoint.
-
-    Args:
-        timeline: The phases.
-        trainer: The model in training.
-        reset: Optimizer state that a phase change resets: `"pruned"`, `"all"`, `"none"`.
-        remaining_epochs: `"redense"` where the last phase gets the epochs that others did not
-            use, `"stop"` where training ends without them.
-        folder: Where to keep what `until` needs to resume a run, or None.
-        batches: Batches to estimate BatchNormalization statistics from after pruning, or None.
-        observers: Observers of the run.
+    Masks are read back off the weights, so a run may start at any epoch, from any checkpoint. The
+    arguments are those of `DSDSchedule`: `folder` is its `backup_dir`, `batches` its
+    `batch_norm_data`.
     """
 
     def __init__(
@@ -102,7 +88,7 @@ class Controller:
         self._reset = reset
         self._remaining_epochs = remaining_epochs
         self._batches = batches
-        self._observers = ObserverList(observers)
+        self._observers = observers
         self._run = RunState(RunHistory(timeline, folder))
 
     @property
@@ -121,11 +107,7 @@ class Controller:
         return self._timeline.is_over(self._run.history.epochs, self._remaining_epochs)
 
     def start(self, epochs: int | None, verbose: bool = False) -> None:
-        """Checks that the model can be trained, and starts a run.
-
-        Args:
-            epochs: The epoch that training is to end at, as given to `fit`; None if unknown.
-            verbose: Whether to print what changes, rather than to log it.
+        """Checks that the model can be trained up to `epochs`, if known, and starts a run.
 
         Raises:
             ValueError: The timeline does not fit, or the model can't be trained by DSD, or the
@@ -139,16 +121,14 @@ class Controller:
             )
         self._trainer.check()
         self._run.history.check()
-        self._observers.notify_begin(self._timeline)
+        for observer in self._observers:
+            observer.on_begin(self._timeline)
         self._trainer.open()
         is_shown = verbose and self._trainer.prints()
         self._run = RunState(self._run.history, is_open=True, epochs=epochs, is_shown=is_shown)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Enters the phase of an epoch.
-
-        Args:
-            epoch: Counted from 0.
+        """Enters the phase of an epoch, counted from 0.
 
         Raises:
             TypeError: `epoch` is not an integer.
@@ -189,44 +169,40 @@ class Controller:
             check_resumed(self._trainer.weights, transition.checked_for)
         self._notify(transition.moments_before)
         reset = OptimizerReset(transition.reset)
-        change = self._change_weights(transition, reset)
+        weights = self._trainer.weights  # looked up in the complete model, each time
+        if isinstance(transition.phase, SparsePhase):
+            with self._bar(len(weights)) as advance:
+                change = prune(weights, transition.phase.sparsity, reset, advance)
+        else:
+            change = remove_masks(weights, reset)
         self._run.num_pruned, self._run.regrown = change.num_pruned, change.regrown
         if reset.includes_all:
             self._trainer.reset_optimizers()
         learning_rate = self._trainer.learning_rate_text(transition.phase.lr)
-        statistics = self._estimate_batch_norms(transition.batches)
+        statistics = ""
+        if transition.batches is not None:
+            with self._bar(transition.batches.number) as advance:
+                statistics = self._trainer.estimate_batch_norms(transition.batches, advance)
         self._notify(transition.moments_after)
         self._run.phase_index = transition.index
         texts = (change.description, statistics, reset.description, learning_rate)
         self._announce(transition, "; ".join(filter(None, texts)))
 
-    def _change_weights(self, transition: Transition, reset: OptimizerReset) -> WeightChange:
-        weights = self._trainer.weights  # looked up in the complete model, each time
-        if isinstance(transition.phase, SparsePhase):
-            with self._bar(len(weights)) as advance:
-                return prune(weights, transition.phase.sparsity, reset, advance)
-        return remove_masks(weights, reset)
-
-    def _estimate_batch_norms(self, batches: Batches | None) -> str:
-        if batches is None:
-            return ""
-        with self._bar(batches.number) as advance:
-            return self._trainer.estimate_batch_norms(batches, advance)
-
     def _announce(self, transition: Transition, changed: str) -> None:
         index, phase = transition.index, transition.phase
-        show_or_log(
+        message = (
             f"DSD phase {index + 1} of {len(self._timeline.phases)} begins at epoch "
-            f"{transition.epoch + 1}: {phase}; {changed}",
-            shown=self._run.is_shown,
+            f"{transition.epoch + 1}: {phase}; {changed}"
         )
-        self._observers.notify_phase(index, phase, transition.epoch, changed)
+        if self._run.is_shown:  # where Keras shows its progress
+            print(message, flush=True)
+        else:
+            logging.info("%s", message)
+        for observer in self._observers:
+            observer.on_phase(index, phase, transition.epoch, changed)
 
     def end_epoch(self, logs: Mapping[str, float]) -> dict[str, float]:
         """Adds the logs of an epoch to the history, and returns further entries for them.
-
-        Args:
-            logs: Logs of Keras or of a custom training loop.
 
         Returns:
             `dsd_phase`, the index of the phase; `dsd_sparsity`, the measured fraction of zeros
@@ -256,7 +232,8 @@ class Controller:
         }
         if epoch == starts[-1] and self._timeline.is_redense(index):
             self._notify([Moment(FIRST_REDENSE_EPOCH, epoch + 1, index)])
-        self._observers.notify_epoch_end(epoch, {**logs, **measured}, self._trainer)
+        for observer in self._observers:
+            observer.on_epoch_end(epoch, {**logs, **measured}, self._trainer.weights)
         self._run.is_in_epoch = False
         return measured
 
@@ -276,7 +253,8 @@ class Controller:
         self._trainer.close()
         if index is not None and self._timeline.is_redense(index):
             self._notify([Moment(LAST_REDENSE_EPOCH, len(run.history.epochs), index)])
-        self._observers.notify_end()
+        for observer in self._observers:
+            observer.on_end()
         if self._is_pruned(run.regrown):
             warn(
                 "Training ended with pruned weights: the sparse phase was the last one reached "
@@ -291,8 +269,8 @@ class Controller:
             )  # fmt: skip
 
     def _notify(self, moments: Sequence[Moment]) -> None:
-        for moment in moments:
-            self._observers.notify_moment(moment, self._trainer)
+        for moment, observer in itertools.product(moments, self._observers):
+            observer.on_moment(moment, self._trainer.weights)
 
     def _bar(self, total: int) -> AbstractContextManager[Callable[[str], None]]:
         return progress_bar(self._run.is_shown, total, 0, after=_SECONDS_WITHOUT_BAR)

@@ -1,32 +1,16 @@
-"""Messages of a run: log messages beside Keras's progress output, and warnings."""
+"""Messages of a run: the learning rate of a phase in words, and warnings."""
 
 import sys
 import types
 import warnings
 from collections.abc import Sequence
 
-from absl import logging
-
 # Packages whose frames a warning skips, up to the user's own line.
 _SKIPPED = {"keras_dsd", "keras", "tf_keras", "tensorflow"}
 
 
-def show_or_log(message: str, *, shown: bool) -> None:
-    """Prints a message where Keras shows its progress; otherwise logs it as information."""
-    if shown:
-        print(message, flush=True)
-    else:
-        logging.info("%s", message)
-
-
 def learning_rate_text(learning_rates: Sequence[float], is_scheduled: bool, factor: float) -> str:
-    """Describes the learning rate of a phase.
-
-    Args:
-        learning_rates: Learning rates of the optimizers, unscaled.
-        is_scheduled: Whether one of them is computed from the step.
-        factor: Factor by which the phase multiplies them.
-    """
+    """Describes the learning rate of a phase that multiplies `learning_rates` by `factor`."""
     if is_scheduled:
         times = "" if factor == 1.0 else f"{factor:g} times "
         return f"learning rate: {times}what its schedule says"

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from keras_dsd.algorithm.timeline import Phase, Timeline
 from keras_dsd.protocols import PrunableWeight
@@ -80,46 +80,6 @@ class Observer:
 
     def on_end(self) -> None:
         """The run is over."""
-
-
-class HasWeights(Protocol):
-    """Anything with the weights that observers receive."""
-
-    @property
-    def weights(self) -> Sequence[PrunableWeight]:
-        """The weights that DSD prunes."""
-
-
-class ObserverList:
-    """All observers of a run. Weights are looked up only where there is one."""
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = observers
-
-    def notify_begin(self, timeline: Timeline) -> None:
-        """Calls `on_begin` of each."""
-        for each in self._observers:
-            each.on_begin(timeline)
-
-    def notify_phase(self, index: int, phase: Phase, epoch: int, changed: str) -> None:
-        """Calls `on_phase` of each."""
-        for each in self._observers:
-            each.on_phase(index, phase, epoch, changed)
-
-    def notify_moment(self, moment: Moment, owner: HasWeights) -> None:
-        """Calls `on_moment` of each with the weights of `owner`."""
-        for each in self._observers:
-            each.on_moment(moment, owner.weights)
-
-    def notify_epoch_end(self, epoch: int, logs: Mapping[str, float], owner: HasWeights) -> None:
-        """Calls `on_epoch_end` of each with the weights of `owner`."""
-        for each in self._observers:
-            each.on_epoch_end(epoch, logs, owner.weights)
-
-    def notify_end(self) -> None:
-        """Calls `on_end` of each."""
-        for each in self._observers:
-            each.on_end()
 
 
 def check_observers(observers: object) -> tuple[Observer, ...]:

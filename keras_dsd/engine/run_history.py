@@ -19,14 +19,8 @@ class RunHistory:
     """Monitored values of each epoch, and the best weights of a phase with `restore_best`.
 
     With a folder, both are also written there, each file complete or not at all. A run that was
-    killed resumes from it at any earlier epoch.
-
-    Args:
-        timeline: The phases.
-        folder: The folder, or None.
-
-    Attributes:
-        epochs: For each epoch so far, the values in its logs that phases monitor.
+    killed resumes from it at any earlier epoch. `epochs` has, for each epoch so far, the values in
+    its logs that phases monitor.
     """
 
     def __init__(self, timeline: Timeline, folder: pathlib.Path | None) -> None:
@@ -57,11 +51,7 @@ class RunHistory:
             raise _unusable(self._folder, "it can't be written to")
 
     def resume(self, epoch: int, weights: Callable[[], list[np.ndarray]]) -> bool:
-        """Brings the history to the start of `epoch`.
-
-        Args:
-            epoch: Counted from 0.
-            weights: Returns all current weights of the model.
+        """Brings the history to the start of `epoch`; `weights` returns those of the model.
 
         Returns:
             Whether the history is complete; False where only the epoch before is missing, because
@@ -86,13 +76,7 @@ class RunHistory:
     def add(
         self, logs: Mapping[str, SupportsFloat], weights: Callable[[], list[np.ndarray]]
     ) -> None:
-        """Adds the logs of an epoch.
-
-        Args:
-            logs: Its logs.
-            weights: Returns all current weights of the model; called where they are the best of
-                the phase.
-        """
+        """Adds the logs of an epoch; `weights` is called where it is the best of the phase."""
         found = {
             name: checks.as_float(f"logs[{name!r}]", logs[name])
             for name in self._timeline.monitors

@@ -71,13 +71,8 @@ def transition_to(
 ) -> Transition | None:
     """Returns the phase change at the start of an epoch, or None within a phase.
 
-    Args:
-        epoch: Counted from 0.
-        timeline: The phases.
-        history: The history of the epochs before, brought to `epoch`.
-        current: Index of the phase that the run is in; None where it starts or resumes.
-        reset: As `Transition` has it.
-        batches: As `Transition` has it, where weights are pruned.
+    `history` is of the epochs before. `current` is the index of the phase that the run is in, None
+    where it starts or resumes.
     """
     starts = history.phase_starts
     index = len(starts) - 1
@@ -127,11 +122,7 @@ class WeightChange:
 
 
 class OptimizerReset:
-    """Resets optimizer state of weights that are pruned or regrown, and counts these.
-
-    Args:
-        reset: `"pruned"`, `"all"` or `"none"`, as `DSDSchedule` has it.
-    """
+    """Resets optimizer state of weights that are pruned or regrown, and counts these."""
 
     def __init__(self, reset: str) -> None:
         self._reset = reset
@@ -167,13 +158,7 @@ def prune(
     reset: OptimizerReset,
     advance: Callable[[str], None],
 ) -> WeightChange:
-    """Applies the masks of a sparse phase.
-
-    Args:
-        weights: The weights that DSD prunes.
-        sparsity: Target sparsity of the phase, a fraction; None: that of each weight.
-        reset: Resets optimizer state of pruned and regrown weights.
-        advance: Called after each weight with its path.
+    """Applies the masks of a sparse phase, and calls `advance` with the path of each weight.
 
     Raises:
         ValueError: There are no weights, or one holds NaN or infinity; nothing was changed.
