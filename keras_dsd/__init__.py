@@ -11,8 +11,7 @@ from keras_dsd.adapters.registry import register_wrapper
 if TYPE_CHECKING:
     from keras_dsd.algorithm import presets as timelines  # noqa: F401
     from keras_dsd.algorithm.patterns import NM, Block
-    from keras_dsd.algorithm.plateau import Plateau
-    from keras_dsd.algorithm.timeline import DensePhase, SparsePhase
+    from keras_dsd.algorithm.timeline import DensePhase, Plateau, SparsePhase
     from keras_dsd.analysis.comparison.compare import compare
     from keras_dsd.analysis.sensitivity.scan import sensitivity
     from keras_dsd.api import apply, report, strip, weights
@@ -50,7 +49,7 @@ _HOMES = {
     "DSDSchedule": "keras_dsd.callback",
     "DSDTensorBoard": "keras_dsd.visualization.tensorboard",
     "DensePhase": "keras_dsd.algorithm.timeline",
-    "Plateau": "keras_dsd.algorithm.plateau",
+    "Plateau": "keras_dsd.algorithm.timeline",
     "SparsePhase": "keras_dsd.algorithm.timeline",
     "WeightHistory": "keras_dsd.visualization.weight_history",
     "apply": "keras_dsd.api",

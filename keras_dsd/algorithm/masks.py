@@ -1,17 +1,17 @@
 """Masks of weights by magnitude: of one tensor, of several ranked together, and of a phase.
 
 Pure NumPy, so every backend, replica and worker gets the same mask. Weights are ranked by
-(magnitude, flat index) or, with a pattern, by the scores of its blocks or groups.
+(magnitude, flat index) or, with a pattern, by the scores of its blocks or groups. Of measured
+zeros, those count as pruned that the active mask prunes, if there is one.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from keras_dsd.algorithm.patterns import NM, Block
-from keras_dsd.algorithm.sparsity import num_zeros
 from keras_dsd.algorithm.weight import ReadableWeight
 from keras_dsd.utils.checks import shown
 
@@ -19,6 +19,7 @@ _Weight = TypeVar("_Weight", bound=ReadableWeight)
 
 _PART = 2**16  # values that stay in a core's cache
 _SAMPLE = 2**18
+_MOST_SAMPLED = 1024  # pruned entries of one tensor
 
 
 def num_pruned(size: int, sparsity: float) -> int:
@@ -126,6 +127,47 @@ def thresholds(weights: Sequence[ReadableWeight]) -> Iterator[float | None]:
             yield of_all.get(id(weight))
         else:
             yield _thresholds_of([weight]).get(id(weight))
+
+
+class Measured(NamedTuple):
+    """Measurements of weights at one moment: numbers of values.
+
+    `num_zeros` are zero and, under a mask, pruned by it; `num_pruned` are pruned by active masks;
+    `num_violations` of these are numbers other than zero.
+    """
+
+    num_zeros: int
+    size: int
+    num_pruned: int
+    num_violations: int
+
+
+def num_zeros(values: np.ndarray, mask: np.ndarray | None) -> int:
+    """Returns how many values are zero; under a mask, how many of those that it prunes.
+
+    A value that a mask keeps may be zero by itself, as where float16 underflows.
+    """
+    found = values if mask is None else values[~mask]
+    return found.size - int(np.count_nonzero(found))
+
+
+def measure(weights: Sequence[ReadableWeight]) -> Measured:
+    """Measures weights, one after another."""
+    found = Measured(0, 0, 0, 0)
+    for weight in weights:
+        values, mask = weight.numpy(), weight.mask
+        pruned = values[:0] if mask is None else values[~mask]
+        # Where training diverges, NaN and infinity times a mask are NaN.
+        violations = int(np.count_nonzero(pruned[np.isfinite(pruned)]))
+        here = Measured(num_zeros(values, mask), values.size, pruned.size, violations)
+        found = Measured(*map(sum, zip(found, here, strict=True)))
+    return found
+
+
+def sample_pruned(mask: np.ndarray) -> np.ndarray:
+    """Returns flat indices of values that `mask` prunes, spread over all of them."""
+    positions = np.flatnonzero(~mask)
+    return positions[:: max(positions.size // _MOST_SAMPLED, 1)]
 
 
 def check_phase(weights: Sequence[ReadableWeight], sparsity: float | None) -> None:

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_dsd.algorithm.masks import thresholds
+from keras_dsd.algorithm.masks import num_zeros, thresholds
 from keras_dsd.algorithm.patterns import Block, num_covered
-from keras_dsd.algorithm.sparsity import num_zeros
 from keras_dsd.protocols import PrunableWeight, SkippedWeight
 from keras_dsd.utils.files import plain
 from keras_dsd.utils.tables import Table, Tabled, shape_text

@@ -9,8 +9,8 @@ from absl import flags
 
 from keras_dsd.adapters import registry
 from keras_dsd.algorithm import presets
-from keras_dsd.algorithm.plateau import is_larger_better
 from keras_dsd.algorithm.selection import DEFAULT_SPARSITY
+from keras_dsd.algorithm.timeline import is_larger_better
 from keras_dsd.analysis.comparison import compare
 from keras_dsd.analysis.comparison.arms import ARMS
 from keras_dsd.cli import data_files, inspect, model_files, sensitivity

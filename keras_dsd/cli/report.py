@@ -8,7 +8,7 @@ from absl import flags
 
 from keras_dsd import api
 from keras_dsd.adapters import registry
-from keras_dsd.algorithm.sparsity import num_zeros
+from keras_dsd.algorithm.masks import num_zeros
 from keras_dsd.analysis.report import SparsityReport
 from keras_dsd.cli import model_files
 from keras_dsd.cli.command import Command, Result

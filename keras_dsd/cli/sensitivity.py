@@ -11,7 +11,7 @@ from absl import flags
 
 from keras_dsd import api
 from keras_dsd.adapters import registry
-from keras_dsd.algorithm.plateau import is_larger_better
+from keras_dsd.algorithm.timeline import is_larger_better
 from keras_dsd.analysis.sensitivity import scan
 from keras_dsd.analysis.sensitivity.result import Sensitivity
 from keras_dsd.cli import data_files, model_files

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 from absl import logging
 
-from keras_dsd.algorithm.sparsity import measure
+from keras_dsd.algorithm.masks import measure
 from keras_dsd.algorithm.timeline import SparsePhase, Timeline
 from keras_dsd.engine.batch_norm import Batches
 from keras_dsd.engine.messages import warn

@@ -6,8 +6,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from keras_dsd.algorithm.masks import check_finite, check_pruned_alike, masks_for
-from keras_dsd.algorithm.sparsity import num_zeros, sample_pruned
+from keras_dsd.algorithm.masks import (
+    check_finite,
+    check_pruned_alike,
+    masks_for,
+    num_zeros,
+    sample_pruned,
+)
 from keras_dsd.algorithm.timeline import Phase, SparsePhase, Timeline
 from keras_dsd.engine.batch_norm import Batches
 from keras_dsd.engine.messages import warn

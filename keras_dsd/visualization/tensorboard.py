@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_dsd.algorithm.sparsity import num_zeros
+from keras_dsd.algorithm.masks import num_zeros
 from keras_dsd.algorithm.timeline import Phase, Timeline
 from keras_dsd.engine.observers import MOMENTS, Moment, Observer
 from keras_dsd.protocols import PrunableWeight

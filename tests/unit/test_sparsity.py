@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_dsd.algorithm import sparsity as zeros
 from keras_dsd.algorithm.kernel_layout import Layout
-from keras_dsd.algorithm.masks import check_pruned_alike, masks_for
+from keras_dsd.algorithm.masks import check_pruned_alike, masks_for, measure, sample_pruned
 from keras_dsd.algorithm.patterns import NM, Block
 
 
@@ -41,15 +40,15 @@ def test_a_mask_in_force_is_made_again_whatever_else_is_zero(seed, pattern, scop
     again = [mask for _, mask in masks_for(held, None)]
     assert all(map(np.array_equal, again, made))
     for each in held:
-        assert zeros.measure([each]).num_zeros == np.count_nonzero(~each.mask)
+        assert measure([each]).num_zeros == np.count_nonzero(~each.mask)
     assert check_pruned_alike(held, None) == 0
 
 
 def test_measured_under_a_mask_and_without():
     values = np.array([[0.0, 0.0, 0.0, 1.0, np.nan, 2.0]])
     mask = np.array([[True, False, False, True, False, False]])
-    assert zeros.measure([weight_of(values, mask)]) == (2, 6, 4, 1)
-    assert zeros.measure([weight_of(values), weight_of(values, mask)]) == (5, 12, 4, 1)
+    assert measure([weight_of(values, mask)]) == (2, 6, 4, 1)
+    assert measure([weight_of(values), weight_of(values, mask)]) == (5, 12, 4, 1)
 
 
 def test_weights_of_another_sparsity_are_refused():
@@ -73,6 +72,6 @@ def test_blocks_of_weights_near_the_largest_number_are_ranked():
 
 def test_a_sample_is_of_what_is_pruned():
     mask = np.random.default_rng(0).random((300, 300)) < 0.5
-    found = zeros.sample_pruned(mask)
+    found = sample_pruned(mask)
     assert 1024 <= found.size < 2048 and not mask.flat[found].any()
-    assert list(zeros.sample_pruned(np.array([[True, False], [False, True]]))) == [1, 2]
+    assert list(sample_pruned(np.array([[True, False], [False, True]]))) == [1, 2]
