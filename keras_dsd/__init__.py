@@ -25,58 +25,39 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "NM",
-    "Block",
-    "DSDLoop",
-    "DSDSchedule",
-    "DSDTensorBoard",
-    "DensePhase",
-    "Plateau",
-    "SparsePhase",
-    "WeightHistory",
-    "apply",
-    "compare",
-    "report",
-    "sensitivity",
-    "strip",
-    "weights",
-]
+    "NM", "Block", "DSDLoop", "DSDSchedule", "DSDTensorBoard", "DensePhase", "Plateau",
+    "SparsePhase", "WeightHistory", "apply", "compare", "report", "sensitivity", "strip", "weights",
+]  # fmt: skip
 
 _HOMES = {
-    "NM": "keras_dsd.algorithm.patterns",
-    "Block": "keras_dsd.algorithm.patterns",
-    "DSDLoop": "keras_dsd.custom_loop",
-    "DSDSchedule": "keras_dsd.callback",
-    "DSDTensorBoard": "keras_dsd.visualization.tensorboard",
-    "DensePhase": "keras_dsd.algorithm.timeline",
-    "Plateau": "keras_dsd.algorithm.timeline",
-    "SparsePhase": "keras_dsd.algorithm.timeline",
-    "WeightHistory": "keras_dsd.visualization.weight_history",
-    "apply": "keras_dsd.api",
-    "compare": "keras_dsd.analysis.comparison.compare",
-    "report": "keras_dsd.api",
-    "sensitivity": "keras_dsd.analysis.sensitivity.scan",
-    "strip": "keras_dsd.api",
-    "weights": "keras_dsd.api",
+    "algorithm.patterns": ("NM", "Block"),
+    "algorithm.timeline": ("DensePhase", "Plateau", "SparsePhase"),
+    "analysis.comparison.compare": ("compare",),
+    "analysis.sensitivity.scan": ("sensitivity",),
+    "api": ("apply", "report", "strip", "weights"),
+    "callback": ("DSDSchedule",),
+    "custom_loop": ("DSDLoop",),
+    "visualization.tensorboard": ("DSDTensorBoard",),
+    "visualization.weight_history": ("WeightHistory",),
 }
 _MODULES = {
-    "observers": "keras_dsd.engine.observers",
-    "plots": "keras_dsd.visualization.plots",
-    "timelines": "keras_dsd.algorithm.presets",
+    "observers": "engine.observers",
+    "plots": "visualization.plots",
+    "timelines": "algorithm.presets",
 }
-
 
 register_wrapper()
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(_MODULES[name])
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+        return importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

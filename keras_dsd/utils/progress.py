@@ -23,14 +23,11 @@ def progress_bar(
     from rich import progress as parts
     from rich.console import Console
 
-    console = Console(stderr=True)
-    if not (console.is_terminal or console.is_jupyter):
-        # Into a file, rich would write the bar as it ends.
-        yield lambda words: None
-        return
+    console, began = Console(stderr=True), time.monotonic()
+    is_file = not (console.is_terminal or console.is_jupyter)  # rich would write the bar at its end
     text = parts.TextColumn("{task.description}", markup=False)  # brackets in a path are no markup
     columns = (text, parts.BarColumn(), parts.MofNCompleteColumn(), parts.TimeRemainingColumn())
-    progress, began = parts.Progress(*columns, console=console), time.monotonic()
+    progress = parts.Progress(*columns, console=console, disable=is_file)
     task = progress.add_task("", total=total, completed=done)
 
     def step(words: str) -> None:

@@ -43,7 +43,22 @@ class Tabled:
 
     def render(self) -> str:
         """Returns a table in plain text, however wide."""
-        return _drawn(self._table())
+        from rich.box import Box
+        from rich.console import Console
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        table = self._table()
+        drawn = RichTable(box=Box(_PLAIN, ascii=True), show_edge=False, pad_edge=False)
+        for i, name in enumerate(table.head):
+            drawn.add_column(Text(name), justify="left" if i in table.left else "right")
+        for rows in (table.rows, table.totals):
+            for cells in rows:
+                drawn.add_row(*map(Text, cells))  # brackets in a path are no markup
+            drawn.add_section()
+        drawn_lines = Console(width=_WIDE).render_lines(drawn, pad=False)
+        lines = ("".join(part.text for part in each) for each in drawn_lines)  # without styles
+        return "\n".join([*map(str.rstrip, lines), *table.lines])
 
     def __str__(self) -> str:
         return self.render()
@@ -63,21 +78,3 @@ class Tabled:
 def shape_text(shape: Sequence[int]) -> str:
     """Returns a shape in words: `"64 x 16"`."""
     return " x ".join(map(str, shape)) or "scalar"
-
-
-def _drawn(table: Table) -> str:
-    from rich.box import Box
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    drawn = RichTable(box=Box(_PLAIN, ascii=True), show_edge=False, pad_edge=False)
-    for i, name in enumerate(table.head):
-        drawn.add_column(Text(name), justify="left" if i in table.left else "right")
-    for rows in (table.rows, table.totals):
-        for cells in rows:
-            drawn.add_row(*map(Text, cells))  # brackets in a path are no markup
-        drawn.add_section()
-    drawn_lines = Console(width=_WIDE).render_lines(drawn, pad=False)
-    lines = ("".join(part.text for part in each) for each in drawn_lines)  # without their styles
-    return "\n".join([*map(str.rstrip, lines), *table.lines])
