@@ -1,15 +1,16 @@
-"""The measurements of `sensitivity`: data, then text, a figure, and sparsities for `apply`."""
+"""The measurements of `sensitivity`: data, then text, a figure, and recommended sparsities."""
 
+import bisect
 import dataclasses
+import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_dsd.algorithm.selection import exact
 from keras_dsd.analysis.evaluation import BETTER
-from keras_dsd.analysis.sensitivity import recommendation
-from keras_dsd.analysis.sensitivity.recommendation import Curve
 from keras_dsd.utils import checks
-from keras_dsd.utils.checks import shown
+from keras_dsd.utils.checks import invalid, shown
 from keras_dsd.utils.figures import new_figure
 from keras_dsd.utils.files import plain
 from keras_dsd.utils.tables import Table, Tabled, shape_text
@@ -44,6 +45,23 @@ class WeightSensitivity:
     def num_covered(self) -> int:
         """Number of values that the pattern may prune."""
         return self.size if self.covered is None else self.covered
+
+
+class _Curve(NamedTuple):
+    """Costs of pruning one weight of `size` values, `covered` of which its pattern may prune.
+
+    `worse` says how much worse the value is at each level; negative where it is better, infinite
+    where there is none.
+    """
+
+    size: int
+    worse: tuple[float, ...]
+    covered: int
+
+    def merged(self, other: "_Curve") -> "_Curve":
+        """Returns the curve of two weights that have to be pruned alike."""
+        worse = tuple(map(max, self.worse, other.worse))
+        return _Curve(self.size + other.size, worse, self.covered + other.covered)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,10 +119,10 @@ class Sensitivity(Tabled):
         curves = self._curves()
         if max_drop is not None:
             allowed = checks.not_negative("max_drop", max_drop)
-            chosen = [recommendation.level_within(self.levels, c, allowed) for c in curves.values()]
+            chosen = [self._level_within(allowed, curve) for curve in curves.values()]
         else:
             share = checks.fraction("overall", overall)
-            chosen = recommendation.levels_for(self.levels, list(curves.values()), share)
+            chosen = _levels_for(self.levels, list(curves.values()), share)
         # The exact pattern matches no longer path, in which `apply` would find the bare path, and
         # counts as the full path where only that does, as for frozen weights.
         return {exact(path): level for path, level in zip(curves, chosen, strict=True)}
@@ -147,18 +165,83 @@ class Sensitivity(Tabled):
         figure.legend(loc="outside right upper", fontsize="small")
         return figure
 
-    def _curves(self) -> dict[str, Curve]:
+    def _level_within(self, allowed: float, curve: _Curve) -> float:
+        """Returns the largest level up to which nothing is worse by more than `allowed`, or 0.0."""
+        points = zip(self.levels, curve.worse, strict=True)
+        good = itertools.takewhile(lambda point: point[1] <= allowed, points)
+        return max((level for level, _ in good), default=0.0)
+
+    def _curves(self) -> dict[str, _Curve]:
         """Returns how much worse each weight makes the value, by path.
 
         Nothing keeps two layers of one Keras model from having the same name. A pattern can't tell
         such weights apart, so they count as one, as sensitive as the more sensitive of them.
         """
         sign = 1.0 if self.mode == "min" else -1.0
-        curves: dict[str, Curve] = {}
+        curves: dict[str, _Curve] = {}
         for point in self.points:
             worse = [sign * (value - self.baseline) for value in point.values]
             costs = tuple(math.inf if math.isnan(w) else w for w in worse)
-            curve = Curve(point.size, costs, point.num_covered)
+            curve = _Curve(point.size, costs, point.num_covered)
             same = curves.get(point.path)
             curves[point.path] = curve if same is None else curve.merged(same)
         return curves
+
+
+def _levels_for(levels: Sequence[float], curves: Sequence[_Curve], overall: float) -> list[float]:
+    """Returns a level for each weight, so that each, pruned alone, is equally much worse.
+
+    Together they prune the share `overall`: `sum(covered * level) / sum(size)`.
+    """
+    # Of each level, from level 0 on: at least nothing, and never less again.
+    costs = [tuple(itertools.accumulate((0.0, *curve.worse), max)) for curve in curves]
+    steps = sorted({cost for each in costs for cost in each if cost < math.inf})
+
+    def levels_at(allowed: float) -> list[float]:
+        return [_level_at(levels, cost, allowed) for cost in costs]
+
+    if overall > levels[-1]:
+        expected = f"to be at most the largest level that was scanned, {levels[-1]:g}"
+        raise invalid("overall", overall, expected, "Ask for less, or scan up to larger levels.")
+    reach = _share(curves, levels_at(steps[-1]))
+    if overall > reach + 1e-9:  # what rounding may make of a sum
+        expected = (
+            f"to be within reach of the levels at which evaluate returned a finite value, without "
+            f"what a pattern leaves dense at edges; they add up to {reach:.3g}"
+        )
+        hint = "Ask for less, or find out why evaluate returned NaN or infinity."
+        raise invalid("overall", overall, expected, hint)
+    end = bisect.bisect_left(
+        steps, overall, hi=len(steps) - 1, key=lambda allowed: _share(curves, levels_at(allowed))
+    )
+    # Between two steps levels are on straight lines; at one they may jump, over a stretch where
+    # pruning more costs nothing more. So what is below and what is above the share is mixed.
+    stages = [[0.0] * len(curves), levels_at(steps[end])]
+    if end:
+        before = math.nextafter(steps[end], -math.inf)
+        stages[:1] = [levels_at(steps[end - 1]), levels_at(before)]
+    pairs = itertools.pairwise(stages)
+    below, above = next((p for p in pairs if _share(curves, p[1]) >= overall), stages[-2:])
+    reached, beyond = _share(curves, below), _share(curves, above)
+    part = (overall - reached) / (beyond - reached) if beyond > reached else 1.0
+    part = min(max(part, 0.0), 1.0)
+    return [min(b + part * (a - b), a) for b, a in zip(below, above, strict=True)]
+
+
+def _level_at(levels: Sequence[float], cost: Sequence[float], allowed: float) -> float:
+    """Returns the largest level, on straight lines between those scanned, that costs `allowed`.
+
+    `cost` is that of level 0 and of each of `levels`, not descending.
+    """
+    points = list(zip((0.0, *levels), cost, strict=True))
+    for (level, cost_here), (following, cost_there) in itertools.pairwise(points):
+        if cost_there > allowed:
+            part = (allowed - cost_here) / (cost_there - cost_here)  # 0 where cost_there is inf
+            return level + part * (following - level)
+    return points[-1][0]
+
+
+def _share(curves: Sequence[_Curve], chosen: Sequence[float]) -> float:
+    """Returns the share of all weights together that is pruned at the chosen levels."""
+    total = sum(curve.size for curve in curves)
+    return sum(c.covered * level for c, level in zip(curves, chosen, strict=True)) / max(total, 1)
