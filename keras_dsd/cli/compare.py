@@ -71,9 +71,7 @@ def _run(values: flags.FlagValues, path: str) -> Result:
             "numpy.savez('data.npz', x_train=x, y_train=y, x_test=x_test, y_test=y_test)."
         )
     selection = inspect.asked(values)
-    plot, metric = values.plot, values.metric
-    if plot is not None:
-        sensitivity.check_plot(plot)
+    sensitivity.check_plot(values.plot)
     data, words = data_files.load_parts(values.data, values.validation_share)
     print(words)
     epochs = (values.dense, values.sparse, values.redense)
@@ -81,12 +79,12 @@ def _run(values: flags.FlagValues, path: str) -> Result:
         _build(path, values), data, phases=presets.dsd(*epochs, redense_lr=values.redense_lr),
         sparsity=selection.pop("sparsity", DEFAULT_SPARSITY), apply_options=selection,
         fit_options={"batch_size": values.batch_size}, seeds=values.seeds, arms=values.arms,
-        evaluate=sensitivity.Measure(metric, values.batch_size),
-        mode="max" if is_larger_better(metric) else "min", path=values.path,
+        evaluate=sensitivity.Measure(values.metric, values.batch_size),
+        mode="max" if is_larger_better(values.metric) else "min", path=values.path,
         max_shared_rows=values.max_shared_rows, parallel=values.parallel,
     )  # fmt: skip
-    if plot is not None:
-        found.plot().savefig(plot)
+    if values.plot is not None:
+        found.plot().savefig(values.plot)
     told = {"model": path, "data": values.data, "comparison": found.to_dict()}
     return Result(told, f"{found.render()}\n{words}")
 

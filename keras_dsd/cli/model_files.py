@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from absl import flags
@@ -38,19 +38,17 @@ def define_flags(values: flags.FlagValues) -> None:
 def load(path: str, values: flags.FlagValues, compiled: bool = False) -> Any:
     """Returns the model in a file, compiled on demand; refuses files that carry code."""
     package = _package(values.keras)
-    unsafe = values.unsafe
     version, configs = _read(path)
-    if not unsafe:
-        for config in configs:
-            _refuse_code(path, config, package)
+    if not values.unsafe:
+        _refuse_code(path, configs, package)
     adapter = registry.adapter_for(package)
     try:
-        return adapter.load_model(path, safe_mode=not unsafe, compiled=compiled)
+        return adapter.load_model(path, safe_mode=not values.unsafe, compiled=compiled)
     except Exception as error:  # Keras raises all kinds
-        hint = _hint(version, package)
-        raise CommandError(
-            f"{path}: {NAMES[package]} can't load it: {one_line(error)}{hint}"
-        ) from error
+        said, other = one_line(error), "3" if version.startswith("3") else "2"
+        if version and (other == "3") != (package == "keras"):
+            said += f" Keras {version} wrote it: add --keras={other}."
+        raise CommandError(f"{path}: {NAMES[package]} can't load it: {said}") from error
 
 
 def plain(model: Any) -> Any:
@@ -64,8 +62,8 @@ def _package(asked: str | None) -> str:
     return "tf_keras" if asked == "2" or (asked is None and is_legacy) else "keras"
 
 
-def _read(path: str) -> tuple[str, list[Any]]:
-    """Returns the version of Keras that wrote a file, and the configs in it."""
+def _read(path: str) -> tuple[str, list[dict[str, Any]]]:
+    """Returns the version of Keras that wrote a file, and every dict in its configs."""
     file = pathlib.Path(path)
     try:
         if file.is_dir():
@@ -87,17 +85,17 @@ def _read(path: str) -> tuple[str, list[Any]]:
     return found
 
 
-def _of_zip(file: pathlib.Path) -> tuple[str, list[Any]] | None:
+def _of_zip(file: pathlib.Path) -> tuple[str, list[dict[str, Any]]] | None:
     with zipfile.ZipFile(file) as archive:
         if file.suffix != ".keras" or "config.json" not in archive.namelist():
             return None
-        config = json.loads(archive.read("config.json"))
+        configs = _dicts(archive.read("config.json"))
         has_metadata = "metadata.json" in archive.namelist()
         metadata = json.loads(archive.read("metadata.json")) if has_metadata else {}
-    return str(metadata.get("keras_version", "")), [config]
+    return str(metadata.get("keras_version", "")), configs
 
 
-def _of_hdf5(file: pathlib.Path) -> tuple[str, list[Any]] | None:
+def _of_hdf5(file: pathlib.Path) -> tuple[str, list[dict[str, Any]]] | None:
     import h5py
 
     if not h5py.is_hdf5(file):
@@ -110,15 +108,23 @@ def _of_hdf5(file: pathlib.Path) -> tuple[str, list[Any]] | None:
     names = [name for name in ("model_config", "training_config") if name in attributes]
     if "model_config" not in names:
         raise ValueError("it holds weights alone, without the model they belong to")
-    return attributes.get("keras_version", ""), [json.loads(attributes[name]) for name in names]
+    configs = [part for name in names for part in _dicts(attributes[name])]
+    return attributes.get("keras_version", ""), configs
 
 
-def _refuse_code(path: str, config: object, package: str) -> None:
-    """Refuses a config that makes Keras run code from the file, or import modules not its own.
+def _dicts(text: str | bytes) -> list[dict[str, Any]]:
+    """Returns every dict in a text of JSON, however deep."""
+    found: list[dict[str, Any]] = []
+    json.loads(text, object_hook=found.append)  # each without the dicts in it, which came before
+    return found
+
+
+def _refuse_code(path: str, configs: Iterable[Mapping[str, Any]], package: str) -> None:
+    """Refuses configs that make Keras run code from the file, or import modules not its own.
 
     Keras's safe mode knows of less: tf_keras has none for HDF5.
     """
-    for part in _dicts(config):
+    for part in configs:
         kind, name, module = (part.get(key) for key in ("class_name", "config", "module"))
         # Of the functions of a Lambda of tf_keras, such as its `function_type`.
         types = [value for key, value in part.items() if key.endswith("_type")]
@@ -135,23 +141,3 @@ def _refuse_code(path: str, config: object, package: str) -> None:
                 f"{path} carries code ({found}), which was not run. If you trust where the file "
                 f"comes from, add --unsafe."
             )
-
-
-def _dicts(config: object) -> Iterator[dict[str, Any]]:
-    """Yields every dict in a config, however deep."""
-    waiting = [config]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, dict):
-            yield part
-            waiting.extend(part.values())
-        elif isinstance(part, list):
-            waiting.extend(part)
-
-
-def _hint(version: str, package: str) -> str:
-    """Returns a hint where the other Keras has written the file."""
-    is_of_3 = version.startswith("3")
-    if not version or is_of_3 == (package == "keras"):
-        return ""
-    return f" Keras {version} wrote it: add --keras={'3' if is_of_3 else '2'}."

@@ -13,7 +13,6 @@ from keras_dsd import api
 from keras_dsd.adapters import registry
 from keras_dsd.algorithm.timeline import is_larger_better
 from keras_dsd.analysis.sensitivity import scan
-from keras_dsd.analysis.sensitivity.result import Sensitivity
 from keras_dsd.cli import data_files, model_files
 from keras_dsd.cli.command import Command, CommandError, Result, UsageError, one_line
 from keras_dsd.utils import figures
@@ -67,10 +66,8 @@ def define_metric(values: flags.FlagValues, verb: str) -> None:
 
 
 def _run(values: flags.FlagValues, path: str) -> Result:
-    levels = _check(values)
-    metric, plot = values.metric, values.plot
-    if plot is not None:
-        check_plot(plot)
+    levels, metric = _check(values), values.metric
+    check_plot(values.plot)
     data = data_files.load(values.data)
     names = " and ".join(data.names)
     print(f"Evaluates on {names} of {values['data'].value}: {len(data.x):,} examples")
@@ -80,9 +77,15 @@ def _run(values: flags.FlagValues, path: str) -> Result:
         api.apply(model), lambda model: measure(model, data[:2]), levels,
         mode="max" if is_larger_better(metric) else "min", path=values.path,
     )  # fmt: skip
-    if plot is not None:
-        found.plot().savefig(plot)
-    return _result(found, values, {"model": path, "data": values.data, "metric": metric})
+    if values.plot is not None:
+        found.plot().savefig(values.plot)
+    told = {"model": path, "data": values.data, "metric": metric, "scan": found.to_dict()}
+    if values.recommend_overall is None and values.max_drop is None:
+        more = "--recommend_overall=0.3 or --max_drop=0.01 recommend a sparsity for each weight."
+    else:
+        told["recommended"] = found.recommend(values.max_drop, values.recommend_overall)
+        more = f"recommended, for --sparsity:\n{json.dumps(told['recommended'])}"
+    return Result(told, f"{found.render()}\n\n{more}")
 
 
 def _check(values: flags.FlagValues) -> list[float]:
@@ -109,8 +112,10 @@ def _check(values: flags.FlagValues) -> list[float]:
     return levels
 
 
-def check_plot(plot: str) -> None:
-    """Checks, before the scan, that a figure can be written after it."""
+def check_plot(plot: str | None) -> None:
+    """Checks, before the scan, that a figure can be written after it, where there is to be one."""
+    if plot is None:
+        return
     figure, _ = figures.new_figure(1, 1)
     kinds = figure.canvas.get_supported_filetypes()
     file = pathlib.Path(plot)
@@ -123,8 +128,7 @@ def check_plot(plot: str) -> None:
 
 def _load(path: str, values: flags.FlagValues, metric: str) -> Any:
     loss = values.loss
-    model = model_files.load(path, values, compiled=loss is None)
-    model = model_files.plain(model)
+    model = model_files.plain(model_files.load(path, values, compiled=loss is None))
     if loss is not None:
         try:
             model.compile(loss=loss, metrics=[] if metric == "loss" else [metric])
@@ -166,19 +170,6 @@ class Measure:
                 f"compiled. Received: --metric={self.metric}."
             )
         return float(found[self.metric])
-
-
-def _result(scan: Sensitivity, values: flags.FlagValues, told: dict[str, Any]) -> Result:
-    overall, max_drop = values.recommend_overall, values.max_drop
-    data, text = {**told, "scan": scan.to_dict()}, scan.render()
-    if overall is not None or max_drop is not None:
-        data["recommended"] = scan.recommend(max_drop=max_drop, overall=overall)
-        text += f"\n\nrecommended, for --sparsity:\n{json.dumps(data['recommended'])}"
-    else:
-        text += (
-            "\n\n--recommend_overall=0.3 or --max_drop=0.01 recommend a sparsity for each weight."
-        )
-    return Result(data, text)
 
 
 COMMAND = Command(
