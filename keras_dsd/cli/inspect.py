@@ -12,7 +12,7 @@ from keras_dsd import api
 from keras_dsd.adapters import registry
 from keras_dsd.algorithm import masks
 from keras_dsd.algorithm.patterns import NM, Block, Pattern
-from keras_dsd.algorithm.selection import DEFAULT_SPARSITY, Selection
+from keras_dsd.algorithm.selection import Selection
 from keras_dsd.cli import model_files
 from keras_dsd.cli.command import Command, Result, UsageError
 
@@ -94,7 +94,7 @@ def asked(values: flags.FlagValues) -> dict[str, Any]:
     if values.sparsity is not None:
         found["sparsity"] = _sparsity(values.sparsity)
     try:
-        Selection(**{"sparsity": DEFAULT_SPARSITY, **found})
+        Selection(**found)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     return found

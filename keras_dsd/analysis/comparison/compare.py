@@ -95,11 +95,22 @@ def compare(
     number = checks.whole_number("parallel", parallel, least=1, unit="processes")
     numbers, is_shown = _check_seeds(seeds), checks.flag("progress", progress)
     file = evaluation.check_file(path, "comparison.json")
-    options = _check_apply(sparsity, apply_options), _check_options(fit_options)
+    applied, fitted = _check_apply(sparsity, apply_options), _check_options(fit_options)
     read = data() if callable(data) else data
     most = 1.0 if max_shared_rows == 1 else checks.fraction("max_shared_rows", max_shared_rows)
     shared = dataset.check_data(read, most)
-    job = _make_job(build, data, read, phases, arms, *options, evaluate, mode)
+    _check_functions(build, evaluate, mode)
+    schedule = None
+    if isinstance(phases, DSDSchedule):
+        schedule, phases = phases, phases.timeline.phases
+    chosen = make_arms(phases, arms)
+    job = Job(
+        build=build, data=data, digests=dataset.digest(read), arms=chosen,
+        num_shared=num_shared(chosen), apply_options=applied, fit_options=fitted,
+        reset=schedule.reset if schedule else "pruned",
+        batches=schedule.batches if schedule else None, mode=evaluation.check_mode(mode),
+        evaluate=evaluate or functools.partial(_loss, fitted.get("batch_size")),
+    )  # fmt: skip
     check_importable(job, number)
     job, identity = inspect(job, numbers[0])
     runs = Runs(job, numbers, file, {**_identify(job, numbers), **identity})
@@ -107,12 +118,7 @@ def compare(
     return Comparison(_name_of(evaluate), mode, _arms_of(job), runs.in_order(), shared)
 
 
-def _make_job(
-    build: Build, data: Data, read: Mapping[str, Any], phases: Sequence[Phase] | DSDSchedule,
-    arms: Iterable[str], apply_options: dict[str, Any], fit_options: dict[str, Any],
-    evaluate: Evaluate | None, mode: str,
-) -> Job:  # fmt: skip
-    """Returns the job, after checks of the arguments that it is made of."""
+def _check_functions(build: object, evaluate: object, mode: str) -> None:
     is_model = hasattr(build, "compile") and not isinstance(build, type)
     if is_model or not callable(build):
         expected = "to be a function that returns a new compiled model"
@@ -126,23 +132,6 @@ def _make_job(
             "Received: mode='max'. Give evaluate=lambda model, data: model.evaluate(*data, "
             "verbose=0)[1] for the first metric that the model was compiled with."
         )
-    schedule = None
-    if isinstance(phases, DSDSchedule):
-        schedule, phases = phases, phases.timeline.phases
-    chosen = make_arms(phases, arms)
-    return Job(
-        build=build,
-        data=data,
-        digests=dataset.digest(read),
-        arms=chosen,
-        num_shared=num_shared(chosen),
-        apply_options=apply_options,
-        reset=schedule.reset if schedule else "pruned",
-        batches=schedule.batches if schedule else None,
-        evaluate=evaluate or functools.partial(_loss, fit_options.get("batch_size")),
-        mode=evaluation.check_mode(mode),
-        fit_options=fit_options,
-    )
 
 
 def _identify(job: Job, seeds: Sequence[int]) -> dict[str, Any]:

@@ -110,23 +110,18 @@ def _shared_rows(data: Mapping[str, Any], most: float) -> dict[str, float]:
         number = sum(row in known for row in others)
         share = found[f"{later} in {earlier}"] = number / len(others)
         if share > most:
+            # Most rows are shared where the split is wrong, and then none are to be allowed.
+            allowed = (
+                f"; where equal rows are in the nature of the data, allow a share: "
+                f"max_shared_rows={np.ceil(100 * share) / 100:g}"
+            )
             raise ValueError(
                 f"Expected no row of the {later} data in the {earlier} data: its scores would be "
                 f"of what is known already. Received: {number} of {len(others)} rows of "
                 f"data[{later!r}] that are in data[{earlier!r}] too. Split without "
-                f"overlap{_allowing(share)}."
+                f"overlap{allowed if share <= 0.5 else ''}."
             )
     return found
-
-
-def _allowing(share: float) -> str:
-    """Returns how to allow a share of shared rows; nothing of most, which a wrong split shares."""
-    if share > 0.5:
-        return ""
-    return (
-        f"; where equal rows are in the nature of the data, allow a share: max_shared_rows="
-        f"{np.ceil(100 * share) / 100:g}"
-    )
 
 
 def _row_digests(inputs: object) -> list[bytes]:

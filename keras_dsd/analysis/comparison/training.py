@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from keras_dsd.adapters import registry
-from keras_dsd.algorithm.selection import DEFAULT_SPARSITY, Selection
+from keras_dsd.algorithm.selection import Selection
 from keras_dsd.algorithm.timeline import Phase, SparsePhase
 from keras_dsd.analysis.comparison import dataset
 from keras_dsd.analysis.comparison.arms import FIRST, Arms
@@ -98,8 +98,7 @@ class Job:
 
     def apply(self, model: Any) -> Any:
         """Returns the model with the weights that DSD prunes selected."""
-        selection = Selection(**{"sparsity": DEFAULT_SPARSITY, **self.apply_options})
-        return importlib.import_module(self.adapter).apply(model, selection)
+        return importlib.import_module(self.adapter).apply(model, Selection(**self.apply_options))
 
 
 def inspect(job: Job, seed: int) -> tuple[Job, dict[str, str]]:
@@ -194,16 +193,10 @@ def train_seeds(
 
     An error that a seed raises is raised here, after the arms that the others finished.
     """
-    if number > 1:
-        yield from _train_in_processes(job, todo, number, tell)
-    else:
+    if number == 1:
         for seed, finished in todo.items():
             yield from train_seed(job, seed, finished, tell)
-
-
-def _train_in_processes(
-    job: Job, todo: Mapping[int, Mapping[str, str]], number: int, tell: Callable[[str], None]
-) -> Iterator[Run]:
+        return
     context, earlier = multiprocessing.get_context("spawn"), multiprocessing.active_children()
     messages = context.SimpleQueue()
     seeds: dict[int, int] = {}  # in training, by the id of the process
