@@ -30,7 +30,7 @@ _SHARE_SHOWN = 0.999
 _STAYED, _RETURNED = COLOURS["dense"], COLOURS["sparse"]
 # How much the measured sparsity has to change at a boundary to be that of a mask.
 _LEAST_CHANGE = 0.01
-_LEARNING_RATES = {"lr", "learning_rate"}
+_ADDED = {"lr", "learning_rate"}  # by Keras's callbacks
 
 
 def weight_distributions(
@@ -100,10 +100,7 @@ def returned_weights(
     found = [each for each in redense if not each.note]
     if not found:
         why = redense[0].note if redense else "it has no re-dense epoch"
-        hint = (
-            "Give a WeightHistory of a run that trained its sparse phase's end and a re-dense "
-            "epoch."
-        )
+        hint = "Give one of a run that trained its sparse phase's end and a re-dense epoch."
         raise invalid("weights", weights, "to know which weights returned", hint, f": {why}")
     share = "share of the group up to that magnitude (%)"
     figure, panels = _panels(found, path, 2.9, "magnitude", share)
@@ -111,11 +108,9 @@ def returned_weights(
         for name, group in (("stayed", panel.stayed), ("returned", panel.returned)):
             if group is not None and group.size:
                 _cumulated(panel.axes, group.magnitudes(), name)
-        for threshold in {weight.threshold for weight in panel.snapshot.select(path)}:
-            if path is not None and threshold is not None:
-                panel.axes.axvline(
-                    threshold, color="black", linestyle=":", label="pruning threshold"
-                )
+        tensors = () if path is None else panel.snapshot.select(path)
+        for threshold in {each.threshold for each in tensors if each.threshold is not None}:
+            panel.axes.axvline(threshold, color="black", linestyle=":", label="pruning threshold")
         panel.axes.grid(alpha=0.3)
         panel.axes.legend(
             title=_title(panel.snapshot), loc="lower left", bbox_to_anchor=(0, 1), frameon=False,
@@ -157,7 +152,10 @@ def learning_curves(
         ValueError: The history has no epoch, no `dsd_phase`, or none of a metric.
         ImportError: matplotlib is not installed.
     """
-    known = _timeline_of(timeline)
+    known = getattr(timeline, "timeline", timeline)
+    if not isinstance(known, Timeline | None):
+        expected = "to be a DSDSchedule, its timeline, or None"
+        raise invalid_type("timeline", timeline, expected, "Give that.")
     logs = _read_logs(history, ["dsd_phase"] if known else ["dsd_phase", "dsd_sparsity"])
     names = _metrics(logs.metrics if metrics is None else metrics, logs)
     phases = _spans(logs, known)
@@ -201,7 +199,7 @@ def _panels(
     figure.supxlabel(x_label, fontsize="medium")
     figure.supylabel(y_label, fontsize="medium")
     figure.suptitle("all weights that DSD prunes" if path is None else path)
-    unused, panels = {*grid.flat}, []
+    panels = []
     for each in found:
         axes = grid[names.index(each.name), phases.index(each.sparse_phase)]
         weights = each.select(path)
@@ -209,8 +207,7 @@ def _panels(
         stayed = _total_known([weight.stayed for weight in weights])
         returned = _total_known([weight.returned for weight in weights])
         panels.append(_Panel(axes, each, values, stayed, returned))
-        unused.discard(axes)
-    for axes in unused:
+    for axes in {*grid.flat} - {panel.axes for panel in panels}:
         axes.remove()
     return figure, panels
 
@@ -246,9 +243,9 @@ def _distribution(panel: _Panel, exponent: int) -> None:
 def _cumulated(axes: "Axes", group: Histogram, name: str) -> None:
     ends, shares = group.edges[1:], (group.num_zeros + np.cumsum(group.counts)) / group.size
     label = f"{name} ({group.size:,}): median {group.quantile(0.5):.2g}"
-    shares_of = {"zero": group.num_zeros, "above the pruning threshold": group.num_large}
-    known = [f"{n / group.size:.1%} {words}" for words, n in shares_of.items() if n is not None]
-    label += f"\n{', '.join(known)}"
+    label += f"\n{group.num_zeros / group.size:.1%} zero"
+    if group.num_large is not None:
+        label += f", {group.num_large / group.size:.1%} above the pruning threshold"
     colour = _STAYED if name == "stayed" else _RETURNED
     axes.plot(ends, 100 * shares, color=colour, label=label)
     axes.axvline(group.quantile(0.5), color=colour, linestyle="--")
@@ -268,9 +265,7 @@ class _Logs(NamedTuple):
     def metrics(self) -> list[str]:
         """The names of the metrics, each once, without `val_`."""
         names = dict.fromkeys(name.removeprefix("val_") for name in self.given)
-        return [
-            name for name in names if name not in _LEARNING_RATES and not name.startswith("dsd_")
-        ]
+        return [name for name in names if name not in _ADDED and not name.startswith("dsd_")]
 
     def numbers(self, name: str) -> list[float]:
         """Returns the values of a name as floats."""
@@ -327,24 +322,20 @@ def _spans(logs: _Logs, timeline: Timeline | None) -> list[_Span]:
     sparsity = [0.0] * len(logs.epochs) if timeline else logs.numbers("dsd_sparsity")
     rows = zip(logs.numbers("dsd_phase"), logs.epochs, sparsity, strict=True)
     runs = [list(run) for _, run in itertools.groupby(rows, key=lambda row: row[0])]
+    # Of the first phase it is not known what was measured before it, but what is after it.
+    after = runs[1][0][2] if len(runs) > 1 else 0.0
+    rises = [runs[0][-1][2] - after]
+    rises += [run[0][2] - earlier[-1][2] for earlier, run in itertools.pairwise(runs)]
     found: list[_Span] = []
-    for place, run in enumerate(runs):
+    for run, rise in zip(runs, rises, strict=True):
         if timeline is not None:
             kind = timeline.kind(int(run[0][0]))
-        elif _is_sparse(runs, place):
+        elif rise > _LEAST_CHANGE:
             kind = "sparse"
         else:
             kind = "re-dense" if found and found[-1].kind == "sparse" else "dense"
         found.append(_Span(run[0][1], run[-1][1] + 1, kind))
     return found
-
-
-def _is_sparse(runs: Sequence[Sequence[tuple[float, int, float]]], place: int) -> bool:
-    """Returns whether a phase is sparse, by the sparsity measured at its start."""
-    if place:
-        return runs[place][0][2] - runs[place - 1][-1][2] > _LEAST_CHANGE
-    after = runs[1][0][2] if len(runs) > 1 else 0.0
-    return runs[0][-1][2] - after > _LEAST_CHANGE
 
 
 def _chosen(weights: WeightHistory | Sequence[Snapshot], path: str | None) -> list[Snapshot]:
@@ -364,19 +355,8 @@ def _chosen(weights: WeightHistory | Sequence[Snapshot], path: str | None) -> li
         paths = ", ".join(dict.fromkeys(known for each in of for known in each.paths))
         expected = f"to be that of a weight that was watched: {paths}"
         raise invalid("path", path, expected, "Give one of these, or None for all.")
-    hint = (
-        "Train with DSDSchedule(..., observers=[dsd.WeightHistory()]) up to its sparse phase, or "
-        "see that its path is right."
-    )
+    hint = "Train to the sparse phase with DSDSchedule(..., observers=[weights]), or see its path."
     raise invalid("weights", weights, "to have kept a moment", hint, ", which has kept none")
-
-
-def _timeline_of(timeline: "Timeline | DSDSchedule | None") -> Timeline | None:
-    found = getattr(timeline, "timeline", timeline)
-    if not isinstance(found, Timeline | None):
-        expected = "to be a DSDSchedule, its timeline, or None"
-        raise invalid_type("timeline", timeline, expected, "Give that.")
-    return found
 
 
 def _metrics(metrics: Sequence[str], logs: "_Logs") -> list[str]:
