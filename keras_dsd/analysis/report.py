@@ -92,14 +92,12 @@ class SparsityReport(Tabled):
         `"weights"` and `"skipped"` are lists of rows: `pandas.DataFrame(found["weights"])`.
         """
         return {
-            "weights": [_row(weight) for weight in self.weights],
-            "skipped": [_row(weight) for weight in self.skipped],
-            "size": self.size,
-            "sparsity": self.sparsity,
-            "total_size": self.total_size,
-            "total_sparsity": self.total_sparsity,
+            "weights": [{**plain(weight), "size": weight.size} for weight in self.weights],
+            "skipped": [{**plain(weight), "size": weight.size} for weight in self.skipped],
+            "size": self.size, "sparsity": self.sparsity,
+            "total_size": self.total_size, "total_sparsity": self.total_sparsity,
             "notes": list(self.notes),
-        }
+        }  # fmt: skip
 
     def render(self) -> str:
         """Returns a table in plain text, however wide."""
@@ -183,7 +181,3 @@ def _measure(weight: PrunableWeight, threshold: float | None) -> WeightSparsity:
         uncovered=values.size - num_covered(weight.shape, weight.pattern, weight.layout),
         threshold=threshold,
     )
-
-
-def _row(weight: WeightSparsity | SkippedWeight) -> dict[str, Any]:
-    return {**plain(weight), "size": weight.size}

@@ -6,23 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from keras_dsd.algorithm.masks import (
-    check_finite,
-    check_pruned_alike,
-    masks_for,
-    num_zeros,
-    sample_pruned,
-)
+from keras_dsd.algorithm import masks
 from keras_dsd.algorithm.timeline import Phase, SparsePhase, Timeline
+from keras_dsd.engine import observers
 from keras_dsd.engine.batch_norm import Batches
 from keras_dsd.engine.messages import warn
-from keras_dsd.engine.observers import (
-    AFTER_PRUNING,
-    BEFORE_PRUNING,
-    END_OF_SPARSE,
-    LAST_REDENSE_EPOCH,
-    Moment,
-)
+from keras_dsd.engine.observers import Moment
 from keras_dsd.engine.run_history import RunHistory
 from keras_dsd.protocols import PrunableWeight
 
@@ -91,9 +80,9 @@ def transition_to(
     prunes = is_start and sparse is not None
     unmeasured = history.unmeasured(previous, starts[-2], epoch) if ended else None
     moments = [
-        (LAST_REDENSE_EPOCH, previous, prunes and timeline.is_redense(previous)),
-        (BEFORE_PRUNING, index, prunes),
-        (END_OF_SPARSE, previous, ended_sparse is not None and sparse is None),
+        (observers.LAST_REDENSE_EPOCH, previous, prunes and timeline.is_redense(previous)),
+        (observers.BEFORE_PRUNING, index, prunes),
+        (observers.END_OF_SPARSE, previous, ended_sparse is not None and sparse is None),
     ]
     return Transition(
         index=index,
@@ -107,7 +96,7 @@ def transition_to(
         moments_before=tuple(Moment(name, epoch, of) for name, of, is_due in moments if is_due),
         reset=reset,
         batches=batches if prunes else None,
-        moments_after=(Moment(AFTER_PRUNING, epoch, index),) if prunes else (),
+        moments_after=(Moment(observers.AFTER_PRUNING, epoch, index),) if prunes else (),
     )
 
 
@@ -176,7 +165,7 @@ def prune(
             "model.build(input_shape), or the model on one batch, before fit; or unfreeze."
         )
     num_pruned = 0
-    for weight, mask in masks_for(weights, sparsity):
+    for weight, mask in masks.masks_for(weights, sparsity):
         num_pruned += _apply_mask(weight, mask, reset)
         advance(weight.path)
     size = sum(int(np.prod(weight.shape)) for weight in weights)
@@ -195,15 +184,15 @@ def remove_masks(weights: Sequence[PrunableWeight], reset: OptimizerReset) -> We
     """
     masked = [weight for weight in weights if weight.mask is not None]
     for weight in masked:
-        check_finite(weight.numpy(), weight.path)
+        masks.check_finite(weight.numpy(), weight.path)
     regrown, num_regrown = [], 0
     for weight in masked:
         mask = np.asarray(weight.mask)
         reset.reset_entries(weight, ~mask)
         weight.remove_mask()
-        num_regrown += num_zeros(mask, None)
+        num_regrown += masks.num_zeros(mask, None)
         if not mask.all():
-            regrown.append((weight, sample_pruned(mask)))
+            regrown.append((weight, masks.sample_pruned(mask)))
     description = f"{num_regrown:,} weights return from zero" if masked else "all weights train"
     return WeightChange(description, regrown=tuple(regrown))
 
@@ -213,7 +202,7 @@ def apply_lost_masks(weights: Sequence[PrunableWeight], phase: SparsePhase) -> N
 
     Without them these weights would regrow with optimizer state that an uninterrupted run resets.
     """
-    for weight, mask in masks_for(weights, phase.sparsity):
+    for weight, mask in masks.masks_for(weights, phase.sparsity):
         if weight.mask is None and not weight.numpy()[~mask].any():
             weight.apply_mask(mask)
 
@@ -224,7 +213,7 @@ def check_resumed(weights: Sequence[PrunableWeight], phase: SparsePhase) -> None
     Raises:
         ValueError: They were pruned at another sparsity.
     """
-    num_unknown = check_pruned_alike(weights, phase.sparsity)
+    num_unknown = masks.check_pruned_alike(weights, phase.sparsity)
     if num_unknown:
         warn(
             f"A sparse phase goes on with {num_unknown} more zeros than its masks prune, and "

@@ -211,18 +211,10 @@ class Comparison(Tabled):
             gain.when: {"control": gain.control, **gain.paired._asdict(), "relative": gain.relative}
             for gain in map(self.gain, WHEN)
         }
-        return {
-            "metric": self.metric,
-            "mode": self.mode,
-            "arms": dict(self.arms),
-            "shared_rows": dict(self.shared_rows),
-            "runs": plain(self.runs),
-            "summary": plain(
-                {arm: {when: self._summary(arm, when) for when in WHEN} for arm in self._rows()}
-            ),
-            "gain": plain(gains),
-            "verdict": self.verdict,
-        }
+        arms = self._rows()
+        summary = {arm: {when: self._summary(arm, when) for when in WHEN} for arm in arms}
+        found: dict[str, Any] = plain(self)
+        return {**found, "summary": plain(summary), "gain": plain(gains), "verdict": self.verdict}
 
     def _table(self) -> Table:
         head = ("arm", "updates", "test, last epoch", "test, best epoch", "validation, best")
