@@ -54,8 +54,7 @@ def global_masks(weights: Sequence[np.ndarray], sparsities: Sequence[float]) -> 
     each, a tenth of what it would keep at its own sparsity and at least one, stay.
 
     Raises:
-        ValueError: An array holds NaN or infinity, or so few weights are to stay that some tensor
-            would have none.
+        ValueError: An array holds NaN or infinity, or too few weights stay for each to have one.
     """
     weights = [comparable(each) for each in weights]
     for each in weights:
@@ -188,8 +187,7 @@ def check_pruned_alike(weights: Sequence[ReadableWeight], sparsity: float | None
     Weights pruned at another sparsity would lose more values, or regrow some too early.
 
     Returns:
-        How many zeros are not known to be pruned or kept, for want of a mask, which a file may not
-        hold.
+        How many zeros are not known to be pruned or kept: a file may not hold the mask.
     """
     num_unknown = 0
     for weight, mask in masks_for(weights, sparsity):
@@ -200,8 +198,7 @@ def check_pruned_alike(weights: Sequence[ReadableWeight], sparsity: float | None
                 f"Expected the weights of the sparse phase that the run goes on within, or dense "
                 f"ones. Received: {weight.path} with {found} of {values.size} values zero, of "
                 f"which this phase prunes {asked}: it was pruned at another sparsity. Nothing was "
-                f"changed. Ask for the sparsity that the run had, or begin at the phase's first "
-                f"epoch to prune anew."
+                f"changed. Ask for the run's sparsity, or begin at the phase's first epoch."
             )
         num_unknown += max(found - asked, 0) if weight.mask is None else 0
     return num_unknown

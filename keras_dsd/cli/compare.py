@@ -95,8 +95,7 @@ def _build(path: str, values: flags.FlagValues) -> Callable[[], Any]:
     adapter = registry.adapter_of(model)
     if not adapter.is_compiled(model):
         raise CommandError(
-            f"{path} holds a model that is not compiled, so there is nothing to train it with. "
-            f"Compile it and save it anew."
+            f"{path} holds a model that is not compiled. Compile it and save it anew."
         )
     return functools.partial(_renewed, path, adapter.__name__, not values.unsafe)
 

@@ -69,8 +69,7 @@ class Controller:
     """Takes one model through a timeline.
 
     Masks are read back off the weights, so a run may start at any epoch, from any checkpoint. The
-    arguments are those of `DSDSchedule`: `folder` is its `backup_dir`, `batches` its
-    `batch_norm_data`.
+    arguments are as of `DSDSchedule`: `folder` is `backup_dir`, `batches` are `batch_norm_data`.
     """
 
     def __init__(

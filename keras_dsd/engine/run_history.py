@@ -13,6 +13,7 @@ from keras_dsd.utils.checks import shown
 from keras_dsd.utils.files import read_json, replace, write_json
 
 _HISTORY = "dsd_history.json"
+_BEST = "dsd_best_{:06d}.npz"
 
 
 class RunHistory:
@@ -44,11 +45,12 @@ class RunHistory:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            is_writable = os.access(self._folder, os.W_OK | os.X_OK)
+            if not os.access(self._folder, os.W_OK | os.X_OK):
+                raise PermissionError("it can't be written to")
         except OSError as error:
-            raise _unusable(self._folder, str(error)) from error
-        if not is_writable:
-            raise _unusable(self._folder, "it can't be written to")
+            expected = "to be a folder that can be written to"
+            hint, note = "Give another, or let it be written to.", f": {error}"
+            raise checks.invalid("backup_dir", str(self._folder), expected, hint, note) from error
 
     def resume(self, epoch: int, weights: Callable[[], list[np.ndarray]]) -> bool:
         """Brings the history to the start of `epoch`; `weights` returns those of the model.
@@ -100,8 +102,7 @@ class RunHistory:
             f"A phase is to end when {until.monitor!r} stops improving, but "
             f"{until.monitor!r} was in the logs of none of the {len(epochs)} epochs that it "
             f"took. Give fit validation_data for a name that begins with val_, or put what "
-            f"measures it before DSDSchedule in the list of callbacks; or give it to "
-            f"DSDLoop.end_epoch({{...}})."
+            f"measures it before DSDSchedule in the callbacks; or give it to DSDLoop.end_epoch()."
         )
 
     def epoch_to_restore(self) -> int | None:
@@ -127,7 +128,7 @@ class RunHistory:
 
     def _read_best(self, epoch: int, like: list[np.ndarray]) -> list[np.ndarray]:
         """Returns the best weights that an earlier run wrote, as arrays like those given."""
-        path = None if self._folder is None else self._folder / _best_name(epoch)
+        path = None if self._folder is None else self._folder / _BEST.format(epoch)
         missing = "Expected the best weights of the phase, to restore them. Received: "
         advice = "Give the backup_dir of the run that stopped, or go on without restore_best."
         if path is None or not path.exists():
@@ -159,9 +160,9 @@ class RunHistory:
 
     def _keep(self, epoch: int, weights: list[np.ndarray]) -> None:
         if self._folder is not None:
-            replace(self._folder / _best_name(epoch), lambda file: np.savez(file, *weights))
+            replace(self._folder / _BEST.format(epoch), lambda file: np.savez(file, *weights))
             # The one before stays: a run may resume from before this epoch.
-            for path in sorted(self._folder.glob(_best_name("*")))[:-2]:
+            for path in sorted(self._folder.glob("dsd_best_*.npz"))[:-2]:
                 path.unlink(missing_ok=True)  # another worker may share the folder
         self._best = {epoch: weights}
 
@@ -191,16 +192,6 @@ class RunHistory:
 def _parse(data: Any) -> tuple[list[dict[str, float]], str]:
     epochs = [{str(name): float(value) for name, value in logs.items()} for logs in data["history"]]
     return epochs, data["timeline"]
-
-
-def _best_name(epoch: int | str) -> str:
-    return f"dsd_best_{epoch if isinstance(epoch, str) else f'{epoch:06d}'}.npz"
-
-
-def _unusable(folder: pathlib.Path, why: str) -> ValueError:
-    hint = "Give another, or let it be written to."
-    expected = "to be a folder that can be written to"
-    return checks.invalid("backup_dir", str(folder), expected, hint, note=f": {why}")
 
 
 def _text(folder: pathlib.Path | None) -> str:

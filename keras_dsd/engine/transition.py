@@ -30,13 +30,10 @@ class Transition:
             first; None: weights stay as they are.
         lost_masks_of: The sparse phase that ends, where a run resumes right after it from a file
             that may hold its zeros but not its masks; these are applied again.
-        checked_for: The sparse phase that a run resumes within: its weights have to be those of
-            that phase, or dense.
+        checked_for: The sparse phase that a run resumes within: weights have to fit it, or dense.
         moments_before: Moments that observers are notified of before weights change.
-        reset: Optimizer state that is reset for weights that are pruned or regrown, as
-            `DSDSchedule` has it.
-        batches: Batches that BatchNormalization statistics are estimated from afterwards; None:
-            they stay as they are.
+        reset: Optimizer state to reset for pruned or regrown weights, as `DSDSchedule` has it.
+        batches: Batches to estimate BatchNormalization statistics from afterwards, or None.
         moments_after: Moments that observers are notified of after that.
     """
 
@@ -218,8 +215,7 @@ def check_resumed(weights: Sequence[PrunableWeight], phase: SparsePhase) -> None
         warn(
             f"A sparse phase goes on with {num_unknown} more zeros than its masks prune, and "
             f"the file has no masks: of equal weights, those that come first stay pruned. "
-            f"The others train. Was it pruned at a higher sparsity, or have kept weights "
-            f"underflowed to zero?"
+            f"The others train. Was its sparsity higher, or have kept weights underflowed?"
         )
 
 

@@ -21,9 +21,8 @@ _KIND = "keras_dsd comparison"
 class Runs:
     """The arms of some seeds, of which a JSON file may hold some; it is written after every arm.
 
-    The file may lack arms and seeds, since none has an effect on another. It is refused where its
-    identity, which tells comparisons from each other, is another, or where arms made unlike numbers
-    of updates.
+    The file may lack arms and seeds, since none has an effect on another. It is refused where it is
+    of another comparison, by its identity, or where arms made unlike numbers of updates.
     """
 
     def __init__(

@@ -130,12 +130,11 @@ class Sensitivity(Tabled):
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values: lists, dicts, numbers and text; None for NaN."""
         points = [
-            {"path": point.path, "shape": list(point.shape), "size": point.size,
-             "covered": point.num_covered, "values": plain(point.values)}
+            {**plain(point), "size": point.size, "covered": point.num_covered}
             for point in self.points
-        ]  # fmt: skip
-        levels = list(self.levels)
-        return {"baseline": self.baseline, "levels": levels, "mode": self.mode, "points": points}
+        ]
+        found: dict[str, Any] = plain(self)
+        return {**found, "points": points}
 
     def _table(self) -> Table:
         rows = [

@@ -139,8 +139,7 @@ def _run(
             if math.isnan(scan.baseline):
                 raise ValueError(
                     "Expected `evaluate` to return a finite number for the model as it is, to "
-                    "compare others with. Received: NaN or infinity. Nothing was pruned; see what "
-                    "it computes."
+                    "compare others with. Received: NaN or infinity. See what it computes."
                 )
             done("nothing pruned")
         for weight, values in zip(weights, scan.values, strict=True):
