@@ -54,23 +54,14 @@ class Selection:
         self.scope = scope
         self.sparsity = pattern.sparsity if isinstance(pattern, NM) else _check_sparsity(sparsity)
         self.exclude = _check_exclude(exclude)
-        self._unmatched = set(self.patterns)
-
-    @property
-    def patterns(self) -> tuple[str, ...]:
-        """Every regular expression given, in order."""
         named = tuple(self.sparsity) if isinstance(self.sparsity, Mapping) else ()
-        return named + self.exclude
-
-    @property
-    def unmatched(self) -> tuple[str, ...]:
-        """The regular expressions that no path seen so far matched."""
-        return tuple(pattern for pattern in self.patterns if pattern in self._unmatched)
+        # The regular expressions that no path seen so far matched.
+        self.unmatched = named + self.exclude
 
     def see(self, paths: Iterable[str]) -> None:
         """Notes which regular expressions match one of `paths`."""
-        for path in paths:
-            self._unmatched = {p for p in self._unmatched if not re.search(p, path)}
+        seen = list(paths)
+        self.unmatched = tuple(p for p in self.unmatched if not _finds(p, seen))
 
     def choose(
         self, weight: SelectableWeight, unless_named: str | None = None

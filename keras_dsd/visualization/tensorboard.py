@@ -63,19 +63,29 @@ class DSDTensorBoard(Observer):
         _event_class()
         new_figure(_WIDTH, _HEIGHT)
         self.log_dir = folder
-        self._file: _EventFile | None = None
+        self._path: pathlib.Path | None = None
         self._timeline: Timeline | None = None
         self._phases: list[tuple[int, str]] = []
         self._sparsity: list[tuple[int, float]] = []
 
     def on_begin(self, timeline: Timeline) -> None:
-        """Begins a file.
+        """Begins a file; those of earlier runs stay, and are read before it.
 
         Raises:
             ValueError: `log_dir` can't be written to.
         """
-        self._file = _EventFile(self.log_dir / "dsd")
-        self._timeline = timeline
+        folder = self.log_dir / "dsd"
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _append(folder / name, file_version="brain.Event:2")
+        except OSError as error:
+            raise ValueError(
+                f"Expected `log_dir` to be a folder that can be written to. Received: a folder "
+                f"in which {str(folder)!r} can't be used: {error}. Give another, or let it be "
+                f"written to."
+            ) from error
+        self._path, self._timeline = folder / name, timeline
         self._phases, self._sparsity = [], []
 
     def on_phase(self, index: int, phase: Phase, epoch: int, changed: str) -> None:
@@ -115,8 +125,18 @@ class DSDTensorBoard(Observer):
         self._draw()
 
     def _add(self, step: int, values: Sequence[Any]) -> None:
-        if self._file is not None:
-            self._file.add(step, values)
+        """Writes values at a step, all at once: those that the functions below return."""
+        if self._path is None:
+            return
+        try:
+            _append(self._path, step=step, summary={"value": values})
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"Expected to write what TensorBoard shows. Received: path={str(self._path)!r}, "
+                f"where the system says: {error.strerror or error}. Make room, or go on without "
+                f"DSDTensorBoard",
+            ) from error
 
     def _draw(self) -> None:
         """Writes an image of the phases up to now, if an epoch was trained."""
@@ -140,50 +160,18 @@ class DSDTensorBoard(Observer):
         self._add(now, [_value("dsd_phases/spans", "image", image)])
 
 
-class _EventFile:
-    """A file of TensorBoard's events in a folder, complete and closed after every call.
+def _append(path: pathlib.Path, **fields: Any) -> None:
+    """Adds an event to a file of TensorBoard's, which is complete and closed afterwards.
 
     TensorBoard's own writer imports TensorFlow wherever that is installed, and keeps its file open.
-    Files of earlier runs in the folder stay, and are read before this one.
     """
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        event = _event_class()
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._path = folder / name
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._append([event(wall_time=time.time(), file_version="brain.Event:2")])
-        except OSError as error:
-            raise ValueError(
-                f"Expected `log_dir` to be a folder that can be written to. Received: a folder "
-                f"in which {str(folder)!r} can't be used: {error}. Give another, or let it be "
-                f"written to."
-            ) from error
-
-    def add(self, step: int, values: Sequence[Any]) -> None:
-        """Writes values at a step, all at once: those that the functions below return."""
-        event = _event_class()(wall_time=time.time(), step=step)
-        event.summary.value.extend(values)
-        try:
-            self._append([event])
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"Expected to write what TensorBoard shows. Received: path={str(self._path)!r}, "
-                f"where the system says: {error.strerror or error}. Make room, or go on without "
-                f"DSDTensorBoard",
-            ) from error
-
-    def _append(self, events: Sequence[Any]) -> None:
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        records = io.BytesIO()
-        writer = RecordWriter(records)
-        for event in events:
-            writer.write(event.SerializeToString())
-        with self._path.open("ab") as file:
-            file.write(records.getvalue())
+    event = _event_class()(wall_time=time.time(), **fields)
+    record = io.BytesIO()
+    RecordWriter(record).write(event.SerializeToString())
+    with path.open("ab") as file:
+        file.write(record.getvalue())
 
 
 def _event_class() -> Any:
