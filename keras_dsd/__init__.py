@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from keras_dsd.algorithm.patterns import NM, Block
     from keras_dsd.algorithm.timeline import DensePhase, Plateau, SparsePhase
     from keras_dsd.analysis.comparison.compare import compare
-    from keras_dsd.analysis.sensitivity.scan import sensitivity
+    from keras_dsd.analysis.sensitivity import sensitivity
     from keras_dsd.api import apply, report, strip, weights
     from keras_dsd.callback import DSDSchedule
     from keras_dsd.custom_loop import DSDLoop
@@ -33,7 +33,7 @@ _HOMES = {
     "algorithm.patterns": ("NM", "Block"),
     "algorithm.timeline": ("DensePhase", "Plateau", "SparsePhase"),
     "analysis.comparison.compare": ("compare",),
-    "analysis.sensitivity.scan": ("sensitivity",),
+    "analysis.sensitivity": ("sensitivity",),
     "api": ("apply", "report", "strip", "weights"),
     "callback": ("DSDSchedule",),
     "custom_loop": ("DSDLoop",),

@@ -12,7 +12,7 @@ from absl import flags
 from keras_dsd import api
 from keras_dsd.adapters import registry
 from keras_dsd.algorithm.timeline import is_larger_better
-from keras_dsd.analysis.sensitivity import scan
+from keras_dsd.analysis.sensitivity import sensitivity
 from keras_dsd.cli import data_files, model_files
 from keras_dsd.cli.command import Command, CommandError, Result, UsageError, one_line
 from keras_dsd.utils import figures
@@ -73,7 +73,7 @@ def _run(values: flags.FlagValues, path: str) -> Result:
     print(f"Evaluates on {names} of {values['data'].value}: {len(data.x):,} examples")
     model = _load(path, values, metric)
     measure = Measure(metric, values.batch_size)
-    found = scan.sensitivity(
+    found = sensitivity(
         api.apply(model), lambda model: measure(model, data[:2]), levels,
         mode="max" if is_larger_better(metric) else "min", path=values.path,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from rich.console import Console
 from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.algorithm.patterns import NM, Block
 from keras_dsd.analysis.report import SkippedWeight, make_report
-from keras_dsd.analysis.sensitivity.result import Sensitivity, WeightSensitivity
+from keras_dsd.analysis.sensitivity import Sensitivity, WeightSensitivity
 
 DENSE = Layout((), (0,), (1,))
 LONG = "a" * 300 + "/[bold]<kernel>&:smile:"

@@ -13,8 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_dsd.algorithm.selection import Selection
-from keras_dsd.analysis.sensitivity.result import Sensitivity, WeightSensitivity
-from keras_dsd.analysis.sensitivity.scan import registry, sensitivity
+from keras_dsd.analysis.sensitivity import (
+    Sensitivity,
+    WeightSensitivity,
+    registry,
+    sensitivity,
+)
 from keras_dsd.utils.progress import progress_bar
 
 LEVELS = (0.25, 0.5, 0.75)

@@ -1,1 +1,0 @@
-"""How much pruning each weight alone costs."""
