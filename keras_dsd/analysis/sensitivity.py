@@ -31,8 +31,6 @@ from keras_dsd.utils.tables import Table, Tabled, shape_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_Weights = list[tuple[str, tuple[int, ...], int]]
-
 
 @dataclasses.dataclass(frozen=True)
 class WeightSensitivity:
@@ -305,60 +303,33 @@ def sensitivity(
     evaluation.check_evaluate(evaluate, "model", "model.evaluate(x, y, verbose=0)")
     checks.flag("progress", progress)
     file = evaluation.check_file(path, "scan.json")
-    scan = _Scan(_check_levels(levels), evaluation.check_mode(mode), *_identify(model, weights))
+    chosen, direction = _check_levels(levels), evaluation.check_mode(mode)
+    points, digests = _identify(model, weights)
+    scan = Sensitivity(math.nan, chosen, direction, points)
     if file is not None:
-        _resume(file, scan)
-    _run(scan, weights, lambda: evaluate(model), file, progress)
-    return scan.result()
-
-
-@dataclasses.dataclass
-class _Scan:
-    """The progress of a scan, which a file may hold.
-
-    Attributes:
-        weights: Path of each weight without the model's name, its shape, and how many of its values
-            the pattern covers; in the model's order.
-        digests: A digest of the values of each weight.
-        values: The values measured so far, by weight and level; NaN where not finite.
-    """
-
-    levels: list[float]
-    mode: str
-    weights: _Weights
-    digests: list[str]
-    baseline: float = math.nan
-    values: list[list[float]] = dataclasses.field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.values = self.values or [[] for _ in self.weights]
-
-    def result(self) -> Sensitivity:
-        """Returns what was measured so far."""
-        points = zip(self.weights, self.values, strict=True)
-        return Sensitivity(
-            baseline=self.baseline,
-            levels=tuple(self.levels),
-            mode=self.mode,
-            points=tuple(
-                WeightSensitivity(path, shape, tuple(values), covered)
-                for (path, shape, covered), values in points
-            ),
-        )
+        scan = _resumed(file, scan, digests)
+    return _run(scan, digests, weights, lambda: evaluate(model), file, progress)
 
 
 def _run(
-    scan: _Scan,
+    scan: Sensitivity,
+    digests: Sequence[str],
     weights: Sequence[PrunableWeight],
     evaluate: Callable[[], object],
     file: pathlib.Path | None,
     progress: bool,
-) -> None:
-    """Measures the values that `scan` lacks."""
+) -> Sensitivity:
+    """Returns a scan with the values that it lacks, which are measured, and written to `file`."""
+    measured = [list(point.values) for point in scan.points]
+
+    def result() -> Sensitivity:
+        pairs = zip(scan.points, measured, strict=True)
+        points = (dataclasses.replace(point, values=tuple(values)) for point, values in pairs)
+        return dataclasses.replace(scan, points=tuple(points))
 
     def done(words: str) -> None:
         if file is not None:
-            files.write_json(file, {**scan.result().to_dict(), "digests": scan.digests})
+            files.write_json(file, {**result().to_dict(), "digests": digests})
         advance(words)
 
     def measure(values: list[float], words: str) -> None:
@@ -366,11 +337,11 @@ def _run(
         done(words)
 
     is_new = math.isnan(scan.baseline)
-    num_points, num_done = len(weights) * len(scan.levels), sum(map(len, scan.values))
+    num_points, num_done = len(weights) * len(scan.levels), sum(map(len, measured))
     with progress_bar(progress, 1 + num_points, num_done + (not is_new)) as advance:
         if is_new:
             try:
-                scan.baseline = number(evaluate(), "nothing pruned")
+                scan = dataclasses.replace(scan, baseline=number(evaluate(), "nothing pruned"))
             finally:
                 # Keras keeps a JAX model's values elsewhere meanwhile. Reading one brings all back.
                 weights[0].numpy()
@@ -380,10 +351,11 @@ def _run(
                     "compare others with. Received: NaN or infinity. See what it computes."
                 )
             done("nothing pruned")
-        for weight, values in zip(weights, scan.values, strict=True):
+        for weight, values in zip(weights, measured, strict=True):
             if len(values) < len(scan.levels):
                 levels = scan.levels[len(values) :]
                 _prune_alone(weight, levels, functools.partial(measure, values))
+    return result()
 
 
 def _prune_alone(
@@ -402,15 +374,16 @@ def _prune_alone(
         weight.assign(complete)
 
 
-def _identify(model: Any, weights: list[PrunableWeight]) -> tuple[_Weights, list[str]]:
-    """Returns `weights` and `digests` of a scan."""
+def _identify(
+    model: Any, weights: list[PrunableWeight]
+) -> tuple[tuple[WeightSensitivity, ...], list[str]]:
+    """Returns the weights, without values of `evaluate`, and a digest of each one's own values."""
     if not weights:
         raise ValueError(
             f"Expected a model that has made its weights. Received: model={model.name!r}, in "
             f"which there is nothing to prune yet. Build or train it first."
         )
-    found: _Weights = []
-    digests = []
+    points, digests = [], []
     for weight in weights:
         if weight.mask is not None:
             raise ValueError(
@@ -427,13 +400,13 @@ def _identify(model: Any, weights: list[PrunableWeight]) -> tuple[_Weights, list
         masks.check_finite(values, weight.path)
         shape = tuple(map(int, weight.shape))
         covered = num_covered(shape, weight.pattern, weight.layout)
-        found.append((weight.short_path, shape, covered))
+        points.append(WeightSensitivity(weight.short_path, shape, (), covered))
         pattern = b"" if weight.pattern is None else str(weight.pattern).encode()
         digests.append(hashlib.blake2b(values.tobytes() + pattern, digest_size=16).hexdigest())
-    return found, digests
+    return tuple(points), digests
 
 
-def _check_levels(levels: Iterable[float]) -> list[float]:
+def _check_levels(levels: Iterable[float]) -> tuple[float, ...]:
     hint = "Put a single one in a list: levels=[0.5]."
     given = checks.listed("levels", levels, "to be a list of sparsities", hint, Iterable)
     found = [checks.fraction(f"levels[{i}]", level) for i, level in enumerate(given)]
@@ -441,52 +414,53 @@ def _check_levels(levels: Iterable[float]) -> list[float]:
         expected = "to be sparsities above 0, each larger than the one before"
         hint = "Sort them, and leave out 0 and what comes twice."
         raise invalid("levels", given, expected, hint)
-    return found
+    return tuple(found)
 
 
-def _resume(path: pathlib.Path, scan: _Scan) -> None:
-    """Brings a scan that has not started to where its file is, if there is one."""
-    found = files.read_results(path, _parse, "sensitivity()", "scan")
-    if found is None:
-        return
-    for name in ("levels", "mode", "weights"):
-        then, now = getattr(found, name), getattr(scan, name)
+def _resumed(path: pathlib.Path, scan: Sensitivity, digests: Sequence[str]) -> Sensitivity:
+    """Returns a scan that has not started as its file has it, if there is one."""
+    read = files.read_results(path, _parse, "sensitivity()", "scan")
+    if read is None:
+        return scan
+    found, digests_then = read
+    both: list[tuple[str, object, object]] = [
+        ("levels", list(found.levels), list(scan.levels)), ("mode", found.mode, scan.mode),
+        *(("weights", f"{a.path} of shape {a.shape}", f"{b.path} of shape {b.shape}")
+          for a, b in zip(found.points, scan.points, strict=False)),
+        ("weights numbering", len(found.points), len(scan.points)),
+        ("covered values", [a.num_covered for a in found.points],
+         [b.num_covered for b in scan.points]),
+    ]  # fmt: skip
+    for name, then, now in both:
         if then != now:
-            then, now = _first_difference(then, now) if name == "weights" else (then, now)
             raise ValueError(
                 f"Expected the file to be of a scan with the same {name}. Received: "
                 f"path={str(path)!r} with {name} {then}, but {now} here. Give another path, or "
                 f"delete the file to scan anew."
             )
-    digests = zip(scan.weights, found.digests, scan.digests, strict=True)
-    changed = [weight for (weight, *_), then, now in digests if then != now]
+    pairs = zip(scan.points, digests_then, digests, strict=True)
+    changed = [point.path for point, then, now in pairs if then != now]
     if changed:
         raise ValueError(
             f"Expected the weights to have the values that the file's scan began with. Received: "
             f"path={str(path)!r}, since which {changed[0]} and {len(changed) - 1} others changed. "
             f"Load the weights of then to go on, or delete the file to scan these."
         )
-    scan.baseline, scan.values = found.baseline, found.values
-
-
-def _parse(data: Any) -> _Scan:
-    levels, points = data["levels"], data["points"]
-    found = _Scan(
-        levels=list(map(files.number, levels)),
-        mode=data["mode"],
-        weights=[(p["path"], tuple(p["shape"]), p["covered"]) for p in points],
-        digests=data["digests"],
-        baseline=files.number(data["baseline"]),
-        values=[list(map(files.number_or_nan, point["values"])) for point in points],
-    )
-    if len(found.digests) != len(points) or any(len(v) > len(levels) for v in found.values):
-        raise ValueError("its lists have lengths that do not go together")
     return found
 
 
-def _first_difference(found: _Weights, wanted: _Weights) -> tuple[str, str]:
-    """Returns, in words, what differs first between two lists of paths and shapes."""
-    for a, b in zip(found, wanted, strict=False):
-        if a != b:
-            return f"{a[0]} of shape {a[1]}", f"{b[0]} of shape {b[1]}"
-    return f"numbering {len(found)}", str(len(wanted))
+def _parse(data: Any) -> tuple[Sensitivity, list[str]]:
+    """Returns the scan in a file so far, and the digests of its weights."""
+    points = (
+        WeightSensitivity(
+            point["path"], tuple(point["shape"]),
+            tuple(map(files.number_or_nan, point["values"])), point["covered"],
+        )
+        for point in data["points"]
+    )  # fmt: skip
+    levels = tuple(map(files.number, data["levels"]))
+    found = Sensitivity(files.number(data["baseline"]), levels, data["mode"], tuple(points))
+    num_most = max((len(point.values) for point in found.points), default=0)
+    if len(data["digests"]) != len(found.points) or num_most > len(levels):
+        raise ValueError("its lists have lengths that do not go together")
+    return found, data["digests"]
