@@ -21,8 +21,8 @@ sys.path.append(str(pathlib.Path(__file__).parents[1]))
 import filling
 from verdicts import best_variant, of_each_variant
 
-from keras_dsd.analysis.comparison import runs as run_files
 from keras_dsd.analysis.comparison.arms import DSD, FIRST
+from keras_dsd.analysis.comparison.compare import load
 from keras_dsd.analysis.comparison.result import BEST, LAST, Comparison, Gain, mean_and_sd
 from keras_dsd.analysis.evaluation import BETTER
 
@@ -73,7 +73,7 @@ def read_all(folder: pathlib.Path) -> dict[str, Study]:
     """
     found = {}
     for path in sorted(folder.glob("*.json")):
-        identity, runs = run_files.load(path)
+        identity, runs = load(path)
         trained: dict[int, set[str]] = {}
         for run in runs:
             trained.setdefault(run.seed, set()).add(run.arm)

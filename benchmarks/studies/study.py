@@ -32,8 +32,8 @@ from verdicts import of_each_variant
 from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase, Timeline
 from keras_dsd.analysis.comparison import dataset, training
 from keras_dsd.analysis.comparison.arms import lowered_at_once, num_shared
+from keras_dsd.analysis.comparison.compare import Runs
 from keras_dsd.analysis.comparison.result import Comparison
-from keras_dsd.analysis.comparison.runs import Runs
 from keras_dsd.engine.batch_norm import Batches
 
 RESULTS = pathlib.Path(__file__).parent / "results"

@@ -15,7 +15,7 @@ import pytest
 import keras_dsd as dsd
 from keras_dsd.algorithm import presets
 from keras_dsd.algorithm.timeline import Timeline
-from keras_dsd.analysis.comparison import compare, dataset, runs, training
+from keras_dsd.analysis.comparison import compare, dataset, training
 from keras_dsd.analysis.comparison.arms import FIRST, make_arms, num_shared
 
 Dense, Sparse = dsd.DensePhase, dsd.SparsePhase
@@ -274,7 +274,7 @@ def test_the_bar_knows_how_many_epochs_are_left(made, data, tmp_path, monkeypatc
 
         yield step
 
-    monkeypatch.setattr(runs, "progress_bar", bar)
+    monkeypatch.setattr(compare, "progress_bar", bar)
     path = tmp_path / "comparison.json"
     run(made, data, path=path)
     held = json.loads(path.read_text())
