@@ -51,21 +51,13 @@ class Histogram:
 
     def widened(self, exponent: int) -> "Histogram":
         """Returns the same values in bins that are `2 ** exponent` wide, no narrower than these."""
-        shift = exponent - self.exponent
-        if not shift or not self.counts:
-            return dataclasses.replace(self, exponent=exponent)
-        bins = [k >> shift for k in range(self.first, self.first + len(self.counts))]
-        counts = [0] * (bins[-1] - bins[0] + 1)
-        for k, count in zip(bins, self.counts, strict=True):
-            counts[k - bins[0]] += count
-        return dataclasses.replace(self, exponent=exponent, first=bins[0], counts=tuple(counts))
+        return total([self], exponent)
 
     def magnitudes(self) -> "Histogram":
         """Returns a histogram of the values' magnitudes."""
-        counts = [0] * max(self.first + len(self.counts), -self.first)
-        for k, count in enumerate(self.counts, self.first):
-            counts[k if k >= 0 else -1 - k] += count
-        return dataclasses.replace(self, first=0, counts=tuple(counts))
+        bins = self.first + np.arange(len(self.counts))
+        counts = np.bincount(np.where(bins < 0, -1 - bins, bins), self.counts)
+        return dataclasses.replace(self, first=0, counts=tuple(counts.astype(int).tolist()))
 
     def quantile(self, share: float) -> float:
         """Returns the magnitude that a share of the finite values does not exceed; NaN without any.
@@ -126,22 +118,23 @@ def histogram(
     )
 
 
-def total(histograms: Sequence[Histogram]) -> Histogram:
-    """Returns one histogram of all values, in the bins of the widest."""
-    exponent = max(each.exponent for each in histograms)
-    wide = [each.widened(exponent) for each in histograms]
-    first = min(each.first for each in wide)
-    counts = [0] * (max(each.first + len(each.counts) for each in wide) - first)
-    for each in wide:
-        for k, count in enumerate(each.counts, each.first - first):
-            counts[k] += count
-    large = [each.num_large for each in wide]
+def total(histograms: Sequence[Histogram], exponent: int = _FINEST) -> Histogram:
+    """Returns one histogram of all values, in the bins of the widest or wider ones."""
+    exponent = max(exponent, *(each.exponent for each in histograms))
+    # A shift by 63 bits leaves a sign alone, as any longer one.
+    bins = np.concatenate([
+        (each.first + np.arange(len(each.counts))) >> min(exponent - each.exponent, 63)
+        for each in histograms
+    ])  # fmt: skip
+    first = int(bins.min()) if bins.size else 0
+    counts = np.bincount(bins - first, np.concatenate([each.counts for each in histograms]))
+    large = [each.num_large for each in histograms]
     return Histogram(
         exponent=exponent,
         first=first,
-        counts=tuple(counts),
-        num_zeros=sum(each.num_zeros for each in wide),
-        num_not_finite=sum(each.num_not_finite for each in wide),
+        counts=tuple(counts.astype(int).tolist()),
+        num_zeros=sum(each.num_zeros for each in histograms),
+        num_not_finite=sum(each.num_not_finite for each in histograms),
         num_large=None if None in large else sum(filter(None, large)),
     )
 

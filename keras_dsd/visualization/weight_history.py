@@ -144,8 +144,8 @@ class WeightHistory(Observer):
         if self.path is not None:
             kept = files.read_results(self.path, _parse, "WeightHistory")
         self._timeline, self._snapshots = kept or ("", ())
-        # Of the last sparse phase, packed; None for a weight that is not pruned.
-        self._masks: list[np.ndarray | None] | None = None
+        # Of the last sparse phase, packed; None before it, and after the dense one that follows.
+        self._masks: list[np.ndarray] | None = None
 
     @property
     def snapshots(self) -> tuple[Snapshot, ...]:
@@ -181,8 +181,8 @@ class WeightHistory(Observer):
     def on_moment(self, moment: Moment, weights: Sequence[PrunableWeight]) -> None:
         """Keeps what weights are at a moment."""
         if moment.name in (observers.AFTER_PRUNING, observers.END_OF_SPARSE):
-            active = (weight.mask for weight in weights)
-            self._masks = [None if mask is None else np.packbits(mask) for mask in active]
+            active = ((weight.mask, weight.shape) for weight in weights)
+            self._masks = [np.packbits(np.ones(s, bool) if m is None else m) for m, s in active]
         is_unseen = moment.name != observers.BEFORE_PRUNING and self._masks is None
         now = Snapshot(moment.name, moment.epoch, moment.phase, (), _UNSEEN * is_unseen)
         same = [(weight.short_path, tuple(weight.shape)) for weight in weights]
@@ -205,7 +205,10 @@ class WeightHistory(Observer):
         self, weight: PrunableWeight, index: int, threshold: float | None, is_new: bool
     ) -> WeightSnapshot:
         values, active = weight.numpy(), weight.mask
-        mask = None if self._masks is None else _unpacked(self._masks[index], values.shape)
+        mask = None
+        if self._masks is not None:
+            bits = np.unpackbits(self._masks[index], count=values.size)
+            mask = bits.view(bool).reshape(values.shape)
         if is_new and mask is not None and weight.pattern is None:
             threshold = float(np.abs(comparable(values[mask])).min()) if mask.any() else None
         return WeightSnapshot(
@@ -225,9 +228,3 @@ class WeightHistory(Observer):
 
 def _parse(data: Any) -> tuple[str, tuple[Snapshot, ...]]:
     return str(data["timeline"]), tuple(map(Snapshot.from_dict, data["snapshots"]))
-
-
-def _unpacked(packed: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    if packed is None:
-        return np.ones(shape, bool)
-    return np.unpackbits(packed, count=math.prod(shape)).view(bool).reshape(shape)
