@@ -13,7 +13,7 @@ from keras_dsd.algorithm.selection import DEFAULT_SPARSITY
 from keras_dsd.algorithm.timeline import is_larger_better
 from keras_dsd.analysis.comparison import compare
 from keras_dsd.analysis.comparison.arms import ARMS
-from keras_dsd.cli import data_files, inspect, model_files, sensitivity
+from keras_dsd.cli import files, inspect, sensitivity
 from keras_dsd.cli.command import Command, CommandError, Result, UsageError
 
 _DESCRIPTION = """
@@ -61,7 +61,7 @@ def _define(values: flags.FlagValues) -> None:
          "Writes every arm here as it is trained, and goes on from it where that was "
          "interrupted.")  # fmt: skip
     inspect.define_selection(values)
-    model_files.define_flags(values)
+    files.define_flags(values)
 
 
 def _run(values: flags.FlagValues, path: str) -> Result:
@@ -72,7 +72,7 @@ def _run(values: flags.FlagValues, path: str) -> Result:
         )
     selection = inspect.asked(values)
     sensitivity.check_plot(values.plot)
-    data, words = data_files.load_parts(values.data, values.validation_share)
+    data, words = files.load_parts(values.data, values.validation_share)
     print(words)
     epochs = (values.dense, values.sparse, values.redense)
     found = compare.compare(
@@ -91,7 +91,7 @@ def _run(values: flags.FlagValues, path: str) -> Result:
 
 def _build(path: str, values: flags.FlagValues) -> Callable[[], Any]:
     """Returns a maker of the model, after a check that it can be made."""
-    model = model_files.load(path, values, compiled=True)
+    model = files.load_model(path, values, compiled=True)
     adapter = registry.adapter_of(model)
     if not adapter.is_compiled(model):
         raise CommandError(
@@ -104,7 +104,7 @@ def _renewed(path: str, adapter: str, safe_mode: bool) -> Any:
     """Returns the model of a file anew: compiled as it was, with fresh weights."""
     package = importlib.import_module(adapter)
     model = package.load_model(path, safe_mode=safe_mode, compiled=True)
-    return package.training_state.renewed(model_files.plain(model))
+    return package.training_state.renewed(files.plain(model))
 
 
 COMMAND = Command(

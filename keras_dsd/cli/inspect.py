@@ -16,7 +16,7 @@ from keras_dsd.algorithm import masks
 from keras_dsd.algorithm.patterns import NM, Block, Pattern
 from keras_dsd.algorithm.selection import Selection
 from keras_dsd.analysis.report import SparsityReport
-from keras_dsd.cli import model_files
+from keras_dsd.cli import files
 from keras_dsd.cli.command import Command, Result, UsageError
 from keras_dsd.protocols import PrunableWeight
 
@@ -60,12 +60,12 @@ def define_selection(values: flags.FlagValues) -> None:
 
 def _define(values: flags.FlagValues) -> None:
     define_selection(values)
-    model_files.define_flags(values)
+    files.define_flags(values)
 
 
 def _run(values: flags.FlagValues, path: str) -> Result:
     selection = asked(values)
-    model = api.apply(model_files.plain(model_files.load(path, values)), **selection)
+    model = api.apply(files.plain(files.load_model(path, values)), **selection)
     found = api.report(model)
     pruned = {
         weight.path: int(np.count_nonzero(~mask))
@@ -157,7 +157,7 @@ sparsity was asked for, except those of tf_keras that were not stripped.
 
 
 def _run_report(values: flags.FlagValues, path: str) -> Result:
-    model = model_files.load(path, values)
+    model = files.load_model(path, values)
     is_applied = registry.adapter_of(model).is_applied(model)
     found = api.report(model) if is_applied else _measured(model)
     return Result({"model": path, **found.to_dict()}, found.render())
@@ -184,7 +184,7 @@ REPORT = Command(
     name="report",
     summary="How sparse the weights in a file are.",
     description=_REPORT_DESCRIPTION,
-    define=model_files.define_flags,
+    define=files.define_flags,
     values={},
     examples=["keras-dsd report model.keras", "keras-dsd report checkpoint.keras --json"],
     run=_run_report,

@@ -13,7 +13,7 @@ from keras_dsd import api
 from keras_dsd.adapters import registry
 from keras_dsd.algorithm.timeline import is_larger_better
 from keras_dsd.analysis.sensitivity import sensitivity
-from keras_dsd.cli import data_files, model_files
+from keras_dsd.cli import files
 from keras_dsd.cli.command import Command, CommandError, Result, UsageError, one_line
 from keras_dsd.utils import figures
 
@@ -51,7 +51,7 @@ def _define(values: flags.FlagValues) -> None:
            "more than this, in the metric's own unit.")  # fmt: skip
     text("path", None,
          "Writes every value here, and goes on from it where a scan was interrupted.")  # fmt: skip
-    model_files.define_flags(values)
+    files.define_flags(values)
 
 
 def define_metric(values: flags.FlagValues, verb: str) -> None:
@@ -68,7 +68,7 @@ def define_metric(values: flags.FlagValues, verb: str) -> None:
 def _run(values: flags.FlagValues, path: str) -> Result:
     levels, metric = _check(values), values.metric
     check_plot(values.plot)
-    data = data_files.load(values.data)
+    data = files.load_data(values.data)
     names = " and ".join(data.names)
     print(f"Evaluates on {names} of {values['data'].value}: {len(data.x):,} examples")
     model = _load(path, values, metric)
@@ -128,7 +128,7 @@ def check_plot(plot: str | None) -> None:
 
 def _load(path: str, values: flags.FlagValues, metric: str) -> Any:
     loss = values.loss
-    model = model_files.plain(model_files.load(path, values, compiled=loss is None))
+    model = files.plain(files.load_model(path, values, compiled=loss is None))
     if loss is not None:
         try:
             model.compile(loss=loss, metrics=[] if metric == "loss" else [metric])

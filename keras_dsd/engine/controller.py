@@ -11,20 +11,13 @@ from absl import logging
 
 from keras_dsd.algorithm.masks import measure
 from keras_dsd.algorithm.timeline import SparsePhase, Timeline
+from keras_dsd.engine import transition as transitions
 from keras_dsd.engine.batch_norm import Batches
 from keras_dsd.engine.messages import warn
 from keras_dsd.engine.observers import FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH, Moment, Observer
 from keras_dsd.engine.run_history import RunHistory
 from keras_dsd.engine.trainer import Trainer
-from keras_dsd.engine.transition import (
-    OptimizerReset,
-    Transition,
-    apply_lost_masks,
-    check_resumed,
-    prune,
-    remove_masks,
-    transition_to,
-)
+from keras_dsd.engine.transition import Transition
 from keras_dsd.protocols import PrunableWeight
 from keras_dsd.utils import checks
 from keras_dsd.utils.progress import progress_bar
@@ -152,7 +145,7 @@ class Controller:
 
     def transition(self, epoch: int) -> Transition | None:
         """Returns the phase change at the start of `epoch`, or None; changes nothing."""
-        return transition_to(
+        return transitions.transition_to(
             epoch, self._timeline, self._run.history, self._run.phase_index,
             reset=self._reset, batches=self._batches,
         )  # fmt: skip
@@ -163,17 +156,17 @@ class Controller:
         if transition.restored_epoch is not None:
             self._restore(transition.restored_epoch)
         if transition.lost_masks_of is not None:
-            apply_lost_masks(self._trainer.weights, transition.lost_masks_of)
+            transitions.apply_lost_masks(self._trainer.weights, transition.lost_masks_of)
         if transition.checked_for is not None:
-            check_resumed(self._trainer.weights, transition.checked_for)
+            transitions.check_resumed(self._trainer.weights, transition.checked_for)
         self._notify(transition.moments_before)
-        reset = OptimizerReset(transition.reset)
+        reset = transitions.OptimizerReset(transition.reset)
         weights = self._trainer.weights  # looked up in the complete model, each time
         if isinstance(transition.phase, SparsePhase):
             with self._bar(len(weights)) as advance:
-                change = prune(weights, transition.phase.sparsity, reset, advance)
+                change = transitions.prune(weights, transition.phase.sparsity, reset, advance)
         else:
-            change = remove_masks(weights, reset)
+            change = transitions.remove_masks(weights, reset)
         self._run.num_pruned, self._run.regrown = change.num_pruned, change.regrown
         if reset.includes_all:
             self._trainer.reset_optimizers()

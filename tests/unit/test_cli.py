@@ -17,7 +17,7 @@ from absl import flags
 
 import keras_dsd
 from keras_dsd.algorithm.patterns import NM, Block
-from keras_dsd.cli import data_files, inspect, main, model_files
+from keras_dsd.cli import files, inspect, main
 from keras_dsd.cli.command import CommandError, UsageError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -133,7 +133,7 @@ def test_keras_3_unless_the_flag_or_else_the_environment_says_tf_keras(
     monkeypatch.delenv("TF_USE_LEGACY_KERAS", raising=False)
     if legacy is not None:
         monkeypatch.setenv("TF_USE_LEGACY_KERAS", legacy)
-    assert model_files._package(asked) == package
+    assert files._package(asked) == package
 
 
 def archive(path, **members):
@@ -199,7 +199,7 @@ REFUSED = {
 )
 @pytest.mark.parametrize("kind", [".keras", ".h5", "training", "h5 called .keras"])
 def test_code_in_a_file_is_refused_however_deep(why, part, kind, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(model_files.registry, "adapter_for", pytest.fail)
+    monkeypatch.setattr(files.registry, "adapter_for", pytest.fail)
     config = json.dumps({"config": {"layers": [LAYER, {"config": {"layer": [part]}}]}})
     if kind == ".keras":
         path = archive(tmp_path / "model.keras", config=config)
@@ -233,7 +233,7 @@ class Door:
 def test_what_keras_says_is_one_line_with_what_to_try(
     version, package, hint, run, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(model_files.registry, "adapter_for", lambda package: Door())
+    monkeypatch.setattr(files.registry, "adapter_for", lambda package: Door())
     metadata = {} if version is None else {"metadata": json.dumps({"keras_version": version})}
     path = archive(tmp_path / "model.keras", config=json.dumps(LAYER), **metadata)
     code, said, errors = run("report", path, f"--keras={package}")
@@ -254,11 +254,11 @@ def test_the_data_least_trained_on_is_taken(tmp_path):
     ones, twos = np.ones((4, 3)), np.full(4, 2)
     mnist = {"x_train": ones, "y_train": twos, "x_test": ones * 3, "y_test": twos}
     path = data_file(tmp_path / "mnist.npz", **mnist)
-    data = data_files.load(path)
+    data = files.load_data(path)
     assert data.names == ("x_test", "y_test") and data.x.max() == 3 and data.y.tolist() == [2] * 4
     path = data_file(tmp_path / "all.npz", **mnist, x_val=ones, y_val=twos, x=ones, y=twos)
-    assert data_files.load(path).names == ("x_val", "y_val")
-    assert data_files.load(data_file(tmp_path / "a.npz", x=ones, y=twos)).names == ("x", "y")
+    assert files.load_data(path).names == ("x_val", "y_val")
+    assert files.load_data(data_file(tmp_path / "a.npz", x=ones, y=twos)).names == ("x", "y")
 
 
 def test_what_is_no_data_is_said(tmp_path):
@@ -282,7 +282,7 @@ def test_what_is_no_data_is_said(tmp_path):
     }
     for path, words in bad.items():
         with pytest.raises(CommandError, match=re.escape(words)):
-            data_files.load(path)
+            files.load_data(path)
 
 
 def test_the_figures_file_is_checked_before_the_scan(run, tmp_path):
@@ -330,17 +330,17 @@ TRAIN = {"x_train": ROWS, "y_train": np.arange(10)}
 
 def test_validation_rows_are_those_of_the_file_or_held_out_the_same_each_time(tmp_path):
     np.savez(tmp_path / "all.npz", **TRAIN, **TEST, x_val=ROWS[:2] + 90, y_val=np.arange(2))
-    data, words = data_files.load_parts(tmp_path / "all.npz", 0.5)
+    data, words = files.load_parts(tmp_path / "all.npz", 0.5)
     assert words == "test: x_test and y_test; validation: x_val and y_val"
     assert {part: len(x) for part, (x, _) in data.items()} == {
         "train": 10, "test": 3, "validation": 2,
     }  # fmt: skip
     np.savez(tmp_path / "some.npz", **TRAIN, **TEST)
-    data, words = data_files.load_parts(tmp_path / "some.npz", 0.3)
+    data, words = files.load_parts(tmp_path / "some.npz", 0.3)
     assert words == "test: x_test and y_test; validation: 3 of the 10 training rows"
     assert sorted([*data["train"][1], *data["validation"][1]]) == [*range(10)]
     assert all((x == ROWS[y]).all() for x, y in (data["train"], data["validation"]))
-    again, _ = data_files.load_parts(tmp_path / "some.npz", 0.3)
+    again, _ = files.load_parts(tmp_path / "some.npz", 0.3)
     assert (again["validation"][1] == data["validation"][1]).all()
 
 
@@ -353,4 +353,4 @@ def test_validation_rows_are_those_of_the_file_or_held_out_the_same_each_time(tm
 def test_data_that_can_not_be_trained_on_are_refused(arrays, share, words, tmp_path):
     np.savez(tmp_path / "data.npz", **arrays)
     with pytest.raises(CommandError, match=words):
-        data_files.load_parts(tmp_path / "data.npz", share)
+        files.load_parts(tmp_path / "data.npz", share)
