@@ -145,10 +145,10 @@ def make_report(
 ) -> SparsityReport:
     """Measures the weights that DSD prunes, one after another, and lists those that it skips."""
     weights, skipped = list(weights), tuple(skipped)
-    measured = [_measure(*pair) for pair in zip(weights, thresholds(weights), strict=True)]
-    total = sum(w.size for w in measured) + sum(w.size for w in skipped)
-    shared = (dataclasses.replace(w, share=w.size / max(total, 1)) for w in measured)
-    return SparsityReport(tuple(shared), skipped, tuple(_notes(weights)))
+    total = sum(math.prod(w.shape) for w in weights) + sum(w.size for w in skipped)
+    pairs = zip(weights, thresholds(weights), strict=True)
+    measured = tuple(_measure(weight, threshold, total) for weight, threshold in pairs)
+    return SparsityReport(measured, skipped, tuple(_notes(weights)))
 
 
 def _notes(weights: Sequence[PrunableWeight]) -> Iterator[str]:
@@ -170,7 +170,7 @@ def _is_of_another_sparsity(weight: PrunableWeight) -> bool:
     return abs(int(np.count_nonzero(~mask)) - asked) > at_once
 
 
-def _measure(weight: PrunableWeight, threshold: float | None) -> WeightSparsity:
+def _measure(weight: PrunableWeight, threshold: float | None, total: int) -> WeightSparsity:
     values, mask = weight.numpy(), weight.mask
     return WeightSparsity(
         path=weight.path,
@@ -180,4 +180,5 @@ def _measure(weight: PrunableWeight, threshold: float | None) -> WeightSparsity:
         masked=mask is not None and not mask.all() and not values[~mask].any(),
         uncovered=values.size - num_covered(weight.shape, weight.pattern, weight.layout),
         threshold=threshold,
+        share=values.size / max(total, 1),
     )

@@ -99,13 +99,7 @@ def transition_to(
 
 @dataclasses.dataclass(frozen=True)
 class WeightChange:
-    """Effect of a phase change on the weights.
-
-    Attributes:
-        description: What happened to them, for the log message.
-        num_pruned: Number of weights that the active masks prune.
-        regrown: Tensors with regrown weights, each with flat indices of a sample of these.
-    """
+    """Effect of a phase change on the weights: in words, and as `RunState` keeps it."""
 
     description: str
     num_pruned: int = 0

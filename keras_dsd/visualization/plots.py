@@ -352,7 +352,7 @@ def _chosen(weights: WeightHistory | Sequence[Snapshot], path: str | None) -> li
     if found:
         return found
     if of and path is not None:
-        paths = ", ".join(dict.fromkeys(known for each in of for known in each.paths))
+        paths = ", ".join(dict.fromkeys(known for each in of for known, _ in each.shapes))
         expected = f"to be that of a weight that was watched: {paths}"
         raise invalid("path", path, expected, "Give one of these, or None for all.")
     hint = "Train to the sparse phase with DSDSchedule(..., observers=[weights]), or see its path."

@@ -82,11 +82,6 @@ class Snapshot:
     weights: tuple[WeightSnapshot, ...]
     note: str = ""
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The paths of the weights, each once."""
-        return tuple(dict.fromkeys(weight.path for weight in self.weights))
-
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Snapshot":
         """Returns the snapshot that plain values describe."""

@@ -26,15 +26,19 @@ def make_arms(phases: Sequence[Phase], names: Iterable[str] = ARMS) -> Arms:
     given = _check_names(names)
     timeline = Timeline(phases)
     _check_phases(timeline)
+    first = _dense_start(timeline.phases)
+    rest = timeline.phases[len(first) :]
+    pruned_for_good = (dataclasses.replace(rest[0], epochs=p.epochs, lr=p.lr) for p in rest)
     every: Arms = {
         "dense": (DensePhase(timeline.epochs),),
         "llr": _merged(DensePhase(phase.epochs, lr=phase.lr) for phase in timeline.phases),
         AT_ONCE: _merged(lowered_at_once(timeline.phases)),
-        "sparse": _merged(_pruned_for_good(timeline.phases)),
+        "sparse": _merged([*first, *pruned_for_good]),
         DSD: timeline.phases,
     }
-    chosen = [name for name in ARMS if name in given]
-    arms = {name: every[name] for name in chosen if not _has_twin(name, every, chosen)}
+    # Of arms that are equal the last one here is kept.
+    kept = {_merged(every[name]): name for name in (*CONTROLS[::-1], DSD) if name in given}
+    arms = {name: every[name] for name in ARMS if name in kept.values()}
     if set(arms) == {DSD}:
         raise ValueError(
             f"Expected a control that differs from DSD. Received: arms={shown(given)}, of which "
@@ -45,7 +49,7 @@ def make_arms(phases: Sequence[Phase], names: Iterable[str] = ARMS) -> Arms:
 
 def lowered_at_once(phases: Sequence[Phase]) -> tuple[Phase, ...]:
     """Returns plain training at DSD's last learning rate as soon as DSD prunes: literally LLR."""
-    first = tuple(itertools.takewhile(lambda phase: isinstance(phase, DensePhase), phases))
+    first = _dense_start(phases)
     rest = sum(phase.epochs for phase in phases[len(first) :])
     return (*first, DensePhase(rest, lr=phases[-1].lr))
 
@@ -59,17 +63,8 @@ def num_shared(arms: Arms) -> int:
     return min(sum(phase.epochs for phase in start) for start in starts)
 
 
-def _has_twin(name: str, every: Arms, chosen: Sequence[str]) -> bool:
-    """Returns whether a control equals another arm that is chosen."""
-    twins = {"llr": ("dense",), AT_ONCE: ("dense", "llr"), "sparse": (DSD,)}.get(name, ())
-    return any(twin in chosen and _merged(every[twin]) == every[name] for twin in twins)
-
-
-def _pruned_for_good(phases: Sequence[Phase]) -> Iterable[Phase]:
-    """Returns the phases of a run that prunes once, where `phases` do first, and for good."""
-    first = tuple(itertools.takewhile(lambda phase: isinstance(phase, DensePhase), phases))
-    rest = phases[len(first) :]
-    return (*first, *(dataclasses.replace(rest[0], epochs=p.epochs, lr=p.lr) for p in rest))
+def _dense_start(phases: Sequence[Phase]) -> tuple[Phase, ...]:
+    return tuple(itertools.takewhile(lambda phase: isinstance(phase, DensePhase), phases))
 
 
 def _merged(phases: Iterable[Phase]) -> tuple[Phase, ...]:
