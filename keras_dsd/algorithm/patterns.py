@@ -9,7 +9,6 @@ import numpy as np
 
 from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.utils import checks
-from keras_dsd.utils.checks import invalid_type
 
 # Groups are worked on in parts of so many values, so that no array of the tensor's size is made.
 _PART = 2**21
@@ -168,13 +167,6 @@ class NM:
 
 
 Pattern = Block | NM | None
-
-
-def check_pattern(pattern: object) -> None:
-    """Checks that `pattern` is None, a `Block` or an `NM`."""
-    if not isinstance(pattern, Block | NM | None):
-        expected = "to be None (single weights), Block(height, width) or NM(n, m)"
-        raise invalid_type("pattern", pattern, expected, "Give one of these, such as NM(2, 4).")
 
 
 def num_covered(shape: tuple[int, ...], pattern: Pattern, layout: Layout) -> int:

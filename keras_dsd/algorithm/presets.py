@@ -1,7 +1,5 @@
 """Phases of published schedules, as lists for `DSDSchedule(phases=...)`."""
 
-from collections.abc import Sequence
-
 from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import invalid_type
@@ -64,7 +62,12 @@ def dsdsd(
     Reference:
         Han et al., 2017, arXiv:1607.04381, section on DSDSD.
     """
-    share, share_again = _two_fractions(sparsities)
+    is_list = isinstance(sparsities, tuple | list)
+    given = checks.items("sparsities", sparsities) if is_list else []
+    if len(given) != 2:
+        hint = "Give a tuple, such as (0.5, 0.25)."
+        raise invalid_type("sparsities", sparsities, "to be two fractions", hint)
+    share, share_again = (checks.fraction(f"sparsities[{i}]", s) for i, s in enumerate(given))
     *first, _, regrown = dsd(dense, sparse, redense, redense_lr=redense_lr)
     checks.whole_number("sparse_again", sparse_again, least=1)
     checks.whole_number("redense_again", redense_again, least=1)
@@ -122,13 +125,3 @@ def acdc(
     elif last is not None:
         phases[-1] = DensePhase(last)
     return phases
-
-
-def _two_fractions(sparsities: Sequence[float]) -> tuple[float, float]:
-    is_list = isinstance(sparsities, tuple | list)
-    shares = checks.items("sparsities", sparsities) if is_list else []
-    if len(shares) != 2:
-        hint = "Give a tuple, such as (0.5, 0.25)."
-        raise invalid_type("sparsities", sparsities, "to be two fractions", hint)
-    first, second = (checks.fraction(f"sparsities[{i}]", each) for i, each in enumerate(shares))
-    return first, second

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from keras_dsd.algorithm import patterns
-from keras_dsd.algorithm.patterns import NM, Pattern, num_covered
+from keras_dsd.algorithm.patterns import NM, Block, Pattern, num_covered
 from keras_dsd.algorithm.weight import SelectableWeight
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import invalid_type, shown
@@ -49,7 +49,13 @@ class Selection:
         pattern: Pattern = None,
         scope: str = "layer",
     ) -> None:
-        _check_layout(pattern, scope, sparsity)
+        if not isinstance(pattern, Block | NM | None):
+            expected = "to be None (single weights), Block(height, width) or NM(n, m)"
+            raise invalid_type("pattern", pattern, expected, "Give one of these, such as NM(2, 4).")
+        advice = "Give 'layer' to prune each tensor to its own sparsity, 'global' for one ranking."
+        checks.choice("scope", scope, ("layer", "global"), advice)
+        if isinstance(pattern, NM):
+            _check_fixed(pattern, scope, sparsity)
         self.pattern = pattern
         self.scope = scope
         self.sparsity = pattern.sparsity if isinstance(pattern, NM) else _check_sparsity(sparsity)
@@ -139,17 +145,15 @@ def exact(path: str) -> str:
     return f"^{re.escape(path)}$"
 
 
-def _check_layout(pattern: object, scope: object, sparsity: object) -> None:
-    patterns.check_pattern(pattern)
-    advice = "Give 'layer' to prune each tensor to its own sparsity, 'global' for one ranking."
-    checks.choice("scope", scope, ("layer", "global"), advice)
-    if isinstance(pattern, NM) and sparsity is not DEFAULT_SPARSITY:
+def _check_fixed(pattern: NM, scope: str, sparsity: Sparsity) -> None:
+    """Checks that nothing else is asked of a pattern that fixes the sparsity."""
+    if sparsity is not DEFAULT_SPARSITY:
         raise ValueError(
             f"Expected `sparsity` to be left out: the pattern {pattern} fixes it at "
             f"{pattern.sparsity:g}. Received: sparsity={shown(sparsity)} and pattern={pattern!r}. "
             f"Leave one of them out; `exclude` keeps weights dense."
         )
-    if isinstance(pattern, NM) and scope == "global":
+    if scope == "global":
         raise ValueError(
             f"Expected `scope` to be 'layer' with an N:M pattern, which ranks within each group. "
             f"Received: scope={scope!r} and pattern={shown(pattern)}. Leave `scope` out."
