@@ -71,11 +71,6 @@ class _Curve(NamedTuple):
     worse: tuple[float, ...]
     covered: int
 
-    def merged(self, other: "_Curve") -> "_Curve":
-        """Returns the curve of two weights that have to be pruned alike."""
-        worse = tuple(map(max, self.worse, other.worse))
-        return _Curve(self.size + other.size, worse, self.covered + other.covered)
-
 
 @dataclasses.dataclass(frozen=True)
 class Sensitivity(Tabled):
@@ -194,9 +189,10 @@ class Sensitivity(Tabled):
         for point in self.points:
             worse = [sign * (value - self.baseline) for value in point.values]
             costs = tuple(math.inf if math.isnan(w) else w for w in worse)
-            curve = _Curve(point.size, costs, point.num_covered)
-            same = curves.get(point.path)
-            curves[point.path] = curve if same is None else curve.merged(same)
+            size, others, covered = curves.get(point.path, _Curve(0, costs, 0))
+            curves[point.path] = _Curve(
+                size + point.size, tuple(map(max, others, costs)), covered + point.num_covered
+            )
         return curves
 
 

@@ -1,7 +1,6 @@
 """The program `keras-dsd`: from the arguments to the output, the help and an exit code."""
 
 import contextlib
-import functools
 import itertools
 import json
 import os
@@ -152,12 +151,12 @@ def _flag(flag: flags.Flag, values: Mapping[str, str]) -> tuple[str, str]:
 
 def _listed(items: Mapping[str, str]) -> str:
     """Returns names and their descriptions in two columns; that of a long name is below it."""
-    indent = " " * _INDENT
-    fill = functools.partial(textwrap.fill, width=_WIDTH, break_on_hyphens=False,
-                             initial_indent=indent, subsequent_indent=indent)  # fmt: skip
-    heads = [f"  {name}".ljust(_INDENT) for name in items]
-    texts = [fill(" ".join(words.split())) for words in items.values()]
-    return "\n".join(
-        f"{head}{text[_INDENT:]}" if head.endswith("  ") else f"{head.rstrip()}\n{text}"
-        for head, text in zip(heads, texts, strict=True)
-    )
+    lines = []
+    for name, words in items.items():
+        head, indent = f"  {name}".ljust(_INDENT), " " * _INDENT
+        if not head.endswith("  "):
+            lines.append(head.rstrip())
+            head = indent
+        lines += textwrap.wrap(" ".join(words.split()), _WIDTH, initial_indent=head,
+                               subsequent_indent=indent, break_on_hyphens=False)  # fmt: skip
+    return "\n".join(lines)

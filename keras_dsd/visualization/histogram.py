@@ -75,8 +75,7 @@ class Histogram:
     def from_dict(cls, data: dict[str, Any]) -> "Histogram":
         """Returns the histogram that plain values describe."""
         made = cls(**{**data, "counts": tuple(data["counts"])})
-        large = 0 if made.num_large is None else made.num_large
-        counts = [*made.counts, made.num_zeros, made.num_not_finite, large]
+        counts = [*made.counts, made.num_zeros, made.num_not_finite, made.num_large or 0]
         if any(type(n) is not int for n in (made.exponent, made.first, *counts)) or min(counts) < 0:
             raise ValueError(f"{made} is no histogram")
         return made
