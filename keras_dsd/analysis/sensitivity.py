@@ -14,6 +14,8 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from keras_dsd.adapters import registry
 from keras_dsd.algorithm import masks
 from keras_dsd.algorithm.patterns import NM, num_covered
@@ -30,6 +32,8 @@ from keras_dsd.utils.tables import Table, Tabled, shape_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_NOTHING = 1e-290  # of a cost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,17 +205,25 @@ def _levels_for(levels: Sequence[float], curves: Sequence[_Curve], overall: floa
 
     Together they prune the share `overall`: `sum(covered * level) / sum(size)`.
     """
-    # Of each level, from level 0 on: at least nothing, and never less again.
-    costs = [tuple(itertools.accumulate((0.0, *curve.worse), max)) for curve in curves]
-    steps = sorted({cost for each in costs for cost in each if cost < math.inf})
+    points, covered = (0.0, *levels), np.array([curve.covered for curve in curves])
+    # Of each level, from level 0 on: at least nothing, and never less again. What is next to
+    # nothing counts as nothing, so that the slopes between two levels are finite.
+    costs = [np.maximum.accumulate([0.0, *curve.worse]) for curve in curves]
+    costs = [np.where(cost < _NOTHING, 0.0, cost) for cost in costs]
+    steps = np.unique(np.concatenate(costs))
+    steps = steps[np.isfinite(steps)]
 
-    def levels_at(allowed: float) -> list[float]:
-        return [_level_at(levels, cost, allowed) for cost in costs]
+    def levels_at(allowed: float) -> np.ndarray:
+        """Returns the largest levels, on lines between those scanned, that cost so much."""
+        return np.array([np.interp(allowed, cost, points) for cost in costs])
+
+    def share(chosen: np.ndarray) -> float:
+        return float(covered @ chosen) / max(sum(curve.size for curve in curves), 1)
 
     if overall > levels[-1]:
         expected = f"to be at most the largest level that was scanned, {levels[-1]:g}"
         raise invalid("overall", overall, expected, "Ask for less, or scan up to larger levels.")
-    reach = _share(curves, levels_at(steps[-1]))
+    reach = share(levels_at(steps[-1]))
     if overall > reach + 1e-9:  # what rounding may make of a sum
         expected = (
             f"to be within reach of the levels at which evaluate returned a finite value, without "
@@ -220,39 +232,20 @@ def _levels_for(levels: Sequence[float], curves: Sequence[_Curve], overall: floa
         hint = "Ask for less, or find out why evaluate returned NaN or infinity."
         raise invalid("overall", overall, expected, hint)
     end = bisect.bisect_left(
-        steps, overall, hi=len(steps) - 1, key=lambda allowed: _share(curves, levels_at(allowed))
+        steps, overall, hi=len(steps) - 1, key=lambda allowed: share(levels_at(allowed))
     )
     # Between two steps levels are on straight lines; at one they may jump, over a stretch where
     # pruning more costs nothing more. So what is below and what is above the share is mixed.
-    stages = [[0.0] * len(curves), levels_at(steps[end])]
+    stages = [np.zeros(len(curves)), levels_at(steps[end])]
     if end:
-        before = math.nextafter(steps[end], -math.inf)
+        before = np.nextafter(steps[end], -np.inf)
         stages[:1] = [levels_at(steps[end - 1]), levels_at(before)]
     pairs = itertools.pairwise(stages)
-    below, above = next((p for p in pairs if _share(curves, p[1]) >= overall), stages[-2:])
-    reached, beyond = _share(curves, below), _share(curves, above)
+    below, above = next((pair for pair in pairs if share(pair[1]) >= overall), stages[-2:])
+    reached, beyond = share(below), share(above)
     part = (overall - reached) / (beyond - reached) if beyond > reached else 1.0
-    part = min(max(part, 0.0), 1.0)
-    return [min(b + part * (a - b), a) for b, a in zip(below, above, strict=True)]
-
-
-def _level_at(levels: Sequence[float], cost: Sequence[float], allowed: float) -> float:
-    """Returns the largest level, on straight lines between those scanned, that costs `allowed`.
-
-    `cost` is that of level 0 and of each of `levels`, not descending.
-    """
-    points = list(zip((0.0, *levels), cost, strict=True))
-    for (level, cost_here), (following, cost_there) in itertools.pairwise(points):
-        if cost_there > allowed:
-            part = (allowed - cost_here) / (cost_there - cost_here)  # 0 where cost_there is inf
-            return level + part * (following - level)
-    return points[-1][0]
-
-
-def _share(curves: Sequence[_Curve], chosen: Sequence[float]) -> float:
-    """Returns the share of all weights together that is pruned at the chosen levels."""
-    total = sum(curve.size for curve in curves)
-    return sum(c.covered * level for c, level in zip(curves, chosen, strict=True)) / max(total, 1)
+    mixed: list[float] = np.minimum(below + np.clip(part, 0, 1) * (above - below), above).tolist()
+    return mixed
 
 
 def sensitivity(
