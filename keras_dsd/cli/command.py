@@ -30,10 +30,8 @@ class Result:
 class Command:
     """One command, with a line and paragraphs of help, and examples to copy.
 
-    Attributes:
-        define: Defines its flags.
-        values: Placeholders for the values of flags whose types do not tell.
-        run: Runs it, given the flags and the path of the model.
+    `define` defines its flags; `values` are placeholders for those whose types do not tell. `run`
+    runs it, given the flags and the path of the model.
     """
 
     name: str

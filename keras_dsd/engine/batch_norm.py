@@ -74,10 +74,7 @@ def estimate(
     """Sets the moving mean and variance of layers to the means over batches.
 
     `forward` runs the model on the inputs of a batch, as in training; `advance` is called after
-    each, with a text for the progress bar.
-
-    Returns:
-        The number of batches.
+    each, with a text for the progress bar. Returns the number of batches.
 
     Raises:
         ValueError: There are none. Statistics are unchanged.

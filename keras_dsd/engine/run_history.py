@@ -106,10 +106,7 @@ class RunHistory:
         )
 
     def epoch_to_restore(self) -> int | None:
-        """Returns the epoch whose weights a phase that ends now restores; None: it keeps its own.
-
-        It is the best one of the phase of the last epoch, where that phase has `restore_best`.
-        """
+        """Returns the best epoch of a phase with `restore_best` that ends now, if not the last."""
         last = len(self.epochs) - 1
         best = self._best_of(self.epochs, last) if last >= 0 else None
         return None if best == last else best

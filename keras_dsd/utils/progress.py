@@ -12,10 +12,7 @@ def progress_bar(
     """Shows how far something is, on stderr where that is a terminal, or in a notebook.
 
     Of `total` steps `done` were taken earlier. Nothing is shown in the first `after` seconds: what
-    is over by then needs no bar.
-
-    Yields:
-        A function to call after each step, with a few words on it.
+    is over by then needs no bar. Yields a function to call after each step, with words on it.
     """
     if not shown:
         yield lambda words: None

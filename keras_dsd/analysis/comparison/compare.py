@@ -293,14 +293,12 @@ def load(path: pathlib.Path) -> tuple[dict[str, Any], list[Run]]:
 def _read_runs(path: pathlib.Path, identity: Mapping[str, Any]) -> list[Run]:
     found, runs = load(path)
     for name in {**identity, **found} if found else ():
-        if _is_part(name, found.get(name), identity.get(name)):
-            continue
-        if found.get(name) != identity.get(name):
+        then, now = found.get(name), identity.get(name)
+        if then != now and not _is_part(name, then, now):
             raise ValueError(
                 f"Expected the file to be of a comparison with the same {name}. Received: "
-                f"path={str(path)!r} with {name} {shown(found.get(name))}, but "
-                f"{shown(identity.get(name))} here. Give another path, or delete the file to begin "
-                f"anew."
+                f"path={str(path)!r} with {name} {shown(then)}, but {shown(now)} here. Give "
+                f"another path, or delete the file to begin anew."
             )
     return runs
 

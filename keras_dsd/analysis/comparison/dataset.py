@@ -32,7 +32,7 @@ def check_data(data: object, max_shared_rows: float) -> dict[str, float]:
     for name in NAMES:
         _check_part(name, data[name])
     for one, other in itertools.combinations(NAMES, 2):
-        if inputs_of(data[one]) is inputs_of(data[other]):
+        if arguments(data[one])[0] is arguments(data[other])[0]:
             raise ValueError(
                 f"Expected {one} and {other} data that differ. Received: the same object as "
                 f"data[{one!r}] and data[{other!r}]. Split first, such as by "
@@ -44,11 +44,6 @@ def check_data(data: object, max_shared_rows: float) -> dict[str, float]:
 def arguments(part: object) -> tuple[Any, ...]:
     """Returns the arguments of `fit` and `evaluate`: x, y and sample weights, or a dataset."""
     return tuple(part) if isinstance(part, tuple | list) else (part,)
-
-
-def inputs_of(part: object) -> Any:
-    """Returns the inputs of a model, or the dataset that holds them."""
-    return arguments(part)[0]
 
 
 def digest(data: Mapping[str, Any]) -> dict[str, str]:
@@ -100,7 +95,7 @@ def _check_part(name: str, part: object) -> None:
 
 
 def _shared_rows(data: Mapping[str, Any], most: float) -> dict[str, float]:
-    rows = {name: _row_digests(inputs_of(data[name])) for name in NAMES}
+    rows = {name: _row_digests(arguments(data[name])[0]) for name in NAMES}
     found = {}
     for earlier, later in itertools.combinations(NAMES, 2):
         ones, others = rows[earlier], rows[later]

@@ -349,10 +349,8 @@ class _Segment(Hooks):
         self.test_last = self.test_best = self._value("test")
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Has a new model that resumes draw the random numbers that the earlier one would.
-
-        Before it trains for the first time Keras runs a model for its shapes, and that draws some.
-        """
+        """Has a new model that resumes draw the random numbers that the earlier one would."""
+        # Before it first trains Keras runs a model for its shapes, which draws some.
         if self._first:
             self._job.state.seed(seed_at(self._seed, self._first))
 
