@@ -140,6 +140,7 @@ def test_whatever_is_given_the_model_is_as_it_was(applied, tmp_path, monkeypatch
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @settings(FEW, max_examples=1500)
 @given(data=st.data())
 def test_whatever_apply_is_given_it_works_or_changes_nothing_at_length(plain, data):
@@ -147,6 +148,7 @@ def test_whatever_apply_is_given_it_works_or_changes_nothing_at_length(plain, da
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("try_one", TRIES)
 @settings(FEW, max_examples=1000)
 @given(data=st.data())

@@ -185,7 +185,10 @@ def test_sensitivity_says_what_is_missing(name, data, flag, words, folder, run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["plain.keras", "sparse.h5"])
+@pytest.mark.parametrize("name", [
+    pytest.param("plain.keras", marks=[pytest.mark.exhaustive] * (PATH == "tf_keras")),
+    pytest.param("sparse.h5", marks=[pytest.mark.exhaustive] * (PATH == "keras")),
+])  # fmt: skip
 def test_compare_trains_from_fresh_weights_and_goes_on(name, folder, found, run, digits, tmp_path):
     x, y = digits
     np.savez(tmp_path / "data.npz", x_train=x[:160], y_train=y[:160], x_test=x[240:],

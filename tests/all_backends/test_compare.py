@@ -255,6 +255,12 @@ def test_processes_train_the_same(data):
         compared.build, compared.data, evaluate=compared.loss, parallel=2, **options
     )
     assert there == here
+
+
+@pytest.mark.slow
+@pytest.mark.only_on("jax")  # processes know no Keras; theirs begins fastest
+def test_what_ends_a_process_is_told(data):
+    options = {"phases": PHASES, "seeds": 2, "fit_options": IN_ORDER, "progress": False}
     with pytest.raises(RuntimeError, match="can't be evaluated"):
         dsd.compare(compared.build, data, evaluate=compared.fail, parallel=2, **options)
     with pytest.raises(RuntimeError, match="its end, with exit code 7"):
@@ -271,6 +277,7 @@ dsd.compare(compared.build, data, phases=compared.PHASES, parallel=2, progress=F
 
 
 @pytest.mark.slow
+@pytest.mark.only_on("jax")
 def test_a_process_that_can_not_begin_is_not_waited_for(tmp_path):
     """Where the call is not below `if __name__ == '__main__':`, each process would make it anew."""
     program = tmp_path / "unguarded.py"
@@ -286,7 +293,9 @@ def test_a_process_that_can_not_begin_is_not_waited_for(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+@pytest.mark.parametrize(
+    "optimizer", [pytest.param("momentum", marks=pytest.mark.exhaustive), "adam"]
+)
 def test_arms_are_two_fits_by_hand_with_shuffling_and_dropout(data, optimizer):
     watched = Watched(data)
     kind = "mlp" if PATH == "tf_keras" else "conv"  # tf_keras's dropout begins anew with the model

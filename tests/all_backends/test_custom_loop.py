@@ -1,14 +1,13 @@
 """Training loops of the user's own, on every path: the phases that `fit` goes through."""
 
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 import keras_dsd as dsd
-from tests.helpers.paths import OPTIMIZERS, arrays, compiled, keras
+from tests.helpers import forked
+from tests.helpers.paths import IMPORTS, OPTIMIZERS, arrays, compiled, keras
 from tests.helpers.steps import BACKEND, EXAMPLE, run, trainer
 
 MASKED = pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
@@ -154,7 +153,7 @@ def test_errors(digits, mlp):
 @pytest.mark.slow
 def test_the_example_runs():
     flags = ["--keras=2" if keras.__name__ == "tf_keras" else "--keras=3", "--epochs=1"]
-    done = subprocess.run([sys.executable, str(EXAMPLE), *flags], capture_output=True, text=True)
+    done = forked.run(EXAMPLE, *flags, imports=IMPORTS)
     assert done.returncode == 0, done.stderr[-3000:]
     phases = re.findall(r"^epoch +\d, phase (\d): sparsity (\d+\.\d\d)%", done.stdout, re.M)
     assert [phase for phase, _ in phases] == ["0", "1", "2"] and phases[1][1] == "50.00"

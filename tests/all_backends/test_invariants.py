@@ -75,7 +75,10 @@ def test_tensors_of_every_size_are_pruned():
 @pytest.mark.parametrize(("kind", "name"), [
     *(("mlp", name) for name in OPTIMIZERS),
     ("conv", "adam"),
-    *(pytest.param("conv", n, marks=pytest.mark.slow) for n in OPTIMIZERS if n != "adam"),
+    *(
+        pytest.param("conv", name, marks=[pytest.mark.slow, pytest.mark.exhaustive])
+        for name in OPTIMIZERS if name != "adam"
+    ),
 ])  # fmt: skip
 def test_the_three_phases_batch_by_batch(digits, name, kind):
     seed(5)

@@ -1,15 +1,13 @@
 """Runs that SIGKILL ended, and that were started again: they end as if nothing had happened."""
 
 import json
-import os
 import random
-import subprocess
 
 import numpy as np
 import pytest
 
-from tests.helpers import programs
-from tests.helpers.paths import PATH, keras
+from tests.helpers import forked
+from tests.helpers.paths import IMPORTS, PATH, keras
 
 # PyTorch compiles nothing in each of many processes: CI runs all there, and some on tf_keras.
 IS_IN_CI = PATH == "tf_keras" or keras.backend.backend() == "torch"
@@ -33,12 +31,8 @@ def in_part(values, chosen):
 
 def train(folder, *scenarios):
     """Runs scenarios, and returns each one's exit status by name."""
-    # PYTHONWARNINGS: that a process with threads forks is what is wanted here.
-    command = [*programs.command("killed"), str(folder)]
-    done = subprocess.run(
-        [*command, *map(json.dumps, scenarios)], env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        cwd=programs.ROOT, capture_output=True, text=True, timeout=60 + 60 * len(scenarios),
-    )  # fmt: skip
+    program = ["-m", "tests.helpers.killed", folder]
+    done = forked.run(*program, *map(json.dumps, scenarios), imports=IMPORTS)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [line.split() for line in done.stdout.splitlines()]
     exits = {name: int(code) for name, code in (row for row in rows if len(row) == 2)}

@@ -1,14 +1,12 @@
 """The example that `make demo` runs, in a few epochs."""
 
-import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
-from tests.helpers.paths import PATH
+from tests.helpers import forked
+from tests.helpers.paths import IMPORTS, PATH
 
 pytestmark = pytest.mark.once_per_keras
 
@@ -16,15 +14,14 @@ QUICKSTART = pathlib.Path(__file__).parents[2] / "examples" / "quickstart.py"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dense", [0, 1])
+@pytest.mark.parametrize(
+    "dense", [pytest.param(0, marks=[pytest.mark.exhaustive] * (PATH == "tf_keras")), 1]
+)
 def test_quickstart(dense, tmp_path):
     keras = "2" if PATH == "tf_keras" else "3"
     flags = [f"--keras={keras}", f"--dense={dense}", "--sparse=1", "--redense=1", "--sparsity=0.5",
              "--seed=3", f"--export_dir={tmp_path / 'exported'}"]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, str(QUICKSTART), *flags], cwd=tmp_path, env={**os.environ},
-        capture_output=True, text=True,
-    )  # fmt: skip
+    done = forked.run(QUICKSTART, *flags, imports=IMPORTS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert re.search(r"dense_1/kernel .* 50\.00% +50\.00% +0\.\d+ +held", done.stdout)
     errors = dict(

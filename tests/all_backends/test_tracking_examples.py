@@ -22,6 +22,11 @@ LEFT = {0: 0, 1: 1, 2: 0, 3: 0}
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.once_per_keras]
+# CI runs each example with one Keras.
+on_tf_keras, on_keras_3 = (
+    (lambda test: test) if PATH == path else pytest.mark.exhaustive
+    for path in ("tf_keras", "keras")
+)
 
 
 def run(example, folder, *flags):
@@ -74,6 +79,7 @@ def answers(address):
         return False
 
 
+@on_keras_3
 def test_mlflow_has_the_phases_and_the_sparsity_of_each_epoch(tmp_path, monkeypatch):
     for name, value in QUIET.items():
         monkeypatch.setenv(name, value)
@@ -99,6 +105,7 @@ def test_mlflow_has_the_phases_and_the_sparsity_of_each_epoch(tmp_path, monkeypa
         assert (artifacts / "phases.png").read_bytes().startswith(b"\x89PNG")
 
 
+@on_tf_keras
 def test_weights_and_biases_has_them_without_a_network(tmp_path):
     pytest.importorskip("wandb", reason="needs Weights & Biases: make wandb")
     run("wandb_run.py", tmp_path, f"--folder={tmp_path}")

@@ -174,18 +174,28 @@ def test_all_that_is_promised_is_measured(cost):
         assert (job.environment.get("CUDA_VISIBLE_DEVICES") == "") != job.on_gpu
 
 
+ALL = [(f, kind) for f in FLAVOURS for kind in ("step_time", "whole_fit")]
+ALL += [(flavour, "mirrored") for flavour in ("tf_keras", "tensorflow")]
+# Each flavour, and each program.
+CHOSEN = {
+    ("tf_keras", "mirrored"), ("tensorflow", "whole_fit"), ("jax", "step_time"),
+    ("torch", "step_time"),
+}  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("flavour", FLAVOURS)
-def test_the_programs_measure(flavour, tmp_path):
+@pytest.mark.parametrize(("flavour", "what"), [
+    pytest.param(*each, marks=[] if each in CHOSEN else pytest.mark.exhaustive) for each in ALL
+])  # fmt: skip
+def test_the_programs_measure(flavour, what, tmp_path):
     if flavour == "torch" and importlib.util.find_spec("torch") is None:
         pytest.skip("PyTorch is not installed; `make torch` installs it")
-    steps = rf"^(step_time|whole_fit)-{flavour}-mlp(-mirrored)?$"
+    is_mirrored = what == "mirrored"
+    name = f"step_time-{flavour}-mlp-mirrored" if is_mirrored else f"{what}-{flavour}-mlp"
+    steps = f"^{name}$"
     text, files = measured(tmp_path, f"--only={steps}", "--extra=--rounds=1")
-    assert "| mlp | " in text and f"| {TITLES[flavour]} | mlp | " in text
-    names = {f"step_time-{flavour}-mlp", f"whole_fit-{flavour}-mlp"}
-    if flavour in ("tf_keras", "tensorflow"):
-        names.add(f"step_time-{flavour}-mlp-mirrored")
-    assert {file.stem for file in files} == names
+    assert (f"| {TITLES[flavour]} | mlp | " if what == "whole_fit" else "| mlp | ") in text
+    assert [file.stem for file in files] == [name]
     before = {file: file.stat().st_mtime_ns for file in files}
     _, files = measured(tmp_path, f"--only={steps}")
     assert {file: file.stat().st_mtime_ns for file in files} == before, "what is there is kept"
@@ -193,7 +203,9 @@ def test_the_programs_measure(flavour, tmp_path):
 
 @pytest.mark.slow
 def test_memory_is_measured(tmp_path):
-    text, files = measured(tmp_path, r"--only=^memory-jax-wide_mlp-\w+-0$")
+    text, files = measured(
+        tmp_path, r"--only=^memory-jax-wide_mlp-\w+-0$", "--extra=--steps=1"
+    )
     assert len(files) == 2
     assert "| Keras 3, JAX | wide_mlp | sparse | " in text
 

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 
-from tests.helpers import pages, programs
+from tests.helpers import forked, pages
 import pytest
 
 # Blocks of commands that are not run here, by how they begin.
@@ -21,8 +21,10 @@ PAGES_ELSEWHERE = {"docs/tutorial.md": "make notebook runs the same program, cel
 # What to give to Python for the first word of a command.
 PROGRAMS_OF_COMMANDS = {
     "python": [],
-    "keras-dsd": ["-c", "from keras_dsd.cli.main import main; raise SystemExit(main())"],
+    "keras-dsd": ["-m", "keras_dsd"],
 }
+PAGES_PROGRAM = ["-m", "tests.helpers.pages"]
+IMPORTS = ["tensorflow", "sklearn.datasets", "keras", "keras_dsd"]
 # Languages of what a program prints, or of what no program is.
 NOT_CODE = {"text"}
 COMMANDS = {"console", "bash"}
@@ -59,12 +61,17 @@ def commands_in(page):
     return [command for command in found if not command.startswith(tuple(ELSEWHERE))]
 
 
-def run(arguments, variables, folder):
+def run(arguments, folder, **variables):
+    """Runs Python with Keras 3; forked, where it takes the backend that most do."""
     kept = {k: v for k, v in os.environ.items() if k not in ("KERAS_BACKEND", "KERAS_DSD_PATH")}
-    ran = subprocess.run(
-        arguments, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-        env={**kept, "PYTHONPATH": str(pages.ROOT), "COLUMNS": "100", **variables},
-    )  # fmt: skip
+    env = {**kept, "PYTHONPATH": str(pages.ROOT), "COLUMNS": "100", **variables}
+    if variables:
+        ran = subprocess.run(
+            [sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    else:
+        ran = forked.run(*arguments, imports=IMPORTS, cwd=folder, env=env)
     assert ran.returncode == 0, f"{ran.stdout[-3000:]}\n{ran.stderr[-5000:]}"
 
 
@@ -76,7 +83,7 @@ def test_a_page_runs_from_top_to_bottom(page, number, tmp_path):
     variables = pages.programs_of(read(page))[number].variables
     if variables.get("KERAS_BACKEND") == "torch" and importlib.util.find_spec("torch") is None:
         pytest.skip("PyTorch is not installed; `make torch` installs it")
-    run([*programs.command("pages"), page, str(number)], variables, tmp_path)
+    run([*PAGES_PROGRAM, str(page), str(number)], tmp_path, **variables)
 
 
 @pytest.mark.slow
@@ -84,10 +91,10 @@ def test_a_page_runs_from_top_to_bottom(page, number, tmp_path):
 def test_the_commands_of_a_page_run(page, tmp_path):
     (tmp_path / "examples").symlink_to(pages.ROOT / "examples")
     if pages.programs_of(read(page)):
-        run([*programs.command("pages"), page, "0"], {}, tmp_path)
+        run([*PAGES_PROGRAM, str(page), "0"], tmp_path)
     for command in commands_in(page):
         program, *arguments = shlex.split(command)
-        run([sys.executable, *PROGRAMS_OF_COMMANDS[program], *arguments], {}, tmp_path)
+        run([*PROGRAMS_OF_COMMANDS[program], *arguments], tmp_path)
 
 
 @pytest.mark.parametrize("page", pages.PAGES, ids=name_of)
@@ -112,8 +119,9 @@ def is_tested(path):
 
 @pytest.mark.slow
 def test_the_examples_in_docstrings_run(tmp_path):
-    run(programs.command("docstrings"), {"KERAS_BACKEND": "jax"}, tmp_path)
+    run(["-m", "tests.helpers.docstrings"], tmp_path, KERAS_BACKEND="jax")
 
 
 def test_the_notebook_is_the_tutorial():
-    run([sys.executable, pages.ROOT / "tools" / "make_notebook.py", "--check"], {}, pages.ROOT)
+    program = [sys.executable, pages.ROOT / "tools" / "make_notebook.py", "--check"]
+    subprocess.run(program, check=True)

@@ -36,7 +36,7 @@ import keras
 from sklearn.datasets import load_digits
 
 x, y = load_digits(return_X_y=True)
-x, x_val, y, y_val = x[:1200] / 16, x[1200:] / 16, y[:1200], y[1200:]
+x, x_val, y, y_val = x[:320] / 16, x[1200:] / 16, y[:320], y[1200:]
 layers = [keras.layers.Dense(32, "relu"), keras.layers.Dense(10, "softmax")]
 model = keras.Sequential([keras.layers.Input((64,)), *layers])
 """,
@@ -59,7 +59,7 @@ def build():
     return model
 
 
-dsd.compare = functools.partial(dsd.compare, seeds=2)
+dsd.compare = functools.partial(dsd.compare, seeds=2, arms=("dense", "dsd"))
 x, y, x_val, y_val, x_test, y_test = x[:32], y[:32], x[32:48], y[32:48], x[48:], y[48:]
 """,
     ]

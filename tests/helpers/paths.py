@@ -12,6 +12,10 @@ if PATH not in ("tf_keras", "keras"):
     raise ValueError(f"Expected KERAS_DSD_PATH to be tf_keras or keras. Received: {PATH!r}.")
 
 keras = importlib.import_module(PATH)
+# What programs of this path import, at once or late.
+IMPORTS = ["tensorflow", "sklearn.datasets", "matplotlib.backends.backend_agg", "keras_dsd", PATH]
+IMPORTS += [f"keras_dsd.adapters.{'tf_keras' if PATH == 'tf_keras' else 'keras3'}"]
+IMPORTS += ["tensorflow_model_optimization"] * (PATH == "tf_keras")
 
 # What Keras 3 begins the paths of a Sequential model's weights with; tf_keras: with nothing.
 IN = "" if PATH == "tf_keras" else "sequential/"

@@ -3,8 +3,9 @@
 import json
 import os
 import pathlib
-import subprocess
-import sys
+
+from tests.helpers import forked
+from tests.helpers.paths import IMPORTS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -13,9 +14,7 @@ EXAMPLES = ROOT / "examples"
 def start(program, *flags, **variables):
     """Runs `program` to its end and returns what subprocess does."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{EXAMPLES}", **variables}
-    return subprocess.run(
-        [sys.executable, str(program), *flags], env=environment, capture_output=True, text=True
-    )
+    return forked.run(program, *flags, imports=IMPORTS, env=environment)
 
 
 def run(program, workdir, *flags, **variables):

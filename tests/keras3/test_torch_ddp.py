@@ -99,7 +99,7 @@ def train_alone(program, folder, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [2, 4])
+@pytest.mark.parametrize("number", [2, pytest.param(4, marks=pytest.mark.exhaustive)])
 def test_ranks_train_as_one_process_does(number, tmp_path, monkeypatch):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)

@@ -268,10 +268,12 @@ SIZES = ["--dense=1", "--sparse=1", "--redense=1@0.1"]
 
 @pytest.mark.slow
 @pytest.mark.only_on("tf_keras")
-@pytest.mark.parametrize("policy", ["", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy", ["", pytest.param("mixed_bfloat16", marks=pytest.mark.exhaustive)]
+)
 def test_full_size(tmp_path, policy):
-    said = run(PROGRAM, tmp_path, "--data=fake", *SIZES, "--steps_per_epoch=2", "--beam_size=2",
-               f"--mixed_precision={policy}")  # fmt: skip
+    said = run(PROGRAM, tmp_path, "--data=fake", *SIZES, "--steps_per_epoch=2", "--batch_size=10",
+               "--beam_size=2", "--max_words=6", f"--mixed_precision={policy}")  # fmt: skip
     assert all(line.startswith("FAKE DATA: ") for line in said.splitlines())
     result = result_of(tmp_path)
     assert result["parameters"] == 6_799_339
@@ -288,6 +290,7 @@ TRAINING = f"--flagfile={SMALL_DATA.with_suffix('.flags')}"
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.only_on("tensorflow")
 def test_small_data_are_learned(tmp_path):
     data = drawn(tmp_path / "data")

@@ -128,6 +128,7 @@ def test_launcher_ends_the_others_when_a_worker_fails(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # as test_multi_worker.py has it without the launcher
 def test_workers_go_on_where_one_was_killed(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(KILLED + BY_HAND)

@@ -14,7 +14,7 @@ def weights(run):
     return [run[name] for name in run if name.startswith("arr_")]
 
 
-@pytest.mark.parametrize("number", [2, 4])
+@pytest.mark.parametrize("number", [2, pytest.param(4, marks=pytest.mark.exhaustive)])
 def test_workers_train_as_one_device_does(number, strategy_runs, tmp_path):
     one = np.load(strategy_runs / "one.npz")
     for index in range(number):

@@ -8,11 +8,13 @@ import pytest
 # Each trains for 6 epochs of 5 batches, of which epochs 2 and 3 are sparse.
 STRATEGIES = ["one_device", "mirrored", "central_storage"]
 pytestmark = pytest.mark.slow
+# Of one replica there is no more to see than without a strategy.
+MARKS = {"one_device": [pytest.mark.exhaustive], "mirrored": [], "central_storage": []}
 # What a mask adds to a step on each replica: it is read, multiplied with the weight and assigned.
 OPERATIONS_OF_A_MASK = {"Placeholder", "ReadVariableOp", "Mul", "AssignVariableOp"}
 
 
-@pytest.fixture(params=STRATEGIES)
+@pytest.fixture(params=[pytest.param(s, marks=MARKS[s]) for s in STRATEGIES])
 def strategy(request):
     return request.param
 

@@ -66,6 +66,7 @@ def test_whatever_is_given_is_used_or_refused(data):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @settings(FEW, max_examples=10_000)
 @given(st.data())
 def test_whatever_is_given_is_used_or_refused_at_length(data):
