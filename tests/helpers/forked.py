@@ -56,6 +56,7 @@ def _started(env, imports):
 
 def _end(parent):
     parent.stdin.close()
+    parent.stdout.close()
     parent.wait()
 
 
