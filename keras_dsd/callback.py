@@ -59,12 +59,13 @@ class Hooks:
 class DSDSchedule(Hooks):
     """Takes a model through Dense, Sparse and re-Dense training inside one `fit`.
 
-    The current phase is derived from the epoch number. Call `fit` with at least the schedule's
-    total number of epochs; extra epochs extend the last phase. `initial_epoch` resumes an earlier
-    run. Every epoch's logs get `dsd_phase` (index), `dsd_sparsity` (measured fraction of zeros
-    among the selected weights) and `dsd_epochs_left` (of the phase; at most, where `until` may end
-    it early); put this callback before those that read logs. Where `fit` shows its progress, a
-    message describes what changes as a phase starts; otherwise that is logged.
+    The current phase is derived from the epoch number. Extra epochs of `fit` extend the last phase;
+    where it ends before that one, a warning says so, and `initial_epoch` resumes the run in another
+    `fit`, of this schedule or an equal one. Every epoch's logs get `dsd_phase` (index),
+    `dsd_sparsity` (measured fraction of zeros among the selected weights) and `dsd_epochs_left` (of
+    the phase; at most, where `until` may end it early); put this callback before those that read
+    logs. Where `fit` shows its progress, a message describes what changes as a phase starts;
+    otherwise that is logged.
 
     Args:
         dense: Epochs of the first phase, ordinary training; `0` starts from a trained model.
@@ -150,11 +151,10 @@ learning rate
         )  # fmt: skip
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Checks model and epochs, before the first batch.
+        """Checks the model, before the first batch.
 
         Raises:
-            ValueError: The phases do not fit in the epochs of `fit`, or the model was not
-                passed through `apply`.
+            ValueError: The model was not passed through `apply`, or can't be trained by DSD.
         """
         adapter = registry.adapter_of(self.model).training_adapter(self.model)
         self._controller = self.controller(Trainer(self.model, adapter))

@@ -102,15 +102,9 @@ class Controller:
         """Checks that the model can be trained up to `epochs`, if known, and starts a run.
 
         Raises:
-            ValueError: The timeline does not fit, or the model can't be trained by DSD, or the
-                folder for backups is not writable. Nothing was changed.
+            ValueError: The model can't be trained by DSD, or the folder for backups is not
+                writable. Nothing was changed.
         """
-        if epochs is not None and epochs < self._timeline.epochs:
-            raise ValueError(
-                f"Expected the phases to fit in the epochs of `fit`: they take "
-                f"{self._timeline.epochs} ({self._timeline}). Received: epochs={epochs}. Call fit "
-                f"with epochs={self._timeline.epochs} or more, or shorten the phases."
-            )
         self._trainer.check()
         self._run.history.check()
         for observer in self._observers:
@@ -254,11 +248,13 @@ class Controller:
                 "to train them dense again, or use the model as it is, sparse."
             )
         elif index is not None and index < last:
-            logging.warning(
-                "Training ended in DSD phase %d of %d; the phases after it did not run. "
-                "Go on at the next epoch (`initial_epoch` of fit) to run them.",
-                index + 1, last + 1,
-            )  # fmt: skip
+            message = (
+                f"Training ended in DSD phase {index + 1} of {last + 1}; the phases after it did "
+                f"not run. Go on at the next epoch (`initial_epoch` of fit) to run them."
+            )
+            # Whoever stops early meant to; whoever gave too few epochs may not know.
+            is_short = run.epochs is not None and run.epochs < self._timeline.epochs
+            (warn if is_short else logging.warning)(message)
 
     def _notify(self, moments: Sequence[Moment]) -> None:
         for moment, observer in itertools.product(moments, self._observers):

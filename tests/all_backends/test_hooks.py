@@ -59,6 +59,21 @@ def test_initial_epoch_goes_on_from_weights_alone(digits, compiled, mlp):
     assert all(np.array_equal(a, b) for a, b in zip(whole, in_parts, strict=True))
 
 
+def test_a_fit_may_be_shorter_than_the_phases(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+    with pytest.warns(UserWarning, match="DSD phase 1 of 3; .*`initial_epoch` of fit"):
+        model.fit(*digits, epochs=1, verbose=0, callbacks=[dsd.DSDSchedule(2, 2, 2)])
+    with pytest.warns(UserWarning, match="pruned weights"):
+        model.fit(
+            *digits, epochs=3, initial_epoch=1, verbose=0, callbacks=[dsd.DSDSchedule(2, 2, 2)]
+        )
+    assert zeros(model) == PRUNED
+    history = model.fit(
+        *digits, epochs=6, initial_epoch=3, verbose=0, callbacks=[dsd.DSDSchedule(2, 2, 2)]
+    ).history
+    assert history["dsd_phase"] == [1, 2, 2] and sum(zeros(model)) < sum(PRUNED)
+
+
 class StopAfter(callbacks.Callback):
     def __init__(self, epochs):
         super().__init__()

@@ -26,9 +26,9 @@ def test_hooks_out_of_order_are_refused(model):
     for hook in hooks:
         with pytest.raises(ValueError, match="on_train_begin"):
             hook()
-    schedule.set_params({"epochs": 2})
+    model.adapter.error = ValueError("refused")
     for hook in (schedule.on_train_begin, *hooks):  # a run that was refused is none
-        with pytest.raises(ValueError, match=r"on_train_begin|they take 3"):
+        with pytest.raises(ValueError, match=r"on_train_begin|refused"):
             hook()
 
 

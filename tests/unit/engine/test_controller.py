@@ -82,17 +82,8 @@ def test_no_framework_is_imported():
     subprocess.run([sys.executable, "-c", program], cwd=root, check=True, capture_output=True)
 
 
-def test_start_refuses_too_few_epochs_and_changes_nothing(model):
-    seen = Seen()
-    before = model.state()
-    with pytest.raises(ValueError, match=r"they take 3 \(dense for 1 .*Received: epochs=2. Call"):
-        make(model, observers=[seen]).start(2)
-    assert seen.calls == [] and is_plain(model)
-    assert all(map(np.array_equal, before, model.state()))
-
-
-def test_start_takes_as_many_epochs_or_more_or_an_unknown_number(model):
-    for epochs in (3, 4, None):
+def test_start_takes_any_number_of_epochs_and_an_unknown_one(model):
+    for epochs in (1, 3, 4, None):
         controller = make(model)
         assert not controller.is_open
         controller.start(epochs)
@@ -276,6 +267,14 @@ def test_a_run_that_ends_early_says_what_did_not_run(model, caplog):
     with caplog.at_level("WARNING", logger="absl"):
         fit(model, dsd.DSDSchedule(2, 2, 2), 6, after=stop_after(model, 0))
     assert "Training ended in DSD phase 1 of 3; the phases after it did not run" in caplog.text
+
+
+def test_too_few_epochs_are_warned_of_as_they_end(model, caplog):
+    with pytest.warns(UserWarning, match="DSD phase 1 of 3; .*Go on at the next epoch"):
+        fit(model, dsd.DSDSchedule(2, 2, 2), 2)
+    assert is_plain(model)
+    fit(model, dsd.DSDSchedule(1, 1, 3), 3)  # short, yet in its last phase
+    assert caplog.text == ""
 
 
 def test_a_run_that_ends_in_its_last_phase_is_quiet(model, caplog):

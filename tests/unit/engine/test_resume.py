@@ -57,6 +57,20 @@ def test_at_every_epoch(name, reset, with_masks):
         assert rest == measured[epoch:]
 
 
+@pytest.mark.filterwarnings("ignore:Training ended")
+@pytest.mark.parametrize("is_one", [True, False], ids=["one schedule", "a new one each"])
+@pytest.mark.parametrize("name", TIMELINES)
+def test_a_fit_for_each_epoch(name, is_one):
+    phases = TIMELINES[name]
+    whole, copies, _ = uninterrupted(phases)
+    model, schedule = FakeModel(), dsd.DSDSchedule(phases=phases)
+    for epoch in range(len(copies)):
+        each = schedule if is_one else dsd.DSDSchedule(phases=phases)
+        fit(model, each, epoch + 1, initial_epoch=epoch)
+        assert all(map(np.array_equal, model.state(), copies[epoch].state())), epoch
+    assert all(map(np.array_equal, model.state(), whole.state()))
+
+
 LOSSES = [3.0, 2.0, 2.5, 2.6, 9.0, 8.0, 7.0, 7.5, 5.0, 4.0, 4.5, 4.6]
 
 
