@@ -244,7 +244,11 @@ class TrainingState(Protocol):
 
 
 class KerasAdapter(Protocol):
-    """One Keras; the packages `adapters.keras3` and `adapters.tf_keras` satisfy it as modules."""
+    """One Keras; the packages `adapters.keras3` and `adapters.tf_keras` satisfy it as modules.
+
+    `apply`, `strip`, `weights`, `skipped` and `training_adapter` raise TypeError where `model` is
+    no layer of this Keras; all but `apply` ValueError where it did not go through `apply`.
+    """
 
     __name__: str
     # When masks take memory, to follow "the masks take ... bytes".
@@ -258,33 +262,18 @@ class KerasAdapter(Protocol):
         """Returns the model with weights selected for pruning.
 
         Raises:
-            TypeError: `model` is no layer of this Keras, or holds layers of another Keras.
+            TypeError: `model` holds layers of another Keras.
             ValueError: `model` went through `apply` already, or nothing is selected.
         """
 
     def strip(self, model: Layer) -> Layer:
-        """Returns the model without DSD.
-
-        Raises:
-            TypeError: `model` is no layer of this Keras.
-            ValueError: `model` did not go through `apply`.
-        """
+        """Returns the model without DSD."""
 
     def weights(self, model: Layer) -> Sequence[PrunableWeight]:
-        """Returns the weights of `model` that DSD prunes.
-
-        Raises:
-            TypeError: `model` is no layer of this Keras.
-            ValueError: `model` did not go through `apply`.
-        """
+        """Returns the weights of `model` that DSD prunes."""
 
     def skipped(self, model: Layer) -> list[SkippedWeight]:
-        """Returns the weights of `model` that are never pruned, with reasons.
-
-        Raises:
-            TypeError: `model` is no layer of this Keras.
-            ValueError: `model` did not go through `apply`.
-        """
+        """Returns the weights of `model` that are never pruned, with reasons."""
 
     def is_applied(self, model: Layer) -> bool:
         """Returns whether `model`, or a part of it, went through `apply`."""
@@ -312,8 +301,7 @@ class KerasAdapter(Protocol):
             optimizer: Updates it in a custom training loop. Defaults to `None`: the model's.
 
         Raises:
-            TypeError: `model` is no layer of this Keras, or `optimizer` is of no known kind.
-            ValueError: `model` did not go through `apply`.
+            TypeError: `optimizer` is of no known kind.
         """
 
 

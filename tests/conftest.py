@@ -36,7 +36,7 @@ def _is_run_here(item):
     """Whether the path is one of those that run the test: see `markers` in pyproject.toml."""
     once, only = item.get_closest_marker("once_per_keras"), item.get_closest_marker("only_on")
     return (
-        (once is None or IS_TF_KERAS or NAME == (once.args or ("jax",))[0])
+        (once is None or IS_TF_KERAS or NAME == "jax")
         and (only is None or NAME in only.args)
     )  # fmt: skip
 

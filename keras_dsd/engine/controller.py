@@ -99,7 +99,7 @@ class Controller:
         return self._timeline.is_over(self._run.history.epochs, self._remaining_epochs)
 
     def start(self, epochs: int | None, verbose: bool = False) -> None:
-        """Checks that the model can be trained up to `epochs`, if known, and starts a run.
+        """Checks that the model can be trained, and starts a run; `epochs` is where `fit` ends.
 
         Raises:
             ValueError: The model can't be trained by DSD, or the folder for backups is not

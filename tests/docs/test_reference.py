@@ -18,7 +18,8 @@ REFERENCE = pages.ROOT / "docs" / "reference"
 def test_a_public_name_has_an_entry_and_the_index_leads_to_it(name):
     entry = f"::: keras_dsd.{name}"
     texts = {page.name: page.read_text(encoding="utf-8") for page in REFERENCE.glob("*.md")}
-    found = [page for page, text in texts.items() if entry in text.splitlines()]
+    lines = [(page, line) for page, text in texts.items() for line in text.splitlines()]
+    found = [page for page, line in lines if line == entry]
     assert len(found) == 1
     assert f"[`{name}`]({found[0]}#keras_dsd.{name})" in texts["index.md"]
 

@@ -49,8 +49,6 @@ import pytest
 def test_of_each_path(): pass
 @pytest.mark.once_per_keras
 def test_once(): pass
-@pytest.mark.once_per_keras("tensorflow")
-def test_once_on_tensorflow(): pass
 @pytest.mark.only_on("jax", "torch")
 def test_only_there(): pass
 """
@@ -58,7 +56,7 @@ def test_only_there(): pass
 SELECTED = {
     "tf_keras": {"test_of_each_path"},
     "jax": {"test_of_each_path", "test_once", "test_only_there"},
-    "tensorflow": {"test_of_each_path", "test_once_on_tensorflow"},
+    "tensorflow": {"test_of_each_path"},
     "torch": {"test_of_each_path", "test_only_there"},
 }
 

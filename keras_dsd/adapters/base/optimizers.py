@@ -93,3 +93,15 @@ def set_entries(
     """Sets a variable to `number` where `entries` is True."""
     value = to_numpy(variable)
     variable.assign(np.where(entries, value.dtype.type(number), value))
+
+
+def multiply(rate: np.floating, factor: float) -> np.float32:
+    """Returns `rate * factor` as the backends compute it; NumPy 1 would make it a float64."""
+    return np.float32(rate) * np.float32(factor)
+
+
+def divide(rate: np.floating, factor: float) -> np.float32:
+    """Returns the float32 that, multiplied by `factor`, gives `rate` again where there is one."""
+    near = np.float32(rate / factor)
+    candidates = [near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf))]
+    return next((c for c in candidates if multiply(c, factor) == rate), near)

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from keras_dsd.adapters.base.learning_rates import divide, multiply
+from keras_dsd.adapters.base.optimizers import divide, multiply
 from keras_dsd.protocols import Tensor
 from keras_dsd.utils.patches import Patch, put
 

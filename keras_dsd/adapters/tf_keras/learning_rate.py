@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from keras_dsd.adapters.base.learning_rates import divide, multiply
+from keras_dsd.adapters.base.optimizers import divide, multiply
 from keras_dsd.adapters.tf_keras import optimizer
 from keras_dsd.adapters.tf_keras.optimizer import Optimizer
 from keras_dsd.adapters.tf_keras.wrapper import DSDWrapper
