@@ -54,6 +54,9 @@ PROGRAMS = [
 ]
 
 
+CHOOSE_KERAS = ("KERAS_BACKEND", "KERAS_DSD_PATH", "TF_USE_LEGACY_KERAS")
+
+
 def commands_in(page):
     """The commands of a page that are to run here."""
     blocks = [block for block in pages.blocks_of(read(page)) if block.language in COMMANDS]
@@ -63,7 +66,7 @@ def commands_in(page):
 
 def run(arguments, folder, **variables):
     """Runs Python with Keras 3; forked, where it takes the backend that most do."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("KERAS_BACKEND", "KERAS_DSD_PATH")}
+    kept = {name: value for name, value in os.environ.items() if name not in CHOOSE_KERAS}
     env = {**kept, "PYTHONPATH": str(pages.ROOT), "COLUMNS": "100", **variables}
     if variables:
         ran = subprocess.run(
