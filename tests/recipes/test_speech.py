@@ -228,6 +228,7 @@ def data(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # that a recipe learns, test_imagenet.py shows in half the time
 @pytest.mark.only_on("tensorflow")
 def test_small_training(data, tmp_path):
     flags = [f"--flagfile={EXAMPLES / 'small_data' / 'speech.flags'}", f"--data={data}"]
@@ -255,6 +256,7 @@ running.main(speech.main)
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # as test_imagenet.py has two devices, and half precision
 @pytest.mark.only_on("tensorflow")
 def test_two_devices_and_mixed_precision(tmp_path):
     program = tmp_path / "two_devices.py"

@@ -144,6 +144,7 @@ def test_workers_go_on_where_one_was_killed(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # as test_multi_worker.py has it without Ray
 def test_ray_starts_again_where_a_worker_was_killed(tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed")
     program = tmp_path / "program.py"

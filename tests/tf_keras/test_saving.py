@@ -36,7 +36,7 @@ def network(kind):
 @pytest.mark.parametrize(("format_", "kind"), [
     ("model.keras", "LSTM"), ("model.h5", "LSTM"), ("saved_model", "Conv1D"),
     # TensorFlow traces an LSTM anew for each signature of each file.
-    pytest.param("saved_model", "LSTM", marks=pytest.mark.slow),
+    pytest.param("saved_model", "LSTM", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
 ])  # fmt: skip
 def test_a_file_of_any_phase_goes_on(format_, kind, digits, compiled, tmp_path):
     model = dsd.apply(network(kind), {"kernel": 0.3, ".": 0}, exclude=["dense"])
