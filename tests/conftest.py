@@ -26,7 +26,8 @@ def pytest_collection_modifyitems(config, items):
     here = [item for item in items if _is_run_here(item)]
     for item in here:
         # Twice is for CI: whoever waits for `make test` sees these on Keras 3.
-        if IS_TF_KERAS and item.get_closest_marker("once_per_keras"):
+        is_on_both = item.get_closest_marker("once_per_keras") or item.path.parent.name == "recipes"
+        if IS_TF_KERAS and is_on_both:
             item.add_marker("slow")
     config.hook.pytest_deselected(items=[item for item in items if item not in here])
     items[:] = here
