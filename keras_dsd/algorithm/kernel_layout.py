@@ -44,8 +44,9 @@ def layout_of(layer: object, rank: int) -> Layout:
     """
     axes = tuple(range(rank))
     kinds = {base.__name__ for base in type(layer).__mro__}
-    if "EinsumDense" in kinds:
-        inputs, kernel, outputs = _operands(vars(layer)["equation"])
+    equation = getattr(layer, "equation", None)
+    if "EinsumDense" in kinds and isinstance(equation, str):
+        inputs, kernel, outputs = _operands(equation)
         if len(kernel) == rank:
             return _einsum(inputs, kernel, outputs, axes)
     if any(f"Conv{n}DTranspose" in kinds for n in (1, 2, 3)):

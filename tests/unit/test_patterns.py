@@ -155,6 +155,7 @@ class EinsumDense:
     (Conv2DTranspose(), 4, ((0, 1), (3,), (2,))),
     (EinsumDense("ab,bc->ac"), 2, ((), (0,), (1,))),
     (EinsumDense("ab,bc->ac"), 3, ((0,), (1,), (2,))),
+    (EinsumDense(None), 2, ((), (0,), (1,))),
     (Physics(), 2, ((), (0,), (1,))),
     (EinsumDense("abc,cde->abde"), 3, ((), (0,), (1, 2))),
     (EinsumDense("abcd,cde->abe"), 3, ((), (0, 1), (2,))),
