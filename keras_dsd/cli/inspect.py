@@ -1,9 +1,7 @@
-"""`keras-dsd inspect`: what DSD would prune in a model; `keras-dsd report`: how sparse one is."""
+"""`keras-dsd inspect`: the weights that DSD would prune in a model."""
 
-import dataclasses
 import functools
 import json
-import math
 import re
 from typing import Any
 
@@ -15,10 +13,8 @@ from keras_dsd.adapters import registry
 from keras_dsd.algorithm import masks
 from keras_dsd.algorithm.patterns import NM, Block, Pattern
 from keras_dsd.algorithm.selection import Selection
-from keras_dsd.analysis.report import SparsityReport
 from keras_dsd.cli import files
 from keras_dsd.cli.command import Command, Result, UsageError
-from keras_dsd.protocols import PrunableWeight
 
 _DESCRIPTION = """
 Shows what DSD would prune in a model: each weight with the sparsity asked for
@@ -145,47 +141,3 @@ COMMAND = Command(
     ],
     run=_run,
 )  # fmt: skip
-
-
-_REPORT_DESCRIPTION = """
-Measures how sparse the weights in a file are: of a finished model, or of a
-checkpoint from any phase of a run. For each weight that DSD could prune: its
-shape, its share of all values, the share of its values that is zero, and where
-some are, its smallest other magnitude (the threshold). A file does not say what
-sparsity was asked for, except those of tf_keras that were not stripped.
-"""
-
-
-def _run_report(values: flags.FlagValues, path: str) -> Result:
-    model = files.load_model(path, values)
-    is_applied = registry.adapter_of(model).is_applied(model)
-    found = api.report(model) if is_applied else _measured(model)
-    return Result({"model": path, **found.to_dict()}, found.render())
-
-
-def _measured(model: Any) -> SparsityReport:
-    """Returns the report of a model whose target sparsity is the sparsity that it has."""
-    found = api.report(api.apply(model, _share_of_zeros))
-    bare = (
-        dataclasses.replace(w, asked=None, threshold=w.threshold if w.measured else None)
-        for w in found.weights
-    )
-    return dataclasses.replace(found, weights=tuple(bare))
-
-
-def _share_of_zeros(weight: PrunableWeight) -> float:
-    values = weight.numpy()
-    share = masks.num_zeros(values, None) / max(values.size, 1)
-    # At 0 it would count as left dense, and 1 can't be asked for. Neither changes how many.
-    return min(max(share, math.ulp(0.0)), math.nextafter(1.0, 0.0))
-
-
-REPORT = Command(
-    name="report",
-    summary="How sparse the weights in a file are.",
-    description=_REPORT_DESCRIPTION,
-    define=files.define_flags,
-    values={},
-    examples=["keras-dsd report model.keras", "keras-dsd report checkpoint.keras --json"],
-    run=_run_report,
-)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from absl import flags, logging
 
 import keras_dsd
-from keras_dsd.cli import compare, inspect, sensitivity
+from keras_dsd.cli import compare, inspect, report, sensitivity
 from keras_dsd.cli.command import Command, CommandError, UsageError, one_line
 
 _HELP = {"--help", "-help", "-h"}
@@ -34,8 +34,7 @@ Exit codes: 0 done; 1 the command failed; 2 wrong usage. A line on stderr then
 says why."""
 
 COMMANDS: dict[str, Command] = {
-    command.name: command
-    for command in (inspect.COMMAND, inspect.REPORT, sensitivity.COMMAND, compare.COMMAND)
+    module.COMMAND.name: module.COMMAND for module in (inspect, report, sensitivity, compare)
 }
 
 

@@ -1,0 +1,58 @@
+"""`keras-dsd report`: the sparsity of the weights in a file."""
+
+import dataclasses
+import math
+from typing import Any
+
+from absl import flags
+
+from keras_dsd import api
+from keras_dsd.adapters import registry
+from keras_dsd.algorithm.masks import num_zeros
+from keras_dsd.analysis.report import SparsityReport
+from keras_dsd.cli import files
+from keras_dsd.cli.command import Command, Result
+from keras_dsd.protocols import PrunableWeight
+
+_DESCRIPTION = """
+Measures how sparse the weights in a file are: of a finished model, or of a
+checkpoint from any phase of a run. For each weight that DSD could prune: its
+shape, its share of all values, the share of its values that is zero, and where
+some are, its smallest other magnitude (the threshold). A file does not say what
+sparsity was asked for, except those of tf_keras that were not stripped.
+"""
+
+
+def _run(values: flags.FlagValues, path: str) -> Result:
+    model = files.load_model(path, values)
+    is_applied = registry.adapter_of(model).is_applied(model)
+    found = api.report(model) if is_applied else _measured(model)
+    return Result({"model": path, **found.to_dict()}, found.render())
+
+
+def _measured(model: Any) -> SparsityReport:
+    """Returns the report of a model whose target sparsity is the sparsity that it has."""
+    found = api.report(api.apply(model, _share_of_zeros))
+    bare = (
+        dataclasses.replace(w, asked=None, threshold=w.threshold if w.measured else None)
+        for w in found.weights
+    )
+    return dataclasses.replace(found, weights=tuple(bare))
+
+
+def _share_of_zeros(weight: PrunableWeight) -> float:
+    values = weight.numpy()
+    share = num_zeros(values, None) / max(values.size, 1)
+    # At 0 it would count as left dense, and 1 can't be asked for. Neither changes how many.
+    return min(max(share, math.ulp(0.0)), math.nextafter(1.0, 0.0))
+
+
+COMMAND = Command(
+    name="report",
+    summary="How sparse the weights in a file are.",
+    description=_DESCRIPTION,
+    define=files.define_flags,
+    values={},
+    examples=["keras-dsd report model.keras", "keras-dsd report checkpoint.keras --json"],
+    run=_run,
+)
