@@ -79,11 +79,12 @@ def whole_number(
         expected = f"to be a whole number of {unit}, at least {least}"
         raise invalid_type(name, value, expected, "Give an int.")
     number = converted(name, value, operator.index, "an int")
-    if not least <= number <= most:
-        is_low = number < least
-        expected = f"to be at {f'least {least}' if is_low else f'most {most}'} ({unit})"
-        hint = f"Give a {'larger' if is_low else 'smaller'} whole number."
-        raise invalid(name, value, expected, hint)
+    if number < least:
+        expected = f"to be at least {least} ({unit})"
+        raise invalid(name, value, expected, "Give a larger whole number.")
+    if number > most:
+        expected = f"to be at most {most} ({unit})"
+        raise invalid(name, value, expected, "Give a smaller whole number.")
     return number
 
 

@@ -63,11 +63,11 @@ class DSDTensorBoard(Observer):
         _event_class()
         new_figure(_WIDTH, _HEIGHT)
         self.log_dir = folder
-        # Of the run, from its beginning on.
-        self._path: pathlib.Path
-        self._timeline: Timeline
-        self._phases: list[tuple[int, str]]
-        self._sparsity: list[tuple[int, float]]
+        # Of the run, from its beginning on; before that nothing is written.
+        self._path: pathlib.Path | None = None
+        self._timeline: Timeline | None = None
+        self._phases: list[tuple[int, str]] = []
+        self._sparsity: list[tuple[int, float]] = []
 
     def on_begin(self, timeline: Timeline) -> None:
         """Begins a file; those of earlier runs stay, and are read before it.
@@ -91,6 +91,8 @@ class DSDTensorBoard(Observer):
 
     def on_phase(self, index: int, phase: Phase, epoch: int, changed: str) -> None:
         """Writes what changed, and the run up to here."""
+        if self._timeline is None:
+            return
         number = len(self._timeline.phases)
         head = f"**Phase {index + 1} of {number}**, from epoch {epoch + 1}: {phase}"
         lines = [head, "", *(f"- {each}" for each in changed.split("; "))]
@@ -125,6 +127,8 @@ class DSDTensorBoard(Observer):
 
     def _add(self, step: int, values: Sequence[Any]) -> None:
         """Writes values at a step, all at once: those that the functions below return."""
+        if self._path is None:
+            return
         try:
             _append(self._path, step=step, summary={"value": values})
         except OSError as error:
