@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from tests.helpers import forked
+from tests.helpers import forked, programs
 from tests.helpers.paths import IMPORTS, PATH, keras
 
 # PyTorch compiles nothing in each of many processes: CI runs all there, and some on tf_keras.
@@ -31,8 +31,8 @@ def in_part(values, chosen):
 
 def train(folder, *scenarios):
     """Runs scenarios, and returns each one's exit status by name."""
-    program = ["-m", "tests.helpers.killed", folder]
-    done = forked.run(*program, *map(json.dumps, scenarios), imports=IMPORTS)
+    program = programs.module("killed")
+    done = forked.run(*program, folder, *map(json.dumps, scenarios), imports=IMPORTS)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [line.split() for line in done.stdout.splitlines()]
     exits = {name: int(code) for name, code in (row for row in rows if len(row) == 2)}

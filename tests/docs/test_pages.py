@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 
-from tests.helpers import forked, pages
+from tests.helpers import forked, pages, programs
 import pytest
 
 # Blocks of commands that are not run here, by how they begin.
@@ -23,7 +23,6 @@ PROGRAMS_OF_COMMANDS = {
     "python": [],
     "keras-dsd": ["-m", "keras_dsd"],
 }
-PAGES_PROGRAM = ["-m", "tests.helpers.pages"]
 IMPORTS = ["tensorflow", "sklearn.datasets", "keras", "keras_dsd"]
 # Languages of what a program prints, or of what no program is.
 NOT_CODE = {"text"}
@@ -86,7 +85,7 @@ def test_a_page_runs_from_top_to_bottom(page, number, tmp_path):
     variables = pages.programs_of(read(page))[number].variables
     if variables.get("KERAS_BACKEND") == "torch" and importlib.util.find_spec("torch") is None:
         pytest.skip("PyTorch is not installed; `make torch` installs it")
-    run([*PAGES_PROGRAM, str(page), str(number)], tmp_path, **variables)
+    run([*programs.module("pages"), str(page), str(number)], tmp_path, **variables)
 
 
 @pytest.mark.slow
@@ -94,7 +93,7 @@ def test_a_page_runs_from_top_to_bottom(page, number, tmp_path):
 def test_the_commands_of_a_page_run(page, tmp_path):
     (tmp_path / "examples").symlink_to(pages.ROOT / "examples")
     if pages.programs_of(read(page)):
-        run([*PAGES_PROGRAM, str(page), "0"], tmp_path)
+        run([*programs.module("pages"), str(page), "0"], tmp_path)
     for command in commands_in(page):
         program, *arguments = shlex.split(command)
         run([*PROGRAMS_OF_COMMANDS[program], *arguments], tmp_path)
@@ -122,7 +121,7 @@ def is_tested(path):
 
 @pytest.mark.slow
 def test_the_examples_in_docstrings_run(tmp_path):
-    run(["-m", "tests.helpers.docstrings"], tmp_path, KERAS_BACKEND="jax")
+    run(programs.module("docstrings"), tmp_path, KERAS_BACKEND="jax")
 
 
 def test_the_notebook_is_the_tutorial():

@@ -76,7 +76,12 @@ def run(program, *arguments, **environment):
 
 def command(program):
     """Returns what runs a program of this package, if it is run from the repository's root."""
-    return [sys.executable, "-m", f"tests.helpers.{program}"]
+    return [sys.executable, *module(program)]
+
+
+def module(program):
+    """Returns what has Python run a program of this package."""
+    return ["-m", f"tests.helpers.{program}"]
 
 
 def _free_ports(number):
