@@ -1,5 +1,6 @@
 """DSDLoop: the phases in a custom training loop, without `fit`."""
 
+import contextlib
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -9,15 +10,15 @@ from keras_dsd.callback import DSDSchedule
 from keras_dsd.engine.trainer import Trainer, abandon
 from keras_dsd.protocols import Model, TrainingAdapter
 from keras_dsd.utils import checks
-from keras_dsd.utils.checks import shown
 
 
 class DSDLoop:
     """Takes a model through the phases of a schedule in a custom training loop.
 
     Two calls stand around each epoch, and one follows each update of the weights, outside of
-    `tf.function`. Between epochs the optimizer shows its unscaled learning rate: set it, and write
-    checkpoints, there.
+    `tf.function`. A function that trains has to be traced, for the first time, between these two
+    calls: there the optimizers are observed, and the learning rate of a phase is multiplied within
+    their updates. `optimizer.learning_rate` stays as you set it.
 
     A step without state, as on JAX, takes the masks as an argument, `loop.masks()`, and ends in
     `jnp.where(mask, value, 0)`. The variables of model and optimizer have to hold their values
@@ -25,14 +26,13 @@ class DSDLoop:
 
     Args:
         model: A built model that `apply` returned. It need not be compiled.
-        optimizer: What updates it: of `keras.optimizers` or, for tf_keras models,
-            `tf_keras.optimizers`; on PyTorch also of `torch.optim`. Its learning rate is a number,
-            unless every phase leaves it alone (`lr=1.0`).
+        optimizer: What updates it, or a list of these: of `keras.optimizers` or, for tf_keras
+            models, `tf_keras.optimizers`; on PyTorch also of `torch.optim`.
         schedule: The phases, and what else a `DSDSchedule` was given.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `model` did not go through `apply`, or the learning rate can't be set.
+        ValueError: `model` did not go through `apply`.
 
     Examples:
         >>> with dsd.DSDLoop(model, optimizer, dsd.DSDSchedule(10, 10, 10)) as loop:
@@ -51,17 +51,13 @@ class DSDLoop:
         if not isinstance(schedule, DSDSchedule):
             hint = "Give DSDSchedule(10, 10, 10)."
             raise checks.invalid_type("schedule", schedule, "to be a DSDSchedule", hint)
-        if optimizer is None:
-            hint = "Give the optimizer that updates the model."
-            raise checks.invalid_type("optimizer", optimizer, "to be an optimizer", hint)
-        adapter: TrainingAdapter = registry.adapter_of(model).training_adapter(model, optimizer)
-        if adapter.is_scheduled() and any(p.lr != 1.0 for p in schedule.timeline.phases):
-            raise ValueError(
-                f"Expected an optimizer whose learning rate is a number, which phases multiply. "
-                f"Received: optimizer={shown(optimizer)} with a schedule or a function, for "
-                f"phases: {schedule.timeline}. Give it a float, or phases with lr=1.0 and "
-                f"redense_lr=1.0, and scale the schedule yourself."
+        optimizers = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
+        if not optimizers or any(each is None for each in optimizers):
+            hint = "Give what updates the model."
+            raise checks.invalid_type(
+                "optimizer", optimizer, "to be an optimizer or a list of these", hint
             )
+        adapter: TrainingAdapter = registry.adapter_of(model).training_adapter(model, optimizers)
         self._trainer = CustomLoopTrainer(model, adapter)
         self._controller = schedule.controller(self._trainer)
 
@@ -80,7 +76,7 @@ class DSDLoop:
             self._trainer.end_epoch()
 
     def begin_epoch(self, epoch: int) -> None:
-        """Enters the phase of an epoch: prunes or regrows weights, scales the learning rate.
+        """Enters the phase of an epoch: prunes or regrows weights, and observes the optimizers.
 
         Args:
             epoch: Counted from 0; a run that stopped resumes at any.
@@ -140,14 +136,15 @@ class DSDLoop:
         return self._trainer.masks_of(given)
 
     def end_epoch(self, logs: Mapping[str, float] | None = None) -> dict[str, float]:
-        """Ends an epoch, and unscales the learning rate.
+        """Ends an epoch; updates are not observed any more.
 
         Args:
             logs: Values of the epoch by name, for phases with `until`.
 
         Returns:
             `dsd_phase`, the index of the phase; `dsd_sparsity`, the measured fraction of zeros
-            among the selected weights; and `dsd_epochs_left`, remaining epochs of the phase.
+            among the selected weights; `dsd_epochs_left`, remaining epochs of the phase; and
+            `dsd_learning_rate`, the learning rate in use.
 
         Raises:
             TypeError: `logs` is no dict, or a value that is monitored no number.
@@ -180,30 +177,34 @@ class CustomLoopTrainer(Trainer):
     def __init__(self, model: Model, adapter: TrainingAdapter) -> None:
         super().__init__(model, adapter)
         self._apply_masks: Callable[[], None] | None = None
+        self._epoch = contextlib.ExitStack()
 
     def check(self) -> None:
         """Raises ValueError where the model can't be trained by DSD, before anything changes."""
         self._adapter.check()
 
-    def open(self) -> None:
+    def open(self, after_first_step: Callable[[], None]) -> None:
         """Ends a `fit` that an exception stopped."""
+        del after_first_step  # the steps are made elsewhere
         abandon(self.model)
+        self._adapter.open()
 
     def close(self) -> None:
-        """Unscales the learning rate of the optimizer."""
+        """Ends the epoch, if there is one."""
         self._apply_masks = None
-        self._adapter.unscale()
+        self.end_epoch()
+        self._adapter.close()
 
     def use_step(self, *, masked: bool, lr: float) -> None:
-        """Scales the learning rate for an epoch."""
+        """Observes what updates weights in an epoch."""
         del masked
-        self._adapter.unscale()
-        self._adapter.scale(lr)
+        self.end_epoch()
+        self._epoch.enter_context(self._adapter.observing(lr))
         self._apply_masks = self._adapter.masking()
 
     def end_epoch(self) -> None:
-        """Unscales the learning rate of the optimizer."""
-        self._adapter.unscale()
+        """Observes no more."""
+        self._epoch.close()
 
     def apply_masks(self) -> None:
         """Sets masked weights, and moving averages of them, to zero; within an epoch only."""

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, SupportsInt, TypeAlias
 
 import numpy as np
@@ -88,9 +89,6 @@ class Model(Layer, Protocol):
     def make_train_function(self, force: bool = False) -> Step:
         """Sets `train_function` to a new step."""
 
-    def reset_metrics(self) -> None:
-        """Resets the metrics; `fit` calls it before each epoch."""
-
     def get_weights(self) -> list[np.ndarray]:
         """Returns the values of all weights."""
 
@@ -109,6 +107,9 @@ class PrunableWeight(ReadableWeight, Protocol):
 
     def remove_mask(self) -> None:
         """Removes the active mask."""
+
+    def leave_dense(self) -> None:
+        """Leaves the weight dense until the next run, as no optimizer trains it."""
 
     def reset_slots(self, entries: np.ndarray) -> None:
         """Resets optimizer slots to their initial value where `entries` is True.
@@ -165,14 +166,38 @@ class TrainingAdapter(Protocol):
     def forward(self, inputs: Inputs) -> None:
         """Runs the model on the inputs of a batch, in training mode."""
 
-    def scale(self, lr: float) -> None:
-        """Multiplies the learning rate, which is unscaled, by `lr`, visible to everyone."""
+    def open(self) -> None:
+        """Starts a run: observes what updates weights in the training steps from now on."""
 
-    def unscale(self) -> None:
-        """Undoes `scale`; changes that callbacks made to the learning rate meanwhile stay."""
+    def close(self) -> None:
+        """Ends a run; may be called again."""
+
+    def forget_updates(self) -> None:
+        """Forgets what was observed: the model was compiled anew."""
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether any update of this run was observed."""
+
+    @property
+    def has_own_train_step(self) -> bool:
+        """Whether the training step is the user's own, who may leave weights untrained."""
+
+    def untrained(self) -> Sequence[PrunableWeight]:
+        """Returns the weights that no optimizer trains, as far as that is known."""
+
+    @property
+    def unscaled_optimizers(self) -> list[str]:
+        """Names of the optimizers that updated weights and did not read a learning rate."""
+
+    def set_factor(self, factor: float) -> None:
+        """Multiplies the learning rates by `factor` within later steps, and nowhere else."""
+
+    def observing(self, factor: float) -> AbstractContextManager[None]:
+        """Observes a custom training loop within a block, and multiplies its learning rates."""
 
     def learning_rates(self) -> list[float]:
-        """Returns the current learning rates that are not computed from the step."""
+        """Returns the learning rates, as their owner set them, of what reads one."""
 
     def prints(self) -> bool:
         """Returns whether this Keras prints its progress instead of logging it."""
@@ -184,7 +209,7 @@ class TrainingAdapter(Protocol):
         """Returns whether the current call is traced, to be run again and again."""
 
     def is_scheduled(self) -> bool:
-        """Returns whether a learning rate is computed from the step, and so can't be set."""
+        """Returns whether a learning rate is computed from the step."""
 
     def masks_of(self, variables: Sequence[Variable] | None) -> list[Tensor | None]:
         """Returns the active mask of each variable as the backend's boolean tensor, or None.
@@ -193,15 +218,11 @@ class TrainingAdapter(Protocol):
             variables: Of the model or of its optimizers; None for all that the model trains.
         """
 
-    def traced(self, lr: float) -> float:
-        """Returns the part of `lr` that a compiled step contains: `lr`, or 1.0."""
-
-    def make_step(self, masked: bool, lr: float) -> dict[str, Step | None]:
+    def make_step(self, masked: bool) -> dict[str, Step | None]:
         """Makes a training step that is compiled when it first runs.
 
         Args:
             masked: Whether each update of a masked weight ends in `weight * mask`.
-            lr: The result of `traced`.
 
         Returns:
             The attributes to set on the model, `train_function` among them.
@@ -293,15 +314,17 @@ class KerasAdapter(Protocol):
     def is_compiled(self, model: Model) -> bool:
         """Returns whether `model` has a loss, and so can be evaluated."""
 
-    def training_adapter(self, model: Layer, optimizer: object = None) -> TrainingAdapter:
+    def training_adapter(
+        self, model: Layer, optimizers: Sequence[object] | None = None
+    ) -> TrainingAdapter:
         """Returns the training adapter of `model`.
 
         Args:
             model: A model or layer.
-            optimizer: Updates it in a custom training loop. Defaults to `None`: the model's.
+            optimizers: These update it in a custom training loop. Defaults to `None`: the model's.
 
         Raises:
-            TypeError: `optimizer` is of no known kind.
+            TypeError: One of `optimizers` is of no known kind.
         """
 
 

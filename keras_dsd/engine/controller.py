@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 from absl import logging
 
-from keras_dsd.algorithm.masks import measure
+from keras_dsd.algorithm import masks
 from keras_dsd.algorithm.timeline import SparsePhase, Timeline
 from keras_dsd.engine import transition as transitions
 from keras_dsd.engine.batch_norm import Batches
@@ -44,6 +44,9 @@ class RunState:
             tells a run that starts or resumes. For the phase.
         num_pruned: Number of weights that its masks prune, to notice a mask that something else
             violates. For the phase.
+        unpruned: Where weights were pruned before any update was observed, their values before, by
+            path. Until the first training step.
+        is_rate_checked: Whether it was found out if the learning rate is scaled. For the run.
         regrown: Tensors whose weights regrow in it, each with flat indices of a sample of these,
             to notice that something else restored pruned weights. For the phase.
     """
@@ -55,6 +58,8 @@ class RunState:
     is_in_epoch: bool = False
     phase_index: int | None = None
     num_pruned: int = 0
+    unpruned: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    is_rate_checked: bool = False
     regrown: tuple[tuple[PrunableWeight, np.ndarray], ...] = ()
 
 
@@ -109,7 +114,7 @@ class Controller:
         self._run.history.check()
         for observer in self._observers:
             observer.on_begin(self._timeline)
-        self._trainer.open()
+        self._trainer.open(self._after_first_step)
         is_shown = verbose and self._trainer.prints()
         self._run = RunState(self._run.history, is_open=True, epochs=epochs, is_shown=is_shown)
 
@@ -149,6 +154,7 @@ class Controller:
             warn(message)
         if transition.restored_epoch is not None:
             self._restore(transition.restored_epoch)
+        self._warn_of_untrained(self._trainer.leave_untrained_dense())
         if transition.lost_masks_of is not None:
             transitions.apply_lost_masks(self._trainer.weights, transition.lost_masks_of)
         if transition.checked_for is not None:
@@ -157,6 +163,8 @@ class Controller:
         reset = transitions.OptimizerReset(transition.reset)
         weights = self._trainer.weights  # looked up in the complete model, each time
         if isinstance(transition.phase, SparsePhase):
+            if self._run.phase_index is None and self._trainer.may_leave_untrained:
+                self._run.unpruned = {each.path: each.numpy() for each in weights}
             with self._bar(len(weights)) as advance:
                 change = transitions.prune(weights, transition.phase.sparsity, reset, advance)
         else:
@@ -173,6 +181,54 @@ class Controller:
         self._run.phase_index = transition.index
         texts = (change.description, statistics, reset.description, learning_rate)
         self._announce(transition, "; ".join(filter(None, texts)))
+
+    def _after_first_step(self) -> None:
+        """Acts on what the first training step of the run has shown."""
+        unpruned, self._run.unpruned = self._run.unpruned, {}
+        if not self._trainer.is_observed:
+            self._run.is_rate_checked = True
+            warn(
+                f"No optimizer was seen to update weights in the training step of "
+                f"model={self._trainer.model.name!r}: a tf.function of your own was traced before "
+                f"this fit, or weights are updated by hand. Masks hold, as each step ends in them; "
+                f"the learning rate of a phase can't be multiplied. Make that function anew before "
+                f"fit, update weights by an optimizer, or write the loop with keras_dsd.DSDLoop."
+            )
+        untrained = [each for each in self._trainer.untrained() if each.path in unpruned]
+        for weight in untrained:
+            self._run.num_pruned -= masks.num_zeros(np.asarray(weight.mask), None)
+            weight.apply_mask(np.ones(weight.shape, bool))
+            weight.assign(unpruned[weight.path])
+        self._warn_of_untrained([weight.path for weight in untrained])
+
+    def _warn_of_untrained(self, paths: Sequence[str]) -> None:
+        if paths:
+            shown = ", ".join(map(repr, paths[:3])) + (", ..." if len(paths) > 3 else "")
+            warn(
+                f"No optimizer trains {len(paths)} of the selected weights: {shown}. They stay "
+                f"dense, as their zeros would never leave. Exclude them, apply(model, "
+                f"exclude=[...]), or freeze the layers that hold them (a target network, a "
+                f"teacher), and this warning ends; report(model) lists them."
+            )
+
+    def _check_learning_rate(self, lr: float) -> None:
+        """Warns, once, where the learning rate of a phase has no effect."""
+        if lr == 1.0 or self._run.is_rate_checked:
+            return
+        self._run.is_rate_checked = True
+        if not self._trainer.is_observed:
+            warn(
+                f"The phase multiplies learning rates by {lr:g}, but no optimizer was seen to "
+                f"update weights: the function that trains was traced before. Call it for the "
+                f"first time after begin_epoch(), or make it anew: tf.function(train_step)."
+            )
+        for name in self._trainer.unscaled_optimizers:
+            warn(
+                f"The phase multiplies learning rates by {lr:g}, but {name} updates weights "
+                f"without reading its `learning_rate`. Received: optimizer={name}. Read the rate "
+                f"as self.learning_rate in its update, or use phases with lr=1.0 and "
+                f"redense_lr=1.0 and scale it yourself."
+            )
 
     def _announce(self, transition: Transition, changed: str) -> None:
         index, phase = transition.index, transition.phase
@@ -193,8 +249,9 @@ class Controller:
         Returns:
             `dsd_phase`, the index of the phase; `dsd_sparsity`, the measured fraction of zeros
             among the selected weights: in a sparse phase, of zeros that its masks prune, as a kept
-            weight that underflows to zero is not pruned; and `dsd_epochs_left`, remaining epochs
-            of the phase, at most where `until` may end it early.
+            weight that underflows to zero is not pruned; `dsd_epochs_left`, remaining epochs of
+            the phase, at most where `until` may end it early; and `dsd_learning_rate`, the learning
+            rate in use, of the first optimizer that was seen to update weights, where it has one.
         """
         if not isinstance(logs, Mapping):
             hint = "Give a dict, or nothing."
@@ -203,7 +260,7 @@ class Controller:
         starts = self._run.history.phase_starts
         epoch, index = len(self._run.history.epochs), len(starts) - 1
         self._run.history.add(logs, self._all_weights)
-        found = measure(self._trainer.weights)
+        found = masks.measure(self._trainer.weights)
         if found.num_violations or found.num_pruned < self._run.num_pruned:
             warn(
                 f"The mask did not hold: {found.num_zeros} weights are zero at the end of an epoch "
@@ -211,11 +268,15 @@ class Controller:
                 f"model's compiled training step updates or sets the weights; a DSDLoop has to "
                 f"call apply_masks() after each update."
             )
+        lr = self._timeline.phases[index].lr
+        self._check_learning_rate(lr)
         measured: dict[str, float] = {
             "dsd_phase": index,
             "dsd_sparsity": found.num_zeros / max(found.size, 1),
             "dsd_epochs_left": self._epochs_left(index, starts[-1], epoch + 1),
         }
+        for rate in self._trainer.learning_rates()[:1]:
+            measured["dsd_learning_rate"] = rate * lr
         if epoch == starts[-1] and self._timeline.is_redense(index):
             self._notify([Moment(FIRST_REDENSE_EPOCH, epoch + 1, index)])
         for observer in self._observers:
@@ -232,6 +293,7 @@ class Controller:
 
     def stop(self) -> None:
         """Ends the run in any phase."""
+        self._trainer.leave_untrained_dense()
         run, self._run = self._run, RunState(self._run.history)
         index, last = run.phase_index, len(self._timeline.phases) - 1
         if index == last and (best := run.history.epoch_to_restore()) is not None:

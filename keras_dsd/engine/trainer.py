@@ -1,7 +1,8 @@
 """Trainer: gives a model in `fit` a compiled training step for each kind of phase."""
 
+import sys
+import types
 from collections.abc import Callable, Sequence
-from typing import cast
 
 from keras_dsd.engine.batch_norm import Batches, estimate
 from keras_dsd.engine.messages import learning_rate_text
@@ -11,17 +12,19 @@ from keras_dsd.protocols import Model, OpenRun, PrunableWeight, Step, TrainingAd
 class Trainer:
     """One model in training, for as long as a `fit` lasts.
 
-    Either Keras reads `model.train_function` afresh at every step. So each kind of phase has its
-    own compiled step, and a dense one holds no pruning operation. Everything put on the model is
-    an attribute of the object that hides a method of its class; `close` takes them away.
+    Either Keras reads `model.train_function` afresh at every step. So there are two compiled steps:
+    one that masks, and a dense one, which holds no pruning operation and serves every dense phase.
+    The one thing put on the model hides a method of its class; `close` takes it away.
     """
 
     def __init__(self, model: Model, adapter: TrainingAdapter) -> None:
         self.model = model
         self._adapter = adapter
         self._history: object = None
-        self._steps: dict[tuple[bool, float], dict[str, Step | None]] = {}
-        self._between_epochs = True
+        self._steps: dict[bool, dict[str, Step | None]] = {}
+        self._current: Step | None = None
+        self._is_masked = False
+        self._after_first_step: Callable[[], None] | None = None
 
     @property
     def weights(self) -> Sequence[PrunableWeight]:
@@ -38,20 +41,24 @@ class Trainer:
             )
         self._adapter.check()
 
-    def open(self) -> None:
-        """Starts to stand between Keras and the model."""
+    def open(self, after_first_step: Callable[[], None]) -> None:
+        """Starts to stand between Keras and the model.
+
+        Args:
+            after_first_step: Called once, when the first training step has run.
+        """
         abandon(self.model)
         self._history = getattr(self.model, "history", None)
-        self._put("reset_metrics", self._reset_metrics)
-        self._put("make_train_function", _Remake(self))
+        self._after_first_step = after_first_step
+        vars(self.model)["make_train_function"] = _Remake(self)
+        self._adapter.open()
 
     def close(self) -> None:
-        """Gives the model its own methods and its unscaled learning rate back."""
-        for name in ("reset_metrics", "make_train_function"):
-            vars(self.model).pop(name, None)
-        self.model.train_function = None
+        """Gives the model its own method and step back."""
+        vars(self.model).pop("make_train_function", None)
+        self.model.train_function = self._current = None
         self._steps.clear()
-        self._adapter.unscale()
+        self._adapter.close()
 
     def reset_optimizers(self) -> None:
         """Resets the state of the optimizers, but for moving averages of weights."""
@@ -67,58 +74,93 @@ class Trainer:
         number = estimate(layers, self._adapter.forward, batches, advance) if layers else 0
         return f"statistics of {len(layers)} BatchNormalizations estimated from {number} batches"
 
+    @property
+    def is_observed(self) -> bool:
+        """Whether an optimizer was seen to update weights in this run."""
+        return self._adapter.is_observed
+
+    @property
+    def may_leave_untrained(self) -> bool:
+        """Whether weights may turn out, at the first step, to be trained by no optimizer."""
+        return self._adapter.has_own_train_step and not self._adapter.is_observed
+
+    def untrained(self) -> Sequence[PrunableWeight]:
+        """Returns the weights that no optimizer trains, as far as that is known."""
+        return self._adapter.untrained()
+
+    def leave_untrained_dense(self) -> list[str]:
+        """Leaves these weights dense from now on, and returns their paths."""
+        untrained = self._adapter.untrained()
+        for weight in untrained:
+            weight.leave_dense()
+        if untrained:
+            self._steps.pop(True, None)  # made for them too
+        return [weight.path for weight in untrained]
+
+    @property
+    def unscaled_optimizers(self) -> list[str]:
+        """Names of the optimizers that updated weights and did not read a learning rate."""
+        return self._adapter.unscaled_optimizers
+
     def use_step(self, *, masked: bool, lr: float) -> None:
         """Puts the compiled step of a phase in place; it is traced when it first runs.
 
         Args:
             masked: Whether each update ends in `weight * mask` for masked weights.
-            lr: Factor of the learning rate, as the user's own callbacks set it.
+            lr: Multiplies the learning rates within the step.
         """
-        self._adapter.unscale()
-        self._between_epochs = False
-        key = (masked, self._adapter.traced(lr))
-        if key not in self._steps:
-            self._steps[key] = self._adapter.make_step(*key)
-        for name, value in self._steps[key].items():
-            setattr(self.model, name, value)
-        if lr != 1.0:
-            step = cast("Callable[..., object]", self.model.train_function)
-            self.model.train_function = self._scale_first(step, lr)
+        if self.model.train_function is not self._current:
+            self._forget_steps()  # the model was compiled anew
+        self._adapter.set_factor(lr)
+        self._is_masked = masked
+        self._put_step()
+
+    def remake_step(self) -> None:
+        """Makes the steps anew, of the model as it is compiled now."""
+        self._forget_steps()
+        self._put_step()
 
     def prints(self) -> bool:
         """Returns whether Keras prints its progress; it can be set to log it."""
         return self._adapter.prints()
 
+    def learning_rates(self) -> list[float]:
+        """Returns the learning rates, as their owner set them, of what reads one."""
+        return self._adapter.learning_rates()
+
     def learning_rate_text(self, lr: float) -> str:
         """Describes the learning rate of a phase that multiplies it by `lr`."""
-        return learning_rate_text(self._adapter.learning_rates(), self._adapter.is_scheduled(), lr)
+        return learning_rate_text(self.learning_rates(), self._adapter.is_scheduled(), lr)
 
     def end_epoch(self) -> None:
-        """Notes that an epoch is over; its learning rate stays until the next one starts."""
-        self._between_epochs = True
+        """Notes that an epoch is over."""
 
-    def _scale_first(self, step: Callable[..., object], lr: float) -> Callable[..., object]:
-        """Returns `step`, with the learning rate scaled before it runs for the first time.
+    def _forget_steps(self) -> None:
+        self._steps.clear()
+        self._adapter.forget_updates()
 
-        By then every callback has begun the epoch, and those that drive the learning rate have
-        read and set it unscaled.
-        """
+    def _put_step(self) -> None:
+        if self._is_masked not in self._steps:
+            self._steps[self._is_masked] = self._adapter.make_step(self._is_masked)
+        for name, value in self._steps[self._is_masked].items():
+            setattr(self.model, name, value)
+        if self._after_first_step is not None and self.model.train_function is not None:
+            self.model.train_function = self._first(self.model.train_function)
+        self._current = self.model.train_function
+
+    def _first(self, step: Step) -> Step:
+        """Returns `step`, followed by what is due after the first one of the run."""
 
         def first(*args: object) -> object:
-            self._adapter.scale(lr)
-            self.model.train_function = step
-            return step(*args)
+            result = step(*args)
+            if self.model.train_function is first:
+                self.model.train_function = self._current = step
+            after, self._after_first_step = self._after_first_step, None
+            if after is not None:
+                after()
+            return result
 
         return first
-
-    def _reset_metrics(self) -> None:
-        """Unscales the learning rate between epochs: Keras calls this before any callback."""
-        if self._between_epochs:
-            self._adapter.unscale()
-        type(self.model).reset_metrics(self.model)
-
-    def _put(self, name: str, value: object) -> None:
-        vars(self.model)[name] = value
 
 
 class _Remake(OpenRun):
@@ -128,9 +170,14 @@ class _Remake(OpenRun):
         self._trainer = trainer
 
     def __call__(self, force: bool = False) -> object:
-        model = self._trainer.model
-        if getattr(model, "history", None) is not self._trainer._history:
+        trainer, model = self._trainer, self._trainer.model
+        is_running = getattr(model, "history", None) is trainer._history and _is_in_fit(model)
+        if not is_running:
             self.abandon()
+        elif trainer._current is not None:
+            if force or model.train_function is not trainer._current:
+                trainer.remake_step()
+            return model.train_function
         return type(model).make_train_function(model, force=force)
 
     def is_of_this_fit(self) -> bool:
@@ -142,6 +189,19 @@ class _Remake(OpenRun):
     def abandon(self) -> None:
         """Ends a run that an exception stopped before it could end itself."""
         self._trainer.close()
+
+
+def _is_in_fit(model: Model) -> bool:
+    """Returns whether a `fit` of `model` called what runs now, however indirectly.
+
+    After an exception nothing else tells that the run is over: no callback is called.
+    """
+    frame: types.FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def abandon(model: Model) -> None:

@@ -1,14 +1,13 @@
 """Optimizer state of either Keras: which attributes are slots, and their initial values."""
 
-from collections.abc import Callable, Mapping
-from typing import Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 
+from keras_dsd.adapters.base.observation import AnyOptimizer
 from keras_dsd.protocols import Layer, Optimizer, Variable
 
-# An optimizer as reading it requires: Keras's own, or one of torch.optim.
-AnyOptimizer: TypeAlias = object
 OptimizerT = TypeVar("OptimizerT")
 # Lists that an optimizer keeps of variables that are no slots.
 NOT_SLOTS = ("_variables", "_trainable_variables")
@@ -18,8 +17,14 @@ AVERAGES = "_model_variables_moving_average"
 class OptimizerFunctions(Protocol):
     """The module `optimizer` of either adapter, as the shared classes use it."""
 
-    def optimizers_of(self, model: Layer) -> list[Optimizer]:
-        """Returns the optimizers of a model: the compiled one and any held as an attribute."""
+    def optimizers_of(self, model: Layer) -> Sequence[AnyOptimizer]:
+        """Returns the optimizers that a model holds."""
+
+    def num_updates(self, optimizer: AnyOptimizer) -> int:
+        """Returns the number of updates that `optimizer` has made."""
+
+    def updates(self, optimizer: AnyOptimizer, variable: Variable) -> bool:
+        """Returns whether `optimizer` was built to update `variable`."""
 
     def is_scheduled(self, optimizer: AnyOptimizer) -> bool:
         """Returns whether the learning rate is computed from the step, and so can't be set."""
@@ -37,17 +42,55 @@ class OptimizerFunctions(Protocol):
         """Returns a copy of a variable's values."""
 
 
-def optimizers_in(
-    model: Layer, kinds: type[OptimizerT] | tuple[type[OptimizerT], ...]
-) -> list[OptimizerT]:
-    """Returns the optimizers of a model: the compiled one and any held as an attribute.
+# Lists longer than this hold data.
+_MOST_ITEMS = 1000
+# How far to look into what holds others.
+_DEPTH = 4
+_FRAMEWORKS = {"keras", "tf_keras", "tensorflow", "jax", "jaxlib", "torch", "numpy", "builtins"}
 
-    Loss scaling is removed: the optimizer inside is returned.
+
+def optimizers_in(
+    parts: Iterable[Layer], kinds: type[OptimizerT] | tuple[type[OptimizerT], ...]
+) -> list[OptimizerT]:
+    """Returns the optimizers that a model holds, before any is seen at work.
+
+    These are held by an attribute of the model or of a layer: directly, in lists, tuples, sets and
+    dicts, or in objects of the user's own, such as one that looks ahead. Loss scaling is removed:
+    the optimizer inside is returned.
+
+    Args:
+        parts: The model and its layers.
+        kinds: The classes of optimizers.
     """
-    held: list[OptimizerT] = [value for value in vars(model).values() if isinstance(value, kinds)]
-    every = [getattr(model, "optimizer", None), *held]
-    inner = [getattr(each, "inner_optimizer", each) for each in every]
-    return list({id(each): each for each in inner if each is not None}.values())
+    layers = list(parts)
+    seen = set(map(id, layers))
+    waiting = [
+        (value, _DEPTH)
+        for part in layers
+        for value in (getattr(part, "optimizer", None), *vars(part).values())
+    ]
+    found: dict[int, OptimizerT] = {}
+    for value, depth in waiting:
+        if isinstance(value, kinds):
+            inner = getattr(value, "inner_optimizer", value)
+            found.setdefault(id(inner), inner)
+        elif id(value) not in seen and depth:
+            held = _held_by(value)
+            if held:
+                seen.add(id(value))
+                waiting += [(each, depth - 1) for each in held]
+    return list(found.values())
+
+
+def _held_by(value: object) -> list[object]:
+    """Returns the values in a container, or of the attributes of an object of the user's own."""
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        if len(value) > _MOST_ITEMS:
+            return []
+        return list(value.values() if isinstance(value, Mapping) else value)
+    if type(value).__module__.partition(".")[0] in _FRAMEWORKS:
+        return []
+    return list(getattr(value, "__dict__", {}).values())
 
 
 def slots_at(optimizer: Optimizer, index: int | None) -> dict[str, object]:
@@ -93,15 +136,3 @@ def set_entries(
     """Sets a variable to `number` where `entries` is True."""
     value = to_numpy(variable)
     variable.assign(np.where(entries, value.dtype.type(number), value))
-
-
-def multiply(rate: np.floating, factor: float) -> np.float32:
-    """Returns `rate * factor` as the backends compute it; NumPy 1 would make it a float64."""
-    return np.float32(rate) * np.float32(factor)
-
-
-def divide(rate: np.floating, factor: float) -> np.float32:
-    """Returns the float32 that, multiplied by `factor`, gives `rate` again where there is one."""
-    near = np.float32(rate / factor)
-    candidates = [near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf))]
-    return next((c for c in candidates if multiply(c, factor) == rate), near)

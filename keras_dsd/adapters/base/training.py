@@ -1,10 +1,12 @@
 """The training adapter of either Keras, as far as both are the same."""
 
 import abc
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Generic, TypeVar
 
-from keras_dsd.adapters.base.optimizers import AnyOptimizer, OptimizerFunctions
+from keras_dsd.adapters.base.observation import AnyOptimizer, Observation
+from keras_dsd.adapters.base.optimizers import OptimizerFunctions
 from keras_dsd.adapters.base.weight import Weight
 from keras_dsd.protocols import Layer, Model, Tensor, Variable
 from keras_dsd.utils.checks import shown
@@ -17,11 +19,12 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
 
     Args:
         model: The model that trains.
-        weights_of: Returns the weights that DSD prunes in a model, given its optimizers.
-        optimizer: Updates it in a custom training loop; None: the model's optimizers do.
+        weights_of: Returns the weights that DSD prunes in a model, given what returns its
+            optimizers.
+        optimizers: These update it in a custom training loop; None: what `fit` runs does.
 
     Raises:
-        TypeError: `optimizer` is of no known kind.
+        TypeError: One of `optimizers` is of no known kind.
     """
 
     optimizer_functions: ClassVar[OptimizerFunctions]
@@ -29,49 +32,134 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
     def __init__(
         self,
         model: Model,
-        weights_of: Callable[[Layer, Sequence[AnyOptimizer]], list[WeightT]],
-        optimizer: AnyOptimizer | None,
+        weights_of: Callable[[Layer, Callable[[], Sequence[AnyOptimizer]]], list[WeightT]],
+        optimizers: Sequence[AnyOptimizer] | None,
     ) -> None:
-        if optimizer is not None:
-            kinds, expected = self.known_optimizers()
-            if not isinstance(optimizer, kinds):
+        kinds, expected = self.known_optimizers()
+        for each in optimizers or ():
+            if not isinstance(each, kinds):
                 raise TypeError(
-                    f"Expected `optimizer` to be of {expected}. Received: "
-                    f"optimizer={shown(optimizer)} of type {type(optimizer).__module__}."
-                    f"{type(optimizer).__name__}. Give one of these."
+                    f"Expected `optimizer` to be of {expected}, or a list of these. Received: "
+                    f"optimizer={shown(each)} of type {type(each).__module__}."
+                    f"{type(each).__name__}. Give one of these."
                 )
         self.model = model
         self._weights_of = weights_of
-        self._optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        given = [getattr(each, "inner_optimizer", each) for each in optimizers or ()]
+        self._given = None if optimizers is None else given
+        self._observation = self._make_observation(self._given)
 
     @staticmethod
     @abc.abstractmethod
     def known_optimizers() -> tuple[tuple[type, ...], str]:
         """Returns the optimizer classes of a custom training loop, and their package."""
 
+    @abc.abstractmethod
+    def _make_observation(self, optimizers: Sequence[AnyOptimizer] | None) -> Observation:
+        """Returns the observation of the model's training."""
+
+    @abc.abstractmethod
+    def set_factor(self, factor: float) -> None:
+        """Multiplies the learning rates by `factor` within later steps."""
+
+    @abc.abstractmethod
+    def _hooks(self) -> contextlib.AbstractContextManager[object]:
+        """Returns the hooks that a custom training loop needs in place."""
+
+    @contextlib.contextmanager
+    def observing(self, factor: float) -> Iterator[None]:
+        """Observes a custom training loop within the block, and multiplies its learning rates."""
+        self.set_factor(factor)
+        try:
+            with self._hooks(), self._observation.active():
+                yield
+        finally:
+            self.set_factor(1.0)
+
+    @property
+    @abc.abstractmethod
+    def has_own_train_step(self) -> bool:
+        """Whether the training step is the user's own, who may leave weights untrained."""
+
+    def open(self) -> None:
+        """Starts a run: observes the training steps from now on."""
+        self._forget_untrained()
+        self._observation.forget()
+
+    def close(self) -> None:
+        """Ends a run."""
+        self.set_factor(1.0)
+
+    def forget_updates(self) -> None:
+        """Forgets what was observed: the model was compiled anew."""
+        self._observation.forget()
+
     @property
     def weights(self) -> list[WeightT]:
         """The weights that DSD prunes; empty as long as the model has not built its weights."""
-        return self._weights_of(self.model, self.optimizers)
+        return self._weights_of(self.model, lambda: self.optimizers)
 
     @property
     def optimizers(self) -> list[AnyOptimizer]:
-        """The optimizers that update them."""
-        if self._optimizer is None:
-            return list(self.optimizer_functions.optimizers_of(self.model))
-        return [self._optimizer]
+        """The optimizers that update them: those seen at work or, before, those that are held."""
+        if self._given is not None:
+            return self._given
+        return self._observation.optimizers or list(
+            self.optimizer_functions.optimizers_of(self.model)
+        )
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether any update of this run was observed."""
+        return bool(self._observation.optimizers)
+
+    def untrained(self) -> list[WeightT]:
+        """Returns the weights that no optimizer trains, as far as that is known.
+
+        Optimizers that were seen at work tell. Before, in a run that resumes, those do that were
+        built for certain variables, and among these those that have made updates.
+        """
+        if self._given is not None:
+            return []
+        asked = [each for each in self.weights if not each.is_named]
+        if self.is_observed:
+            return [each for each in asked if not self._is_updated(each.variable)]
+        if not self.has_own_train_step:
+            return []
+        functions = self.optimizer_functions
+        working = [each for each in self.optimizers if functions.num_updates(each)]
+        trained = [
+            any(functions.updates(each, weight.variable) for each in working or self.optimizers)
+            for weight in asked
+        ]
+        is_known = any(trained)
+        return [w for w, is_trained in zip(asked, trained, strict=True) if is_known > is_trained]
+
+    @abc.abstractmethod
+    def _is_updated(self, variable: Variable) -> bool:
+        """Returns whether an update of `variable` was observed."""
+
+    @abc.abstractmethod
+    def _forget_untrained(self) -> None:
+        """Selects the weights again that were left dense."""
+
+    @property
+    def unscaled_optimizers(self) -> list[str]:
+        """Names of the optimizers that updated weights and did not read a learning rate."""
+        observed = self._observation
+        working = observed.updating_optimizers
+        return [type(each).__name__ for each in working if not observed.scales(each)]
 
     def learning_rates(self) -> list[float]:
-        """Returns the current learning rates that are not computed from the step."""
-        settable = [
-            each for each in self.optimizers if not self.optimizer_functions.is_scheduled(each)
-        ]
-        return [
-            rate for each in settable for rate in self.optimizer_functions.learning_rates_of(each)
-        ]
+        """Returns the learning rates, as their owner set them, of what reads one."""
+        observed, functions = self._observation, self.optimizer_functions
+        working = [each for each in observed.updating_optimizers if observed.scales(each)]
+        if not self.is_observed:
+            working = self.optimizers
+        return [rate for each in working for rate in functions.learning_rates_of(each)]
 
     def is_scheduled(self) -> bool:
-        """Returns whether a learning rate is computed from the step, and so can't be set."""
+        """Returns whether a learning rate is computed from the step."""
         return any(map(self.optimizer_functions.is_scheduled, self.optimizers))
 
     def masks_of(self, variables: Sequence[Variable] | None) -> list[Tensor | None]:

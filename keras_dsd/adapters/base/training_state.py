@@ -43,7 +43,7 @@ class TrainingState(abc.ABC):
 
     def num_updates(self, model: Model) -> int:
         """Returns the number of updates that the optimizers have made."""
-        return sum(int(each.iterations) for each in self._functions.optimizers_of(model))
+        return sum(map(self._functions.num_updates, self._functions.optimizers_of(model)))
 
     def read(self, model: Model) -> list[np.ndarray]:
         """Returns a copy of the state, between two calls of `fit`."""

@@ -1,12 +1,13 @@
 """PrunableWeight over a variable of either Keras."""
 
 import abc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
 
-from keras_dsd.adapters.base.optimizers import AnyOptimizer, OptimizerFunctions, set_entries
+from keras_dsd.adapters.base.observation import AnyOptimizer
+from keras_dsd.adapters.base.optimizers import OptimizerFunctions, set_entries
 from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.algorithm.selection import Selection
 from keras_dsd.protocols import SkippedWeight, Tensor, Variable
@@ -41,7 +42,7 @@ class Weight(abc.ABC):
         candidate: The selected weight.
         sparsity: Its target sparsity.
         selection: The arguments of `apply`.
-        optimizers: The optimizers whose slots are reset.
+        optimizers: Returns the optimizers whose slots are reset.
     """
 
     optimizer_functions: ClassVar[OptimizerFunctions]
@@ -51,7 +52,7 @@ class Weight(abc.ABC):
         candidate: Candidate,
         sparsity: float,
         selection: Selection,
-        optimizers: Sequence[AnyOptimizer],
+        optimizers: Callable[[], Sequence[AnyOptimizer]],
     ) -> None:
         self.variable = candidate.variable
         self.path = candidate.path
@@ -61,6 +62,7 @@ class Weight(abc.ABC):
         self.sparsity = sparsity
         self.pattern = selection.pattern
         self.scope = selection.scope
+        self.is_named = selection.names(candidate)
         self._candidate = candidate
         self._optimizers = optimizers
 
@@ -86,6 +88,10 @@ class Weight(abc.ABC):
     def remove_mask(self) -> None:
         """Removes the active mask."""
 
+    @abc.abstractmethod
+    def leave_dense(self) -> None:
+        """Leaves the weight dense until the next run, as no optimizer trains it."""
+
     def numpy(self) -> np.ndarray:
         """Returns a copy of the values, in the dtype the optimizer updates."""
         return self._candidate.numpy()
@@ -101,13 +107,13 @@ class Weight(abc.ABC):
     def reset_slots(self, entries: np.ndarray) -> None:
         """Resets the slots of the optimizers to their initial value where `entries` is True."""
         self.sync()
-        for each in self._optimizers:
+        for each in self._optimizers():
             self.optimizer_functions.reset_slots(each, self.variable, entries)
 
     def reset_averages(self, entries: np.ndarray) -> None:
         """Sets the moving averages of the weight to zero where `entries` is True."""
         self.sync()
-        for average in self.averages(self._optimizers):
+        for average in self.averages(self._optimizers()):
             set_entries(average, entries, 0.0, self.optimizer_functions.to_numpy)
 
     def averages(self, optimizers: Sequence[AnyOptimizer]) -> Iterator[Variable]:

@@ -6,7 +6,7 @@ import keras
 
 from keras_dsd.adapters.base.weight import Candidate
 from keras_dsd.adapters.keras3 import backends
-from keras_dsd.algorithm.selection import Selection
+from keras_dsd.algorithm.selection import UNTRAINED, Selection
 
 
 class MaskStore:
@@ -22,6 +22,7 @@ class MaskStore:
         self.refuse_later = refuse_later
         # By the variable's id; the variable is stored too, so that no other gets its id.
         self._sparsities: dict[int, tuple[keras.Variable, float, str | None]] = {}
+        self._untrained: dict[int, keras.Variable] = {}
         self._masks: dict[int, tuple[keras.Variable, object | None]] = {}
         self._dropped: dict[int, tuple[keras.Variable, object | None]] = {}
 
@@ -34,9 +35,20 @@ class MaskStore:
         if key not in self._sparsities:
             self._sparsities[key] = (candidate.variable, *self.selection.choose(candidate))
         _, sparsity, reason = self._sparsities[key]
+        if key in self._untrained:
+            return 0.0, UNTRAINED
         if reason is None and unless_named and not self.selection.names(candidate):
             return 0.0, unless_named
         return sparsity, reason
+
+    def leave_dense(self, variable: keras.Variable) -> None:
+        """Leaves a variable dense that no optimizer trains."""
+        self._untrained[id(variable)] = variable
+        self.remove_mask(variable)
+
+    def forget_untrained(self) -> None:
+        """Selects what `leave_dense` was told of again."""
+        self._untrained.clear()
 
     def mask_of(self, variable: keras.Variable) -> object | None:
         """Returns the active mask, as the backend stores it, or None."""

@@ -13,6 +13,7 @@ from keras_dsd.adapters.base.optimizers import (
     reset_entries,
     slots_at,
 )
+from keras_dsd.adapters.keras3 import backends, kernels
 
 if TYPE_CHECKING:
     import torch
@@ -20,9 +21,17 @@ if TYPE_CHECKING:
 Optimizer: TypeAlias = Union[keras.optimizers.Optimizer, "torch.optim.Optimizer"]
 
 
-def optimizers_of(model: keras.Layer) -> list[keras.optimizers.Optimizer]:
-    """Returns the optimizers of a model: the compiled one and any held as an attribute."""
-    return optimizers_in(model, (keras.optimizers.Optimizer,))
+def optimizers_of(model: keras.Layer) -> list[Optimizer]:
+    """Returns the optimizers that a model or its layers hold, those of `torch.optim` too."""
+    kinds = (keras.optimizers.Optimizer, *backends.current().optimizers)
+    return optimizers_in(kernels.parts_of(model), kinds)
+
+
+def num_updates(optimizer: Optimizer) -> int:
+    """Returns the number of updates that were made; of `torch.optim`, 1 for any."""
+    if isinstance(optimizer, keras.optimizers.Optimizer):
+        return int(optimizer.iterations)
+    return int(bool(optimizer.state))
 
 
 def is_scheduled(optimizer: Optimizer) -> bool:
@@ -34,7 +43,7 @@ def is_scheduled(optimizer: Optimizer) -> bool:
 def learning_rates_of(optimizer: Optimizer) -> list[float]:
     """Returns the current learning rates: of `torch.optim`, one for each parameter group."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):
-        return [float(group["lr"]) for group in optimizer.param_groups]
+        return [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
     return [float(keras.ops.convert_to_numpy(optimizer.learning_rate))]
 
 
@@ -94,14 +103,15 @@ def average_of(optimizer: Optimizer, variable: keras.Variable) -> keras.Variable
     """Returns the moving average that `use_ema` keeps of `variable`, or None."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         return None
-    if not updates(optimizer, variable) or not optimizer.use_ema:
+    if not optimizer.use_ema or not updates(optimizer, variable):
         return None
     index = optimizer._trainable_variables_indices[optimizer._var_key(variable)]
     return getattr(optimizer, AVERAGES)[index]
 
 
 def updates(optimizer: Optimizer, variable: keras.Variable) -> bool:
-    """Returns whether `optimizer`, one of Keras's, was built to update `variable`."""
+    """Returns whether `optimizer` was made, or built, to update `variable`."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):
-        return False
+        groups = optimizer.param_groups
+        return any(each is variable.value for group in groups for each in group["params"])
     return optimizer._var_key(variable) in optimizer._trainable_variables_indices

@@ -5,13 +5,13 @@
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 import keras
 
 from keras_dsd.adapters.base.layers import check_applied, check_layer, refuse_foreign
-from keras_dsd.adapters.base.optimizers import AnyOptimizer
+from keras_dsd.adapters.base.observation import AnyOptimizer
 from keras_dsd.adapters.base.weight import skipped_weights
 from keras_dsd.adapters.keras3 import backends, kernels, mask_store
 from keras_dsd.adapters.keras3.mask_store import MaskStore
@@ -58,7 +58,9 @@ def strip(model: keras.Layer) -> keras.Layer:
     return model
 
 
-def weights(model: keras.Layer, optimizers: Sequence[AnyOptimizer] = ()) -> list[Weight]:
+def weights(
+    model: keras.Layer, optimizers: Callable[[], Sequence[AnyOptimizer]] = tuple
+) -> list[Weight]:
     """Returns the weights of `model` that DSD prunes."""
     found: dict[int, Weight] = {}
     for part, store in _applied(model):
@@ -92,10 +94,12 @@ def mask_bytes(model: keras.Layer) -> int:
     return sum(math.prod(weight.shape) for weight in weights(model))
 
 
-def training_adapter(model: keras.Layer, optimizer: object = None) -> TrainingAdapter:
+def training_adapter(
+    model: keras.Layer, optimizers: Sequence[object] | None = None
+) -> TrainingAdapter:
     """Returns the training adapter of `model`."""
     _applied(model)
-    return TrainingAdapter(model, weights, optimizer)
+    return TrainingAdapter(model, weights, optimizers)
 
 
 def _applied(model: keras.Layer) -> list[tuple[keras.Layer, MaskStore]]:

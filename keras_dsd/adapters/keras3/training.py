@@ -1,5 +1,6 @@
 """Training adapter and training state of Keras 3 models."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -7,11 +8,13 @@ import keras
 from keras.src.utils import naming
 
 from keras_dsd.adapters.base import training as base
-from keras_dsd.adapters.base.optimizers import AnyOptimizer, OptimizerFunctions
+from keras_dsd.adapters.base.observation import AnyOptimizer, Observation
+from keras_dsd.adapters.base.optimizers import OptimizerFunctions
 from keras_dsd.adapters.base.training_state import TrainingState
-from keras_dsd.adapters.keras3 import backends, kernels, optimizer
-from keras_dsd.adapters.keras3.learning_rate import AssignedRates, LearningRates
-from keras_dsd.adapters.keras3.masked_updates import MaskedUpdates
+from keras_dsd.adapters.keras3 import backends, kernels, mask_store, optimizer
+from keras_dsd.adapters.keras3.backends import ObservedStep
+from keras_dsd.adapters.keras3.hooks import HOOKS
+from keras_dsd.adapters.keras3.masked_updates import MaskedUpdates, is_the_users
 from keras_dsd.adapters.keras3.weight import Weight
 from keras_dsd.protocols import Inputs, Step
 from keras_dsd.utils.patches import Patch, patched
@@ -22,15 +25,6 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
 
     optimizer_functions: ClassVar[OptimizerFunctions] = optimizer
     model: keras.Model
-
-    def __init__(
-        self,
-        model: keras.Model,
-        weights_of: Callable[[keras.Layer, Sequence[AnyOptimizer]], list[Weight]],
-        optimizer: AnyOptimizer | None = None,
-    ) -> None:
-        super().__init__(model, weights_of, optimizer)
-        self._rates = LearningRates() if optimizer is None else AssignedRates()
 
     @staticmethod
     def known_optimizers() -> tuple[tuple[type, ...], str]:
@@ -68,13 +62,39 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         """Runs the model on the inputs of a batch, in training mode."""
         backends.current().forward(self.model, inputs)
 
-    def scale(self, lr: float) -> None:
-        """Multiplies the learning rates."""
-        self._rates.scale(self.optimizers, lr)
+    def _make_observation(self, optimizers: Sequence[AnyOptimizer] | None) -> Observation:
+        strategy = getattr(self.model, "distribute_strategy", None)
+        return Observation(backends.current().make_factor(self.model), strategy, optimizers)
 
-    def unscale(self) -> None:
-        """Undoes `scale`."""
-        self._rates.unscale()
+    def _hooks(self) -> contextlib.AbstractContextManager[object]:
+        hooks = contextlib.ExitStack()
+        hooks.enter_context(HOOKS)
+        hooks.enter_context(backends.current().loop_hooks(self._observation))
+        return hooks
+
+    def set_factor(self, factor: float) -> None:
+        """Multiplies the learning rates by `factor` within later steps."""
+        backends.current().set_factor(self._observation, factor)
+
+    @property
+    def has_own_train_step(self) -> bool:
+        """Whether the training step is the user's own, who may leave weights untrained."""
+        return "train_step" in vars(self.model) or is_the_users(type(self.model).train_step)
+
+    def _is_updated(self, variable: keras.Variable) -> bool:
+        # Users may give an optimizer the backend's own variable.
+        return self._observation.has_updated(variable, getattr(variable, "_value", None))
+
+    def _forget_untrained(self) -> None:
+        for part in kernels.parts_of(self.model):
+            store = mask_store.get(part)
+            if store is not None:
+                store.forget_untrained()
+
+    def learning_rates(self) -> list[float]:
+        """Returns the current learning rates, as their owner set them."""
+        backends.sync(self.model)
+        return super().learning_rates()
 
     def prints(self) -> bool:
         """Returns whether Keras prints its progress instead of logging it."""
@@ -82,34 +102,25 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
 
     def masking(self) -> Callable[[], None]:
         """Returns a function that masks the currently masked weights and their averages."""
-        return MaskedUpdates(self.model, self.masked_weights(), self.optimizers).mask_all
+        optimizers = self.optimizers
+        return MaskedUpdates(self.model, self.masked_weights(), lambda: optimizers).mask_all
 
     def is_tracing(self) -> bool:
         """Returns whether the current call is traced, to be run again and again."""
         return backends.current().is_tracing()
 
-    def traced(self, lr: float) -> float:
-        """Returns `lr`: a compiled step contains the factor of the learning rate."""
-        return lr
-
-    def make_step(self, masked: bool, lr: float) -> dict[str, Step | None]:
+    def make_step(self, masked: bool) -> dict[str, Step | None]:
         """Returns the attributes that make the model train by a step of its own."""
-        patches: list[Patch] = []
+        backend = backends.current()
+        updates = None
         if masked:
-            updates = MaskedUpdates(self.model, self.weights, self.optimizers)
-            patches = updates.patches()
-        elif lr != 1.0:
-            patches = [Patch(vars(self.model), "train_step", _anew(self.model.train_step))]
+            updates = MaskedUpdates(self.model, self.weights, lambda: self.optimizers)
+        step = ObservedStep(self.model, self._observation, HOOKS, updates)
+        train_step = backend.train_step(self.model.train_step, step)
+        patches = [Patch(vars(self.model), "train_step", train_step)]
         patched(type(self.model).make_train_function, patches)(self.model, True)
-        step = self.model.train_function
-        if masked:
-            step = patched(backends.current().feed(step, updates.masks), patches)
-        return {"train_function": step}
-
-
-def _anew(train_step: Step) -> Step:
-    """Returns `train_step` as another function: JAX would run what it compiled for the same one."""
-    return lambda *args: train_step(*args)
+        train_function = backend.train_function(self.model.train_function, step)
+        return {"train_function": patched(train_function, patches)}
 
 
 class _TrainingState(TrainingState):

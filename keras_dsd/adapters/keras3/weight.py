@@ -1,13 +1,14 @@
 """PrunableWeight over a Keras 3 variable, and the mask that is stored outside of its model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import keras
 import numpy as np
 
 from keras_dsd.adapters.base import weight as base
-from keras_dsd.adapters.base.optimizers import AnyOptimizer, OptimizerFunctions
+from keras_dsd.adapters.base.observation import AnyOptimizer
+from keras_dsd.adapters.base.optimizers import OptimizerFunctions
 from keras_dsd.adapters.keras3 import backends, optimizer
 from keras_dsd.adapters.keras3.kernels import Found
 from keras_dsd.adapters.keras3.mask_store import MaskStore
@@ -53,7 +54,7 @@ class Weight(base.Weight):
         candidate: Candidate,
         sparsity: float,
         store: MaskStore,
-        optimizers: Sequence[AnyOptimizer],
+        optimizers: Callable[[], Sequence[AnyOptimizer]],
     ) -> None:
         super().__init__(candidate, sparsity, store.selection, optimizers)
         self._store = store
@@ -90,6 +91,10 @@ class Weight(base.Weight):
     def remove_mask(self) -> None:
         """Removes the active mask, and frees its memory."""
         self._store.remove_mask(self.variable)
+
+    def leave_dense(self) -> None:
+        """Leaves the weight dense, as no optimizer trains it."""
+        self._store.leave_dense(self.variable)
 
     def sync(self) -> None:
         """Updates the variables from a `fit` in progress."""

@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import tensorflow as tf
-from tf_keras.src.utils import tf_utils
+import tf_keras
 
+from keras_dsd.adapters import tf_graphs
 from keras_dsd.adapters.base.joined_updates import Together
-from keras_dsd.adapters.tf_keras.optimizer import Optimizer
+from keras_dsd.adapters.base.observation import AnyOptimizer
+from keras_dsd.adapters.tf_keras.optimizer import Optimizer, slots_of
 from keras_dsd.adapters.tf_keras.weight import Weight
 from keras_dsd.protocols import Step
-from keras_dsd.utils.patches import Patch
+from keras_dsd.utils.patches import Patch, put
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 # The unique id of a variable.
@@ -18,38 +20,53 @@ Key: TypeAlias = str
 
 
 class MaskedUpdates:
-    """Updates of one model while weights are masked.
+    """Updates of one model while weights are masked, or in dense phases, without weights.
 
     An optimizer with Keras's update step masks within it. Variables that no such step updates
-    (legacy optimizers, optimizers that the model hides), and those with a constraint of the
-    user's, which comes first, are masked at the end of the training step.
+    (legacy optimizers, optimizers in a function of the user's own), those with a constraint of the
+    user's, which comes first, and all that may be updated again are masked at the step's end.
     """
 
-    def __init__(self, weights: list[Weight], optimizers: Sequence[Optimizer]) -> None:
+    def __init__(
+        self,
+        model: tf_keras.Model,
+        weights: Sequence[Weight],
+        optimizers: Callable[[], Sequence[AnyOptimizer]],
+    ) -> None:
+        self._model = model
         self._weights = weights
         self._optimizers = optimizers
         free = [weight for weight in weights if weight.variable.constraint is None]
         self._by_key = {_key(weight.variable): weight for weight in free}
         self._masked: set[Key] = set()
+        self._restore: dict[int, Callable[[], None]] = {}
+        self._graph: tf.Graph | None = None
 
-    def patches(self) -> list[Patch]:
-        """Returns the patches of the optimizers while a step is traced or run."""
-        found = []
-        for each in self._optimizers:
-            if hasattr(each, "_update_step"):
-                updates = _Updates(each, self._by_key, self._masked)
-                found += [
-                    Patch(vars(each), "_update_step", updates.one),
-                    Patch(vars(each), "_update_step_xla", updates.one_by_xla),
-                    Patch(vars(each), "_internal_apply_gradients", updates.all),
-                ]
-        return found
+    def before(self, each: AnyOptimizer) -> None:
+        """Lets an optimizer mask within its updates, until the step ends."""
+        is_in_step = tf_graphs.is_within(self._graph)
+        if is_in_step and id(each) not in self._restore and hasattr(each, "_update_step"):
+            self._restore[id(each)] = put(self._patches(each))
+
+    def after(self, each: AnyOptimizer, is_outermost: bool) -> None:
+        """Notes where an optimizer of the user's own may have updated weights after the masks."""
+        if is_outermost and is_the_users(type(each)):
+            self._masked.clear()
+
+    def finish(self) -> None:
+        """Takes the patches away, as a step ends."""
+        while self._restore:
+            self._restore.popitem()[1]()
 
     def around(self, train_step: Step) -> Step:
         """Returns `train_step`, with the masking that the optimizers have left to do."""
+        may_update = has_own_train_step(self._model)
 
         def step(data: object) -> object:
+            self._graph = tf_graphs.current()
             logs = train_step(data)
+            if may_update:
+                self._masked.clear()
             self.mask_rest()
             return logs
 
@@ -59,9 +76,26 @@ class MaskedUpdates:
         """Sets weights to zero that no optimizer has masked, and the averages of all."""
         for weight in self._weights:
             if _key(weight.variable) not in self._masked:
-                _mask(weight.variable, weight.mask_variable)
-            for average in weight.averages(self._optimizers):  # may be updated before the mask
-                _mask(average, weight.mask_variable)
+                tf_graphs.update_replicas(weight.variable, _multiply, weight.mask_variable)
+            for average in weight.averages(self._optimizers()):  # may be updated before the mask
+                tf_graphs.update_replicas(average, _multiply, weight.mask_variable)
+
+    def _patches(self, each: Optimizer) -> list[Patch]:
+        updates = _Updates(each, self._by_key, self._masked, self._model)
+        patches: dict[str, Callable[..., object]] = {"_update_step_xla": updates.one_by_xla}
+        if self._weights:
+            patches |= {"_update_step": updates.one, "_internal_apply_gradients": updates.all}
+        return [Patch(vars(each), name, value) for name, value in patches.items()]
+
+
+def has_own_train_step(model: tf_keras.Model) -> bool:
+    """Returns whether the training step is the user's own."""
+    return "train_step" in vars(model) or is_the_users(type(model).train_step)
+
+
+def is_the_users(member: object) -> bool:
+    """Returns whether a class or a method is not Keras's own."""
+    return not getattr(member, "__module__", "").startswith(tf_keras.__name__ + ".")
 
 
 class _Update(NamedTuple):
@@ -80,22 +114,34 @@ class _Updates:
         optimizer: The optimizer.
         weights: The weights to mask, by key.
         masked: A set to which it adds the keys of those that it masks.
+        model: The model that trains.
     """
 
     def __init__(
-        self, optimizer: Optimizer, weights: Mapping[Key, Weight], masked: set[Key]
+        self,
+        optimizer: Optimizer,
+        weights: Mapping[Key, Weight],
+        masked: set[Key],
+        model: tf_keras.Model,
     ) -> None:
         self._optimizer = optimizer
         self._weights = weights
         self._masked = masked
         self._plain = optimizer._update_step
-        self._plain_by_xla = optimizer._update_step_xla
+        # Not the optimizer's own: it keeps its trace, of a step with other masks and factors.
+        self._plain_by_xla = tf.function(self._without_mask, jit_compile=True)
         self._plain_all = optimizer._internal_apply_gradients
         self._compiled = tf.function(self._with_masks, jit_compile=True)
         self._together = Together(self._make)
+        self._factor = tf_graphs.factor_of(model)
+        has_gpu = bool(tf.config.list_physical_devices("GPU"))
+        forbidden = has_gpu and not getattr(optimizer, "jit_compile", True)
         # XLA may not take an optimizer of the user's own.
-        known = type(optimizer).__module__.startswith("tf_keras.")
-        self._can_compile = known and tf_utils.can_jit_compile()
+        self._may_compile = (
+            not is_the_users(type(optimizer))
+            and not forbidden
+            and tf_graphs.may_use_xla(model._jit_compile)
+        )
 
     def all(self, grads_and_vars: Iterable[tuple[Gradient, tf.Variable]]) -> tf.Operation:
         """Updates all variables; tf_keras calls `one` for each, then counts the step."""
@@ -129,11 +175,24 @@ class _Updates:
         self, gradient: Gradient, variable: tf.Variable, mask: tf.Variable, key: Key
     ) -> None:
         size, is_whole = variable.shape.num_elements(), isinstance(gradient, tf.Tensor)
-        if self._can_compile and self._together.takes(size, is_whole):
+        if self._together.takes(size, is_whole) and self._can_compile(variable):
             self._together.add(size, _Update(gradient, variable, mask, key))
         else:
             self._plain(gradient, variable)
             variable.assign(variable * mask.value())
+
+    def _without_mask(self, gradient: Gradient, variable: tf.Variable, key: Key) -> None:
+        del key  # a trace for each variable
+        self._plain(gradient, variable)
+
+    def _can_compile(self, variable: tf.Variable) -> bool:
+        """Returns whether one XLA program can update a variable: all that it reads is together."""
+        held = self._optimizer.variables
+        scalars = [each for each in (held() if callable(held) else held) if not each.shape]
+        slots = slots_of(self._optimizer, variable).values()
+        return self._may_compile and tf_graphs.are_together(
+            [variable, self._factor, *scalars, *slots]
+        )
 
     def _make(self, updates: list[_Update]) -> None:
         gradients, variables, masks, keys = zip(*updates, strict=True)
@@ -150,17 +209,6 @@ class _Updates:
         for gradient, variable, mask in zip(gradients, variables, masks, strict=True):
             self._plain(gradient, variable)
             variable.assign(variable * mask)
-
-
-def _mask(variable: tf.Variable, mask: tf.Variable) -> None:
-    """Sets a variable to zero where `mask` is 0, on each replica by itself."""
-
-    def on_all(strategy: tf.distribute.Strategy, variable: tf.Variable, mask: tf.Variable) -> None:
-        strategy.extended.update(variable, _multiply, args=(mask,), group=False)
-
-    # A loop of the user's own may be outside of the scope that the variable was made in.
-    strategy = getattr(variable, "distribute_strategy", None) or tf.distribute.get_strategy()
-    tf.__internal__.distribute.interim.maybe_merge_call(on_all, strategy, variable, mask)
 
 
 def _multiply(variable: tf.Variable, mask: tf.Variable) -> None:

@@ -1,7 +1,7 @@
 """State of tf_keras optimizers, old and new: learning rate, slots and moving averages."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +14,6 @@ from keras_dsd.adapters.base.optimizers import (
     reset_entries,
     slots_at,
 )
-from keras_dsd.utils.patches import Patch
 
 _Schedule = tf_keras.optimizers.schedules.LearningRateSchedule
 _New = tf_keras.optimizers.Optimizer
@@ -30,8 +29,22 @@ Rate: TypeAlias = (
 
 
 def optimizers_of(model: tf_keras.layers.Layer) -> list[Optimizer]:
-    """Returns the optimizers of a model: the compiled one and any held as an attribute."""
-    return optimizers_in(model, KINDS)
+    """Returns the optimizers that a model or its layers hold."""
+    return optimizers_in(model._flatten_layers(), KINDS)
+
+
+def num_updates(optimizer: Optimizer) -> int:
+    """Returns the number of updates that were made."""
+    return int(optimizer.iterations)
+
+
+def updates(optimizer: Optimizer, variable: tf.Variable) -> bool:
+    """Returns whether `optimizer` was built to update `variable`; a legacy one has its slots."""
+    if isinstance(optimizer, _Legacy):
+        return not optimizer.get_slot_names() or any(
+            slot is not None for slot in _slots(optimizer, variable).values()
+        )
+    return optimizer._var_key(variable) in getattr(optimizer, "_index_dict", ())
 
 
 def is_scheduled(optimizer: Optimizer) -> bool:
@@ -40,32 +53,19 @@ def is_scheduled(optimizer: Optimizer) -> bool:
     return isinstance(rate, _Schedule) or (callable(rate) and not hasattr(rate, "assign"))
 
 
-def get_learning_rate(optimizer: Optimizer) -> np.floating:
-    """Returns the current learning rate, in the dtype of its variable."""
-    return np.float32(tf_keras.backend.get_value(optimizer.learning_rate))
-
-
 def learning_rates_of(optimizer: Optimizer) -> list[float]:
-    """Returns the current learning rate."""
-    return [float(get_learning_rate(optimizer))]
+    """Returns the current learning rate, without the decay of a legacy optimizer."""
+    rate = _hyper(optimizer)
+    if isinstance(rate, _Schedule):
+        rate = rate(optimizer.iterations)
+    elif is_scheduled(optimizer):
+        rate = cast("Callable[[], tf.Tensor | float]", rate)()
+    return [] if rate is None else [float(tf_keras.backend.get_value(rate))]
 
 
 def to_numpy(variable: tf.Variable) -> np.ndarray:
     """Returns a copy of a variable's values."""
     return np.array(variable.numpy())
-
-
-def set_learning_rate(optimizer: Optimizer, value: np.floating) -> None:
-    """Sets the learning rate."""
-    optimizer.learning_rate = float(value)
-
-
-def scaled(optimizer: Optimizer, factor: float) -> list[Patch]:
-    """Returns what multiplies a learning rate that is computed from the step."""
-    if factor == 1.0 or not is_scheduled(optimizer):
-        return []
-    place, name = _home(optimizer)
-    return [Patch(place, name, _Scaled(place[name], factor))]
 
 
 def slots_of(optimizer: Optimizer, variable: tf.Variable) -> dict[str, tf.Variable]:
@@ -132,20 +132,3 @@ def _home(optimizer: Optimizer) -> tuple[dict[str, Any], str]:
 def _hyper(optimizer: Optimizer) -> Rate | None:
     place, name = _home(optimizer)
     return place.get(name)
-
-
-class _Scaled(tf_keras.optimizers.schedules.LearningRateSchedule):
-    """A learning-rate schedule, multiplied. Lives only while a step is traced or run."""
-
-    def __init__(self, original: Rate, factor: float) -> None:
-        self.original = original
-        self.factor = factor
-
-    def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        takes_step = isinstance(self.original, _Schedule)
-        rate = self.original(step) if takes_step else self.original()
-        return tf.convert_to_tensor(rate) * self.factor
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments."""
-        return {"original": self.original, "factor": self.factor}

@@ -3,7 +3,7 @@
 `keras_dsd.protocols.KerasAdapter` describes the arguments and errors of the public functions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import tensorflow as tf
@@ -13,14 +13,13 @@ from tensorflow_model_optimization.python.core.sparsity.keras import pruning_wra
 from keras_dsd.adapters.base.layers import check_applied, check_layer, refuse_foreign
 from keras_dsd.adapters.base.weight import skipped_weights
 from keras_dsd.adapters.tf_keras import prunable_layers, wrap_model
-from keras_dsd.adapters.tf_keras.learning_rate import tracked_factor
 from keras_dsd.adapters.tf_keras.optimizer import Optimizer
 from keras_dsd.adapters.tf_keras.training import TrainingAdapter
 from keras_dsd.adapters.tf_keras.weight import Candidate, Weight, frozen, path_of
 from keras_dsd.adapters.tf_keras.wrapper import DSDWrapper
 from keras_dsd.algorithm import selection as reasons
 from keras_dsd.algorithm.selection import Selection, refuse_nothing, refuse_unmatched
-from keras_dsd.protocols import SkippedWeight, open_run_of
+from keras_dsd.protocols import SkippedWeight
 
 Layer: TypeAlias = tf_keras.layers.Layer
 
@@ -47,10 +46,7 @@ def apply(model: Layer, selection: Selection) -> Layer:
     if not chosen:
         hint = ", or give the layers that hold others a get_prunable_weights() method"
         refuse_nothing(selection, model.name, why, hint)
-    wrapped = wrap_model.wrap(model, selection, chosen)
-    if isinstance(model, tf_keras.Model):
-        tracked_factor(wrapped)
-    return wrapped
+    return wrap_model.wrap(model, selection, chosen)
 
 
 def strip(model: Layer) -> Layer:
@@ -62,12 +58,10 @@ def strip(model: Layer) -> Layer:
             f"model={model.name!r}, of the subclass {type(model).__name__}. Strip the layers one "
             f"by one: self.hidden = strip(self.hidden)."
         )
-    if getattr(model, "optimizer", None) is not None and open_run_of(model) is None:
-        training_adapter(model).unscale()
     return wrap_model.unwrap(model)
 
 
-def weights(model: Layer, optimizers: Sequence[Optimizer] = ()) -> list[Weight]:
+def weights(model: Layer, optimizers: Callable[[], Sequence[Optimizer]] = tuple) -> list[Weight]:
     """Returns the weights of `model` that DSD prunes."""
     found: dict[int, Weight] = {}
     for wrapper in _wrappers(model):
@@ -77,8 +71,13 @@ def weights(model: Layer, optimizers: Sequence[Optimizer] = ()) -> list[Weight]:
             wrapper.pruning_vars, sparsities, strict=bool(wrapper.pruning_vars)
         ):
             candidate = Candidate(kernel, wrapper.layer, wrapper.prefix)
-            weight = Weight(candidate, sparsity, wrapper.selection, optimizers, mask, threshold)
-            if trainable or wrapper.selection.names(weight):
+            weight = Weight(
+                candidate, sparsity, wrapper.selection, optimizers, mask, threshold,
+                wrapper.untrained,
+            )  # fmt: skip
+            if weight.is_left_dense:
+                continue
+            if trainable or weight.is_named:
                 found.setdefault(id(kernel), weight)
     return list(found.values())
 
@@ -108,9 +107,9 @@ def mask_bytes(model: Layer) -> int:
     return sum(mask.dtype.size * mask.shape.num_elements() for mask in masks)
 
 
-def training_adapter(model: Layer, optimizer: object = None) -> TrainingAdapter:
+def training_adapter(model: Layer, optimizers: Sequence[object] | None = None) -> TrainingAdapter:
     """Returns the training adapter of `model`."""
-    return TrainingAdapter(model, _wrappers(model), weights, optimizer)
+    return TrainingAdapter(model, _wrappers(model), weights, optimizers)
 
 
 def _reasons(leaf: Layer, prefix: str, selection: Selection) -> Iterator[tuple[tf.Variable, str]]:
@@ -120,6 +119,8 @@ def _reasons(leaf: Layer, prefix: str, selection: Selection) -> Iterator[tuple[t
     for kernel in kernels:
         candidate = Candidate(kernel, layer, prefix)
         _, reason = selection.choose(candidate, frozen(layer))
+        if isinstance(leaf, DSDWrapper) and id(kernel) in leaf.untrained:
+            reason = reasons.UNTRAINED
         yield kernel, reason or reasons.ONE_LAYER
     for variable in layer.trainable_weights if layer.trainable else layer.weights:
         is_matrix = len(variable.shape) > 1

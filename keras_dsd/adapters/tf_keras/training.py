@@ -1,18 +1,20 @@
 """Training adapter and training state of tf_keras models."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import tensorflow as tf
 import tf_keras
 
+from keras_dsd.adapters import tf_graphs
 from keras_dsd.adapters.base import training as base
+from keras_dsd.adapters.base.observation import AnyOptimizer, Observation
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions
 from keras_dsd.adapters.base.training_state import TrainingState
 from keras_dsd.adapters.tf_keras import optimizer as optimizers
-from keras_dsd.adapters.tf_keras.learning_rate import LearningRate
-from keras_dsd.adapters.tf_keras.masked_updates import MaskedUpdates
-from keras_dsd.adapters.tf_keras.optimizer import Optimizer
+from keras_dsd.adapters.tf_keras.hooks import HOOKS
+from keras_dsd.adapters.tf_keras.masked_updates import MaskedUpdates, has_own_train_step
 from keras_dsd.adapters.tf_keras.weight import Weight, path_of
 from keras_dsd.adapters.tf_keras.wrapper import DSDWrapper
 from keras_dsd.algorithm.selection import refuse_unmatched
@@ -31,13 +33,14 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         self,
         model: tf_keras.Model,
         wrappers: Sequence[DSDWrapper],
-        weights_of: Callable[[tf_keras.layers.Layer, Sequence[Optimizer]], list[Weight]],
-        optimizer: object = None,
+        weights_of: Callable[
+            [tf_keras.layers.Layer, Callable[[], Sequence[AnyOptimizer]]], list[Weight]
+        ],
+        optimizers: Sequence[AnyOptimizer] | None = None,
     ) -> None:
-        super().__init__(model, weights_of, optimizer)
+        super().__init__(model, weights_of, optimizers)
         self._wrappers = wrappers
         self._weights: list[Weight] = []
-        self._rate = LearningRate(model, wrappers, lambda: self.optimizers)
 
     @staticmethod
     def known_optimizers() -> tuple[tuple[type, ...], str]:
@@ -48,7 +51,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
     def weights(self) -> list[Weight]:
         """The weights that DSD prunes; empty as long as the model has not built its weights."""
         if self._weights:
-            return self._weights
+            return [weight for weight in self._weights if not weight.is_left_dense]
         found = super().weights
         if all(wrapper.has_masks for wrapper in self._wrappers):
             self._weights = found
@@ -86,13 +89,28 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         with strategy.scope():
             strategy.run(lambda each: self.model(each, training=True), args=(inputs,))
 
-    def scale(self, lr: float) -> None:
-        """Multiplies the learning rates that can be set."""
-        self._rate.scale(lr)
+    def _make_observation(self, optimizers: Sequence[AnyOptimizer] | None) -> Observation:
+        strategy = getattr(self.model, "distribute_strategy", None)
+        return Observation(tf_graphs.factor_of(self.model), strategy, optimizers)
 
-    def unscale(self) -> None:
-        """Undoes `scale`."""
-        self._rate.unscale()
+    def _hooks(self) -> contextlib.AbstractContextManager[object]:
+        return HOOKS
+
+    def set_factor(self, factor: float) -> None:
+        """Multiplies the learning rates by `factor` within later steps."""
+        tf_graphs.factor_of(self.model).assign(factor)
+
+    @property
+    def has_own_train_step(self) -> bool:
+        """Whether the training step is the user's own, who may leave weights untrained."""
+        return has_own_train_step(self.model)
+
+    def _is_updated(self, variable: tf.Variable) -> bool:
+        return self._observation.has_updated(variable)
+
+    def _forget_untrained(self) -> None:
+        for wrapper in self._wrappers:
+            wrapper.untrained.clear()
 
     def prints(self) -> bool:
         """Returns whether Keras prints its progress instead of logging it."""
@@ -100,32 +118,36 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
 
     def masking(self) -> Callable[[], None]:
         """Returns a function that masks the currently masked weights and their averages."""
-        return MaskedUpdates(self.masked_weights(), self.optimizers).mask_rest
+        optimizers = self.optimizers
+        return MaskedUpdates(self.model, self.masked_weights(), lambda: optimizers).mask_rest
 
     def is_tracing(self) -> bool:
         """Returns whether a `tf.function` is being traced."""
         return tf.inside_function()
 
-    def traced(self, lr: float) -> float:
-        """Returns `lr` where a learning rate is computed from the step, within the trace."""
-        return lr if self.is_scheduled() else 1.0
-
-    def make_step(self, masked: bool, lr: float) -> dict[str, Step | None]:
+    def make_step(self, masked: bool) -> dict[str, Step | None]:
         """Returns the attributes that make the model train by a step of its own."""
-        patches = self._patches(masked, lr)
+        weights = self.weights if masked else []
+        updates = MaskedUpdates(self.model, weights, lambda: self.optimizers)
+        plain = updates.around(self.model.train_step)
+
+        def train_step(data: object) -> object:
+            with HOOKS, self._observation.active(updates):
+                return plain(data)
+
         type(self.model).make_train_function(self.model, force=True)
+        run = patched(
+            self.model.train_function, [Patch(vars(self.model), "train_step", train_step)]
+        )
+
+        def train_function(iterator: object) -> object:
+            with self._observation.active(updates):  # in this thread, which updates all replicas
+                return run(iterator)
+
         return {
-            "train_function": patched(self.model.train_function, patches),
+            "train_function": train_function,
             "train_tf_function": getattr(self.model, "train_tf_function", None),
         }
-
-    def _patches(self, masked: bool, lr: float) -> list[Patch]:
-        patches = [patch for each in self.optimizers for patch in optimizers.scaled(each, lr)]
-        if masked:
-            updates = MaskedUpdates(self.weights, self.optimizers)
-            train_step = updates.around(self.model.train_step)
-            patches += [*updates.patches(), Patch(vars(self.model), "train_step", train_step)]
-        return patches
 
 
 class _TrainingState(TrainingState):

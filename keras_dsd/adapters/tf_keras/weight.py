@@ -1,6 +1,6 @@
 """PrunableWeight over a tf_keras variable and the mask variable of TF-MOT's wrapper."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -59,6 +59,7 @@ class Weight(base.Weight):
     Args:
         mask: The mask variable, of the kernel's shape; 1 where kept.
         threshold: The scalar variable that TF-MOT's tools read with it.
+        untrained: Ids of the wrapper's variables that are left dense; `leave_dense` adds to it.
     """
 
     optimizer_functions: ClassVar[OptimizerFunctions] = optimizer
@@ -69,13 +70,15 @@ class Weight(base.Weight):
         candidate: Candidate,
         sparsity: float,
         selection: Selection,
-        optimizers: Sequence[Optimizer],
+        optimizers: Callable[[], Sequence[Optimizer]],
         mask: tf.Variable,
         threshold: tf.Variable,
+        untrained: set[int],
     ) -> None:
         super().__init__(candidate, sparsity, selection, optimizers)
         self.mask_variable = mask
         self._threshold = threshold
+        self._untrained = untrained
 
     @property
     def mask(self) -> np.ndarray | None:
@@ -102,3 +105,13 @@ class Weight(base.Weight):
         """Removes the active mask."""
         self.apply_mask(np.ones(self.shape, bool))
         self._threshold.assign(0)
+
+    def leave_dense(self) -> None:
+        """Leaves the weight dense, as no optimizer trains it."""
+        self.remove_mask()
+        self._untrained.add(id(self.variable))
+
+    @property
+    def is_left_dense(self) -> bool:
+        """Whether `leave_dense` was called in this run."""
+        return id(self.variable) in self._untrained

@@ -33,8 +33,6 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         sparsities: The sparsity of each kernel in the registry's order, where it is known
             already. Defaults to `None`: `selection` decides when the layer is built.
         prefix: The start of paths: the names of the models that contain the layer's model.
-        scaled: Multiplier of the learning rate, and the resulting learning rates: a file that
-            is saved in a scaled phase may hold these. Defaults to `None`: nothing is scaled.
         **kwargs: As for a Keras layer.
     """
 
@@ -44,7 +42,6 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         selection: Selection,
         sparsities: list[float] | None = None,
         prefix: str = "",
-        scaled: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("dtype", getattr(layer, "_dtype_policy", None))
@@ -54,9 +51,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         self.selection = selection
         self.sparsities = sparsities
         self.prefix = prefix
-        # Past Keras's tracking of attributes, which would put a dict into checkpoints.
-        self.__dict__["written_scaled"] = scaled
-        self.__dict__["read_scaled"] = lambda: scaled
+        self.untrained: set[int] = set()
         self.supports_masking = layer.supports_masking
         self.was_unbuilt = sparsities is None
         self.has_masks = False
@@ -148,7 +143,6 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
             "selection": self.selection.get_config(),
             "sparsities": self.sparsities,
             "prefix": self.prefix,
-            "scaled": self.read_scaled(),
         }
 
     @classmethod

@@ -1,14 +1,17 @@
 """Backends of Keras 3: one class for each, all with the same methods."""
 
 import abc
+import contextlib
+import dataclasses
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import keras
 import numpy as np
 
+from keras_dsd.adapters.base.observation import Observation, UpdateHook
 from keras_dsd.protocols import Inputs, Step, Tensor
 from keras_dsd.utils.patches import Patch
 
@@ -20,8 +23,6 @@ Key: TypeAlias = int | str
 MaskOf: TypeAlias = Callable[[Key], Mask | None]
 # Returns the slots that an optimizer keeps of a variable, by name.
 SlotsOf: TypeAlias = Callable[[keras.Variable], Mapping[str, keras.Variable]]
-# Makes masks, one for each masked variable, the active ones within a block.
-UseMasks: TypeAlias = Callable[[Sequence[Mask]], AbstractContextManager[None]]
 # A model's `train_step`, whose arguments and results differ between the backends.
 TrainStep: TypeAlias = Callable[..., Any]
 
@@ -30,6 +31,55 @@ _MODULES = {
     "jax": "keras_dsd.adapters.keras3.backends.jax",
     "torch": "keras_dsd.adapters.keras3.backends.torch",
 }
+
+
+class MaskedVariables(UpdateHook, Protocol):
+    """The masked variables of a step, and what masks them."""
+
+    @property
+    def variables(self) -> Sequence[keras.Variable]:
+        """The variables."""
+
+    def masks(self) -> Sequence[object]:
+        """Returns the active mask of each."""
+
+    def use_masks(self, masks: Sequence[object]) -> AbstractContextManager[None]:
+        """Makes `masks`, one for each variable, the active ones within a block."""
+
+    def mask_all(self) -> None:
+        """Masks every variable, and its moving averages."""
+
+    @property
+    def updates_elsewhere(self) -> bool:
+        """Whether variables may be updated where no mask follows, so that the step ends in all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ObservedStep:
+    """One kind of training step of a model.
+
+    Attributes:
+        model: The model.
+        observation: Notes its updates, and holds the factor of its learning rates.
+        hooks: The hooks that the observation needs, for as long as a step runs in Python.
+        masked: The masked variables; None in dense phases.
+    """
+
+    model: keras.Model
+    observation: Observation
+    hooks: AbstractContextManager[None]
+    masked: MaskedVariables | None
+
+    @contextlib.contextmanager
+    def observed(self) -> Iterator[None]:
+        """Observes updates within the block, with the hooks in place."""
+        with self.hooks, self.observation.active(self.masked):
+            yield
+
+    @property
+    def ends_in_masks(self) -> bool:
+        """Whether all weights are masked as the step ends."""
+        return self.masked is not None and self.masked.updates_elsewhere
 
 
 class Backend(abc.ABC, Generic[Mask]):
@@ -82,6 +132,7 @@ class Backend(abc.ABC, Generic[Mask]):
         variables: Sequence[keras.Variable],
         mask_of: MaskOf[Mask],
         slots_of: SlotsOf,
+        model: keras.Model,
     ) -> list[Patch]:
         """Returns the patches that mask variables within their update, or none.
 
@@ -90,42 +141,56 @@ class Backend(abc.ABC, Generic[Mask]):
             variables: All masked variables.
             mask_of: Returns the active mask to apply within the update of a variable, or None.
             slots_of: Returns the optimizer's slots of a variable, by name.
+            model: The model that trains.
         """
-        del optimizer, variables, mask_of, slots_of
+        del optimizer, variables, mask_of, slots_of, model
         return []
 
-    def masked_train_step(
-        self,
-        train_step: TrainStep,
-        model: keras.Model,
-        variables: Sequence[keras.Variable],
-        use_masks: UseMasks[Mask],
-        mask_all: Callable[[], None] | None,
-    ) -> TrainStep:
-        """Returns `train_step` with masks; `feed` gives a step made of it the active masks.
+    def train_step(self, plain: TrainStep, step: ObservedStep) -> TrainStep:
+        """Returns a model's `train_step`, observed and masked.
 
         Args:
-            train_step: The model's own.
-            model: The model.
-            variables: Its masked variables.
-            use_masks: Makes masks, one for each variable, the active ones within a block.
-            mask_all: Masks all variables at the end of the step. None: the updates mask them.
+            plain: The model's own.
+            step: What it is part of.
         """
-        del model, variables, use_masks
-        if mask_all is None:
-            return train_step
+        mask_all = step.masked.mask_all if step.masked and step.ends_in_masks else None
 
-        def step(data: object) -> object:
-            logs = train_step(data)
-            mask_all()
+        def train_step(data: object) -> object:
+            with step.observed():
+                logs = plain(data)
+                if mask_all is not None:
+                    mask_all()
             return logs
 
-        return step
+        return train_step
 
-    def feed(self, step: Step, masks: Callable[[], Sequence[Mask]]) -> Step:
-        """Returns `step`, a model's `train_function`, which reads the active masks by itself."""
-        del masks
-        return step
+    def train_function(self, plain: Step, step: ObservedStep) -> Step:
+        """Returns a model's `train_function`, made of the result of `train_step`, to be called."""
+        del step
+        return plain
+
+    def make_factor(self, model: keras.Layer) -> object:
+        """Returns what holds the factor of a model's learning rates, 1.0 at first: a number."""
+        del model
+        return 1.0
+
+    def set_factor(self, observation: Observation, factor: float) -> None:
+        """Sets the factor of the learning rates in later steps."""
+        observation.factor = factor
+
+    def loop_hooks(self, observation: Observation) -> AbstractContextManager[object]:
+        """Returns what a custom training loop needs, beside hooks into Keras, to be observed."""
+        del observation
+        return contextlib.nullcontext()
+
+    def multiply(self, rate: Any, factor: Any) -> object:
+        """Returns a learning rate times a factor, in the rate's dtype."""
+        rate = keras.ops.convert_to_tensor(rate)
+        return rate * keras.ops.cast(factor, rate.dtype)
+
+    def is_in_step(self) -> bool:
+        """Returns whether what runs now is part of the observed step's own trace, if it has one."""
+        return True
 
     def num_workers(self, model: keras.Layer) -> int:
         """Returns the number of workers that mirror the variables of a model, as Keras sees it."""

@@ -1,22 +1,28 @@
 """Masks on JAX: arguments of the step, which has no state of its own."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias, cast
 
 import jax
 import keras
 import numpy as np
 from jax import numpy as jnp
 
-from keras_dsd.adapters.keras3.backends import Backend, TrainStep, UseMasks
+from keras_dsd.adapters.base.observation import Observation
+from keras_dsd.adapters.keras3.backends import Backend, ObservedStep, TrainStep
 from keras_dsd.protocols import Step
 
 # Trainable variables, then further lists of values.
 State: TypeAlias = tuple[Sequence[jax.Array], ...]
+# Part of the key of compiled functions: what multiplies learning rates in a custom training loop.
+_FACTOR = jax.make_user_context(1.0) if hasattr(jax, "make_user_context") else None
 
 
 class JaxBackend(Backend[jax.Array]):
     """XLA makes the mask part of the update, which runs in the same program."""
+
+    _last_factor = 1.0  # of the last epoch of any custom training loop
 
     def put_mask(
         self,
@@ -49,41 +55,54 @@ class JaxBackend(Backend[jax.Array]):
         for variable, mask in pairs:
             variable.assign(_masked(variable.value, mask))
 
-    def masked_train_step(
-        self,
-        train_step: TrainStep,
-        model: keras.Model,
-        variables: Sequence[keras.Variable],
-        use_masks: UseMasks[jax.Array],
-        mask_all: Callable[[], None] | None,
-    ) -> TrainStep:
-        """Returns `train_step` for data that carry the masks.
+    def train_step(self, plain: TrainStep, step: ObservedStep) -> TrainStep:
+        """Returns `train_step` for data that carry the factor and the masks.
 
         `train_step` is `(state, data) -> (logs, state)`. A step that masks everything at its end
         masks the trainable variables that it returns.
         """
+        observation, masked, ends_in_masks = step.observation, step.masked, step.ends_in_masks
 
-        def step(
-            state: State, masks_and_data: tuple[Sequence[jax.Array], object]
+        def train_step(
+            state: State, arguments: tuple[jax.Array, Sequence[jax.Array], object]
         ) -> tuple[object, State]:
-            masks, data = masks_and_data
-            with use_masks(masks):
-                logs, state = train_step(state, data)
-            if mask_all is not None:
-                state = (_mask_all(state[0], model, variables, masks), *state[1:])
+            factor, masks, data = arguments
+            outside, observation.factor = observation.factor, factor
+            use_masks = masked.use_masks(masks) if masked else contextlib.nullcontext()
+            try:
+                with step.observed(), use_masks:
+                    logs, state = plain(state, data)
+            finally:
+                observation.factor = outside
+            if masked and ends_in_masks:
+                state = (_mask_all(state[0], step.model, masked.variables, masks), *state[1:])
             return logs, state
 
-        return step
+        return train_step
 
-    def feed(self, step: Step, masks: Callable[[], Sequence[jax.Array]]) -> Step:
-        """Returns `step`, to whose data the masks are added."""
+    def train_function(self, plain: Step, step: ObservedStep) -> Step:
+        """Returns `train_function`, to whose data the factor and the masks are added."""
 
-        def with_masks(iterator: Iterator[object]) -> Iterator[object]:
-            now = masks()
+        def with_arguments(iterator: Iterator[object]) -> Iterator[object]:
+            factor = np.float32(cast("float", step.observation.factor))
+            masks = step.masked.masks() if step.masked else ()
             for data in iterator:
-                yield now, data
+                yield factor, masks, data
 
-        return lambda state, iterator: step(state, with_masks(iterator))
+        return lambda state, iterator: plain(state, with_arguments(iterator))
+
+    @contextlib.contextmanager
+    def loop_hooks(self, observation: Observation) -> Iterator[None]:
+        """Makes JAX trace the user's functions again for another factor, which they contain."""
+        factor = cast("float", observation.factor)
+        if _FACTOR is not None:
+            with _FACTOR(factor):
+                yield
+            return
+        if self._last_factor != factor:
+            jax.clear_caches()  # a version without contexts of the user's own
+        self._last_factor = factor
+        yield
 
 
 BACKEND = JaxBackend()

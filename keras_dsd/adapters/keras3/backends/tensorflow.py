@@ -1,21 +1,31 @@
 """Masks on TensorFlow: variables, one copy on each replica, read by the compiled step."""
 
-import platform
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_dsd.adapters import tf_graphs
 from keras_dsd.adapters.base.joined_updates import Together
-from keras_dsd.adapters.keras3.backends import Backend, Key, MaskOf, SlotsOf
-from keras_dsd.protocols import Inputs
+from keras_dsd.adapters.base.observation import Observation
+from keras_dsd.adapters.keras3.backends import (
+    Backend,
+    Key,
+    MaskOf,
+    ObservedStep,
+    SlotsOf,
+    TrainStep,
+)
+from keras_dsd.protocols import Inputs, Step
 from keras_dsd.utils.patches import Patch
 
 
 class TensorFlowBackend(Backend[tf.Variable]):
     """A mask is a variable that traced steps read; it is reused by later masks."""
+
+    _graph: tf.Graph | None = None  # of the step that is traced now
 
     def put_mask(
         self,
@@ -54,20 +64,42 @@ class TensorFlowBackend(Backend[tf.Variable]):
         """Returns whether a `tf.function` is being traced."""
         return tf.inside_function()
 
+    def train_step(self, plain: TrainStep, step: ObservedStep) -> TrainStep:
+        """Returns a model's `train_step`, observed and masked."""
+        observed = super().train_step(plain, step)
+
+        def train_step(data: object) -> object:
+            self._graph = tf_graphs.current()
+            return observed(data)
+
+        return train_step
+
+    def train_function(self, plain: Step, step: ObservedStep) -> Step:
+        """Returns `train_function`, observed in its own thread too, which updates all replicas."""
+
+        def train_function(iterator: object) -> object:
+            with step.observation.active(step.masked):
+                return plain(iterator)
+
+        return train_function
+
+    def make_factor(self, model: keras.Layer) -> tf.Variable:
+        """Returns a variable, which traced steps read."""
+        return tf_graphs.factor_of(model)
+
+    def set_factor(self, observation: Observation, factor: float) -> None:
+        """Sets the variable."""
+        cast("tf.Variable", observation.factor).assign(factor)
+
+    def is_in_step(self) -> bool:
+        """Returns whether no `tf.function` of the user's own is traced within the step."""
+        return tf_graphs.is_within(self._graph)
+
     def apply_masks(self, pairs: Sequence[tuple[keras.Variable, tf.Variable]]) -> None:
         """Sets each variable to zero where its mask is False, on each replica by itself."""
-
-        def on_all(
-            strategy: tf.distribute.Strategy, variable: tf.Variable, mask: tf.Variable
-        ) -> None:
-            strategy.extended.update(variable, _zero, args=(mask,), group=False)
-
         for given, mask in pairs:
             variable = given.value if isinstance(given, keras.Variable) else given
-            # A custom training loop may be outside of the scope that made the variable.
-            scope = getattr(variable, "distribute_strategy", None)
-            strategy = scope or tf.distribute.get_strategy()
-            tf.__internal__.distribute.interim.maybe_merge_call(on_all, strategy, variable, mask)
+            tf_graphs.update_replicas(variable, _zero, mask)
 
     def update_patches(
         self,
@@ -75,10 +107,13 @@ class TensorFlowBackend(Backend[tf.Variable]):
         variables: Sequence[keras.Variable],
         mask_of: MaskOf[tf.Variable],
         slots_of: SlotsOf,
+        model: keras.Model,
     ) -> list[Patch]:
         """Returns the patches that mask variables without a constraint within their update."""
-        del variables, slots_of
-        updates = _Updates(optimizer, mask_of)
+        del variables
+        if not type(optimizer).__module__.startswith("keras."):
+            return []  # the user's own may be a tf.function, whose trace outlives the step
+        updates = _Updates(optimizer, mask_of, slots_of, model)
         return [
             Patch(vars(optimizer), "update_step", updates.one),
             Patch(vars(optimizer), "_backend_update_step", updates.all),
@@ -114,16 +149,21 @@ class _Update(NamedTuple):
 class _Updates:
     """Masked updates of one optimizer, compiled where that pays."""
 
-    def __init__(self, optimizer: keras.optimizers.Optimizer, mask_of: MaskOf[tf.Variable]) -> None:
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        mask_of: MaskOf[tf.Variable],
+        slots_of: SlotsOf,
+        model: keras.Model,
+    ) -> None:
         self._optimizer = optimizer
         self._mask_of = mask_of
+        self._slots_of = slots_of
         self._plain = optimizer.update_step
         self._plain_all = optimizer._backend_update_step
         self._compiled = tf.function(self._with_masks, jit_compile=True)
         self._together = Together(self._make)
-        # XLA may not take an optimizer of the user's own.
-        known = type(optimizer).__module__.startswith("keras.")
-        self._can_compile = known and platform.system() != "Darwin"
+        self._may_compile = tf_graphs.may_use_xla(_jit_compile(model))
 
     def all(
         self,
@@ -145,12 +185,18 @@ class _Updates:
         size, is_whole = variable.shape.num_elements(), isinstance(gradient, tf.Tensor)
         if mask is None:
             self._plain(gradient, variable, learning_rate)
-        elif self._can_compile and self._together.takes(size, is_whole):
+        elif self._together.takes(size, is_whole) and self._can_compile(variable):
             self._together.add(size, _Update(gradient, variable, learning_rate, mask, key))
         else:
             self._plain(gradient, variable, learning_rate)
             _zero(variable, mask)
         self._together.passed(key)
+
+    def _can_compile(self, variable: tf.Variable) -> bool:
+        """Returns whether one XLA program can update a variable: all that it reads is together."""
+        scalars = (each for each in self._optimizer.variables if not each.shape)
+        read = [*scalars, *self._slots_of(variable).values()]
+        return self._may_compile and tf_graphs.are_together([variable, *(v.value for v in read)])
 
     def _make(self, updates: list[_Update]) -> None:
         gradients, variables, rates, masks, keys = zip(*updates, strict=True)
@@ -176,3 +222,9 @@ def _zero(variable: tf.Variable, mask: tf.Variable | tf.Tensor) -> None:
     # ensure_shape would make an XLA program dynamic: dropout took many times as long in it.
     kept = tf.reshape(mask, value.shape)
     variable.assign(tf.where(kept, value, tf.zeros_like(value)))
+
+
+def _jit_compile(model: keras.Model) -> object:
+    """Returns what the user gave `compile`; where that can't be told, Keras's choice: "auto"."""
+    config = getattr(getattr(model, "_compile_config", None), "config", {})
+    return config.get("jit_compile", "auto")

@@ -1,13 +1,27 @@
 """Masks on PyTorch: weights are changed in place."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, cast
 
 import keras
 import numpy as np
 import torch
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
-from keras_dsd.adapters.keras3.backends import Backend, MaskOf, SlotsOf, torch_updates
-from keras_dsd.protocols import Inputs
+from keras_dsd.adapters.base.observation import Observation, current, observing
+from keras_dsd.adapters.keras3.backends import (
+    Backend,
+    MaskOf,
+    ObservedStep,
+    SlotsOf,
+    TrainStep,
+    torch_updates,
+)
+from keras_dsd.protocols import Inputs, Step
 from keras_dsd.utils.patches import Patch
 
 
@@ -45,9 +59,44 @@ class TorchBackend(Backend[torch.Tensor]):
         variables: Sequence[keras.Variable],
         mask_of: MaskOf[torch.Tensor],
         slots_of: SlotsOf,
+        model: keras.Model,
     ) -> list[Patch]:
         """Returns the patches that mask variables within their update, where that pays."""
+        del model
         return torch_updates.patches(optimizer, variables, mask_of, slots_of)
+
+    def train_step(self, plain: TrainStep, step: ObservedStep) -> TrainStep:
+        """Returns `train_step`, masked; `train_function` observes what `torch.compile` may see."""
+        if step.masked is None or not step.ends_in_masks:
+            return plain
+        mask_all = step.masked.mask_all
+
+        def train_step(data: object) -> object:
+            logs = plain(data)
+            mask_all()
+            return logs
+
+        return train_step
+
+    def train_function(self, plain: Step, step: ObservedStep) -> Step:
+        """Returns `train_function`, with optimizers of Keras and of `torch.optim` observed."""
+
+        def train_function(iterator: object) -> object:
+            with step.observed(), _TorchOptimHooks():
+                return plain(iterator)
+
+        return train_function
+
+    def loop_hooks(self, observation: Observation) -> AbstractContextManager[object]:
+        """Returns the hooks into `torch.optim`."""
+        del observation
+        return _TorchOptimHooks()
+
+    def multiply(self, rate: object, factor: float) -> object:
+        """Returns a learning rate times a factor; 1.0 leaves it as it is."""
+        if factor == 1.0:
+            return rate
+        return keras.ops.convert_to_tensor(rate) * np.float32(factor)
 
     def forward(self, model: keras.Model, inputs: Inputs) -> None:
         """Runs a model in training mode."""
@@ -56,6 +105,61 @@ class TorchBackend(Backend[torch.Tensor]):
 
 
 BACKEND = TorchBackend()
+
+
+class _TorchOptimHooks:
+    """Observes the optimizers of `torch.optim` while a block lasts, and scales their rates."""
+
+    def __init__(self) -> None:
+        self._scaled: list[_ScaledGroup] = []
+
+    def __enter__(self) -> None:
+        self._handles = [
+            register_optimizer_step_pre_hook(self._before),
+            register_optimizer_step_post_hook(self._after),
+        ]
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._unscale(None)  # what a step that raised has left
+
+    def _before(self, optimizer: torch.optim.Optimizer, *call: object) -> None:
+        del call
+        observation = observing(optimizer)
+        if observation is None:
+            return
+        observation.begin(optimizer)
+        for group in optimizer.param_groups:
+            if "lr" in group:
+                factor = cast("float", observation.factor_for(optimizer))
+                # One that is wrapped by another shares the groups with it.
+                if factor != 1.0 and not any(each.group is group for each in self._scaled):
+                    self._scaled.append(_ScaledGroup(optimizer, group, group["lr"]))
+                    group["lr"] = group["lr"] * factor
+
+    def _after(self, optimizer: torch.optim.Optimizer, *call: object) -> None:
+        del call
+        observation = current()
+        if observation is None:
+            return
+        self._unscale(optimizer)
+        parameters = (each for group in optimizer.param_groups for each in group["params"])
+        observation.end(optimizer, [each for each in parameters if each.grad is not None])
+
+    def _unscale(self, optimizer: torch.optim.Optimizer | None) -> None:
+        for each in self._scaled:
+            if optimizer is None or each.optimizer is optimizer:
+                each.group["lr"] = each.lr
+        self._scaled = [each for each in self._scaled if each.group["lr"] is not each.lr]
+
+
+class _ScaledGroup(NamedTuple):
+    """A parameter group whose learning rate is scaled while its optimizer updates."""
+
+    optimizer: torch.optim.Optimizer
+    group: dict[str, Any]
+    lr: float | torch.Tensor
 
 
 def reset_slots(

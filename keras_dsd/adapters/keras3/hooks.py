@@ -1,0 +1,45 @@
+"""Hooks into Keras 3's optimizers: their updates are observed, their learning rates scaled."""
+
+from collections.abc import Callable, Sequence
+
+import keras
+
+from keras_dsd.adapters.base.observation import ClassHooks, observing, scaled_rate
+from keras_dsd.adapters.keras3 import backends
+
+
+def _observed_apply(apply: Callable[..., object]) -> Callable[..., object]:
+    """Returns an optimizer's `apply`, which updates variables, observed."""
+
+    def observed(
+        self: keras.optimizers.Optimizer,
+        grads: Sequence[object],
+        trainable_variables: Sequence[object] | None = None,
+    ) -> object:
+        make = apply.__get__(self, type(self))  # a tf.function of the user's is no plain function
+        observation = observing(self)
+        if observation is None:
+            return make(grads, trainable_variables)
+        grads = list(grads)
+        if trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
+        given = self._trainable_variables if trainable_variables is None else trainable_variables
+        updated = [each for each, grad in zip(given, grads, strict=False) if grad is not None]
+        return observation.update(self, updated, lambda: make(grads, trainable_variables))
+
+    return observed
+
+
+def _scaled_rate(rate: Callable[[keras.optimizers.Optimizer], object]) -> Callable[..., object]:
+    """Returns what gives an optimizer's learning rate, scaled during an update."""
+
+    def scaled(self: keras.optimizers.Optimizer) -> object:
+        return scaled_rate(self, lambda: rate(self), backends.current().multiply)
+
+    return scaled
+
+
+HOOKS = ClassHooks(
+    [kind for kind in keras.optimizers.Optimizer.__mro__ if "apply" in vars(kind)],
+    {"apply": _observed_apply, "_get_current_learning_rate": _scaled_rate},
+)

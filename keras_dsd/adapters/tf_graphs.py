@@ -1,0 +1,80 @@
+"""TensorFlow as the adapters of both Kerases use it: traces, placement, XLA, replicas."""
+
+import platform
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import tensorflow as tf
+
+# The factor of a model's learning rates. It stays with the model: a function of the user's own
+# that a step calls keeps its trace, with the variable that it read first, for later runs.
+_FACTORS: "weakref.WeakKeyDictionary[Any, tf.Variable]" = weakref.WeakKeyDictionary()
+# Graphs of branches and loops, which belong to the function that they are traced in.
+_CONTROL_FLOW = {"CondBranchFuncGraph", "WhileCondFuncGraph", "WhileBodyFuncGraph"}
+
+
+def factor_of(model: Any) -> tf.Variable:
+    """Returns the variable that multiplies the learning rates of a model; 1.0 outside of runs."""
+    if model not in _FACTORS:
+        strategy = getattr(model, "distribute_strategy", None) or tf.distribute.get_strategy()
+        with strategy.scope():
+            _FACTORS[model] = tf.Variable(1.0, trainable=False, name="dsd_learning_rate_factor")
+    return _FACTORS[model]
+
+
+def current() -> tf.Graph | None:
+    """Returns the graph that is traced now; None where operations run at once."""
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def is_within(outer: tf.Graph | None) -> bool:
+    """Returns whether what runs now becomes part of the graph `outer`, or of no graph like it.
+
+    A `tf.function` that is called within a step has a graph of its own, which outlives the step.
+    """
+    graph: Any = current()
+    while graph is not outer and type(graph).__name__ in _CONTROL_FLOW:
+        graph = graph.outer_graph
+    return graph is outer
+
+
+def may_use_xla(jit_compile: object) -> bool:
+    """Returns whether updates may be compiled by XLA.
+
+    Args:
+        jit_compile: What the user gave `compile`; False forbids it.
+    """
+    return jit_compile is not False and platform.system() != "Darwin" and not _is_debugged()
+
+
+def _is_debugged() -> bool:
+    """Returns whether a debugger looks at every operation; an XLA program shows it none.
+
+    Both `enable_check_numerics` and `enable_dump_debug_info` do. Where a version of TensorFlow
+    does not tell, none is taken to be on.
+    """
+    try:
+        from tensorflow.python.eager import context
+
+        return bool(context.context().op_callbacks)
+    except (ImportError, AttributeError):
+        return False
+
+
+def are_together(variables: Iterable[tf.Variable]) -> bool:
+    """Returns whether variables lie on one device, so that one XLA program can update them."""
+    return len({each.device for each in variables}) <= 1
+
+
+def update_replicas(
+    variable: tf.Variable, update: Callable[[tf.Variable, Any], None], argument: tf.Variable
+) -> None:
+    """Calls `update` with a variable and an argument, on each replica by itself."""
+
+    def on_all(strategy: tf.distribute.Strategy, variable: tf.Variable, given: Any) -> None:
+        strategy.extended.update(variable, update, args=(given,), group=False)
+
+    # A loop of the user's own may be outside of the scope that the variable was made in.
+    strategy = getattr(variable, "distribute_strategy", None) or tf.distribute.get_strategy()
+    tf.__internal__.distribute.interim.maybe_merge_call(on_all, strategy, variable, argument)

@@ -1,0 +1,79 @@
+"""Hooks into tf_keras's optimizers: their updates are observed, their learning rates scaled."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from keras_dsd.adapters.base.observation import ClassHooks, Member, observing, scaled_rate
+from keras_dsd.adapters.tf_keras.optimizer import KINDS, Optimizer
+
+_Schedule = tf_keras.optimizers.schedules.LearningRateSchedule
+
+
+def _observed_apply(apply: Callable[..., object]) -> Member:
+    """Returns an optimizer's `apply_gradients`, which updates variables, observed."""
+
+    def observed(
+        self: Optimizer,
+        grads_and_vars: Iterable[tuple[object, tf.Variable]],
+        *args: object,
+        **kwargs: object,
+    ) -> object:
+        make = apply.__get__(self, type(self))  # a tf.function of the user's is no plain function
+        observation = observing(self)
+        if observation is None:
+            return make(grads_and_vars, *args, **kwargs)
+        pairs = list(grads_and_vars)
+        updated = [variable for grad, variable in pairs if grad is not None]
+        return observation.update(self, updated, lambda: make(pairs, *args, **kwargs))
+
+    return observed
+
+
+def _scaled_property(rate: property) -> Member:
+    """Returns the property `learning_rate`, scaled during an update."""
+
+    def scaled(self: Optimizer) -> object:
+        return scaled_rate(self, lambda: rate.__get__(self), _multiply)
+
+    return property(scaled, rate.fset, rate.fdel)
+
+
+def _scaled_decay(decayed: Callable[..., tf.Tensor]) -> Member:
+    """Returns `_decayed_lr`, which legacy optimizers read their rate by, scaled."""
+
+    def scaled(self: Optimizer, var_dtype: tf.DType) -> object:
+        return scaled_rate(self, lambda: decayed(self, var_dtype), _multiply)
+
+    return scaled
+
+
+def _scaled_hyper(get: Callable[..., Any]) -> Member:
+    """Returns `_get_hyper` of a legacy optimizer, with the learning rate scaled."""
+
+    def scaled(self: Optimizer, name: str, dtype: tf.DType | None = None) -> object:
+        def read() -> Any:
+            return get(self, name, dtype)
+
+        is_rate = name == "learning_rate" and not isinstance(self._hyper.get(name), _Schedule)
+        return scaled_rate(self, read, _multiply) if is_rate else read()
+
+    return scaled
+
+
+def _multiply(rate: Any, factor: tf.Variable) -> tf.Tensor:
+    rate = tf.convert_to_tensor(rate)
+    return rate * tf.cast(factor, rate.dtype)
+
+
+HOOKS = ClassHooks(
+    [base for kind in KINDS for base in kind.__mro__ if "apply_gradients" in vars(base)],
+    {
+        "apply_gradients": _observed_apply,
+        "learning_rate": _scaled_property,
+        "_decayed_lr": _scaled_decay,
+        "_get_hyper": _scaled_hyper,
+    },
+)
