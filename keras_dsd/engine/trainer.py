@@ -168,11 +168,12 @@ class _Remake(OpenRun):
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
+        self._is_in_fit = _is_in_fit(trainer.model)  # or the hooks are called by hand
 
     def __call__(self, force: bool = False) -> object:
         trainer, model = self._trainer, self._trainer.model
-        is_running = getattr(model, "history", None) is trainer._history and _is_in_fit(model)
-        if not is_running:
+        is_of_another = getattr(model, "history", None) is not trainer._history
+        if is_of_another or (self._is_in_fit and not _is_in_fit(model)):
             self.abandon()
         elif trainer._current is not None:
             if force or model.train_function is not trainer._current:

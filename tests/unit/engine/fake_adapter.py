@@ -1,5 +1,7 @@
 """A model, its optimizer and their adapter in NumPy: the engine's tests import no framework."""
 
+import contextlib
+
 import numpy as np
 
 from keras_dsd.algorithm.kernel_layout import Layout
@@ -14,7 +16,7 @@ class FakeWeight:
     def __init__(self, name, values, sparsity, scope="layer"):
         self.path, self.short_path = f"net/{name}", name
         self.shape, self.sparsity, self.scope = values.shape, sparsity, scope
-        self.values, self.mask = values, None
+        self.values, self.mask, self.is_dense, self.is_trained = values, None, False, True
         self.momentum, self.average = np.zeros_like(values), values.copy()
 
     def numpy(self):
@@ -28,6 +30,9 @@ class FakeWeight:
 
     def remove_mask(self):
         self.mask = None
+
+    def leave_dense(self):
+        self.mask, self.is_dense = None, True
 
     def reset_slots(self, entries):
         self.momentum[entries] = 0
@@ -79,7 +84,7 @@ class FakeModel:
             for name, size in sizes.items()
         ]
         self.bias, self.bias_momentum = np.ones(5), np.zeros(5)
-        self.norms, self.unscaled, self.factor, self.iterations = [], 0.1, 1.0, 0
+        self.norms, self.rate, self.factor, self.iterations = [], 0.1, 1.0, 0
         self.history = self.train_function = None
         self.stop_training, self.num_made = False, 0
         self.adapter = FakeAdapter(self)
@@ -87,12 +92,12 @@ class FakeModel:
     @property
     def learning_rate(self):
         """The learning rate in use."""
-        return self.unscaled * self.factor
+        return self.rate * self.factor
 
     def state(self):
         """All that decides how training continues, but for masks."""
         kernels = [a for k in self.kernels for a in (k.values, k.momentum, k.average)]
-        rest = [self.bias, self.bias_momentum, self.iterations, self.unscaled]
+        rest = [self.bias, self.bias_momentum, self.iterations, self.rate]
         return [np.array(each) for each in (*kernels, *rest)]
 
     def copy(self, with_masks=True):
@@ -102,7 +107,7 @@ class FakeModel:
             theirs.values, theirs.mask = ours.values.copy(), ours.mask if with_masks else None
             theirs.momentum, theirs.average = ours.momentum.copy(), ours.average.copy()
         other.bias, other.bias_momentum = self.bias.copy(), self.bias_momentum.copy()
-        other.iterations, other.unscaled = self.iterations, self.unscaled
+        other.iterations, other.rate = self.iterations, self.rate
         return other
 
     def get_weights(self):
@@ -113,16 +118,16 @@ class FakeModel:
             kernel.assign(value)
         self.bias = np.array(weights[-1])
 
-    def reset_metrics(self):
-        """Keras calls it as each epoch starts."""
-
     def make_train_function(self, force=False):
         """Keras calls it as training starts."""
 
     def train_step(self, masked):
         """One update by momentum, and by `weight * mask` where `masked`."""
         self.iterations += 1
+        self.adapter.is_observed = self.adapter.observes
         for kernel in self.kernels:
+            if not kernel.is_trained:
+                continue
             kernel.momentum = 0.9 * kernel.momentum + np.cos(3 * kernel.values + self.iterations)
             kernel.values = kernel.values - self.learning_rate * kernel.momentum
             kernel.average = 0.5 * kernel.average + 0.5 * kernel.values
@@ -131,6 +136,38 @@ class FakeModel:
         self.bias_momentum = 0.9 * self.bias_momentum + np.sin(self.bias)
         self.bias = self.bias - self.learning_rate * self.bias_momentum
 
+    def fit(self, schedule, epochs, *, initial_epoch=0, verbose=0, log=None, after=None):
+        """Calls a callback as Keras does: two steps an epoch.
+
+        Args:
+            schedule: The callback.
+            epochs: As for Keras's `fit`.
+            initial_epoch: As for Keras's `fit`.
+            verbose: As for Keras's `fit`.
+            log: Logs of an epoch by its number. Defaults to none.
+            after: Called with the number of each epoch after the callback saw its end.
+
+        Returns:
+            The logs of each epoch.
+        """
+        self.history, self.stop_training, seen = object(), False, []
+        schedule.set_params({"epochs": epochs, "verbose": verbose})
+        schedule.set_model(self)
+        schedule.on_train_begin()
+        self.make_train_function()
+        for epoch in range(initial_epoch, epochs):
+            schedule.on_epoch_begin(epoch)
+            self.train_function()
+            self.train_function()
+            seen.append(dict(log(epoch)) if log else {})
+            schedule.on_epoch_end(epoch, seen[-1])
+            if after:
+                after(epoch)
+            if self.stop_training:
+                break
+        schedule.on_train_end()
+        return seen
+
 
 class FakeAdapter:
     """The training adapter of a `FakeModel`."""
@@ -138,10 +175,26 @@ class FakeAdapter:
     def __init__(self, model):
         self.model = model
         self.error, self.interactive, self.scheduled, self.tracing = None, True, False, False
+        self.observes, self.is_observed, self.has_own_train_step = True, False, False
+        self.unscaled_optimizers = []
 
     @property
     def weights(self):
-        return self.model.kernels
+        return [kernel for kernel in self.model.kernels if not kernel.is_dense]
+
+    def open(self):
+        self.is_observed = False
+        for kernel in self.model.kernels:
+            kernel.is_dense = False
+
+    def close(self):
+        self.model.factor = 1.0
+
+    def forget_updates(self):
+        self.is_observed = False
+
+    def untrained(self):
+        return [each for each in self.weights if self.is_observed and not each.is_trained]
 
     @property
     def batch_norms(self):
@@ -160,15 +213,19 @@ class FakeAdapter:
         for norm in self.model.norms:
             norm(inputs)
 
-    def scale(self, lr):
-        assert self.model.factor == 1.0, "scaled twice"
-        self.model.factor = lr
+    def set_factor(self, factor):
+        self.model.factor = factor
 
-    def unscale(self):
-        self.model.factor = 1.0
+    @contextlib.contextmanager
+    def observing(self, factor):
+        self.model.factor = factor
+        try:
+            yield
+        finally:
+            self.model.factor = 1.0
 
     def learning_rates(self):
-        return [] if self.scheduled else [self.model.learning_rate]
+        return [self.model.rate]
 
     def prints(self):
         return self.interactive
@@ -186,44 +243,11 @@ class FakeAdapter:
         chosen = self.model.kernels if variables is None else variables
         return [kernel.mask for kernel in chosen]
 
-    def traced(self, lr):
-        return 1.0
-
-    def make_step(self, masked, lr):
+    def make_step(self, masked):
         self.model.num_made += 1
         return {"train_function": lambda: self.model.train_step(masked)}
 
 
-def fit(model, schedule, epochs, *, initial_epoch=0, verbose=0, log=None, after=None):
-    """Calls a callback as Keras does: two steps an epoch.
-
-    Args:
-        model: A `FakeModel`.
-        schedule: The callback.
-        epochs: As for Keras's `fit`.
-        initial_epoch: As for Keras's `fit`.
-        verbose: As for Keras's `fit`.
-        log: Logs of an epoch by its number. Defaults to none.
-        after: Called with the number of each epoch after the callback saw its end.
-
-    Returns:
-        The logs of each epoch.
-    """
-    model.history, model.stop_training, seen = object(), False, []
-    schedule.set_params({"epochs": epochs, "verbose": verbose})
-    schedule.set_model(model)
-    schedule.on_train_begin()
-    model.make_train_function()
-    for epoch in range(initial_epoch, epochs):
-        model.reset_metrics()
-        schedule.on_epoch_begin(epoch)
-        model.train_function()
-        model.train_function()
-        seen.append(dict(log(epoch)) if log else {})
-        schedule.on_epoch_end(epoch, seen[-1])
-        if after:
-            after(epoch)
-        if model.stop_training:
-            break
-    schedule.on_train_end()
-    return seen
+def fit(model, schedule, epochs, **arguments):
+    """Calls `model.fit`."""
+    return model.fit(schedule, epochs, **arguments)

@@ -8,8 +8,7 @@ from tests.unit.engine.fake_adapter import FakeModel, fit
 
 
 def is_plain(model):
-    own = {"make_train_function", "reset_metrics"} & set(vars(model))
-    return not own and model.train_function is None and model.factor == 1.0
+    return "make_train_function" not in vars(model) and model.train_function is None and model.factor == 1.0
 
 
 def test_hooks_out_of_order_are_refused(model):
@@ -49,8 +48,11 @@ def test_logs_are_added_to_and_training_stops_when_it_is_over(model):
     schedule = dsd.DSDSchedule(1, 1, 1, remaining_epochs="stop")
     logs = fit(model, schedule, 9, log=lambda epoch: {"loss": 0.5})
     assert logs == [
-        {"loss": 0.5, "dsd_phase": phase, "dsd_sparsity": sparsity, "dsd_epochs_left": 0}
-        for phase, sparsity in enumerate([0, 0.5, 0])
+        {
+            "loss": 0.5, "dsd_phase": phase, "dsd_sparsity": sparsity, "dsd_epochs_left": 0,
+            "dsd_learning_rate": pytest.approx(rate),
+        }
+        for phase, (sparsity, rate) in enumerate([(0, 0.1), (0.5, 0.1), (0, 0.01)])
     ]
     assert model.stop_training
     assert len(fit(model, dsd.DSDSchedule(1, 1, 1), 5)) == 5  # extra epochs extend the last phase
@@ -100,7 +102,8 @@ def test_after_an_exception_inside_an_epoch_a_run_resumes_at_it(epoch):
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])
-def test_after_an_exception_a_fit_without_the_callback_is_plain(epoch):
+@pytest.mark.parametrize("is_fit", [False, True])
+def test_what_trains_after_an_exception_is_plain(epoch, is_fit):
     model = FakeModel()
 
     def fail(now):
@@ -109,9 +112,27 @@ def test_after_an_exception_a_fit_without_the_callback_is_plain(epoch):
 
     with pytest.raises(DiskError):
         fit(model, dsd.DSDSchedule(1, 1, 1), 3, log=lambda now: fail(now) or {})
-    assert not is_plain(model)
-    model.history = object()  # Keras makes a History for each fit, and asks for a step
-    model.make_train_function()
+    assert "make_train_function" in vars(model)
+    if is_fit:
+        model.history = object()  # Keras makes a History for each fit
+    model.make_train_function()  # as fit and train_on_batch call it
+    assert is_plain(model)
+
+
+def test_a_model_that_is_compiled_anew_gets_steps_of_its_own(model):
+    """A callback that unfreezes layers compiles the model, and asks for a step."""
+    made = []
+
+    def compile_anew(epoch):
+        if epoch == 1:
+            model.train_function = None
+        if epoch in (1, 2):
+            model.make_train_function(force=epoch == 2)
+            assert model.train_function is not None
+        made.append(model.num_made)
+
+    fit(model, dsd.DSDSchedule(1, 3, 1), 5, after=compile_anew)
+    assert made == [1, 3, 4, 4, 5]
     assert is_plain(model)
 
 
@@ -161,55 +182,47 @@ def test_each_kind_of_phase_has_one_step(model):
     assert model.num_made == 2  # dense and masked
 
 
-def test_the_learning_rate_is_scaled_in_the_step_and_unscaled_for_what_begins_an_epoch(model):
-    schedule, seen = dsd.DSDSchedule(phases=[dsd.DensePhase(2, lr=0.5), dsd.DensePhase(1)]), []
-    schedule.set_params({"epochs": 3})
-    schedule.set_model(model)
-    model.history = object()
-    schedule.on_train_begin()
-    for epoch in range(3):
-        model.reset_metrics()
-        between = model.learning_rate
-        schedule.on_epoch_begin(epoch)
-        begun = model.learning_rate
-        model.train_function()
-        within = model.learning_rate
-        model.reset_metrics()  # `evaluate` inside an epoch calls it too
-        still = model.learning_rate
-        model.train_function()
-        schedule.on_epoch_end(epoch, {})
-        seen.append((between, begun, within, still, model.learning_rate))
-    schedule.on_train_end()
-    assert seen == [(0.1, 0.1, 0.05, 0.05, 0.05)] * 2 + [(0.1,) * 5]
-    assert model.learning_rate == 0.1
+def test_the_learning_rate_is_scaled_in_the_phase_and_stays_its_owners(model):
+    rates, phases = [], [dsd.DensePhase(2, lr=0.5), dsd.DensePhase(1)]
+
+    def set_rate(epoch):
+        rates.append(model.learning_rate)
+        model.rate = 0.2
+
+    logs = fit(model, dsd.DSDSchedule(phases=phases), 3, after=set_rate)
+    assert rates == [0.05, 0.1, 0.2] and (model.rate, model.factor) == (0.2, 1.0)
+    assert [each["dsd_learning_rate"] for each in logs] == [0.05, 0.1, 0.2]
 
 
-def test_the_learning_rate_is_unscaled_where_nothing_resets_metrics(model):
-    schedule, seen = dsd.DSDSchedule(phases=[dsd.DensePhase(1, lr=0.5), dsd.DensePhase(1)]), []
-    schedule.set_params({"epochs": 2})
-    schedule.set_model(model)
-    schedule.on_train_begin()
-    for epoch in range(2):
-        schedule.on_epoch_begin(epoch)
-        model.train_function()
-        seen.append(model.learning_rate)
-        schedule.on_epoch_end(epoch, {})
-    schedule.on_train_end()
-    assert seen == [0.05, 0.1]
+def test_a_learning_rate_that_nothing_reads_is_told_of_by_name(model):
+    model.adapter.unscaled_optimizers = ["MySGD"]
+    fit(model, dsd.DSDSchedule(phases=[dsd.DensePhase(3)]), 3)  # nothing to scale
+    with pytest.warns(UserWarning, match=r"by 0\.5, but MySGD updates.*optimizer=MySGD") as seen:
+        fit(model, dsd.DSDSchedule(phases=[dsd.DensePhase(3, lr=0.5)]), 3)
+    assert len(seen) == 1
 
 
-def test_a_run_that_an_exception_stopped_is_ended_as_the_next_one_starts(model):
-    schedule = dsd.DSDSchedule(phases=[dsd.DensePhase(1, lr=0.5)])
+def test_a_step_without_updates_is_told_of_once(model):
+    model.adapter.observes = False
+    with pytest.warns(UserWarning, match=r"No optimizer was seen.*model='net'.*DSDLoop") as seen:
+        fit(model, dsd.DSDSchedule(phases=[dsd.DensePhase(3, lr=0.5)]), 3)
+    assert len(seen) == 1
 
-    def fail(epoch):
-        raise DiskError
 
-    with pytest.raises(DiskError):
-        fit(model, schedule, 1, log=fail)
-    assert model.learning_rate == 0.05
-    model.history = object()
-    schedule.on_train_begin()
-    assert model.learning_rate == 0.1
+@pytest.mark.parametrize("dense", [1, 0])
+def test_weights_that_no_optimizer_trains_stay_dense(model, dense):
+    """They are known from the dense phase, or from the first step of the sparse one."""
+    model.adapter.has_own_train_step, teacher = True, model.kernels[1]
+    teacher.is_trained, values = False, teacher.values.copy()
+    with pytest.warns(UserWarning, match=r"trains 1 of the selected weights: 'net/b/k") as seen:
+        logs = fit(model, dsd.DSDSchedule(dense, 2, 1), dense + 3)
+    assert len(seen) == 1 and teacher.mask is None and teacher.is_dense
+    assert np.array_equal(teacher.values, values)
+    if dense:
+        assert [each["dsd_sparsity"] for each in logs] == [0, 0.5, 0.5, 0]
+    teacher.is_trained = True
+    fit(model, dsd.DSDSchedule(1, 1, 1), 3)  # the next run asks again
+    assert not teacher.is_dense
 
 
 def test_a_phase_trains_by_its_learning_rate(model):

@@ -184,7 +184,7 @@ class DiskError(Exception):
 
 
 @ENDS_SPARSE
-def test_an_exception_in_a_with_block_unscales_and_leaves_the_run_open(model):
+def test_an_exception_in_a_with_block_ends_the_epoch_and_leaves_the_run_open(model):
     ended = []
 
     class Note(Observer):
