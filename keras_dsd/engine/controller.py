@@ -46,6 +46,7 @@ class RunState:
             violates. For the phase.
         unpruned: Where weights were pruned before any update was observed, their values before, by
             path. Until the first training step.
+        untrained: Paths of the weights that a warning said no optimizer trains. For the run.
         is_rate_checked: Whether it was found out if the learning rate is scaled. For the run.
         regrown: Tensors whose weights regrow in it, each with flat indices of a sample of these,
             to notice that something else restored pruned weights. For the phase.
@@ -59,6 +60,7 @@ class RunState:
     phase_index: int | None = None
     num_pruned: int = 0
     unpruned: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    untrained: set[str] = dataclasses.field(default_factory=set)
     is_rate_checked: bool = False
     regrown: tuple[tuple[PrunableWeight, np.ndarray], ...] = ()
 
@@ -201,7 +203,9 @@ class Controller:
             weight.assign(unpruned[weight.path])
         self._warn_of_untrained([weight.path for weight in untrained])
 
-    def _warn_of_untrained(self, paths: Sequence[str]) -> None:
+    def _warn_of_untrained(self, untrained: Sequence[str]) -> None:
+        paths = [path for path in untrained if path not in self._run.untrained]
+        self._run.untrained.update(paths)
         if paths:
             shown = ", ".join(map(repr, paths[:3])) + (", ..." if len(paths) > 3 else "")
             warn(

@@ -148,16 +148,28 @@ def test_the_learning_rate_is_scaled_within_an_epoch(model):
         for epoch in range(3):
             loop.begin_epoch(epoch)
             within = model.learning_rate
+            model.train_step(masked=False)
             loop.end_epoch()
             seen.append((within, model.learning_rate))
     assert seen == [(0.1, 0.1), (0.05, 0.1), (0.05, 0.1)]
 
 
-def test_a_learning_rate_that_is_computed_can_not_be_scaled(model):
-    model.adapter.scheduled = True
-    with pytest.raises(ValueError, match=r"whose learning rate is a number.*phases: dense for 1"):
-        loop_of(model, 1, 1, 1)
-    loop_of(model, 1, 1, 1, redense_lr=1.0)
+def test_a_function_that_was_traced_before_is_warned_of_once(model):
+    model.adapter.observes = False
+    with loop_of(model, phases=[dsd.DensePhase(1), dsd.DensePhase(2, lr=0.5)]) as loop:
+        train(loop, model, [0])
+        with pytest.warns(UserWarning, match=r"rates by 0.5, but no optimizer.*traced before"):
+            train(loop, model, [1])
+        train(loop, model, [2])
+
+
+def test_an_optimizer_that_reads_no_learning_rate_is_warned_of_once(model):
+    model.adapter.unscaled_optimizers = ["Mine"]
+    with loop_of(model, phases=[dsd.DensePhase(1), dsd.DensePhase(2, lr=0.5)]) as loop:
+        train(loop, model, [0])
+        with pytest.warns(UserWarning, match=r"rates by 0.5, but Mine updates.*optimizer=Mine"):
+            train(loop, model, [1])
+        train(loop, model, [2])
 
 
 def test_a_schedule_is_required(model):
@@ -165,9 +177,10 @@ def test_a_schedule_is_required(model):
         dsd.DSDLoop(model, OPTIMIZER, 3)
 
 
-def test_an_optimizer_is_required(model):
-    with pytest.raises(TypeError, match="`optimizer` to be an optimizer.*optimizer=None of type"):
-        dsd.DSDLoop(model, None, dsd.DSDSchedule(1, 1, 1))
+@pytest.mark.parametrize("optimizer", [None, [], (), [OPTIMIZER, None]])
+def test_an_optimizer_is_required(model, optimizer):
+    with pytest.raises(TypeError, match="`optimizer` to be an optimizer or a list.*optimizer="):
+        dsd.DSDLoop(model, optimizer, dsd.DSDSchedule(1, 1, 1))
 
 
 def test_the_adapter_refuses_before_anything_changes(model):
@@ -201,6 +214,7 @@ def test_an_exception_in_a_with_block_ends_the_epoch_and_leaves_the_run_open(mod
     assert model.kernels[0].mask is not None
     with pytest.raises(ValueError, match="end_epoch"):
         loop.begin_epoch(1)
+    model.train_step(masked=False)
     loop.apply_masks()
     loop.end_epoch()
     train(loop, model, range(1, 3))
