@@ -15,9 +15,9 @@ import keras_dsd as dsd
 from keras_dsd.adapters import registry
 from keras_dsd.analysis.comparison.arms import FIRST, make_arms
 from keras_dsd.analysis.comparison.training import Job, inspect, seed_at, train_seed
-from tests.helpers import compared
+from tests.helpers import compared, unit_gradient
 from tests.helpers.compared import FIT, PHASES, STEPS
-from tests.helpers.paths import OPTIMIZERS, PATH, classifier, compiled, keras, rate, seed
+from tests.helpers.paths import OPTIMIZERS, PATH, classifier, compiled, keras, seed
 
 pytestmark = pytest.mark.once_per_keras
 
@@ -125,27 +125,28 @@ def test_the_first_phase_is_as_exact_with_momentum(data):
     assert watched.weights[run.test_last] == compared.trained(model)
 
 
-def test_the_dense_arms_have_the_learning_rates_that_they_are_to_have(data):
-    rates = []
+def test_the_dense_arms_have_the_learning_rates_that_they_are_to_have():
+    parts = {name: unit_gradient.DATA for name in ("train", "test")}
+    data, biases = {**parts, "validation": (*unit_gradient.DATA,)}, []
 
     def evaluate(model, part):
         if part is data["validation"]:
-            rates.append(float(rate(model)))
+            biases.append(float(model.get_weights()[1][0]))
         return 0.0
 
     arms = make_arms([dsd.DensePhase(1), dsd.SparsePhase(1, lr=0.5), dsd.DensePhase(2, lr=0.1)])
     job, _ = inspect(Job(
-        build=functools.partial(compared.build, "momentum"), data=data, digests={},
+        build=lambda: unit_gradient.net(keras.optimizers.SGD(0.01)), data=data, digests={},
         arms={arm: arms[arm] for arm in ("dense", "llr", "llr at once")}, num_shared=1,
         apply_options={}, reset="pruned", batches=None, evaluate=evaluate, mode="min",
-        fit_options=FIT,
+        fit_options={"batch_size": 8},
     ), 0)  # fmt: skip
     runs = list(train_seed(job, 0, {}, lambda words: None))
-    whole = rates[0]
-    assert [round(each / whole, 6) for each in rates] == [
-        1.0, *[1.0, 1.0, 1.0], *[0.5, 0.1, 0.1], *[0.1, 0.1, 0.1],
-    ]  # fmt: skip
-    assert [run.num_updates for run in runs] == [STEPS] + [4 * STEPS] * 3
+    first, rest = biases[0], np.reshape(biases[1:], (3, 3))
+    rates = [-np.diff([first, *each]) / 4 for each in rest]
+    assert np.array(rates) == pytest.approx(0.01 * np.array(
+        [[1.0, 1.0, 1.0], [0.5, 0.1, 0.1], [0.1, 0.1, 0.1]]), rel=1e-3)  # fmt: skip
+    assert [run.num_updates for run in runs] == [4] + [16] * 3
 
 
 def test_a_model_that_was_trained_before_is_scored_as_it_is(data):
@@ -268,7 +269,7 @@ def test_what_ends_a_process_is_told(data):
 
 
 UNGUARDED = """
-from tests.helpers import compared
+from tests.helpers import compared, unit_gradient
 import keras_dsd as dsd
 
 data = {name: (x.repeat(50, 0), y.repeat(50, 0)) for name, (x, y) in compared.data().items()}

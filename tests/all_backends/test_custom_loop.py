@@ -9,6 +9,7 @@ import keras_dsd as dsd
 from tests.helpers import forked
 from tests.helpers.paths import IMPORTS, OPTIMIZERS, arrays, compiled, keras
 from tests.helpers.steps import BACKEND, EXAMPLE, run, trainer
+from tests.helpers.unit_gradient import members_of_optimizers, net
 
 MASKED = pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
 
@@ -38,11 +39,10 @@ def test_it_goes_through_the_phases_as_fit_does(made, digits, mlp):
     fitted, model = compiled(dsd.apply(fitted, 0.5), OPTIMIZERS[made]()), dsd.apply(model, 0.5)
     schedule = dsd.DSDSchedule(dense=1, sparse=2, redense=1)
     history = fitted.fit(*digits, epochs=4, verbose=0, shuffle=False, callbacks=[schedule]).history
-    seen, rates, begun = [], [], {}
+    seen, begun = [], {}
 
     def look(epoch):
         seen.append((epoch, zeros(model)))
-        rates.append(rate(optimizer))
         begun.setdefault(epoch, [w.mask for w in dsd.weights(model)])
 
     with dsd.DSDLoop(model, optimizer, schedule) as loop:
@@ -51,9 +51,7 @@ def test_it_goes_through_the_phases_as_fit_does(made, digits, mlp):
     sparse = [counted for epoch, counted in seen if epoch in (1, 2)]
     assert sparse == [[size // 2 for size in sizes]] * 20
     assert begun[0] == begun[3] == [None, None] and all(m is not None for m in begun[2])
-    assert np.unique(rates[:30]) == rate(optimizer)
-    assert np.unique(rates[30:]) == np.float32(np.float32(rate(optimizer)) * np.float32(0.1))
-    for name in ("dsd_phase", "dsd_sparsity"):
+    for name in ("dsd_phase", "dsd_sparsity", "dsd_learning_rate"):
         assert [logs[name] for logs in said] == history[name]
     for one, two in zip(arrays(fitted), arrays(model), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-5)
@@ -100,45 +98,56 @@ def test_masks_are_for_those_variables_that_are_pruned(digits, mlp):
         assert sum(mask is not None for mask in loop.masks(kept)) == 1
 
 
-def test_an_exception_gives_the_learning_rate_back(digits, mlp):
-    model, optimizer = dsd.apply(mlp(), 0.5), keras.optimizers.SGD(0.05)
+def test_learning_rates_are_multiplied_within_an_epoch():
+    """Of several optimizers, one with a schedule; what the user sets in between counts."""
+    decay = keras.optimizers.schedules.PiecewiseConstantDecay([3], [0.4, 0.2])
+    model = dsd.apply(net(), 0.5)
+    kernel, bias = (keras.optimizers.SGD(each) for each in (0.1, decay))
+    phases = [dsd.DensePhase(1), dsd.DensePhase(2, lr=0.1)]
+    moves, said = [], []
+    with dsd.DSDLoop(model, [kernel, bias], dsd.DSDSchedule(phases=phases)) as loop:
+        for epoch in range(3):
+            loop.begin_epoch(epoch)
+            for _ in range(2):
+                before = arrays(model)
+                for each, variable in zip((kernel, bias), model.trainable_variables, strict=True):
+                    one = keras.ops.ones if BACKEND != "tensorflow" else np.ones
+                    each.apply_gradients([(one(variable.shape, "float32"), variable)])
+                moves.append([b.flat[0] - a.flat[0]
+                              for b, a in zip(before[:2], arrays(model))])  # fmt: skip
+            assert rate(kernel) == np.float32([0.1, 0.1, 0.3][epoch])
+            kernel.learning_rate = 0.3 if epoch else 0.1
+            said.append(loop.end_epoch()["dsd_learning_rate"])
+    kernels, biases = np.transpose(moves)
+    assert kernels == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.03, 0.03], rel=1e-4)
+    assert biases == pytest.approx([0.4, 0.4, 0.04, 0.04, 0.02, 0.02], rel=1e-4)
+    assert said == pytest.approx([0.1, 0.03, 0.03])
+
+
+def test_what_is_left_behind_by_an_exception(mlp):
+    before, optimizer = members_of_optimizers(), keras.optimizers.SGD(0.05)
     schedule = dsd.DSDSchedule(phases=[dsd.DensePhase(1, lr=0.5)])
+    model = dsd.apply(mlp(), 0.5)
     with pytest.raises(RuntimeError), dsd.DSDLoop(model, optimizer, schedule) as loop:
         loop.begin_epoch(0)
-        assert rate(optimizer) == np.float32(0.025)
+        assert members_of_optimizers() != before
         raise RuntimeError("disk")
-    assert rate(optimizer) == np.float32(0.05)
-
-
-def test_what_the_user_does_to_the_learning_rate_counts(mlp):
-    model, optimizer = dsd.apply(mlp(), 0.5), keras.optimizers.SGD(0.05)
-    schedule = dsd.DSDSchedule(phases=[dsd.DensePhase(3, lr=0.5)])
-    with dsd.DSDLoop(model, optimizer, schedule) as loop:
-        loop.begin_epoch(0)
-        optimizer.learning_rate = 0.01  # within an epoch: the rate in use
-        loop.end_epoch()
-        assert rate(optimizer) == np.float32(0.02)
-        optimizer.learning_rate = 0.04  # between epochs: the user's own
-        loop.begin_epoch(1)
-        assert rate(optimizer) == np.float32(0.02)
-        loop.end_epoch()
+    assert rate(optimizer) == np.float32(0.05) and members_of_optimizers() == before
 
 
 @MASKED
 def test_errors(digits, mlp):
     model, optimizer = dsd.apply(mlp(), 0.5), keras.optimizers.SGD(0.05)
     schedule = dsd.DSDSchedule(1, 1, 1)
-    computed = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
     for arguments, error, said in [
         ((model, optimizer, 3), TypeError, "to be a DSDSchedule.*schedule=3"),
         ((model, "sgd", schedule), TypeError, "Expected `optimizer` to be of.*optimizer='sgd'"),
         ((mlp(), optimizer, schedule), ValueError, "went through apply"),
-        ((model, keras.optimizers.SGD(computed), schedule), ValueError, "rate is a number"),
+        ((model, [optimizer, "sgd"], schedule), TypeError, "optimizer='sgd' of type builtins.str"),
     ]:
         with pytest.raises(error, match=said):
             dsd.DSDLoop(*arguments)
-    same = dsd.DSDSchedule(0, 1, 1, redense_lr=1.0)
-    with dsd.DSDLoop(model, keras.optimizers.SGD(computed), same) as loop:
+    with dsd.DSDLoop(model, optimizer, dsd.DSDSchedule(0, 1, 1)) as loop:
         with pytest.raises(ValueError, match="begin_epoch.. before apply_masks"):
             loop.apply_masks()
         loop.begin_epoch(0)

@@ -1,39 +1,15 @@
-"""The learning rate of every phase, however the user drives it."""
+"""The learning rate is the user's at any time; a phase multiplies it within the update."""
 
 import numpy as np
 import pytest
 
 import keras_dsd as dsd
-from tests.helpers.paths import PATH, keras, rate, seed
+from tests.helpers.paths import PATH, keras, left_behind, rate
+from tests.helpers.unit_gradient import DATA, fit, net
 
 optimizers = keras.optimizers
-BASE, TENTH = np.float32(0.01), np.float32(0.01) * np.float32(0.1)
-
-
-class Rates(keras.callbacks.Callback):
-    """Records the learning rate that each batch and each epoch's end sees."""
-
-    def __init__(self):
-        super().__init__()
-        self.batches, self.ends = [], []
-
-    def rate(self):
-        return rate(self.model)
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.batches.append(self.rate())
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.ends.append(self.rate())
-
-
-def fit(model, digits, schedule, *others, epochs=None, first=True):
-    rates = Rates()
-    ours = [schedule, *others] if first else [*others, schedule]
-    model.fit(*digits, batch_size=160, epochs=epochs or schedule.timeline.epochs, verbose=0,
-              callbacks=[*ours, rates])  # fmt: skip
-    return rates
-
+BASE = np.float32(0.01)
+LOGGED = "lr" if PATH == "tf_keras" else "learning_rate"  # by Keras's own callbacks
 
 home = keras.mixed_precision if PATH == "tf_keras" else optimizers
 OPTIMIZERS = {
@@ -50,76 +26,141 @@ if PATH == "tf_keras":
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_a_float_is_scaled_and_given_back(kind, digits, compiled, mlp):
-    model = compiled(dsd.apply(mlp()), OPTIMIZERS[kind](0.01))
-    rates = fit(model, digits, dsd.DSDSchedule(2, 1, 2))
-    assert rates.batches == [BASE] * 6 + [TENTH] * 4
-    assert rates.ends == [BASE] * 3 + [TENTH] * 2
-    assert Rates.rate(rates) == BASE
+def test_a_number(kind):
+    model = dsd.apply(net(OPTIMIZERS[kind](0.01)), 0.5)
+    logs, moves = fit(model, dsd.DSDSchedule(2, 1, 2), epochs=5)
+    assert moves.shown == [BASE] * 20 and rate(model) == BASE
+    expected = [0.01, 0.01, 0.01, 0.001, 0.001]
+    assert moves.of_epochs() == pytest.approx(expected, rel=1e-3)
+    assert logs["dsd_learning_rate"] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["dsd first", "dsd last"])
-def test_a_scheduler_that_sets_the_rate_is_scaled(first, digits, compiled, mlp):
-    model = compiled(dsd.apply(mlp()), optimizers.SGD(1.0))
-    scheduler = keras.callbacks.LearningRateScheduler(lambda epoch: 0.01 / (epoch + 1))
-    rates = fit(model, digits, dsd.DSDSchedule(1, 1, 2), scheduler, first=first)
-    assert rates.ends == pytest.approx([0.01, 0.005, 0.001 / 3, 0.001 / 4], rel=1e-6)
-    assert rates.batches[::2] == rates.ends
+def test_callbacks_that_set_it_each_epoch(first):
+    """They read what they set, whatever the phase, and so does who evaluates in between."""
+    halve = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5)
+    evaluate = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: model.evaluate(*DATA, verbose=0)
+    )
+    plateau = keras.callbacks.ReduceLROnPlateau("loss", factor=0.1, patience=1, min_delta=1e9)
+    schedule = dsd.DSDSchedule(1, 1, 3)
+    for others, rates in (
+        ([halve, evaluate], [0.005, 0.0025, 0.00125, 0.000625, 0.0003125]),
+        ([evaluate, plateau], [0.01, 0.01, 0.001, 0.0001, 0.00001]),
+    ):
+        model = dsd.apply(net(optimizers.SGD(0.01)), 0.5)
+        callbacks = [schedule, *others] if first else [*others, schedule]
+        logs, moves = fit(model, *callbacks, epochs=5)
+        assert moves.shown[::4] == pytest.approx(rates, rel=1e-5)
+        assert logs[LOGGED] == pytest.approx(rates, rel=1e-5)
+        used = [r * factor for r, factor in zip(rates, [1, 1, 0.1, 0.1, 0.1], strict=True)]
+        # Rounding of the weights: a move is the difference of two of them.
+        assert moves.of_epochs() == pytest.approx(used, rel=1e-3, abs=1e-7)
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["dsd first", "dsd last"])
-def test_a_scheduler_that_multiplies_the_rate_is_scaled_once(first, digits, compiled, mlp):
-    model = compiled(dsd.apply(mlp()), optimizers.SGD(0.01))
-    scheduler = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5)
-    rates = fit(model, digits, dsd.DSDSchedule(1, 1, 3), scheduler, first=first)
-    expected = [0.005, 0.0025, 0.000125, 0.0000625, 0.00003125]
-    assert rates.ends == pytest.approx(expected, rel=1e-6)
+def test_a_callback_that_sets_it_at_every_batch():
+    class Warmup(keras.callbacks.Callback):
+        step = 0
 
+        def on_train_batch_begin(self, batch, logs=None):
+            self.step += 1
+            self.model.optimizer.learning_rate = 0.01 * self.step
 
-@pytest.mark.parametrize("first", [True, False], ids=["dsd first", "dsd last"])
-def test_reduce_on_plateau_carries_over_phases(first, digits, compiled, mlp):
-    model = compiled(dsd.apply(mlp()), optimizers.SGD(0.01))
-    halve = keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=100)
-    rates = fit(model, digits, dsd.DSDSchedule(2, 1, 2), halve, first=first)
-    assert rates.batches[::2] == pytest.approx([0.01, 0.01, 0.005, 0.00025, 0.000125], rel=1e-6)
+    for callbacks in ([Warmup(), dsd.DSDSchedule(1, 1, 1)], [dsd.DSDSchedule(1, 1, 1), Warmup()]):
+        model = dsd.apply(net(optimizers.SGD(1.0)), 0.5)
+        _, moves = fit(model, *callbacks)
+        assert moves.shown == pytest.approx([0.01 * step for step in range(1, 13)])
+        factors = np.repeat([1, 1, 0.1], 4)
+        assert moves.used == pytest.approx(moves.shown * factors, rel=1e-3)
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_a_schedule_object_is_scaled_by_what_the_weights_do(make, digits, compiled, mlp):
-    """The bias moves by the rate times its gradient, so two rates give two moves."""
-    moves = []
-    for redense_lr in (1.0, 0.1):
-        seed(2)
-        decay = optimizers.schedules.PiecewiseConstantDecay([3], [0.04, 0.02])
-        model = compiled(dsd.apply(mlp()), make(decay))
-        biases = []
-        record = keras.callbacks.LambdaCallback(
-            on_epoch_end=lambda *_, b=biases, m=model: b.append(np.array(m.trainable_weights[-1]))
-        )
-        model.fit(*digits, batch_size=320, shuffle=False, epochs=5, verbose=0,
-                  callbacks=[dsd.DSDSchedule(2, 1, 2, redense_lr=redense_lr), record])  # fmt: skip
-        moves.append(biases)
-    assert all(np.array_equal(a, b) for a, b in zip(moves[0][:3], moves[1][:3], strict=True))
-    full, tenth = moves[0][3] - moves[0][2], moves[1][3] - moves[1][2]
-    moved = np.abs(full) > 1e-6
-    assert moved.any()
-    np.testing.assert_allclose(tenth[moved], 0.1 * full[moved], rtol=1e-2)
+def test_a_schedule(make):
+    decay = optimizers.schedules.PiecewiseConstantDecay([5, 9], [0.04, 0.02, 0.01])
+    model = dsd.apply(net(make(decay)), 0.5)
+    logs, moves = fit(model, dsd.DSDSchedule(1, 1, 1))
+    rates = [0.04] * 6 + [0.02] * 2 + [0.002] * 2 + [0.001] * 2
+    assert moves.used == pytest.approx(rates, rel=1e-3)
+    assert logs["dsd_learning_rate"] == pytest.approx([0.04, 0.02, 0.001], rel=1e-5)
+    assert model.optimizer.get_config()["learning_rate"]["config"]["values"] == [0.04, 0.02, 0.01]
 
 
-def test_a_schedule_object_shows_its_scaled_value(digits, compiled, mlp):
-    decay = optimizers.schedules.ExponentialDecay(0.01, 2, 0.5, staircase=True)
-    model = compiled(dsd.apply(mlp()), optimizers.SGD(decay))
-    rates = fit(model, digits, dsd.DSDSchedule(1, 1, 2))
-    # tf_keras shows the rate of the last step, Keras 3 that of the next.
-    steps = [2 * epoch if PATH == "tf_keras" else 2 * epoch + 2 for epoch in range(4)]
-    shown = [0.01 * 0.5 ** (step // 2) for step in steps]
-    expected = [rate * factor for rate, factor in zip(shown, [1, 1, 0.1, 0.1], strict=True)]
-    assert rates.ends == pytest.approx(expected, rel=1e-6)
-    assert model.optimizer.get_config()["learning_rate"]["config"]["decay_rate"] == 0.5
-
-
-def test_phases_have_their_own_rates(digits, compiled, mlp):
-    model = compiled(dsd.apply(mlp()), optimizers.SGD(0.01))
+def test_phases_of_their_own_factors():
     phases = [dsd.DensePhase(1), dsd.SparsePhase(1, lr=0.5), dsd.DensePhase(1, lr=2.0)]
-    rates = fit(model, digits, dsd.DSDSchedule(phases=phases))
-    assert rates.ends == pytest.approx([0.01, 0.005, 0.02], rel=1e-6)
+    logs, moves = fit(
+        dsd.apply(net(optimizers.SGD(0.01)), 0.5), dsd.DSDSchedule(phases=phases)
+    )
+    assert moves.of_epochs() == pytest.approx([0.01, 0.005, 0.02], rel=1e-3)
+    assert logs["dsd_learning_rate"] == pytest.approx([0.01, 0.005, 0.02], rel=1e-6)
+
+
+class Stop(keras.callbacks.Callback):
+    """Raises within the third epoch."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.epoch == 2 and batch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("then", ["fit", "train_on_batch", "another model"])
+def test_after_an_exception_in_a_scaled_phase(then):
+    model = dsd.apply(net(optimizers.SGD(0.01)), 0.5)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, dsd.DSDSchedule(1, 1, 1), Stop())
+    assert rate(model) == BASE
+    model.optimizer.learning_rate = 0.003
+    assert rate(model) == np.float32(0.003)
+    if then == "fit":
+        _, moves = fit(model, epochs=1)
+        assert moves.of_epochs() == pytest.approx([0.003], rel=1e-3) and not left_behind(model)
+    elif then == "train_on_batch":
+        before = model.get_weights()[1]
+        model.train_on_batch(DATA[0][:8], DATA[1][:8])
+        assert before - model.get_weights()[1] == pytest.approx(0.003, rel=1e-3)
+    else:
+        other = net(type(model.optimizer).from_config(model.optimizer.get_config()))
+        _, moves = fit(other, epochs=1)
+        assert moves.of_epochs() == pytest.approx([0.003], rel=1e-3)
+
+
+def test_a_file_of_a_scaled_phase_holds_the_users(tmp_path):
+    path = str(tmp_path / "{epoch}.keras")
+    model = dsd.apply(net(optimizers.SGD(0.01)), 0.5)
+    fit(model, dsd.DSDSchedule(1, 1, 3), keras.callbacks.ModelCheckpoint(path), epochs=5)
+    loaded = keras.models.load_model(path.format(epoch=4), custom_objects={"total": model.loss})
+    assert rate(loaded) == BASE
+    if PATH != "tf_keras":
+        loaded = dsd.apply(loaded, 0.5)
+    logs, moves = fit(loaded, dsd.DSDSchedule(1, 1, 3), epochs=5, initial_epoch=4)
+    assert moves.of_epochs() == pytest.approx([0.001], rel=1e-3)
+    assert logs["dsd_learning_rate"] == pytest.approx([0.001])
+    for ours, theirs in zip(model.get_weights()[:2], loaded.get_weights()[:2], strict=True):
+        assert np.array_equal(ours, theirs)
+    assert rate(loaded) == rate(dsd.strip(loaded)) == BASE
+
+
+class Fixed(optimizers.SGD):
+    """Updates without a look at its learning rate."""
+
+    def apply(self, grads, trainable_variables=None):
+        for gradient, variable in zip(
+            grads, trainable_variables or self._trainable_variables, strict=True
+        ):
+            variable.assign(variable - 0.01 * gradient)
+
+    if PATH == "tf_keras":
+
+        def apply_gradients(self, grads_and_vars, **options):
+            self.apply(*zip(*grads_and_vars, strict=True))
+
+
+def test_an_optimizer_that_reads_no_learning_rate():
+    model = dsd.apply(net(Fixed(0.03)), 0.5)
+    with pytest.warns(UserWarning, match="0.1, but Fixed updates weights without reading") as seen:
+        logs, moves = fit(model, dsd.DSDSchedule(1, 1, 2), epochs=4)
+    assert sum("without reading" in str(each.message) for each in seen) == 1
+    assert moves.of_epochs() == pytest.approx([0.01] * 4, rel=1e-3)
+    assert "dsd_learning_rate" not in logs

@@ -168,6 +168,11 @@ def test_what_was_written_stands_when_fit_fails(digits, tmp_path):
     assert list(series(run, "dsd_phases/spans")) == [1]
 
 
+def unscaled(board):
+    """Returns a schedule of a sparse and a dense epoch at the same learning rate."""
+    return dsd.DSDSchedule(0, 1, 1, redense_lr=1.0, observers=[board])
+
+
 def run_loop(model, schedule, values):
     """Sets both weights to values, an epoch after the other, and trains nothing."""
     with dsd.DSDLoop(model, model.optimizer, schedule) as loop:
@@ -181,7 +186,7 @@ def run_loop(model, schedule, values):
 
 def test_a_loop_of_ones_own_writes_too_whatever_the_weights_are(tmp_path):
     model = compiled(dsd.apply(classifier()), "adam")
-    schedule = dsd.DSDSchedule(0, 1, 1, observers=[dsd.DSDTensorBoard(str(tmp_path))])
+    schedule = unscaled(dsd.DSDTensorBoard(str(tmp_path)))
     spoilt = np.array([np.nan, np.inf, *[-2.0] * 14])
     # What a mask keeps may be zero by itself, and is not pruned then.
     run_loop(model, schedule, [(0.0, 0.0), (spoilt, 1e-45)])
@@ -200,7 +205,7 @@ def test_a_loop_of_ones_own_writes_too_whatever_the_weights_are(tmp_path):
 
 def test_one_serves_several_runs(tmp_path):
     model = compiled(dsd.apply(classifier()), "adam")
-    schedule = dsd.DSDSchedule(0, 1, 1, observers=[dsd.DSDTensorBoard(tmp_path)])
+    schedule = unscaled(dsd.DSDTensorBoard(tmp_path))
     for _ in range(2):
         run_loop(model, schedule, [(0.0, 0.0), (1.0, 1.0)])
     assert len(list((tmp_path / "dsd").iterdir())) == 2

@@ -42,6 +42,8 @@ def rate(model):
     """Returns the learning rate that the optimizer shows, in the dtype it is kept in."""
     value = model.optimizer.learning_rate
     if PATH == "tf_keras":
+        # A legacy optimizer shows its schedule itself.
+        value = value(model.optimizer.iterations) if callable(value) else value
         return np.float32(keras.backend.get_value(value))
     return np.float32(keras.ops.convert_to_numpy(value))
 

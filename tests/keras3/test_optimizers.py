@@ -154,21 +154,3 @@ class Own(optimizers.SGD):
 def test_an_optimizer_that_updates_in_a_way_of_its_own(digits, compiled, mlp):
     model = compiled(dsd.apply(mlp(), 0.4), Own())
     run(model, *digits)
-
-
-def test_optimizers_held_as_attributes_are_cleared_and_scaled_too(digits, compiled, mlp):
-    model = compiled(dsd.apply(mlp(), 0.4))
-    model.second = optimizers.SGD(0.05, momentum=0.9)
-    model.second.build(model.trainable_variables)
-    for slot in model.second.momentums:
-        slot.assign(np.ones(slot.shape))
-    rates, slots_ = [], []
-
-    class Look(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            rates.append(float(np.array(self.model.second.learning_rate)))
-            slots_.append(np.sum(np.array(self.model.second.momentums[0]) == 0))
-
-    run(model, *digits, callbacks=[Look()], redense_lr=0.1)
-    assert rates[::10] == pytest.approx([0.05, 0.05, 0.005])
-    assert slots_[::10] == [0, 410, 410]

@@ -44,8 +44,8 @@ def test_optimizers_of_torch(name, reset, digits, mlp):
                         start = np.full_like(value, initial.get(slot, 0.0))
                         kept = start if reset == "all" else before[slot]
                         assert np.array_equal(value, np.where(mask, kept, start)), slot
-                assert [group["lr"] for group in optimizer.param_groups] == [0.001]
-                loop.end_epoch()
+                train([tuple(part[:32] for part in digits)])
+                assert loop.end_epoch()["dsd_learning_rate"] == 0.001
                 break
     assert seen[10:] == [[512, 80]] * 10
     assert [group["lr"] for group in optimizer.param_groups] == [0.01]

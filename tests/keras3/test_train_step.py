@@ -1,6 +1,7 @@
 """Models with a training step of their own, on each backend; what a TensorFlow step is made of."""
 
 import collections
+import contextlib
 import gc
 import importlib
 import itertools
@@ -80,7 +81,9 @@ def test_a_train_step_of_the_users_own(by_hand, digits, compiled, mlp):
     model.by_hand = by_hand
     model = compiled(dsd.apply(model, 0.4), keras.optimizers.SGD(0.05, momentum=0.9))
     before = model.evaluate(*digits, verbose=0)
-    run(model, *digits)
+    unseen = pytest.warns(UserWarning, match="No optimizer was seen.*DSDLoop")
+    with unseen if by_hand else contextlib.nullcontext():
+        run(model, *digits)
     assert model.evaluate(*digits, verbose=0) < before
 
 
@@ -128,10 +131,11 @@ def test_dense_steps_hold_no_pruning_operation(digits, compiled, mlp):
     model.fit(
         data, shuffle=False, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1), Look()]
     )
-    assert operations[0] == operations["plain"]
-    added = operations[1] - operations["plain"]
+    # The factor of the learning rate.
+    assert operations[0] - operations["plain"] == {"ReadVariableOp": 1, "Mul": 1}
+    assert operations[2] == operations[0]
+    added = operations[1] - operations[0]
     assert added["SelectV2"] == 2 and added["AssignVariableOp"] == 2
-    assert not (operations[2] - operations["plain"]).keys() - {"Mul", "Const"}  # the rate's factor
 
 
 @pytest.mark.only_on("jax")
@@ -164,7 +168,7 @@ def size_left(mask):
 
 
 @pytest.mark.only_on("jax")
-def test_each_phase_compiles_one_step_on_jax(digits, compiled, mlp, caplog):
+def test_a_run_compiles_two_steps_on_jax(digits, compiled, mlp, caplog):
     """JAX compiles a step anew where one argument is bound to a device that was not before."""
     model = compiled(dsd.apply(mlp()), "adam")
     jax = importlib.import_module("jax")
@@ -173,7 +177,7 @@ def test_each_phase_compiles_one_step_on_jax(digits, compiled, mlp, caplog):
     said = [each.getMessage() for each in caplog.records]
     names = r"Compiling (jit\()?(train_step|step|<lambda>)[) ]"
     steps = [each for each in said if re.search(names, each)]
-    assert len(steps) == 3
+    assert len(steps) == 2
 
 
 def test_masks_take_a_byte_a_weight_and_go_with_the_phase(digits, compiled, mlp):

@@ -1,4 +1,4 @@
-"""What a tf_keras step is made of, and what a file of a wrapped model says of its rate."""
+"""What a tf_keras step is made of."""
 
 import collections
 
@@ -28,18 +28,9 @@ def test_dense_steps_hold_no_pruning_operation(digits, compiled, mlp):
     iterator = iter(data)
     plain.fit(data, verbose=0, callbacks=[Look()])
     model.fit(data, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1), Look()])
-    assert operations[0] == operations["plain"]
-    assert operations[2] == operations["plain"]
-    assert operations[1] - operations["plain"] == {  # for two weights
+    # The factor of the learning rate.
+    assert operations[0] - operations["plain"] == {"Placeholder": 1, "ReadVariableOp": 1, "Mul": 1}
+    assert operations[2] == operations[0]
+    assert operations[1] - operations[0] == {  # for two weights
         "Placeholder": 2, "ReadVariableOp": 4, "Mul": 2, "AssignVariableOp": 2,
     }  # fmt: skip
-
-
-def test_strip_gives_the_rate_of_a_file_back(digits, compiled, mlp, tmp_path):
-    model = compiled(dsd.apply(mlp()), tf_keras.optimizers.Adam(0.002))
-    path = tmp_path / "model.keras"
-    save = callbacks.LambdaCallback(on_epoch_end=lambda *_: model.save(path))
-    model.fit(*digits, epochs=2, verbose=0, callbacks=[dsd.DSDSchedule(0, 1, 1), save])
-    loaded = tf_keras.models.load_model(path)
-    assert float(loaded.optimizer.learning_rate) == pytest.approx(0.0002)
-    assert float(dsd.strip(loaded).optimizer.learning_rate) == pytest.approx(0.002)
