@@ -196,6 +196,7 @@ class Controller:
                 f"the learning rate of a phase can't be multiplied. Make that function anew before "
                 f"fit, update weights by an optimizer, or write the loop with keras_dsd.DSDLoop."
             )
+            return
         untrained = [each for each in self._trainer.untrained() if each.path in unpruned]
         for weight in untrained:
             self._run.num_pruned -= masks.num_zeros(np.asarray(weight.mask), None)

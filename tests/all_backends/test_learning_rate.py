@@ -87,9 +87,7 @@ def test_a_schedule(make):
 
 def test_phases_of_their_own_factors():
     phases = [dsd.DensePhase(1), dsd.SparsePhase(1, lr=0.5), dsd.DensePhase(1, lr=2.0)]
-    logs, moves = fit(
-        dsd.apply(net(optimizers.SGD(0.01)), 0.5), dsd.DSDSchedule(phases=phases)
-    )
+    logs, moves = fit(dsd.apply(net(optimizers.SGD(0.01)), 0.5), dsd.DSDSchedule(phases=phases))
     assert moves.of_epochs() == pytest.approx([0.01, 0.005, 0.02], rel=1e-3)
     assert logs["dsd_learning_rate"] == pytest.approx([0.01, 0.005, 0.02], rel=1e-6)
 

@@ -84,7 +84,7 @@ def test_optimizers_that_a_model_holds(holder, resumes):
     pruned = before == 0
     assert pruned.sum() == 4 and not kernels[7][pruned].any()
     assert after[pruned] == pytest.approx(-0.01, rel=1e-5)
-    assert logs["dsd_learning_rate"] == pytest.approx([0.1, 0.1, 0.01][-len(logs["loss"]):])
+    assert logs["dsd_learning_rate"] == pytest.approx([0.1, 0.1, 0.01][-len(logs["loss"]) :])
     assert all(np.float32(0.1) == np.array(each.learning_rate) for each in model.optimizers())
 
 
@@ -187,7 +187,9 @@ def test_a_run_traces_one_step_more_than_a_plain_fit():
     plain = traces(3, wrapped=False)
     assert traces(3, dsd.DSDSchedule(phases=[dsd.DensePhase(3)])) == plain
     assert traces(5, dsd.DSDSchedule(1, 1, 3)) == plain + 1
-    again = dsd.DSDSchedule(phases=[dsd.DensePhase(1), dsd.SparsePhase(1)] * 2 + [dsd.DensePhase(1)])
+    again = dsd.DSDSchedule(
+        phases=[dsd.DensePhase(1), dsd.SparsePhase(1)] * 2 + [dsd.DensePhase(1)]
+    )
     assert traces(5, again) == plain + 1
 
 

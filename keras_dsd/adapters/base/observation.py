@@ -249,6 +249,26 @@ class ClassHooks:
                 self._put.clear()
 
 
+def observed_apply_gradients(apply: Callable[..., object]) -> Member:
+    """Returns an optimizer's `apply_gradients`, which updates variables, observed."""
+
+    def observed(
+        self: AnyOptimizer,
+        grads_and_vars: Iterable[tuple[object, object]],
+        *args: object,
+        **kwargs: object,
+    ) -> object:
+        make = apply.__get__(self, type(self))  # a tf.function of the user's is no plain function
+        observation = observing(self)
+        if observation is None:
+            return make(grads_and_vars, *args, **kwargs)
+        pairs = list(grads_and_vars)
+        updated = [variable for grad, variable in pairs if grad is not None]
+        return observation.update(self, updated, lambda: make(pairs, *args, **kwargs))
+
+    return observed
+
+
 def _with_subclasses(kinds: Sequence[type]) -> Iterator[type]:
     for kind in kinds:
         yield kind

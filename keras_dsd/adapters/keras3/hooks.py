@@ -4,7 +4,12 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from keras_dsd.adapters.base.observation import ClassHooks, observing, scaled_rate
+from keras_dsd.adapters.base.observation import (
+    ClassHooks,
+    observed_apply_gradients,
+    observing,
+    scaled_rate,
+)
 from keras_dsd.adapters.keras3 import backends
 
 
@@ -41,5 +46,9 @@ def _scaled_rate(rate: Callable[[keras.optimizers.Optimizer], object]) -> Callab
 
 HOOKS = ClassHooks(
     [kind for kind in keras.optimizers.Optimizer.__mro__ if "apply" in vars(kind)],
-    {"apply": _observed_apply, "_get_current_learning_rate": _scaled_rate},
+    {
+        "apply": _observed_apply,
+        "apply_gradients": observed_apply_gradients,
+        "_get_current_learning_rate": _scaled_rate,
+    },
 )

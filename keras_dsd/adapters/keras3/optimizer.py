@@ -30,7 +30,7 @@ def optimizers_of(model: keras.Layer) -> list[Optimizer]:
 def num_updates(optimizer: Optimizer) -> int:
     """Returns the number of updates that were made; of `torch.optim`, 1 for any."""
     if isinstance(optimizer, keras.optimizers.Optimizer):
-        return int(optimizer.iterations)
+        return int(to_numpy(optimizer.iterations))
     return int(bool(optimizer.state))
 
 

@@ -85,6 +85,11 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         # Users may give an optimizer the backend's own variable.
         return self._observation.has_updated(variable, getattr(variable, "_value", None))
 
+    def untrained(self) -> list[Weight]:
+        """Returns the weights that no optimizer trains, as far as that is known."""
+        backends.sync(self.model)
+        return super().untrained()
+
     def _forget_untrained(self) -> None:
         for part in kernels.parts_of(self.model):
             store = mask_store.get(part)

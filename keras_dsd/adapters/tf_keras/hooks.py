@@ -1,35 +1,20 @@
 """Hooks into tf_keras's optimizers: their updates are observed, their learning rates scaled."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
-from keras_dsd.adapters.base.observation import ClassHooks, Member, observing, scaled_rate
+from keras_dsd.adapters.base.observation import (
+    ClassHooks,
+    Member,
+    observed_apply_gradients,
+    scaled_rate,
+)
 from keras_dsd.adapters.tf_keras.optimizer import KINDS, Optimizer
 
 _Schedule = tf_keras.optimizers.schedules.LearningRateSchedule
-
-
-def _observed_apply(apply: Callable[..., object]) -> Member:
-    """Returns an optimizer's `apply_gradients`, which updates variables, observed."""
-
-    def observed(
-        self: Optimizer,
-        grads_and_vars: Iterable[tuple[object, tf.Variable]],
-        *args: object,
-        **kwargs: object,
-    ) -> object:
-        make = apply.__get__(self, type(self))  # a tf.function of the user's is no plain function
-        observation = observing(self)
-        if observation is None:
-            return make(grads_and_vars, *args, **kwargs)
-        pairs = list(grads_and_vars)
-        updated = [variable for grad, variable in pairs if grad is not None]
-        return observation.update(self, updated, lambda: make(pairs, *args, **kwargs))
-
-    return observed
 
 
 def _scaled_property(rate: property) -> Member:
@@ -71,7 +56,7 @@ def _multiply(rate: Any, factor: tf.Variable) -> tf.Tensor:
 HOOKS = ClassHooks(
     [base for kind in KINDS for base in kind.__mro__ if "apply_gradients" in vars(base)],
     {
-        "apply_gradients": _observed_apply,
+        "apply_gradients": observed_apply_gradients,
         "learning_rate": _scaled_property,
         "_decayed_lr": _scaled_decay,
         "_get_hyper": _scaled_hyper,

@@ -8,7 +8,11 @@ from tests.unit.engine.fake_adapter import FakeModel, fit
 
 
 def is_plain(model):
-    return "make_train_function" not in vars(model) and model.train_function is None and model.factor == 1.0
+    return (
+        "make_train_function" not in vars(model)
+        and model.train_function is None
+        and model.factor == 1.0
+    )
 
 
 def test_hooks_out_of_order_are_refused(model):
@@ -49,7 +53,10 @@ def test_logs_are_added_to_and_training_stops_when_it_is_over(model):
     logs = fit(model, schedule, 9, log=lambda epoch: {"loss": 0.5})
     assert logs == [
         {
-            "loss": 0.5, "dsd_phase": phase, "dsd_sparsity": sparsity, "dsd_epochs_left": 0,
+            "loss": 0.5,
+            "dsd_phase": phase,
+            "dsd_sparsity": sparsity,
+            "dsd_epochs_left": 0,
             "dsd_learning_rate": pytest.approx(rate),
         }
         for phase, (sparsity, rate) in enumerate([(0, 0.1), (0.5, 0.1), (0, 0.01)])
