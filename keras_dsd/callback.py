@@ -62,10 +62,13 @@ class DSDSchedule(Hooks):
     The current phase is derived from the epoch number. Extra epochs of `fit` extend the last phase;
     where it ends before that one, a warning says so, and `initial_epoch` resumes the run in another
     `fit`, of this schedule or an equal one. Every epoch's logs get `dsd_phase` (index),
-    `dsd_sparsity` (measured fraction of zeros among the selected weights) and `dsd_epochs_left` (of
-    the phase; at most, where `until` may end it early); put this callback before those that read
-    logs. Where `fit` shows its progress, a message describes what changes as a phase starts;
-    otherwise that is logged.
+    `dsd_sparsity` (measured fraction of zeros among the selected weights), `dsd_epochs_left` (of
+    the phase; at most, where `until` may end it early) and `dsd_learning_rate` (in use, of the
+    first optimizer); put this callback before those that read logs. Where `fit` shows its progress,
+    a message describes what changes as a phase starts; otherwise that is logged.
+
+    A phase multiplies the learning rate within each update. `optimizer.learning_rate` stays yours:
+    read and set it at any time.
 
     Args:
         dense: Epochs of the first phase, ordinary training; `0` starts from a trained model.
@@ -154,7 +157,8 @@ learning rate
         """Checks the model, before the first batch.
 
         Raises:
-            ValueError: The model was not passed through `apply`, or can't be trained by DSD.
+            ValueError: The model was not passed through `apply`, can't be trained by DSD, or has
+                another `DSDSchedule` in this `fit`.
         """
         adapter = registry.adapter_of(self.model).training_adapter(self.model)
         self._controller = self.controller(Trainer(self.model, adapter))
@@ -165,7 +169,7 @@ learning rate
         self._open_controller().begin_epoch(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Adds `dsd_phase`, `dsd_sparsity` and `dsd_epochs_left` to the logs."""
+        """Adds the measurements of DSD to the logs."""
         measured = self._open_controller().end_epoch({} if logs is None else logs)
         if logs is not None:
             logs.update(measured)

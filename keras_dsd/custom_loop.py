@@ -18,7 +18,8 @@ class DSDLoop:
     Two calls stand around each epoch, and one follows each update of the weights, outside of
     `tf.function`. A function that trains has to be traced, for the first time, between these two
     calls: there the optimizers are observed, and the learning rate of a phase is multiplied within
-    their updates. `optimizer.learning_rate` stays as you set it.
+    their updates. JAX traces it again for another factor. `optimizer.learning_rate` stays yours, a
+    number or a `LearningRateSchedule`.
 
     A step without state, as on JAX, takes the masks as an argument, `loop.masks()`, and ends in
     `jnp.where(mask, value, 0)`. The variables of model and optimizer have to hold their values

@@ -1,7 +1,7 @@
 """Trains on scikit-learn's digits with DSD, and has MLflow keep what the run measured.
 
-MLflow's own callback takes phase, sparsity and epochs left from the logs, as it comes after
-DSDSchedule. Start a server first, and look at http://127.0.0.1:5000 afterwards:
+MLflow's own callback takes phase, sparsity, epochs left and the learning rate in use from the logs,
+as it comes after DSDSchedule. Start a server first, and look at http://127.0.0.1:5000 afterwards:
 
     mlflow server --backend-store-uri sqlite:///mlflow.db --port 5000
     python examples/tracking/mlflow_run.py --sparsity=0.5

@@ -1,7 +1,8 @@
 """Trains on scikit-learn's digits with DSD, and has Weights & Biases keep what the run measured.
 
-W&B's own callback takes phase, sparsity and epochs left from the logs, as it comes after
-DSDSchedule. Nothing leaves this machine until you send it: `wandb sync wandb/offline-run-*`.
+W&B's own callback takes phase, sparsity, epochs left and the learning rate in use from the logs,
+as it comes after DSDSchedule. Nothing leaves this machine until you send it:
+`wandb sync wandb/offline-run-*`.
 
     KERAS_BACKEND=jax python examples/tracking/wandb_run.py --sparsity=0.5
 """

@@ -74,7 +74,7 @@ class Observer:
 
         Args:
             epoch: Counted from 0.
-            logs: Its logs, with `dsd_phase` and `dsd_sparsity`.
+            logs: Its logs, with those that `DSDSchedule` adds.
             weights: The weights that DSD prunes.
         """
 

@@ -19,6 +19,7 @@ from tests.helpers.paths import PATH
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples" / "tracking"
 PHASES = {0: 0, 1: 1, 2: 1, 3: 2}  # of --dense=1 --sparse=2 --redense=1
 LEFT = {0: 0, 1: 1, 2: 0, 3: 0}
+RATES = {0: 0.001, 1: 0.001, 2: 0.001, 3: 0.0001}  # in use
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.once_per_keras]
@@ -97,6 +98,7 @@ def test_mlflow_has_the_phases_and_the_sparsity_of_each_epoch(tmp_path, monkeypa
         assert kept.data.params["sparsity"] == "0.5"
         assert metric("dsd_phase") == PHASES
         assert metric("dsd_epochs_left") == LEFT
+        assert metric("dsd_learning_rate") == pytest.approx(RATES)
         check_sparsity(metric("dsd_sparsity"))
         assert list(metric("loss")) == [0, 1, 2, 3]
         artifacts = pathlib.Path(client.download_artifacts(kept.info.run_id, "", tmp_path))
@@ -113,6 +115,8 @@ def test_weights_and_biases_has_them_without_a_network(tmp_path):
     epochs = {row["epoch/epoch"]: row for row in wandb_history(file.read_bytes())}
     assert {epoch: row["epoch/dsd_phase"] for epoch, row in epochs.items()} == PHASES
     assert {epoch: row["epoch/dsd_epochs_left"] for epoch, row in epochs.items()} == LEFT
+    rates = {epoch: row["epoch/dsd_learning_rate"] for epoch, row in epochs.items()}
+    assert rates == pytest.approx(RATES)
     check_sparsity({epoch: row["epoch/dsd_sparsity"] for epoch, row in epochs.items()})
     assert list(file.parent.glob("files/media/images/phases*.png"))
 

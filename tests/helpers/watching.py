@@ -31,10 +31,7 @@ class Zeros(keras.callbacks.Callback):
 
 
 def run(model, x, y, batch_size=32, callbacks=(), redense_lr=1.0, **options):
-    """Trains an epoch in each phase; checks the zeros of every batch; returns the history.
-
-    At one learning rate both dense phases run the same compiled step, which saves time.
-    """
+    """Trains an epoch in each phase; checks the zeros of every batch; returns the history."""
     watch = Zeros()
     everything = [dsd.DSDSchedule(1, 1, 1, redense_lr=redense_lr), watch, *callbacks]
     history = model.fit(
