@@ -280,8 +280,9 @@ class Controller:
             "dsd_sparsity": found.num_zeros / max(found.size, 1),
             "dsd_epochs_left": self._epochs_left(index, starts[-1], epoch + 1),
         }
-        for rate in self._trainer.learning_rates()[:1]:
-            measured["dsd_learning_rate"] = rate * lr
+        if self._trainer.is_observed:
+            for rate in self._trainer.learning_rates()[:1]:
+                measured["dsd_learning_rate"] = rate * lr
         if epoch == starts[-1] and self._timeline.is_redense(index):
             self._notify([Moment(FIRST_REDENSE_EPOCH, epoch + 1, index)])
         for observer in self._observers:

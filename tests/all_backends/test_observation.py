@@ -187,10 +187,8 @@ def test_a_run_traces_one_step_more_than_a_plain_fit():
     plain = traces(3, wrapped=False)
     assert traces(3, dsd.DSDSchedule(phases=[dsd.DensePhase(3)])) == plain
     assert traces(5, dsd.DSDSchedule(1, 1, 3)) == plain + 1
-    again = dsd.DSDSchedule(
-        phases=[dsd.DensePhase(1), dsd.SparsePhase(1)] * 2 + [dsd.DensePhase(1)]
-    )
-    assert traces(5, again) == plain + 1
+    phases = [dsd.DensePhase(1), dsd.SparsePhase(1)] * 2 + [dsd.DensePhase(1)]
+    assert traces(5, dsd.DSDSchedule(phases=phases)) == plain + 1
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only there is there a tf.function")
