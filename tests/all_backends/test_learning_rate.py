@@ -35,6 +35,33 @@ def test_a_number(kind):
     assert logs["dsd_learning_rate"] == pytest.approx(expected, rel=1e-6)
 
 
+WAYS = {"jit": {"jit_compile": True}, "eager": {"run_eagerly": True}}
+if keras.backend.backend() != "torch":
+    WAYS["several steps at once"] = {"steps_per_execution": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own modules
+def test_ways_to_compile(way):
+    model = dsd.apply(net(optimizers.SGD(0.01), **WAYS[way]), 0.5)
+    _, moves = fit(model, dsd.DSDSchedule(1, 1, 1))
+    at_once = WAYS[way].get("steps_per_execution", 1)
+    rates = np.repeat([0.01, 0.01, 0.001], 4 // at_once) * at_once
+    assert moves.used == pytest.approx(rates, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PATH == "tf_keras", reason="it accumulates no gradients")
+def test_accumulated_gradients():
+    """A phase that begins in between waits with its first update; the scaled loss changes none."""
+    inner = optimizers.SGD(0.01, gradient_accumulation_steps=3)
+    model = dsd.apply(net(home.LossScaleOptimizer(inner)), 0.5)
+    _, moves = fit(model, dsd.DSDSchedule(1, 1, 1))
+    rates = [0, 0, 0.01] * 2 + [0, 0, 0.001] * 2
+    assert moves.used == pytest.approx(rates, rel=1e-3, abs=1e-9)
+
+
 @pytest.mark.parametrize("first", [True, False], ids=["dsd first", "dsd last"])
 def test_callbacks_that_set_it_each_epoch(first):
     """They read what they set, whatever the phase, and so does who evaluates in between."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import keras_dsd as dsd
+from tests.helpers import programs
 from tests.helpers.paths import PATH, Watch, arrays, keras, left_behind
 from tests.helpers.unit_gradient import DATA, Moves, fit, members_of_optimizers, net, total
 
@@ -218,6 +219,12 @@ def test_a_train_step_that_is_a_tf_function_of_the_users(is_traced_before):
     assert watch.seen == [0] * 4 + [4] * 4 + [0] * 4
     last = 0.1 if is_traced_before else 0.01
     assert moves.of_epochs() == pytest.approx([0.1, 0.1, last], rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="it places variables")
+def test_devices_are_the_users_and_replicas_scale_too():
+    programs.run("placed_run")
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="a debugger of TensorFlow's")

@@ -6,7 +6,9 @@ the observed model, and pass every other call on.
 """
 
 import contextlib
+import functools
 import threading
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -258,7 +260,7 @@ def observed_apply_gradients(apply: Callable[..., object]) -> Member:
         *args: object,
         **kwargs: object,
     ) -> object:
-        make = apply.__get__(self, type(self))  # a tf.function of the user's is no plain function
+        make = bound(apply, self)
         observation = observing(self)
         if observation is None:
             return make(grads_and_vars, *args, **kwargs)
@@ -267,6 +269,14 @@ def observed_apply_gradients(apply: Callable[..., object]) -> Member:
         return observation.update(self, updated, lambda: make(pairs, *args, **kwargs))
 
     return observed
+
+
+def bound(member: Member, owner: object) -> Callable[..., object]:
+    """Returns a method of `owner`, given what its class has: a tf.function is no plain function."""
+    if isinstance(member, types.FunctionType):
+        return functools.partial(member, owner)  # torch.compile takes __get__ for a lookup by name
+    method: Callable[..., object] = member.__get__(owner, type(owner))
+    return method
 
 
 def _with_subclasses(kinds: Sequence[type]) -> Iterator[type]:

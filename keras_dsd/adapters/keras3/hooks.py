@@ -6,6 +6,7 @@ import keras
 
 from keras_dsd.adapters.base.observation import (
     ClassHooks,
+    bound,
     observed_apply_gradients,
     observing,
     scaled_rate,
@@ -21,7 +22,7 @@ def _observed_apply(apply: Callable[..., object]) -> Callable[..., object]:
         grads: Sequence[object],
         trainable_variables: Sequence[object] | None = None,
     ) -> object:
-        make = apply.__get__(self, type(self))  # a tf.function of the user's is no plain function
+        make = bound(apply, self)
         observation = observing(self)
         if observation is None:
             return make(grads, trainable_variables)
