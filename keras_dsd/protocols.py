@@ -180,6 +180,10 @@ class TrainingAdapter(Protocol):
         """Whether any update of this run was observed."""
 
     @property
+    def was_skipped(self) -> bool:
+        """Whether all updates of this run were skipped yet, as a scaled loss has overflown."""
+
+    @property
     def has_own_train_step(self) -> bool:
         """Whether the training step is the user's own, who may leave weights untrained."""
 

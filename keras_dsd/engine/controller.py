@@ -218,7 +218,7 @@ class Controller:
 
     def _check_learning_rate(self, lr: float) -> None:
         """Warns, once, where the learning rate of a phase has no effect."""
-        if lr == 1.0 or self._run.is_rate_checked:
+        if lr == 1.0 or self._run.is_rate_checked or self._trainer.was_skipped:
             return
         self._run.is_rate_checked = True
         if not self._trainer.is_observed:

@@ -80,6 +80,11 @@ class Trainer:
         return self._adapter.is_observed
 
     @property
+    def was_skipped(self) -> bool:
+        """Whether all updates of this run were skipped yet, as a scaled loss has overflown."""
+        return self._adapter.was_skipped
+
+    @property
     def may_leave_untrained(self) -> bool:
         """Whether weights may turn out, at the first step, to be trained by no optimizer."""
         return self._adapter.has_own_train_step and not self._adapter.is_observed
@@ -153,6 +158,8 @@ class Trainer:
 
         def first(*args: object) -> object:
             result = step(*args)
+            if self.was_skipped:
+                return result
             if self.model.train_function is first:
                 self.model.train_function = self._current = step
             after, self._after_first_step = self._after_first_step, None

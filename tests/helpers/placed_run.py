@@ -1,6 +1,6 @@
 """TensorFlow on two logical devices: layers placed on one each, and a mirrored, scaled loss.
 
-    python -m tests.helpers.placed_run
+python -m tests.helpers.placed_run
 """
 
 import numpy as np

@@ -101,6 +101,11 @@ class Observation:
         return any(id(each) in self._variables for each in variables)
 
     @property
+    def was_skipped(self) -> bool:
+        """Whether updates were only skipped yet: a scaled loss has overflown."""
+        return bool(self._variables) and not self.optimizers
+
+    @property
     def updating_optimizers(self) -> list[AnyOptimizer]:
         """The optimizers that update by themselves, and not through others alone."""
         return [each for each in self.optimizers if not _holds(self._wrappers, each)]

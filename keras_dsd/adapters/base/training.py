@@ -113,6 +113,11 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
         """Whether any update of this run was observed."""
         return bool(self._observation.optimizers)
 
+    @property
+    def was_skipped(self) -> bool:
+        """Whether all updates of this run were skipped yet, as a scaled loss has overflown."""
+        return self._observation.was_skipped
+
     def untrained(self) -> list[WeightT]:
         """Returns the weights that no optimizer trains, as far as that is known.
 

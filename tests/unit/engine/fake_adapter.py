@@ -124,6 +124,10 @@ class FakeModel:
     def train_step(self, masked):
         """One update by momentum, and by `weight * mask` where `masked`."""
         self.iterations += 1
+        self.adapter.was_skipped = self.adapter.num_skipped > 0
+        if self.adapter.was_skipped:
+            self.adapter.num_skipped -= 1
+            return
         self.adapter.is_observed = self.adapter.observes
         for kernel in self.kernels:
             if not kernel.is_trained:
@@ -176,6 +180,7 @@ class FakeAdapter:
         self.model = model
         self.error, self.interactive, self.scheduled, self.tracing = None, True, False, False
         self.observes, self.is_observed, self.has_own_train_step = True, False, False
+        self.num_skipped, self.was_skipped = 0, False
         self.unscaled_optimizers = []
 
     @property

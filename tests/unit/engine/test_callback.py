@@ -216,6 +216,17 @@ def test_a_step_without_updates_is_told_of_once(model):
     assert len(seen) == 1
 
 
+def test_steps_that_a_scaled_loss_skips_tell_nothing_yet(model):
+    """What the first one tells, the first that is not skipped does."""
+    model.adapter.num_skipped, model.adapter.has_own_train_step = 3, True
+    model.kernels[1].is_trained = False
+    phases = [dsd.SparsePhase(2, lr=0.5), dsd.DensePhase(1)]
+    with pytest.warns(UserWarning, match=r"trains 1 of the selected weights: 'net/b/k") as seen:
+        logs = fit(model, dsd.DSDSchedule(phases=phases), 3)
+    assert len(seen) == 1
+    assert ["dsd_learning_rate" in each for each in logs] == [False, True, True]
+
+
 @pytest.mark.parametrize("dense", [1, 0])
 def test_weights_that_no_optimizer_trains_stay_dense(model, dense):
     """They are known from the dense phase, or from the first step of the sparse one."""
