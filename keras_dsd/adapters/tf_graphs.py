@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_dsd.adapters.base.private_names import is_debugged
+
 # The factor of a model's learning rates. It stays with the model: a function of the user's own
 # that a step calls keeps its trace, with the variable that it read first, for later runs.
 _FACTORS: "weakref.WeakKeyDictionary[Any, tf.Variable]" = weakref.WeakKeyDictionary()
@@ -40,26 +42,12 @@ def is_within(outer: tf.Graph | None) -> bool:
 
 
 def may_use_xla(jit_compile: object) -> bool:
-    """Returns whether updates may be compiled by XLA.
+    """Returns whether updates may be compiled by XLA, whose programs no debugger looks into.
 
     Args:
         jit_compile: What the user gave `compile`; False forbids it.
     """
-    return jit_compile is not False and platform.system() != "Darwin" and not _is_debugged()
-
-
-def _is_debugged() -> bool:
-    """Returns whether a debugger looks at every operation; an XLA program shows it none.
-
-    Both `enable_check_numerics` and `enable_dump_debug_info` do. Where a version of TensorFlow
-    does not tell, none is taken to be on.
-    """
-    try:
-        from tensorflow.python.eager import context
-
-        return bool(context.context().op_callbacks)
-    except (ImportError, AttributeError):
-        return False
+    return jit_compile is not False and platform.system() != "Darwin" and not is_debugged()
 
 
 def are_together(variables: Iterable[tf.Variable]) -> bool:

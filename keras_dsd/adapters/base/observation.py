@@ -12,6 +12,8 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
+from keras_dsd.adapters.base.private_names import strategy_of
+
 # An optimizer as observing it requires: Keras's own, or one of torch.optim.
 AnyOptimizer: TypeAlias = object
 # A method, or a property, of a class.
@@ -176,7 +178,7 @@ def current() -> Observation | None:
     """
     found: Observation | None = getattr(_thread, "observation", None)
     if found is None:
-        strategy = getattr(threading.current_thread(), "distribution", None)
+        strategy = strategy_of(threading.current_thread())
         found = None if strategy is None else _of_strategy.get(id(strategy))
         if found is not None:
             _thread.observation, _thread.updating = found, []

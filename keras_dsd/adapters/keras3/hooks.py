@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import keras
 
+from keras_dsd.adapters.base import private_names
 from keras_dsd.adapters.base.observation import (
     ClassHooks,
     bound,
@@ -29,7 +30,8 @@ def _observed_apply(apply: Callable[..., object]) -> Callable[..., object]:
         grads = list(grads)
         if trainable_variables is not None:
             trainable_variables = list(trainable_variables)
-        given = self._trainable_variables if trainable_variables is None else trainable_variables
+        built = private_names.variables_of(self)
+        given = built if trainable_variables is None else trainable_variables
         updated = [each for each, grad in zip(given, grads, strict=False) if grad is not None]
         return observation.update(self, updated, lambda: make(grads, trainable_variables))
 
@@ -50,6 +52,6 @@ HOOKS = ClassHooks(
     {
         "apply": _observed_apply,
         "apply_gradients": observed_apply_gradients,
-        "_get_current_learning_rate": _scaled_rate,
+        private_names.READ_RATE: _scaled_rate,
     },
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import keras
 
+from keras_dsd.adapters.base import private_names
 from keras_dsd.adapters.base.observation import AnyOptimizer
 from keras_dsd.adapters.keras3 import backends, optimizer
 from keras_dsd.adapters.keras3.backends import Key
@@ -110,7 +111,7 @@ class MaskedUpdates:
     def _mask_in_update(self, each: keras.optimizers.Optimizer) -> Callable[[Key], object | None]:
         """Returns the function of an optimizer's key that gives the mask within the update."""
         free = [weight for weight in self._weights if weight.variable.constraint is None]
-        by_key = {each._var_key(weight.variable): weight for weight in free}
+        by_key = {private_names.key_of(each, weight.variable): weight for weight in free}
 
         def mask_of(key: Key) -> object | None:
             weight = by_key.get(key)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 import keras
 import numpy as np
 
+from keras_dsd.adapters.base import private_names
 from keras_dsd.adapters.base.optimizers import (
     AVERAGES,
     NOT_SLOTS,
@@ -36,7 +37,9 @@ def num_updates(optimizer: Optimizer) -> int:
 
 def is_scheduled(optimizer: Optimizer) -> bool:
     """Returns whether the learning rate is computed from the step, and so can't be set."""
-    rate = vars(optimizer).get("_learning_rate")
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        return False
+    rate = private_names.given_rate(optimizer)
     return rate is not None and not isinstance(rate, keras.Variable)
 
 
@@ -56,7 +59,7 @@ def slots_of(
     optimizer: keras.optimizers.Optimizer, variable: keras.Variable
 ) -> dict[str, keras.Variable]:
     """Returns the slots of `variable` that have its shape, by name."""
-    index = optimizer._trainable_variables_indices.get(optimizer._var_key(variable))
+    index = private_names.index_of(optimizer, variable)
     return {
         name: slot for name, slot in slots_at(optimizer, index).items()
         if isinstance(slot, keras.Variable) and tuple(slot.shape) == tuple(variable.shape)
@@ -103,10 +106,11 @@ def average_of(optimizer: Optimizer, variable: keras.Variable) -> keras.Variable
     """Returns the moving average that `use_ema` keeps of `variable`, or None."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         return None
-    if not optimizer.use_ema or not updates(optimizer, variable):
+    index = private_names.index_of(optimizer, variable)
+    if not optimizer.use_ema or index is None:
         return None
-    index = optimizer._trainable_variables_indices[optimizer._var_key(variable)]
-    return getattr(optimizer, AVERAGES)[index]
+    average: keras.Variable = getattr(optimizer, AVERAGES)[index]
+    return average
 
 
 def updates(optimizer: Optimizer, variable: keras.Variable) -> bool:
@@ -114,4 +118,4 @@ def updates(optimizer: Optimizer, variable: keras.Variable) -> bool:
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         groups = optimizer.param_groups
         return any(each is variable.value for group in groups for each in group["params"])
-    return optimizer._var_key(variable) in optimizer._trainable_variables_indices
+    return private_names.index_of(optimizer, variable) is not None

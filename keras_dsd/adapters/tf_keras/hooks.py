@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from keras_dsd.adapters.base import private_names
 from keras_dsd.adapters.base.observation import (
     ClassHooks,
     Member,
@@ -27,7 +28,7 @@ def _scaled_property(rate: property) -> Member:
 
 
 def _scaled_decay(decayed: Callable[..., tf.Tensor]) -> Member:
-    """Returns `_decayed_lr`, which legacy optimizers read their rate by, scaled."""
+    """Returns `READ_DECAYED_RATE`, which legacy optimizers read their rate by, scaled."""
 
     def scaled(self: Optimizer, var_dtype: tf.DType) -> object:
         return scaled_rate(self, lambda: decayed(self, var_dtype), _multiply)
@@ -36,13 +37,14 @@ def _scaled_decay(decayed: Callable[..., tf.Tensor]) -> Member:
 
 
 def _scaled_hyper(get: Callable[..., Any]) -> Member:
-    """Returns `_get_hyper` of a legacy optimizer, with the learning rate scaled."""
+    """Returns `READ_HYPER` of a legacy optimizer, with the learning rate scaled."""
 
     def scaled(self: Optimizer, name: str, dtype: tf.DType | None = None) -> object:
         def read() -> Any:
             return get(self, name, dtype)
 
-        is_rate = name == "learning_rate" and not isinstance(self._hyper.get(name), _Schedule)
+        is_number = not isinstance(private_names.given_rate(self), _Schedule)
+        is_rate = name == "learning_rate" and is_number
         return scaled_rate(self, read, _multiply) if is_rate else read()
 
     return scaled
@@ -58,7 +60,7 @@ HOOKS = ClassHooks(
     {
         "apply_gradients": observed_apply_gradients,
         "learning_rate": _scaled_property,
-        "_decayed_lr": _scaled_decay,
-        "_get_hyper": _scaled_hyper,
+        private_names.READ_DECAYED_RATE: _scaled_decay,
+        private_names.READ_HYPER: _scaled_hyper,
     },
 )

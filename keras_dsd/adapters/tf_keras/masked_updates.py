@@ -9,14 +9,22 @@ import tf_keras
 from keras_dsd.adapters import tf_graphs
 from keras_dsd.adapters.base.joined_updates import Together
 from keras_dsd.adapters.base.observation import AnyOptimizer
+from keras_dsd.adapters.base.private_names import (
+    UPDATE_GIVEN,
+    UPDATE_ONE,
+    UPDATE_ONE_BY_XLA,
+    jit_compile_of,
+    unique_id_of,
+    whole_of,
+)
 from keras_dsd.adapters.tf_keras.optimizer import Optimizer, slots_of
 from keras_dsd.adapters.tf_keras.weight import Weight
 from keras_dsd.protocols import Step
 from keras_dsd.utils.patches import Patch, put
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
-# The unique id of a variable.
-Key: TypeAlias = str
+# What tells a variable from others.
+Key: TypeAlias = object
 
 
 class MaskedUpdates:
@@ -45,7 +53,7 @@ class MaskedUpdates:
     def before(self, each: AnyOptimizer) -> None:
         """Lets an optimizer mask within its updates, until the step ends."""
         is_in_step = tf_graphs.is_within(self._graph)
-        if is_in_step and id(each) not in self._restore and hasattr(each, "_update_step"):
+        if is_in_step and id(each) not in self._restore and hasattr(each, UPDATE_ONE):
             self._restore[id(each)] = put(self._patches(each))
 
     def after(self, each: AnyOptimizer, is_outermost: bool) -> None:
@@ -82,9 +90,9 @@ class MaskedUpdates:
 
     def _patches(self, each: Optimizer) -> list[Patch]:
         updates = _Updates(each, self._by_key, self._masked, self._model)
-        patches: dict[str, Callable[..., object]] = {"_update_step_xla": updates.one_by_xla}
+        patches: dict[str, Callable[..., object]] = {UPDATE_ONE_BY_XLA: updates.one_by_xla}
         if self._weights:
-            patches |= {"_update_step": updates.one, "_internal_apply_gradients": updates.all}
+            patches |= {UPDATE_ONE: updates.one, UPDATE_GIVEN: updates.all}
         return [Patch(vars(each), name, value) for name, value in patches.items()]
 
 
@@ -127,10 +135,10 @@ class _Updates:
         self._optimizer = optimizer
         self._weights = weights
         self._masked = masked
-        self._plain = optimizer._update_step
+        self._plain = getattr(optimizer, UPDATE_ONE)
         # Not the optimizer's own: it keeps its trace, of a step with other masks and factors.
         self._plain_by_xla = tf.function(self._without_mask, jit_compile=True)
-        self._plain_all = optimizer._internal_apply_gradients
+        self._plain_all = getattr(optimizer, UPDATE_GIVEN)
         self._compiled = tf.function(self._with_masks, jit_compile=True)
         self._together = Together(self._make)
         self._factor = tf_graphs.factor_of(model)
@@ -140,7 +148,7 @@ class _Updates:
         self._may_compile = (
             not is_the_users(type(optimizer))
             and not forbidden
-            and tf_graphs.may_use_xla(model._jit_compile)
+            and tf_graphs.may_use_xla(jit_compile_of(model))
         )
 
     def all(self, grads_and_vars: Iterable[tuple[Gradient, tf.Variable]]) -> tf.Operation:
@@ -218,6 +226,5 @@ def _multiply(variable: tf.Variable, mask: tf.Variable) -> None:
 def _key(variable: tf.Variable) -> Key:
     """Returns what names a variable and each of its replicas, whose handles know the whole."""
     if not isinstance(variable, tf.distribute.DistributedValues):
-        container = getattr(variable.handle, "_distributed_container", None)
-        variable = variable if container is None else container()
-    return variable._unique_id
+        variable = whole_of(variable)
+    return unique_id_of(variable)

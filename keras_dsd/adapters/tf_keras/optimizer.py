@@ -1,12 +1,13 @@
 """State of tf_keras optimizers, old and new: learning rate, slots and moving averages."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from keras_dsd.adapters.base import private_names
 from keras_dsd.adapters.base.optimizers import (
     AVERAGES,
     initial_value,
@@ -44,18 +45,18 @@ def updates(optimizer: Optimizer, variable: tf.Variable) -> bool:
         return not optimizer.get_slot_names() or any(
             slot is not None for slot in _slots(optimizer, variable).values()
         )
-    return optimizer._var_key(variable) in getattr(optimizer, "_index_dict", ())
+    return private_names.index_of(optimizer, variable) is not None
 
 
 def is_scheduled(optimizer: Optimizer) -> bool:
     """Returns whether the learning rate is computed from the step, and so can't be set."""
-    rate = _hyper(optimizer)
+    rate = private_names.given_rate(optimizer)
     return isinstance(rate, _Schedule) or (callable(rate) and not hasattr(rate, "assign"))
 
 
 def learning_rates_of(optimizer: Optimizer) -> list[float]:
     """Returns the current learning rate, without the decay of a legacy optimizer."""
-    rate = _hyper(optimizer)
+    rate = private_names.given_rate(optimizer)
     if isinstance(rate, _Schedule):
         rate = rate(optimizer.iterations)
     elif is_scheduled(optimizer):
@@ -111,9 +112,7 @@ def _slots(optimizer: Optimizer, variable: tf.Variable) -> dict[str, tf.Variable
     if isinstance(optimizer, _Legacy):
         names = optimizer.get_slot_names()
         return {name: _legacy_slot(optimizer, variable, name) for name in names}
-    if getattr(optimizer, "_index_dict", None):
-        return slots_at(optimizer, optimizer._index_dict.get(optimizer._var_key(variable)))
-    return {}
+    return slots_at(optimizer, private_names.index_of(optimizer, variable))
 
 
 def _legacy_slot(optimizer: Optimizer, variable: tf.Variable, name: str) -> tf.Variable | None:
@@ -121,14 +120,3 @@ def _legacy_slot(optimizer: Optimizer, variable: tf.Variable, name: str) -> tf.V
         return optimizer.get_slot(variable, name)
     except KeyError:  # not updated yet
         return None
-
-
-def _home(optimizer: Optimizer) -> tuple[dict[str, Any], str]:
-    if isinstance(optimizer, _Legacy):
-        return optimizer._hyper, "learning_rate"
-    return vars(optimizer), "_learning_rate"
-
-
-def _hyper(optimizer: Optimizer) -> Rate | None:
-    place, name = _home(optimizer)
-    return place.get(name)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_dsd.adapters import tf_graphs
 from keras_dsd.adapters.base.joined_updates import Together
 from keras_dsd.adapters.base.observation import Observation
+from keras_dsd.adapters.base.private_names import UPDATE_ALL, jit_compile_of, key_of
 from keras_dsd.adapters.keras3.backends import (
     Backend,
     Key,
@@ -111,12 +112,13 @@ class TensorFlowBackend(Backend[tf.Variable]):
     ) -> list[Patch]:
         """Returns the patches that mask variables without a constraint within their update."""
         del variables
-        if not type(optimizer).__module__.startswith("keras."):
+        is_known = type(optimizer).__module__.startswith("keras.")
+        if not is_known or not hasattr(optimizer, UPDATE_ALL):
             return []  # the user's own may be a tf.function, whose trace outlives the step
         updates = _Updates(optimizer, mask_of, slots_of, model)
         return [
             Patch(vars(optimizer), "update_step", updates.one),
-            Patch(vars(optimizer), "_backend_update_step", updates.all),
+            Patch(vars(optimizer), UPDATE_ALL, updates.all),
         ]
 
     def num_workers(self, model: keras.Layer) -> int:
@@ -160,10 +162,10 @@ class _Updates:
         self._mask_of = mask_of
         self._slots_of = slots_of
         self._plain = optimizer.update_step
-        self._plain_all = optimizer._backend_update_step
+        self._plain_all = getattr(optimizer, UPDATE_ALL)
         self._compiled = tf.function(self._with_masks, jit_compile=True)
         self._together = Together(self._make)
-        self._may_compile = tf_graphs.may_use_xla(_jit_compile(model))
+        self._may_compile = tf_graphs.may_use_xla(jit_compile_of(model))
 
     def all(
         self,
@@ -175,12 +177,12 @@ class _Updates:
         if tf.distribute.has_strategy():  # each device updates its copies by itself
             self._plain_all(gradients, variables, learning_rate)
             return
-        with self._together.up_to(self._optimizer._var_key(variables[-1])):
+        with self._together.up_to(key_of(self._optimizer, variables[-1])):
             self._plain_all(gradients, variables, learning_rate)
 
     def one(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         """Updates a variable."""
-        key = self._optimizer._var_key(variable)
+        key = key_of(self._optimizer, variable)
         mask = self._mask_of(key)
         size, is_whole = variable.shape.num_elements(), isinstance(gradient, tf.Tensor)
         if mask is None:
@@ -222,9 +224,3 @@ def _zero(variable: tf.Variable, mask: tf.Variable | tf.Tensor) -> None:
     # ensure_shape would make an XLA program dynamic: dropout took many times as long in it.
     kept = tf.reshape(mask, value.shape)
     variable.assign(tf.where(kept, value, tf.zeros_like(value)))
-
-
-def _jit_compile(model: keras.Model) -> object:
-    """Returns what the user gave `compile`; where that can't be told, Keras's choice: "auto"."""
-    config = getattr(getattr(model, "_compile_config", None), "config", {})
-    return config.get("jit_compile", "auto")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import keras
 import torch
 
+from keras_dsd.adapters.base.private_names import UPDATE_ALL, key_of
 from keras_dsd.adapters.keras3.backends import MaskOf, SlotsOf
 from keras_dsd.utils.patches import Patch
 
@@ -53,10 +54,11 @@ def patches(
     the optimizer may not be asked for a part: one of the user's own among them.
     """
     known = type(optimizer).__module__.startswith("keras.") and isinstance(optimizer, _BY_VALUE)
+    known = known and hasattr(optimizer, UPDATE_ALL)
     if not known or any(each.value.device.type != "cpu" for each in variables):
         return []
     updates = _Updates(optimizer, mask_of, slots_of)
-    return [Patch(vars(optimizer), "_backend_update_step", updates.all)]
+    return [Patch(vars(optimizer), UPDATE_ALL, updates.all)]
 
 
 class _Updates:
@@ -71,7 +73,7 @@ class _Updates:
         self._optimizer = optimizer
         self._mask_of_key = mask_of
         self._slots_of = slots_of
-        self._plain = optimizer._backend_update_step
+        self._plain = getattr(optimizer, UPDATE_ALL)
 
     @torch.no_grad()
     def all(
@@ -121,7 +123,7 @@ class _Updates:
                 tensor.data = values_of_all
 
     def _mask_of(self, variable: keras.Variable) -> torch.Tensor | None:
-        return self._mask_of_key(self._optimizer._var_key(variable))
+        return self._mask_of_key(key_of(self._optimizer, variable))
 
 
 def _split(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
