@@ -80,6 +80,10 @@ def _steps() -> Iterator[Job]:
     for flavour in FLAVOURS:
         flags = ("--rounds=30", "--builds=3", "--sgd")
         yield _training("step_time", flavour, "wide_mlp", "sgd", *flags)
+    for flavour in (each for each in FLAVOURS if each != "torch"):  # which compiles for minutes
+        yield _training(
+            "step_time", flavour, "dropout", "jit", "--rounds=30", "--builds=3", "--jit"
+        )
 
 
 def _fits() -> Iterator[Job]:

@@ -8,6 +8,7 @@ import numpy as np
 from absl import flags
 
 _SGD = flags.DEFINE_bool("sgd", False, "Whether to train by SGD with momentum, and not by Adam.")
+_JIT = flags.DEFINE_bool("jit", False, "Whether XLA compiles the whole step.")
 NUM_CLASSES = 10
 NUM_LETTERS = 96
 NUM_INPUTS = 64  # of the networks that grow
@@ -64,7 +65,7 @@ def compiled(keras: Any, model: Any) -> Any:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     of = keras.optimizers
     optimizer = of.SGD(1e-3, momentum=0.9) if _SGD.value else of.Adam(1e-3)
-    model.compile(optimizer, loss)
+    model.compile(optimizer, loss, **({"jit_compile": True} if _JIT.value else {}))
     return model
 
 
@@ -96,15 +97,20 @@ def _lstm(keras: Any) -> Any:
     return _with_classes(keras, (32, 50, 64), [keras.layers.LSTM(256)])
 
 
-def _transformer(keras: Any, width: int = 128, blocks: int = 2) -> Any:
+def _transformer(keras: Any, width: int = 128, blocks: int = 2, dropout: float = 0.0) -> Any:
     make = keras.layers
     letters = make.Input((64,), dtype="int32")
     x = make.Embedding(NUM_LETTERS, width)(letters)
+
+    def add(x: Any, y: Any) -> Any:
+        return make.Add()([x, make.Dropout(dropout)(y) if dropout else y])
+
     for _ in range(blocks):
         y = make.LayerNormalization()(x)
-        x = make.Add()([x, make.MultiHeadAttention(4, width // 4)(y, y, use_causal_mask=True)])
+        attend = make.MultiHeadAttention(4, width // 4, dropout=dropout)
+        x = add(x, attend(y, y, use_causal_mask=True))
         y = make.Dense(4 * width, activation="gelu")(make.LayerNormalization()(x))
-        x = make.Add()([x, make.Dense(width)(y)])
+        x = add(x, make.Dense(width)(y))
     return keras.Model(letters, make.Dense(NUM_LETTERS)(make.LayerNormalization()(x)))
 
 
@@ -122,6 +128,8 @@ NETWORKS = {
     "lstm": Network("an LSTM of 256 units over 50 steps, batches of 32", _lstm, (32, 50, 64)),
     "transformer": Network("2 blocks, 128 wide, 64 letters, batches of 16", _transformer,
                            (16, 64), letters=True),
+    "dropout": Network("transformer with dropout",
+                       functools.partial(_transformer, dropout=0.1), (16, 64), letters=True),
     "resnet50": Network("ResNet-50, 64 x 64 pixels, batches of 8",
                         functools.partial(_application, "ResNet50", 64), (8, 64, 64, 3)),
     "vgg16": Network("VGG-16, 32 x 32 pixels, batches of 8",

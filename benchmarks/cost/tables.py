@@ -88,7 +88,7 @@ def machine(results: Results) -> Iterable[str]:
 def steps(results: Results) -> Iterable[str]:
     """Yields the tables of step times: one for each Keras, plain and mirrored."""
     mirrored = ", two devices under MirroredStrategy"
-    for words, variants in {"": ("", "sgd"), mirrored: ("mirrored",)}.items():
+    for words, variants in {"": ("", "sgd", "jit"), mirrored: ("mirrored",)}.items():
         for flavour, title in FLAVOURS.items():
             of_flavour = chosen(results, kind="step_time", flavour=flavour)
             rows = [row for row in of_flavour if row["variant"] in variants]
@@ -100,11 +100,12 @@ def _step_table(rows: Results) -> Iterable[str]:
     names = [*PHASES, "TF-MOT"] if "TF-MOT" in rows[0]["found"]["ratios"] else PHASES
     yield f"| network | plain step | {' | '.join(names)} |"
     yield "|---|---|" + "---|" * len(names)
-    for row in by_subject(rows, STEPS):
+    for row in by_subject(rows, (*STEPS, "dropout")):
         ratios = row["found"]["ratios"]
         cells = (_ratio(ratios[name], LIMITS.get(name)) for name in names)
         plain = 1e3 * np.median(row["found"]["plain"])
-        name = row["subject"] + ", SGD" * (row["variant"] == "sgd")
+        how = {"sgd": ", SGD", "jit": ", jit_compile"}
+        name = row["subject"] + how.get(row["variant"], "")
         yield f"| {name} | {plain:.3g} ms | {' | '.join(cells)} |"
 
 
