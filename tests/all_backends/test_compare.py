@@ -269,7 +269,7 @@ def test_what_ends_a_process_is_told(data):
 
 
 UNGUARDED = """
-from tests.helpers import compared, unit_gradient
+from tests.helpers import compared
 import keras_dsd as dsd
 
 data = {name: (x.repeat(50, 0), y.repeat(50, 0)) for name, (x, y) in compared.data().items()}

@@ -165,6 +165,25 @@ def test_best_weights_restored_from_the_sparse_phase_are_said_to_be_sparse(digit
     assert zeros(model) == PRUNED
 
 
+@pytest.mark.once_per_keras
+def test_weights_restored_from_a_scaled_phase_leave_the_rate_alone(digits, compiled, mlp):
+    model = compiled(dsd.apply(mlp()))
+
+    class KeepAndRestore(callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.weights = self.model.get_weights()
+
+        def on_train_end(self, logs=None):
+            self.model.set_weights(self.weights)
+
+    for _ in range(2):
+        logs = model.fit(*digits, epochs=3, verbose=0,
+                         callbacks=[dsd.DSDSchedule(1, 1, 1), KeepAndRestore()],
+                         ).history  # fmt: skip
+        assert logs["dsd_learning_rate"] == pytest.approx([1e-2, 1e-2, 1e-3])
+        assert rate(model) == pytest.approx(1e-2)
+
+
 class Fail(callbacks.Callback):
     """Raises in the middle of an epoch."""
 

@@ -21,12 +21,6 @@ _New = tf_keras.optimizers.Optimizer
 _Legacy = tf_keras.optimizers.legacy.Optimizer
 KINDS = (_New, _Legacy)
 Optimizer: TypeAlias = tf_keras.optimizers.Optimizer | tf_keras.optimizers.legacy.Optimizer
-# The learning rate of an optimizer, as it was given.
-Rate: TypeAlias = (
-    tf.Variable
-    | tf_keras.optimizers.schedules.LearningRateSchedule
-    | Callable[..., tf.Tensor | float]
-)
 
 
 def optimizers_of(model: tf_keras.layers.Layer) -> list[Optimizer]:

@@ -154,20 +154,15 @@ def test_the_learning_rate_is_scaled_within_an_epoch(model):
     assert seen == [(0.1, 0.1), (0.05, 0.1), (0.05, 0.1)]
 
 
-def test_a_function_that_was_traced_before_is_warned_of_once(model):
-    model.adapter.observes = False
+@pytest.mark.parametrize(("name", "value", "said"), [
+    ("observes", False, r"rates by 0.5, but no optimizer.*traced before"),
+    ("unscaled_optimizers", ["Mine"], r"rates by 0.5, but Mine updates.*optimizer=Mine"),
+])  # fmt: skip
+def test_a_learning_rate_that_is_not_scaled_is_warned_of_once(name, value, said, model):
+    setattr(model.adapter, name, value)
     with loop_of(model, phases=[dsd.DensePhase(1), dsd.DensePhase(2, lr=0.5)]) as loop:
         train(loop, model, [0])
-        with pytest.warns(UserWarning, match=r"rates by 0.5, but no optimizer.*traced before"):
-            train(loop, model, [1])
-        train(loop, model, [2])
-
-
-def test_an_optimizer_that_reads_no_learning_rate_is_warned_of_once(model):
-    model.adapter.unscaled_optimizers = ["Mine"]
-    with loop_of(model, phases=[dsd.DensePhase(1), dsd.DensePhase(2, lr=0.5)]) as loop:
-        train(loop, model, [0])
-        with pytest.warns(UserWarning, match=r"rates by 0.5, but Mine updates.*optimizer=Mine"):
+        with pytest.warns(UserWarning, match=said):
             train(loop, model, [1])
         train(loop, model, [2])
 
