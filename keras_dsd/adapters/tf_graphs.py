@@ -41,6 +41,18 @@ def is_within(outer: tf.Graph | None) -> bool:
     return graph is outer
 
 
+def reads(variable: Any) -> bool:
+    """Returns whether what is traced now reads a variable, itself or in a function that it calls.
+
+    Args:
+        variable: A variable, or what a strategy makes of one: a copy on each replica.
+    """
+    graph: Any = current()
+    copies = getattr(variable, "values", None) or [variable]
+    handles = {id(each.handle) for each in copies}
+    return graph is not None and any(id(outer) in handles for outer, _ in graph.captures)
+
+
 def may_use_xla(jit_compile: object) -> bool:
     """Returns whether updates may be compiled by XLA, whose programs no debugger looks into.
 

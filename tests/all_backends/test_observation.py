@@ -193,8 +193,8 @@ def test_a_run_traces_one_step_more_than_a_plain_fit():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only there is there a tf.function")
-@pytest.mark.parametrize("is_traced_before", [False, True])
-def test_a_train_step_that_is_a_tf_function_of_the_users(is_traced_before):
+@pytest.mark.parametrize("traced_before", ["", "in a fit without DSD", "in a run"])
+def test_a_train_step_that_is_a_tf_function_of_the_users(traced_before):
     tf = importlib.import_module("tensorflow")
 
     class Own(keras.Sequential):
@@ -205,19 +205,23 @@ def test_a_train_step_that_is_a_tf_function_of_the_users(is_traced_before):
 
     model = dsd.apply(net(keras.optimizers.SGD(0.1), Own), 0.5)
     model.optimizer.build(model.trainable_variables)
-    if is_traced_before:
+    if traced_before == "in a fit without DSD":
         model.fit(*DATA, batch_size=8, verbose=0)
+    elif traced_before:  # its trace reads the factor
+        fit(model, dsd.DSDSchedule(1, 1, 1))
     watch = Watch(lambda model: int((arrays(model)[0] == 0).sum()))
     schedule, moves = dsd.DSDSchedule(1, 1, 1), Moves()
     options = {"epochs": 3, "batch_size": 8, "verbose": 0, "callbacks": [schedule, watch, moves]}
-    if is_traced_before:
+    is_unscaled = traced_before == "in a fit without DSD"
+    if is_unscaled:
         with pytest.warns(UserWarning, match="No optimizer was seen.*DSDLoop") as seen:
             model.fit(*DATA, **options)
         assert sum(each.category is UserWarning for each in seen) == 1
     else:
         model.fit(*DATA, **options)
+        assert model.history.history["dsd_learning_rate"] == pytest.approx([0.1, 0.1, 0.01])
     assert watch.seen == [0] * 4 + [4] * 4 + [0] * 4
-    last = 0.1 if is_traced_before else 0.01
+    last = 0.1 if is_unscaled else 0.01
     assert moves.of_epochs() == pytest.approx([0.1, 0.1, last], rel=1e-3)
 
 

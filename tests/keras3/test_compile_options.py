@@ -95,15 +95,20 @@ def test_torch_compile(digits, compiled, mlp):
 
 
 @pytest.mark.only_on("tensorflow")
-@pytest.mark.parametrize(("joined", "alone"), [(1, 1), (1, 2**60)])
-def test_tensors_are_masked_within_a_compiled_update(joined, alone, digits, compiled, monkeypatch):
-    """It is one for large tensors, or for all others."""
-    monkeypatch.setattr(joined_updates, "JOINED_SIZE", joined)
+@pytest.mark.parametrize(("alone", "number"), [(1, 3), (2**60, 2)])
+def test_tensors_are_masked_within_an_update_that_xla_may_compile(
+    alone, number, digits, compiled, monkeypatch
+):
+    """Each of large tensors, or others joined, unless by rows; none where the user forbids XLA."""
+    monkeypatch.setattr(joined_updates, "JOINED_SIZE", 1)
     monkeypatch.setattr(joined_updates, "COMPILED_SIZE", alone)
-    results = []
-    for eager in (False, True):
+    add, added = joined_updates.Together.add, []
+    monkeypatch.setattr(
+        joined_updates.Together, "add", lambda *given: added.append(1) or add(*given)
+    )
+    results, counts = [], []
+    for options in ({}, {"jit_compile": False}):
         keras.utils.set_random_seed(2)
-        options = {"run_eagerly": True} if eager else {"jit_compile": False}
         layers = keras.layers
         model = keras.Sequential([
             layers.Input((64,)), layers.Embedding(17, 4), layers.Flatten(),
@@ -111,7 +116,10 @@ def test_tensors_are_masked_within_a_compiled_update(joined, alone, digits, comp
         ])  # fmt: skip
         model = compiled(dsd.apply(model, 0.4), keras.optimizers.Adam(0.01), **options)
         x = (digits[0].reshape(-1, 64) * 16).astype("int32")
+        added.clear()
         run(model, x, digits[1], shuffle=False)
+        counts.append(len(added))
         results.append([w.numpy() for w in dsd.weights(model)])
+    assert counts == [number, 0]
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)

@@ -48,6 +48,8 @@ class Observation:
 
     Attributes:
         optimizers: What updated weights, each once, in the order of the first update.
+        is_factor_read: Whether a step was found to read the factor where no update was seen: the
+            function that updates was traced in an earlier run of the model.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Observation:
     ) -> None:
         self.factor = factor
         self.optimizers: list[AnyOptimizer] = []
+        self.is_factor_read = False
         self._strategy = strategy
         self._only = only
         self._variables: dict[int, object] = {}
@@ -97,6 +100,7 @@ class Observation:
     def forget(self) -> None:
         """Forgets what was observed."""
         self.optimizers, self._variables, self._wrappers, self._scaled = [], {}, [], []
+        self.is_factor_read = False
 
     def has_updated(self, *variables: object) -> bool:
         """Returns whether an optimizer has updated one of `variables`."""

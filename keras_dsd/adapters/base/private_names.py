@@ -52,7 +52,7 @@ def index_of(optimizer: Any, variable: Any) -> int | None:
 
 
 def jit_compile_of(model: Any) -> object:
-    """Returns what a user gave `compile`; "auto", which forbids nothing, where not known."""
+    """Returns what `compile` of tf_keras was given; "auto", which forbids nothing, if not known."""
     config = getattr(getattr(model, "_compile_config", None), "config", {})
     return config.get("jit_compile", "auto")
 

@@ -110,8 +110,8 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
 
     @property
     def is_observed(self) -> bool:
-        """Whether any update of this run was observed."""
-        return bool(self._observation.optimizers)
+        """Whether any update of this run was observed, or was in the trace that it runs."""
+        return bool(self._observation.optimizers) or self._observation.is_factor_read
 
     @property
     def was_skipped(self) -> bool:
@@ -127,7 +127,7 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
         if self._given is not None:
             return []
         asked = [each for each in self.weights if not each.is_named]
-        if self.is_observed:
+        if self._observation.optimizers:
             return [each for each in asked if not self._is_updated(each.variable)]
         if not self.has_own_train_step:
             return []
@@ -159,7 +159,7 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
         """Returns the learning rates, as their owner set them, of what reads one."""
         observed, functions = self._observation, self.optimizer_functions
         working = [each for each in observed.updating_optimizers if observed.scales(each)]
-        if not self.is_observed:
+        if not observed.optimizers:
             working = self.optimizers
         return [rate for each in working for rate in functions.learning_rates_of(each)]
 

@@ -15,11 +15,15 @@ class MaskStore:
     Args:
         selection: The arguments of `apply`.
         refuse_later: Whether patterns that match nothing are known only once all is built.
+
+    Attributes:
+        jit_compile: What `compile` was given after `apply`; Keras keeps what "auto" comes to.
     """
 
     def __init__(self, selection: Selection, refuse_later: bool) -> None:
         self.selection = selection
         self.refuse_later = refuse_later
+        self.jit_compile: object = "auto"
         # By the variable's id; the variable is stored too, so that no other gets its id.
         self._sparsities: dict[int, tuple[keras.Variable, float, str | None]] = {}
         self._untrained: dict[int, keras.Variable] = {}

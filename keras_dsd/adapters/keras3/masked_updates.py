@@ -8,7 +8,7 @@ import keras
 
 from keras_dsd.adapters.base import private_names
 from keras_dsd.adapters.base.observation import AnyOptimizer
-from keras_dsd.adapters.keras3 import backends, optimizer
+from keras_dsd.adapters.keras3 import backends, mask_store, optimizer
 from keras_dsd.adapters.keras3.backends import Key
 from keras_dsd.adapters.keras3.weight import Weight
 from keras_dsd.utils.patches import Patch, put
@@ -106,7 +106,9 @@ class MaskedUpdates:
     def _patches(self, each: keras.optimizers.Optimizer) -> list[Patch]:
         slots_of = functools.partial(optimizer.slots_of, each)
         mask_of = self._mask_in_update(each)
-        return self._backend.update_patches(each, self._variables, mask_of, slots_of, self._model)
+        store = mask_store.get(self._model)
+        jit_compile = store.jit_compile if store else "auto"
+        return self._backend.update_patches(each, self._variables, mask_of, slots_of, jit_compile)
 
     def _mask_in_update(self, each: keras.optimizers.Optimizer) -> Callable[[Key], object | None]:
         """Returns the function of an optimizer's key that gives the mask within the update."""

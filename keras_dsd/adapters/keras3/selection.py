@@ -4,6 +4,7 @@
 """
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
@@ -42,6 +43,8 @@ def apply(model: keras.Layer, selection: Selection) -> keras.Layer:
             refuse_nothing(selection, model.name, reasons)
     mask_store.put(model, store)
     _refuse_fit_on_several_workers(model)
+    if backends.current().compiles_updates and isinstance(model, keras.Model):
+        vars(model)["compile"] = functools.partial(_compile, model, store)
     return model
 
 
@@ -52,8 +55,9 @@ def strip(model: keras.Layer) -> keras.Layer:
     if run is not None:
         run.abandon()
     for part, _ in found:
-        if getattr(vars(part).get("fit"), "func", None) is _fit:
-            del vars(part)["fit"]
+        for name, ours in (("fit", _fit), ("compile", _compile)):
+            if getattr(vars(part).get(name), "func", None) is ours:
+                del vars(part)[name]
         mask_store.drop(part)
     return model
 
@@ -129,6 +133,15 @@ def _paths(part: keras.Layer, model: keras.Layer) -> Iterator[str]:
     """Yields the paths of all variables of a part, biases and statistics too."""
     for variable in part.variables:
         yield from (variable.path, short_path(variable.path, model))
+
+
+def _compile(model: keras.Model, store: MaskStore, *args: object, **kwargs: object) -> None:
+    """Compiles a model, and notes what was said of XLA."""
+    type(model).compile(model, *args, **kwargs)
+    given = inspect.signature(keras.Model.compile).parameters
+    store.jit_compile = {**dict(zip(list(given)[1:], args, strict=False)), **kwargs}.get(
+        "jit_compile", "auto"
+    )
 
 
 def _check_model(model: keras.Layer) -> None:

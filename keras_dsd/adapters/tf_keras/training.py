@@ -133,7 +133,9 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
 
         def train_step(data: object) -> object:
             with HOOKS, self._observation.active(updates):
-                return plain(data)
+                logs = plain(data)
+            self._observation.is_factor_read = tf_graphs.reads(self._observation.factor)
+            return logs
 
         type(self.model).make_train_function(self.model, force=True)
         run = patched(

@@ -85,6 +85,8 @@ class ObservedStep:
 class Backend(abc.ABC, Generic[Mask]):
     """Masks and training steps of one backend; defaults are for steps that update in place."""
 
+    # Whether XLA compiles updates of large weights where Keras would not compile the step.
+    compiles_updates = False
     # Optimizers, besides Keras's, that may train a model.
     optimizers: tuple[type, ...] = ()
 
@@ -132,7 +134,7 @@ class Backend(abc.ABC, Generic[Mask]):
         variables: Sequence[keras.Variable],
         mask_of: MaskOf[Mask],
         slots_of: SlotsOf,
-        model: keras.Model,
+        jit_compile: object,
     ) -> list[Patch]:
         """Returns the patches that mask variables within their update, or none.
 
@@ -141,9 +143,9 @@ class Backend(abc.ABC, Generic[Mask]):
             variables: All masked variables.
             mask_of: Returns the active mask to apply within the update of a variable, or None.
             slots_of: Returns the optimizer's slots of a variable, by name.
-            model: The model that trains.
+            jit_compile: What the user gave `compile`; False forbids XLA.
         """
-        del optimizer, variables, mask_of, slots_of, model
+        del optimizer, variables, mask_of, slots_of, jit_compile
         return []
 
     def train_step(self, plain: TrainStep, step: ObservedStep) -> TrainStep:

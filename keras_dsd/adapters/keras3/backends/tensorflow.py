@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_dsd.adapters import tf_graphs
 from keras_dsd.adapters.base.joined_updates import Together
 from keras_dsd.adapters.base.observation import Observation
-from keras_dsd.adapters.base.private_names import UPDATE_ALL, jit_compile_of, key_of
+from keras_dsd.adapters.base.private_names import UPDATE_ALL, key_of
 from keras_dsd.adapters.keras3.backends import (
     Backend,
     Key,
@@ -26,6 +26,7 @@ from keras_dsd.utils.patches import Patch
 class TensorFlowBackend(Backend[tf.Variable]):
     """A mask is a variable that traced steps read; it is reused by later masks."""
 
+    compiles_updates = True
     _graph: tf.Graph | None = None  # of the step that is traced now
 
     def put_mask(
@@ -71,7 +72,9 @@ class TensorFlowBackend(Backend[tf.Variable]):
 
         def train_step(data: object) -> object:
             self._graph = tf_graphs.current()
-            return observed(data)
+            logs = observed(data)
+            step.observation.is_factor_read = tf_graphs.reads(step.observation.factor)
+            return logs
 
         return train_step
 
@@ -108,14 +111,14 @@ class TensorFlowBackend(Backend[tf.Variable]):
         variables: Sequence[keras.Variable],
         mask_of: MaskOf[tf.Variable],
         slots_of: SlotsOf,
-        model: keras.Model,
+        jit_compile: object,
     ) -> list[Patch]:
         """Returns the patches that mask variables without a constraint within their update."""
         del variables
         is_known = type(optimizer).__module__.startswith("keras.")
         if not is_known or not hasattr(optimizer, UPDATE_ALL):
             return []  # the user's own may be a tf.function, whose trace outlives the step
-        updates = _Updates(optimizer, mask_of, slots_of, model)
+        updates = _Updates(optimizer, mask_of, slots_of, jit_compile)
         return [
             Patch(vars(optimizer), "update_step", updates.one),
             Patch(vars(optimizer), UPDATE_ALL, updates.all),
@@ -156,7 +159,7 @@ class _Updates:
         optimizer: keras.optimizers.Optimizer,
         mask_of: MaskOf[tf.Variable],
         slots_of: SlotsOf,
-        model: keras.Model,
+        jit_compile: object,
     ) -> None:
         self._optimizer = optimizer
         self._mask_of = mask_of
@@ -165,7 +168,7 @@ class _Updates:
         self._plain_all = getattr(optimizer, UPDATE_ALL)
         self._compiled = tf.function(self._with_masks, jit_compile=True)
         self._together = Together(self._make)
-        self._may_compile = tf_graphs.may_use_xla(jit_compile_of(model))
+        self._may_compile = tf_graphs.may_use_xla(jit_compile)
 
     def all(
         self,

@@ -59,10 +59,10 @@ class TorchBackend(Backend[torch.Tensor]):
         variables: Sequence[keras.Variable],
         mask_of: MaskOf[torch.Tensor],
         slots_of: SlotsOf,
-        model: keras.Model,
+        jit_compile: object,
     ) -> list[Patch]:
         """Returns the patches that mask variables within their update, where that pays."""
-        del model
+        del jit_compile
         return torch_updates.patches(optimizer, variables, mask_of, slots_of)
 
     def train_step(self, plain: TrainStep, step: ObservedStep) -> TrainStep:
