@@ -2,11 +2,6 @@
 
 import functools
 import json
-import os
-import pathlib
-import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -21,7 +16,6 @@ from tests.helpers.paths import OPTIMIZERS, PATH, classifier, compiled, keras, s
 
 pytestmark = pytest.mark.once_per_keras
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 IN_ORDER = {**FIT, "shuffle": False}
 
 
@@ -266,31 +260,6 @@ def test_what_ends_a_process_is_told(data):
         dsd.compare(compared.build, data, evaluate=compared.fail, parallel=2, **options)
     with pytest.raises(RuntimeError, match="its end, with exit code 7"):
         dsd.compare(compared.build, data, evaluate=compared.die, parallel=2, **options)
-
-
-UNGUARDED = """
-from tests.helpers import compared
-import keras_dsd as dsd
-
-data = {name: (x.repeat(50, 0), y.repeat(50, 0)) for name, (x, y) in compared.data().items()}
-dsd.compare(compared.build, data, phases=compared.PHASES, parallel=2, progress=False)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.only_on("jax")
-def test_a_process_that_can_not_begin_is_not_waited_for(tmp_path):
-    """Where the call is not below `if __name__ == '__main__':`, each process would make it anew."""
-    program = tmp_path / "unguarded.py"
-    program.write_text(UNGUARDED)
-    done = subprocess.run(
-        [sys.executable, program], env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 1
-    # Both die; which of the two is noticed first is chance.
-    assert re.search("RuntimeError: Expected the process of seed [01] to train it", done.stderr)
-    assert "below `if __name__ == '__main__':`" in done.stderr
 
 
 @pytest.mark.slow

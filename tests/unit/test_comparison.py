@@ -404,7 +404,7 @@ class Called:
     ({"fit_options": 3}, TypeError, "fit_options=3 of type int"),
     ({"fit_options": {"epochs": 3, "callbacks": []}}, ValueError, "callbacks, epochs. Leave"),
     ({"parallel": 0}, ValueError, "parallel=0"),
-    ({"parallel": 2}, ValueError, "can't be pickled.*lambdas are in none"),
+    ({"parallel": 2}, ValueError, "build with what can't be pickled"),
     ({"progress": 1}, TypeError, "progress=1"),
     ({"path": "/nowhere/x.json"}, ValueError, "path='/nowhere/x.json'.*'comparison.json'"),
     ({"max_shared_rows": -1}, ValueError, "max_shared_rows=-1"),

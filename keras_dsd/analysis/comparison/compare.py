@@ -38,8 +38,9 @@ from keras_dsd.analysis import evaluation
 from keras_dsd.analysis.comparison import dataset
 from keras_dsd.analysis.comparison.arms import ARMS, FIRST, make_arms, num_shared
 from keras_dsd.analysis.comparison.dataset import arguments
+from keras_dsd.analysis.comparison.importable import check_guarded, check_importable
 from keras_dsd.analysis.comparison.result import Comparison, Run, scipy_stats
-from keras_dsd.analysis.comparison.training import Job, check_importable, inspect, train_seeds
+from keras_dsd.analysis.comparison.training import Job, inspect, train_seeds
 from keras_dsd.callback import DSDSchedule
 from keras_dsd.utils import checks, files
 from keras_dsd.utils.checks import invalid, invalid_type, shown
@@ -98,6 +99,7 @@ def compare(
     """
     scipy_stats()
     number = checks.whole_number("parallel", parallel, least=1, unit="processes")
+    check_guarded(number)
     numbers, is_shown = _check_seeds(seeds), checks.flag("progress", progress)
     file = evaluation.check_file(path, "comparison.json")
     applied, fitted = _check_apply(sparsity, apply_options), _check_options(fit_options)

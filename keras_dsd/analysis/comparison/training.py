@@ -10,7 +10,6 @@ import os
 import pathlib
 import pickle
 import signal
-import sys
 import tempfile
 import threading
 import warnings
@@ -160,30 +159,6 @@ def train_seed(
         segment = _Segment(job, model, seed, arm, tell)
         _train_arm(job, segment, arm, phases)
         yield segment.run(start, shared)
-
-
-def check_importable(job: Job, number: int) -> None:
-    """Checks that other processes can be given a job, where `number` is above one."""
-    if number == 1:
-        return
-    try:
-        pickle.dumps((job.build, job.evaluate, job.data, job.apply_options, job.fit_options))
-    except Exception as error:  # whatever is in there may raise anything
-        raise ValueError(
-            f"Expected what other processes can be given, as parallel is above 1. Received: "
-            f"what can't be pickled ({error}). Define build, evaluate and a function "
-            f"that returns the data at the top of a file; lambdas are in none. Or leave parallel "
-            f"out."
-        ) from error
-    main = sys.modules["__main__"]
-    for name in ("build", "evaluate", "data"):
-        function = getattr(job, name)
-        if getattr(function, "__module__", None) == "__main__" and not hasattr(main, "__file__"):
-            raise ValueError(
-                f"Expected `{name}` to be importable by other processes, as parallel is above 1. "
-                f"Received: {name}={function!r}, of a notebook or prompt. Put it into a file and "
-                f"import it from there, or leave parallel out."
-            )
 
 
 def train_seeds(
