@@ -36,33 +36,31 @@ class Layout(NamedTuple):
         return self.batch + self.inputs + self.outputs
 
 
-def layout_of(layer: object, rank: int) -> Layout:
-    """Returns the layout of a kernel of `rank` axes, at least 2, by the name of its layer's class.
-
-    The layer may be of either Keras. A variable of EinsumDense that its equation does not describe,
-    such as one that LoRA adds, has the layout of a Dense kernel.
-    """
+def default_layout(rank: int) -> Layout:
+    """Returns the layout of Dense and of convolutions: inputs and outputs are the last two axes."""
     axes = tuple(range(rank))
-    kinds = {base.__name__ for base in type(layer).__mro__}
-    equation = getattr(layer, "equation", None)
-    if "EinsumDense" in kinds and isinstance(equation, str):
-        inputs, kernel, outputs = _operands(equation)
-        if len(kernel) == rank:
-            return _einsum(inputs, kernel, outputs, axes)
-    if any(f"Conv{n}DTranspose" in kinds for n in (1, 2, 3)):
-        return Layout(axes[:-2], axes[-1:], axes[-2:-1])
     return Layout(axes[:-2], axes[-2:-1], axes[-1:])
 
 
-def _operands(equation: str) -> tuple[str, str, str]:
-    """Returns the axes of inputs, kernel and outputs in an equation such as `"ab,bc->ac"`."""
-    operands, _, outputs = equation.replace("...", "").replace(" ", "").partition("->")
+def transposed_layout(rank: int) -> Layout:
+    """Returns the layout of transposed convolutions: outputs and inputs are the last two axes."""
+    axes = tuple(range(rank))
+    return Layout(axes[:-2], axes[-1:], axes[-2:-1])
+
+
+def einsum_layout(equation: object, rank: int) -> Layout:
+    """Returns the layout of EinsumDense, which sums over the axes that the output lacks.
+
+    Args:
+        equation: Axes of inputs, kernel and outputs, such as `"ab,bc->ac"`. What describes no
+            kernel of `rank` axes, as in a subclass with other variables, gives the default layout.
+        rank: The number of axes of the kernel.
+    """
+    operands, _, outputs = str(equation).replace("...", "").replace(" ", "").partition("->")
     inputs, _, kernel = operands.partition(",")
-    return inputs, kernel, outputs
-
-
-def _einsum(inputs: str, kernel: str, outputs: str, axes: tuple[int, ...]) -> Layout:
-    """Returns the layout of EinsumDense, which sums over the axes that the output lacks."""
+    if len(kernel) != rank:
+        return default_layout(rank)
+    axes = tuple(range(rank))
     summed = tuple(axis for axis in axes if kernel[axis] not in outputs)
     batch = tuple(a for a in axes if kernel[a] in outputs and kernel[a] in inputs)
     return Layout(batch, summed, tuple(a for a in axes if a not in summed + batch))

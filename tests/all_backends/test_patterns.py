@@ -94,6 +94,45 @@ def test_the_mask_is_exact_holds_and_returns_from_zero(name, digits, compiled):
     assert max(moved) > 0.5 and all(weight.mask is None for weight in dsd.weights(model))
 
 
+class Users(keras.layers.Layer):
+    """Has attributes that are named as those of Keras's own layers, and mean something else."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.equation, self.rank, self.lora_enabled = "y = x", "high", True
+        self.cell = self.layer = self.groups = self.kernel_size = self.depth_multiplier = "mine"
+
+    def build(self, shape):
+        self.matrix = self.add_weight(name="matrix", shape=(shape[-1], 6))
+
+    def get_prunable_weights(self):
+        return [self.matrix]
+
+    def call(self, x):
+        return x @ self.matrix
+
+
+class EinsumDense(Users):
+    """Has the name of one of them."""
+
+
+@pytest.mark.only_on("tf_keras", "jax")
+@pytest.mark.parametrize("kind", [Users, EinsumDense])
+def test_types_are_known_by_class(kind):
+    layers = keras.layers
+    inputs = layers.Input((8, 8, 1))
+    x = layers.Conv2DTranspose(4, 2)(layers.EinsumDense("abcd,cde->abe", (9, 8))(
+        layers.ZeroPadding2D(((0, 1), (0, 1)))(inputs))[..., None])  # fmt: skip
+    plain = keras.Model(inputs, kind(name="users")(layers.Flatten()(x)))
+    model = dsd.apply(plain, pattern=dsd.Block(1, 2))
+    assert [weight.layout for weight in dsd.weights(model)] == [
+        ((), (0, 1), (2,)), ((0, 1), (3,), (2,)), ((), (0,), (1,)),
+    ]  # fmt: skip
+    assert [each.path.rpartition("/")[2] for each in dsd.report(model).weights] == [
+        "kernel", "kernel", "matrix",
+    ]  # fmt: skip
+
+
 @pytest.mark.once_per_keras
 def test_the_edge_is_reported_and_what_is_too_small_is_skipped():
     model = dsd.apply(classifier("mlp"), pattern=dsd.NM(2, 5))

@@ -186,6 +186,29 @@ def test_lora_and_quantised_layers_are_skipped_with_the_reason(digits, compiled,
     assert [w.path for w in dsd.weights(model)] == ["sequential/last/kernel"]
 
 
+@pytest.mark.once_per_keras
+@pytest.mark.parametrize("steps", ["lora", "int8", "lora int8", "int8 lora"])
+def test_attention_with_lora_or_quantised(steps):
+    inputs = layers.Input(ROWS)
+    attend = layers.MultiHeadAttention(2, 4, name="attention")
+    model = keras.Model(inputs, layers.Dense(10, name="head")(attend(inputs, inputs)))
+    for step in steps.split():
+        if step == "lora":
+            attend.query_dense.enable_lora(2)
+        else:
+            parts = (attend.query_dense, attend.key_dense, attend.value_dense, attend.output_dense)
+            _ = [part.quantize("int8") for part in parts]
+    dsd.apply(model, pattern=dsd.NM(2, 4))
+    skipped = {each.path: each.reason for each in dsd.report(model).skipped}
+    lora = {p.rpartition("/")[2] for p, reason in skipped.items() if reason == reasons.LORA}
+    assert lora >= ({"kernel", "lora_kernel_a", "lora_kernel_b"} if "lora" in steps else set())
+    kernels = {f"attention/{name}/kernel" for name in ("key", "value", "attention_output")}
+    quantised = {path for path, reason in skipped.items() if reason == reasons.QUANTISED}
+    pruned = {weight.path for weight in dsd.weights(model)}
+    assert kernels <= (quantised if "int8" in steps else pruned)
+    assert "head/kernel" in pruned and "attention/query/kernel" not in pruned
+
+
 def test_float8_layers_train_and_their_scales_are_no_weights(digits, compiled, mlp):
     model = mlp()
     for layer in model.layers[1:]:

@@ -45,6 +45,10 @@ class Around(Base):
         self.inner.apply_gradients(pairs)
 
 
+class Scales(Around):
+    """Scales the loss for another optimizer, which has the state."""
+
+
 class Fails(Base):
     def apply_gradients(self, pairs):
         raise MemoryError
@@ -97,6 +101,16 @@ def test_an_optimizer_in_another_is_scaled_once(hooks):
     assert moved == [1 - 0.05]
     assert observation.optimizers == [inner, outer]
     assert observation.updating_optimizers == [inner]
+
+
+def test_what_scales_the_loss_is_known_by_its_class(hooks):
+    observation, inner, moved = Observation(0.1, loss_scales=(Scales,)), Base(), [1.0]
+    looks_ahead = Around(inner)
+    looks_ahead.inner_optimizer = inner
+    with hooks, observation.active():
+        Scales(inner).apply_gradients([(1.0, moved)])
+        looks_ahead.apply_gradients([(1.0, moved)])
+    assert observation.optimizers == [inner, looks_ahead]
 
 
 def test_others_are_passed_on(hooks):

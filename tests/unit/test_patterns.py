@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from keras_dsd.adapters.base.layers import layout_of
 from keras_dsd.algorithm import masks, selection
-from keras_dsd.algorithm.kernel_layout import Layout, layout_of
+from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.algorithm.patterns import NM, Block, from_config, num_covered, to_config
 from keras_dsd.algorithm.selection import Selection
 
@@ -135,28 +136,42 @@ def test_nothing_is_yielded_where_a_weight_is_not_finite():
 class Dense: ...
 
 
-class Conv2DTranspose: ...
-
-
-class Physics:
-    """A layer of the user's, whose attribute means something else."""
-
-    equation = "y = x"
-
-
 class EinsumDense:
     def __init__(self, equation):
         self.equation = equation
+
+
+class Conv2DTranspose: ...
+
+
+class Conv2DTransposeOfMine(Conv2DTranspose): ...
+
+
+# A Keras, as far as layouts depend on it.
+LAYERS = types.SimpleNamespace(
+    EinsumDense=EinsumDense, Conv1DTranspose=type("Conv1DTranspose", (), {}),
+    Conv2DTranspose=Conv2DTranspose, Conv3DTranspose=type("Conv3DTranspose", (), {}),
+)  # fmt: skip
+
+
+def users(name):
+    """A layer of the user's, whose name and attributes mean something else."""
+    return type(name, (), {"equation": "ab,ba->ab", "depth_multiplier": "x", "rank": "high"})()
 
 
 @pytest.mark.parametrize(("layer", "rank", "expected"), [
     (Dense(), 2, ((), (0,), (1,))),
     (Dense(), 4, ((0, 1), (2,), (3,))),
     (Conv2DTranspose(), 4, ((0, 1), (3,), (2,))),
+    (Conv2DTransposeOfMine(), 4, ((0, 1), (3,), (2,))),
+    (Conv2DTransposeOfMine(), 2, ((), (0,), (1,))),
+    (users("Conv2DTranspose"), 4, ((0, 1), (2,), (3,))),
     (EinsumDense("ab,bc->ac"), 2, ((), (0,), (1,))),
     (EinsumDense("ab,bc->ac"), 3, ((0,), (1,), (2,))),
     (EinsumDense(None), 2, ((), (0,), (1,))),
-    (Physics(), 2, ((), (0,), (1,))),
+    (EinsumDense("y = x"), 2, ((), (0,), (1,))),
+    (users("EinsumDense"), 2, ((), (0,), (1,))),
+    (users("Physics"), 2, ((), (0,), (1,))),
     (EinsumDense("abc,cde->abde"), 3, ((), (0,), (1, 2))),
     (EinsumDense("abcd,cde->abe"), 3, ((), (0, 1), (2,))),
     (EinsumDense("...x,xy->...y"), 2, ((), (0,), (1,))),
@@ -164,7 +179,7 @@ class EinsumDense:
     (EinsumDense("bte,eto->bto"), 3, ((1,), (0,), (2,))),
 ])  # fmt: skip
 def test_layouts(layer, rank, expected):
-    assert layout_of(layer, rank) == expected
+    assert layout_of(layer, rank, LAYERS) == expected
 
 
 def test_what_no_pattern_covers_stays_dense_with_the_reason():

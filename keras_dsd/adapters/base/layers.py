@@ -1,8 +1,15 @@
 """Layers of either Keras, recognized without importing one."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from types import ModuleType
 from typing import TypeVar
 
+from keras_dsd.algorithm.kernel_layout import (
+    Layout,
+    default_layout,
+    einsum_layout,
+    transposed_layout,
+)
 from keras_dsd.protocols import Layer
 from keras_dsd.utils.checks import invalid_type
 
@@ -60,6 +67,23 @@ def refuse_foreign(model: Layer, parts: Iterable[Layer], own: str, foreign: str)
                         f"which {part.name}.{name} is a {NAMES[foreign]} layer "
                         f"({type(each).__module__}.{type(each).__name__}). Build it with {own}."
                     )
+
+
+def layout_of(layer: Layer, rank: int, layers: ModuleType) -> Layout:
+    """Returns the layout of a kernel.
+
+    Args:
+        layer: The layer that holds it.
+        rank: The number of its axes.
+        layers: The module `layers` of the Keras of `layer`: attributes and names of a user's class
+            mean what the user likes.
+    """
+    ranks = {layers.Conv1DTranspose: 3, layers.Conv2DTranspose: 4, layers.Conv3DTranspose: 5}
+    if isinstance(layer, layers.EinsumDense):
+        return einsum_layout(layer.equation, rank)
+    if any(isinstance(layer, kind) and rank == ranks[kind] for kind in ranks):
+        return transposed_layout(rank)
+    return default_layout(rank)
 
 
 NAMES = {"keras": "Keras 3", "tf_keras": "tf_keras"}

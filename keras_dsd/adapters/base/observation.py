@@ -45,6 +45,7 @@ class Observation:
             step is traced that takes it as an argument, its tracer.
         strategy: The `tf.distribute.Strategy` whose replica threads work for the model, or None.
         only: The optimizers to observe, with those that they make their updates through; None: all.
+        loss_scales: The classes of optimizers that scale the loss: they hold no state of a weight.
 
     Attributes:
         optimizers: What updated weights, each once, in the order of the first update.
@@ -57,12 +58,14 @@ class Observation:
         factor: object = 1.0,
         strategy: object = None,
         only: Sequence[AnyOptimizer] | None = None,
+        loss_scales: tuple[type, ...] = (),
     ) -> None:
         self.factor = factor
         self.optimizers: list[AnyOptimizer] = []
         self.is_factor_read = False
         self._strategy = strategy
         self._only = only
+        self._loss_scales = loss_scales
         self._variables: dict[int, object] = {}
         self._wrappers: list[AnyOptimizer] = []
         self._scaled: list[AnyOptimizer] = []
@@ -153,8 +156,8 @@ class Observation:
         """Notes that the update of `variables` is made."""
         self._leave()
         self._variables.update((id(each), each) for each in variables)
-        # What scales the loss holds no state of a weight.
-        if not _holds(self.optimizers, optimizer) and not hasattr(optimizer, "inner_optimizer"):
+        is_scale = isinstance(optimizer, self._loss_scales)
+        if not is_scale and not _holds(self.optimizers, optimizer):
             self.optimizers.append(optimizer)
         if self._hook is not None:
             self._hook.after(optimizer, not _thread.updating)

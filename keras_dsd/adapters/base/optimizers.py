@@ -1,7 +1,7 @@
 """Optimizer state of either Keras: which attributes are slots, and their initial values."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,10 @@ AVERAGES = "_model_variables_moving_average"
 
 class OptimizerFunctions(Protocol):
     """The module `optimizer` of either adapter, as the shared classes use it."""
+
+    @property
+    def LOSS_SCALES(self) -> tuple[type, ...]:  # noqa: N802 - a constant of the module
+        """The classes of optimizers that scale the loss, and leave updates to another."""
 
     def optimizers_of(self, model: Layer) -> Sequence[AnyOptimizer]:
         """Returns the optimizers that a model holds."""
@@ -49,8 +53,19 @@ _DEPTH = 4
 _FRAMEWORKS = {"keras", "tf_keras", "tensorflow", "jax", "jaxlib", "torch", "numpy", "builtins"}
 
 
+def without_loss_scale(optimizer: AnyOptimizer, loss_scales: tuple[type, ...]) -> Any:
+    """Returns the optimizer inside one of the classes `loss_scales`, or `optimizer` itself.
+
+    By class: one of the user's own that has an `inner_optimizer` updates weights itself.
+    """
+    scale: Any = optimizer
+    return scale.inner_optimizer if isinstance(optimizer, loss_scales) else optimizer
+
+
 def optimizers_in(
-    parts: Iterable[Layer], kinds: type[OptimizerT] | tuple[type[OptimizerT], ...]
+    parts: Iterable[Layer],
+    kinds: type[OptimizerT] | tuple[type[OptimizerT], ...],
+    loss_scales: tuple[type, ...],
 ) -> list[OptimizerT]:
     """Returns the optimizers that a model holds, before any is seen at work.
 
@@ -61,6 +76,7 @@ def optimizers_in(
     Args:
         parts: The model and its layers.
         kinds: The classes of optimizers.
+        loss_scales: Those of them that scale the loss.
     """
     layers = list(parts)
     seen = set(map(id, layers))
@@ -72,7 +88,7 @@ def optimizers_in(
     found: dict[int, OptimizerT] = {}
     for value, depth in waiting:
         if isinstance(value, kinds):
-            inner = getattr(value, "inner_optimizer", value)
+            inner = without_loss_scale(value, loss_scales)
             found.setdefault(id(inner), inner)
         elif id(value) not in seen and depth:
             held = _held_by(value)

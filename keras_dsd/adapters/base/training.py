@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Generic, TypeVar
 
 from keras_dsd.adapters.base.observation import AnyOptimizer, Observation
-from keras_dsd.adapters.base.optimizers import OptimizerFunctions
+from keras_dsd.adapters.base.optimizers import OptimizerFunctions, without_loss_scale
 from keras_dsd.adapters.base.weight import Weight
 from keras_dsd.protocols import Layer, Model, Tensor, Variable
 from keras_dsd.utils.checks import shown
@@ -45,7 +45,8 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
                 )
         self.model = model
         self._weights_of = weights_of
-        given = [getattr(each, "inner_optimizer", each) for each in optimizers or ()]
+        scales = self.optimizer_functions.LOSS_SCALES
+        given = [without_loss_scale(each, scales) for each in optimizers or ()]
         self._given = None if optimizers is None else given
         self._observation = self._make_observation(self._given)
 

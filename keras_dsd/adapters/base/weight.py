@@ -1,16 +1,19 @@
 """PrunableWeight over a variable of either Keras."""
 
 import abc
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
 
+from keras_dsd.adapters.base.layers import layout_of
 from keras_dsd.adapters.base.observation import AnyOptimizer
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions, set_entries
 from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.algorithm.selection import Selection
-from keras_dsd.protocols import SkippedWeight, Tensor, Variable
+from keras_dsd.protocols import Layer, SkippedWeight, Tensor, Variable
 
 
 class Candidate(abc.ABC):
@@ -20,15 +23,23 @@ class Candidate(abc.ABC):
         variable: The kernel.
         path: Its path in the model.
         short_path: The path without the model's own name.
-        layout: Its input and output axes.
+        layer: The layer that holds it.
     """
 
-    def __init__(self, variable: Variable, path: str, short_path: str, layout: Layout) -> None:
+    # The module `layers` of the adapter's Keras.
+    layers: ClassVar[ModuleType]
+
+    def __init__(self, variable: Variable, path: str, short_path: str, layer: Layer) -> None:
         self.variable = variable
         self.path = path
         self.short_path = short_path
         self.shape = tuple(variable.shape)
-        self.layout = layout
+        self._layer = layer
+
+    @functools.cached_property
+    def layout(self) -> Layout:
+        """Its input and output axes; only patterns ask for them."""
+        return layout_of(self._layer, len(self.shape), self.layers)
 
     @abc.abstractmethod
     def numpy(self) -> np.ndarray:
@@ -58,13 +69,17 @@ class Weight(abc.ABC):
         self.path = candidate.path
         self.short_path = candidate.short_path
         self.shape = candidate.shape
-        self.layout = candidate.layout
         self.sparsity = sparsity
         self.pattern = selection.pattern
         self.scope = selection.scope
         self.is_named = selection.names(candidate)
         self._candidate = candidate
         self._optimizers = optimizers
+
+    @property
+    def layout(self) -> Layout:
+        """Its input and output axes."""
+        return self._candidate.layout
 
     @property
     @abc.abstractmethod

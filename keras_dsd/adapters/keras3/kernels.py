@@ -8,7 +8,6 @@ from typing import NamedTuple
 import keras
 
 from keras_dsd.algorithm import selection as reasons
-from keras_dsd.algorithm.kernel_layout import Layout, layout_of
 
 # The names that Keras's own layers give to the weights of a linear map. An embedding is one: of
 # the one-hot vector of its input.
@@ -16,6 +15,12 @@ _KERNELS = {
     "kernel", "recurrent_kernel", "pointwise_kernel", "embeddings", "reverse_embeddings",
 }  # fmt: skip
 _DEPTHWISE_KERNELS = {"depthwise_kernel"}
+# Keras's layers with the method `enable_lora`.
+_LORA = (
+    keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding, keras.layers.Conv1D,
+    keras.layers.Conv2D, keras.layers.Conv3D,
+)  # fmt: skip
+_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 # These hold a model of another library, whose variables have names of its own.
 _FOREIGN = {"TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TFSMLayer"}
 # Names that custom layers give to a variable that has two axes, but multiplies nothing.
@@ -34,14 +39,14 @@ class Found(NamedTuple):
             that hold them come first.
         barred: Why it is never pruned, or None.
         unless_named: Why it is pruned only where its whole path is given, or None.
-        layout: Which of its axes are inputs and which outputs.
+        layer: The layer that holds it.
     """
 
     variable: keras.Variable
     path: str
     barred: str | None
     unless_named: str | None
-    layout: Layout
+    layer: keras.Layer
 
 
 def find(model: keras.Layer) -> list[Found]:
@@ -80,24 +85,30 @@ def _walk(model: keras.Layer) -> Iterator[tuple[keras.Layer, str]]:
 
 def _find(layer: keras.Layer) -> Iterator[Found]:
     named = getattr(layer, "get_prunable_weights", None)
-    kernels = None if named is None or not layer.built else {id(v) for v in named()}
-    mode = getattr(layer, "quantization_mode", None)
+    kernels = {id(v) for v in named()} if callable(named) and layer.built else None
+    is_quantised = _quantization_mode(layer) not in (None, "float8")
+    has_lora = isinstance(layer, _LORA) and layer.lora_enabled
     for variable in layer._trainable_variables + layer._non_trainable_variables:
-        rank = len(variable.shape)
-        layout = layout_of(layer, rank) if rank > 1 else Layout((), (), tuple(range(rank)))
         kernel = _is_kernel(layer, variable) if kernels is None else id(variable) in kernels
-        if getattr(layer, "lora_enabled", False) and len(variable.shape) > 1:
-            yield Found(variable, variable.path, reasons.LORA, None, layout)
-        elif mode not in (None, "float8") and (kernel or len(variable.shape) > 1):
-            yield Found(variable, variable.path, reasons.QUANTISED, None, layout)
-        elif not any(variable is each for each in layer._trainable_variables):
+        is_trained = any(variable is each for each in layer._trainable_variables)
+        if has_lora and len(variable.shape) > 1:
+            yield Found(variable, variable.path, reasons.LORA, None, layer)
+        elif is_quantised and not is_trained and len(variable.shape) > 1:
+            yield Found(variable, variable.path, reasons.QUANTISED, None, layer)
+        elif not is_trained:
             continue  # a statistic or a counter
         elif not kernel:
-            yield Found(variable, variable.path, reasons.NOT_A_KERNEL, None, layout)
+            yield Found(variable, variable.path, reasons.NOT_A_KERNEL, None, layer)
         else:
             asked = _unless_named(layer, variable) if kernels is None else None
             frozen = None if variable.trainable else reasons.FROZEN
-            yield Found(variable, variable.path, None, frozen or asked, layout)
+            yield Found(variable, variable.path, None, frozen or asked, layer)
+
+
+def _quantization_mode(layer: keras.Layer) -> str | None:
+    """Returns how Keras has quantised `layer`; an attribute of that name may be the user's."""
+    mode: str | None = keras.layers.Layer.quantization_mode.fget(layer)
+    return mode
 
 
 def _is_kernel(layer: keras.Layer, variable: keras.Variable) -> bool:
@@ -111,8 +122,7 @@ def _is_kernel(layer: keras.Layer, variable: keras.Variable) -> bool:
 
 
 def _unless_named(layer: keras.Layer, variable: keras.Variable) -> str | None:
-    kinds = {base.__name__ for base in type(layer).__mro__}
-    depthwise = "BaseDepthwiseConv" in kinds and variable.name == "kernel"
+    depthwise = isinstance(layer, _DEPTHWISE) and variable.name == "kernel"
     if depthwise or variable.name in _DEPTHWISE_KERNELS:
         return reasons.DEPTHWISE
     words = _words(variable.name)

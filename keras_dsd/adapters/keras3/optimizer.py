@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     import torch
 
 Optimizer: TypeAlias = Union[keras.optimizers.Optimizer, "torch.optim.Optimizer"]
+LOSS_SCALES = (keras.optimizers.LossScaleOptimizer,)
 
 
 def optimizers_of(model: keras.Layer) -> list[Optimizer]:
     """Returns the optimizers that a model or its layers hold, those of `torch.optim` too."""
     kinds = (keras.optimizers.Optimizer, *backends.current().optimizers)
-    return optimizers_in(kernels.parts_of(model), kinds)
+    return optimizers_in(kernels.parts_of(model), kinds, LOSS_SCALES)
 
 
 def num_updates(optimizer: Optimizer) -> int:

@@ -64,7 +64,8 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
 
     def _make_observation(self, optimizers: Sequence[AnyOptimizer] | None) -> Observation:
         strategy = getattr(self.model, "distribute_strategy", None)
-        return Observation(backends.current().make_factor(self.model), strategy, optimizers)
+        factor = backends.current().make_factor(self.model)
+        return Observation(factor, strategy, optimizers, optimizer.LOSS_SCALES)
 
     def _hooks(self) -> contextlib.AbstractContextManager[object]:
         hooks = contextlib.ExitStack()

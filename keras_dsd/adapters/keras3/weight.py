@@ -1,6 +1,7 @@
 """PrunableWeight over a Keras 3 variable, and the mask that is stored outside of its model."""
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import ClassVar
 
 import keras
@@ -32,8 +33,10 @@ class Candidate(base.Candidate):
         model: The model that trains, which may keep the values elsewhere meanwhile.
     """
 
+    layers: ClassVar[ModuleType] = keras.layers
+
     def __init__(self, found: Found, model: keras.Layer) -> None:
-        super().__init__(found.variable, found.path, short_path(found.path, model), found.layout)
+        super().__init__(found.variable, found.path, short_path(found.path, model), found.layer)
         self.found = found
         self.model = model
 

@@ -20,12 +20,13 @@ _Schedule = tf_keras.optimizers.schedules.LearningRateSchedule
 _New = tf_keras.optimizers.Optimizer
 _Legacy = tf_keras.optimizers.legacy.Optimizer
 KINDS = (_New, _Legacy)
+LOSS_SCALES = (tf_keras.mixed_precision.LossScaleOptimizer,)
 Optimizer: TypeAlias = tf_keras.optimizers.Optimizer | tf_keras.optimizers.legacy.Optimizer
 
 
 def optimizers_of(model: tf_keras.layers.Layer) -> list[Optimizer]:
     """Returns the optimizers that a model or its layers hold."""
-    return optimizers_in(model._flatten_layers(), KINDS)
+    return optimizers_in(model._flatten_layers(), KINDS, LOSS_SCALES)
 
 
 def num_updates(optimizer: Optimizer) -> int:
@@ -45,7 +46,7 @@ def updates(optimizer: Optimizer, variable: tf.Variable) -> bool:
 def is_scheduled(optimizer: Optimizer) -> bool:
     """Returns whether the learning rate is computed from the step, and so can't be set."""
     rate = private_names.given_rate(optimizer)
-    return isinstance(rate, _Schedule) or (callable(rate) and not hasattr(rate, "assign"))
+    return isinstance(rate, _Schedule) or (callable(rate) and not isinstance(rate, tf.Variable))
 
 
 def learning_rates_of(optimizer: Optimizer) -> list[float]:
@@ -67,7 +68,7 @@ def slots_of(optimizer: Optimizer, variable: tf.Variable) -> dict[str, tf.Variab
     """Returns the slots of `variable` that have its shape, by name."""
     return {
         name: slot for name, slot in _slots(optimizer, variable).items()
-        if hasattr(slot, "assign") and slot.shape == variable.shape
+        if isinstance(slot, tf.Variable) and slot.shape == variable.shape
     }  # fmt: skip
 
 
@@ -90,7 +91,7 @@ def reset_all(optimizer: Optimizer, variables: Sequence[tf.Variable]) -> None:
         return
     for variable in variables:
         for name, slot in _slots(optimizer, variable).items():
-            is_slot = hasattr(slot, "assign") and len(slot.shape) > 0
+            is_slot = isinstance(slot, tf.Variable) and len(slot.shape) > 0
             if is_slot and name != AVERAGES:
                 slot.assign(
                     tf.fill(slot.shape, tf.cast(initial_value(optimizer, name), slot.dtype))

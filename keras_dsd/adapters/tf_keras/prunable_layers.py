@@ -80,6 +80,8 @@ def _is_cell(layer: Layer) -> bool:
 
 
 def _attribute(layer: Layer, name: str) -> tf.Variable | None:
+    found: object = layer
     for part in name.split("."):
-        layer = getattr(layer, part, None)
-    return layer
+        found = getattr(found, part, None)
+    # A subclass may have made a property of it.
+    return found if isinstance(found, tf.Variable) else None

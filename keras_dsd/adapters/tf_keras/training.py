@@ -89,9 +89,10 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         with strategy.scope():
             strategy.run(lambda each: self.model(each, training=True), args=(inputs,))
 
-    def _make_observation(self, optimizers: Sequence[AnyOptimizer] | None) -> Observation:
+    def _make_observation(self, given: Sequence[AnyOptimizer] | None) -> Observation:
         strategy = getattr(self.model, "distribute_strategy", None)
-        return Observation(tf_graphs.factor_of(self.model), strategy, optimizers)
+        factor = tf_graphs.factor_of(self.model)
+        return Observation(factor, strategy, given, optimizers.LOSS_SCALES)
 
     def _hooks(self) -> contextlib.AbstractContextManager[object]:
         return HOOKS

@@ -1,6 +1,7 @@
 """PrunableWeight over a tf_keras variable and the mask variable of TF-MOT's wrapper."""
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +12,6 @@ from keras_dsd.adapters.base import weight as base
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions
 from keras_dsd.adapters.tf_keras import optimizer
 from keras_dsd.adapters.tf_keras.optimizer import Optimizer
-from keras_dsd.algorithm.kernel_layout import Layout, layout_of
 from keras_dsd.algorithm.selection import FROZEN, Selection
 
 
@@ -25,10 +25,10 @@ def frozen(layer: tf_keras.layers.Layer) -> str | None:
     return None if layer.trainable else FROZEN
 
 
-def _layout(variable: tf.Variable, layer: tf_keras.layers.Layer) -> Layout:
+def _holder(variable: tf.Variable, layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
     parts = [part for part in layer._flatten_layers() if part is not layer]
     holders = (part for part in parts if any(variable is each for each in _own(part)))
-    return layout_of(next(holders, layer), len(variable.shape))
+    return next(holders, layer)
 
 
 def _own(layer: tf_keras.layers.Layer) -> list[tf.Variable]:
@@ -44,9 +44,11 @@ class Candidate(base.Candidate):
         prefix: The start of its path.
     """
 
+    layers: ClassVar[ModuleType] = tf_keras.layers
+
     def __init__(self, variable: tf.Variable, layer: tf_keras.layers.Layer, prefix: str) -> None:
         path = path_of(variable, prefix)
-        super().__init__(variable, path, path, _layout(variable, layer))
+        super().__init__(variable, path, path, _holder(variable, layer))
 
     def numpy(self) -> np.ndarray:
         """Returns a copy of the values, in the dtype the optimizer updates."""

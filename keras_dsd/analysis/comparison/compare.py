@@ -32,6 +32,7 @@ from typing import Any
 
 from absl import logging
 
+from keras_dsd.adapters.base.layers import NAMES, is_layer_of
 from keras_dsd.algorithm.selection import DEFAULT_SPARSITY, Selection, Sparsity
 from keras_dsd.algorithm.timeline import Phase, Timeline
 from keras_dsd.analysis import evaluation
@@ -126,7 +127,7 @@ def compare(
 
 
 def _check_functions(build: object, evaluate: object, mode: str) -> None:
-    is_model = hasattr(build, "compile") and not isinstance(build, type)
+    is_model = any(is_layer_of(build, package) for package in NAMES)
     if is_model or not callable(build):
         expected = "to be a function that returns a new compiled model"
         hint = "Give the function itself; it is called for every arm."
