@@ -66,7 +66,7 @@ def test_they_are_the_means_over_the_batches_of_the_pruned_model(digits):
     assert norm_of(model).momentum == 0.99
 
 
-@pytest.mark.parametrize("kind", ["list", "dataset"])
+@pytest.mark.parametrize("kind", ["list", pytest.param("dataset", marks=pytest.mark.slow)])
 def test_once_a_sparse_phase_and_only_then(kind, digits):
     data = batches_of(digits)
     if kind == "dataset":

@@ -7,7 +7,7 @@ import pytest
 
 import keras_dsd as dsd
 from tests.helpers import forked
-from tests.helpers.paths import IMPORTS, OPTIMIZERS, arrays, compiled, keras
+from tests.helpers.paths import IMPORTS, OPTIMIZERS, arrays, compiled, keras, optimizer_cases
 from tests.helpers.steps import BACKEND, EXAMPLE, run, trainer
 from tests.helpers.unit_gradient import members_of_optimizers, net
 
@@ -32,7 +32,7 @@ def rate(optimizer):
     return float(np.array(optimizer.learning_rate))
 
 
-@pytest.mark.parametrize("made", OPTIMIZERS)
+@pytest.mark.parametrize("made", optimizer_cases("adam", slow=["momentum"]))
 def test_it_goes_through_the_phases_as_fit_does(made, digits, mlp):
     fitted, model, optimizer = mlp(), mlp(), OPTIMIZERS[made]()
     model.set_weights(arrays(fitted))

@@ -13,6 +13,7 @@ from tests.helpers.paths import (
     compiled,
     keras,
     name_of,
+    optimizer_cases,
     seed,
     slots,
 )
@@ -33,7 +34,7 @@ def kernels(model):
     return [weight.numpy() for weight in dsd.weights(model)]
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", optimizer_cases("adam", slow=["momentum"]))
 def test_first_dense_phase_is_plain_bit_for_bit(digits, name):
     trained = []
     for arm in ("plain", "dsd"):
@@ -73,12 +74,8 @@ def test_tensors_of_every_size_are_pruned():
 
 
 @pytest.mark.parametrize(("kind", "name"), [
-    *(("mlp", name) for name in OPTIMIZERS),
-    ("conv", "adam"),
-    *(
-        pytest.param("conv", name, marks=[pytest.mark.slow, pytest.mark.exhaustive])
-        for name in OPTIMIZERS if name != "adam"
-    ),
+    ("mlp", "momentum"), ("conv", "adam"),
+    pytest.param("mlp", "adamw", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
 ])  # fmt: skip
 def test_the_three_phases_batch_by_batch(digits, name, kind):
     seed(5)
@@ -109,7 +106,7 @@ def test_the_three_phases_batch_by_batch(digits, name, kind):
     assert history["dsd_sparsity"][0] == 0 and history["dsd_sparsity"][5] < 0.15
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", optimizer_cases("momentum", "adam"))
 def test_redense_begins_at_zero_without_momentum(digits, name):
     seed(6)
     model = compiled(dsd.apply(classifier(), 0.4), OPTIMIZERS[name]())

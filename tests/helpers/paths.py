@@ -5,6 +5,7 @@ import importlib
 import os
 
 import numpy as np
+import pytest
 
 PATH = os.environ.get("KERAS_DSD_PATH", "tf_keras")
 
@@ -117,6 +118,16 @@ OPTIMIZERS = {
     "adam": lambda: keras.optimizers.Adam(1e-3),
     "adamw": lambda: keras.optimizers.AdamW(1e-3, weight_decay=0.01),
 }
+
+
+def optimizer_cases(*quick, slow=()):
+    """Returns OPTIMIZERS as parameters: the quick ones, the slow ones, the others exhaustive.
+
+    What an optimizer does differently shows in tests of its own; these are of what all do alike.
+    """
+    rest = [pytest.mark.slow, pytest.mark.exhaustive]
+    marks = {name: [] if name in quick else rest[: 1 if name in slow else 2] for name in OPTIMIZERS}
+    return [pytest.param(name, marks=marks[name], id=name) for name in OPTIMIZERS]
 
 
 # Without momentum, tf_keras keeps a slot for it all the same.

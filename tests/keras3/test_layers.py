@@ -9,7 +9,7 @@ from keras_dsd.algorithm import selection as reasons
 from tests.helpers.watching import run
 
 layers = keras.layers
-IMAGE, ROWS, TOKENS = (8, 8, 1), (8, 8), (64,)
+IMAGE, ROWS, TOKENS = (8, 8, 1), (4, 16), (64,)
 
 
 class Custom(layers.Layer):
@@ -58,7 +58,7 @@ def grouped_attention(x):
 # name: (input shape, layer, the ends of the paths that are pruned, {end of path: why not})
 CASES = {
     "Dense": (ROWS, lambda: layers.Dense(5), ["dense/kernel"], {"bias": reasons.NOT_A_KERNEL}),
-    "EinsumDense": (ROWS, lambda: layers.EinsumDense("abc,cde->abde", (8, 2, 3),
+    "EinsumDense": (ROWS, lambda: layers.EinsumDense("abc,cde->abde", (4, 2, 3),
                     bias_axes="de"), ["kernel"], {"bias": reasons.NOT_A_KERNEL}),
     "Conv1D": (ROWS, lambda: layers.Conv1D(4, 3), ["kernel"], {}),
     "Conv2D": (IMAGE, lambda: layers.Conv2D(4, 3), ["kernel"], {}),
@@ -76,7 +76,8 @@ CASES = {
             {"bias": reasons.NOT_A_KERNEL}),
     "stacked cells": (ROWS, lambda: layers.RNN([layers.LSTMCell(4), layers.GRUCell(3)]),
                       ["/kernel", "recurrent_kernel"] * 2, {}),
-    "ConvLSTM1D": (IMAGE, lambda: layers.ConvLSTM1D(3, 3), ["/kernel", "recurrent_kernel"], {}),
+    "ConvLSTM1D": ((4, 16, 1), lambda: layers.ConvLSTM1D(3, 3), ["/kernel", "recurrent_kernel"],
+                   {}),
     "ConvLSTM2D": ((4, 4, 4, 1), lambda: layers.ConvLSTM2D(3, 2), ["/kernel", "recurrent_kernel"],
                    {}),
     "Bidirectional": (ROWS, lambda: layers.Bidirectional(layers.LSTM(4)),
@@ -220,7 +221,7 @@ def test_float8_layers_train_and_their_scales_are_no_weights(digits, compiled, m
 
 
 def test_a_shared_layer_is_one_weight(digits, compiled):
-    shared = layers.Dense(8, name="shared")
+    shared = layers.Dense(16, name="shared")
     inputs = layers.Input(ROWS)
     model = compiled(keras.Model(inputs, layers.Dense(10)(
         layers.Flatten()(shared(shared(inputs))))))  # fmt: skip

@@ -19,7 +19,7 @@ OPTIMIZERS = {
 # How many values a tensor has to have to be compiled with others, and by itself.
 COMPILED_FROM = {"never": (2**60, 2**60), "together": (1, 2**60), "alone": (1, 1)}
 # Whatever the optimizer, tensors are joined by the same lines: these show it.
-JOINED = ("Adam", "averages", "loss scaling", "own")
+JOINED = ("Adam", "averages", "own")
 
 
 class Own(optimizers.SGD):

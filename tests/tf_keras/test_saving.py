@@ -34,7 +34,7 @@ def network(kind):
 
 
 @pytest.mark.parametrize(("format_", "kind"), [
-    ("model.keras", "LSTM"), ("model.h5", "LSTM"), ("saved_model", "Conv1D"),
+    ("model.keras", "LSTM"), ("model.h5", "Conv1D"), ("saved_model", "Conv1D"),
     # TensorFlow traces an LSTM anew for each signature of each file.
     pytest.param("saved_model", "LSTM", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
 ])  # fmt: skip
