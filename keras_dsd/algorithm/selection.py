@@ -20,11 +20,15 @@ FROZEN = f"not trainable: {_ASK}"
 UNTRAINED = "trained by no optimizer: its zeros would stay"
 DEPTHWISE = f"depthwise kernel: {_ASK}"
 NOT_LINEAR = f"not the weights of a linear map, by its name: {_ASK}"
+NOT_LINEAR_BY_SHAPE = f"not the weights of a linear map, by its shape: {_ASK}"
 EXCLUDED = "excluded"
 NO_MATCH = "no pattern of `sparsity` matches"
 ZERO_SPARSITY = "asked to stay dense: sparsity 0"
 ONE_LAYER = "outside the layer that was wrapped"
 TOO_SMALL = "too small for one whole block or group of the pattern"
+
+# What a user asked for, or what does not train.
+_LEFT_BY_USER = {FROZEN, UNTRAINED, LORA, QUANTISED, EXCLUDED, NO_MATCH, ZERO_SPARSITY, ONE_LAYER}
 
 Sparsity = float | Mapping[str, float] | Callable[[Any], float]
 # Compared by identity: 0.3 given with an N:M pattern is refused, 0.3 left out is not.
@@ -101,6 +105,14 @@ class Selection:
             return 0.0, TOO_SMALL
         return (sparsity, None) if sparsity else (0.0, ZERO_SPARSITY)
 
+    def leaves_dense(self, path: str) -> bool:
+        """Returns whether the arguments exclude a path, or a `sparsity` dict has none for it."""
+        if isinstance(self.sparsity, Mapping):
+            matches = (share for pattern, share in self.sparsity.items() if _finds(pattern, [path]))
+            if not next(matches, 0.0):
+                return True
+        return any(_finds(pattern, [path]) for pattern in self.exclude)
+
     def names(self, weight: SelectableWeight) -> bool:
         """Returns whether `sparsity` has the full path, as it is or as `exact` writes it."""
         given = self.sparsity if isinstance(self.sparsity, Mapping) else ()
@@ -172,6 +184,38 @@ def refuse_unmatched(selection: Selection, paths: Sequence[str]) -> None:
             f"Received: {argument} with pattern={shown(pattern)}, which matches none of "
             f"{list(paths)}. Correct the pattern or leave it out."
         )
+
+
+def rest_message(
+    selection: Selection, name: str, num_selected: int, rest: Iterable[tuple[str, int, str]]
+) -> str | None:
+    """Returns a message where less than half of a model's kernels is selected, or None.
+
+    What the user left dense does not count.
+
+    Args:
+        selection: The arguments of `apply`.
+        name: The model's name.
+        num_selected: Number of values in the selected weights.
+        rest: Path, number of values and reason of each other weight of two axes and more.
+    """
+    layers: dict[tuple[str, str], int] = {}
+    for path, size, reason in rest:
+        if reason not in _LEFT_BY_USER and not selection.leaves_dense(path):
+            layer = path.rpartition("/")[0] or path, reason
+            layers[layer] = layers.get(layer, 0) + size
+    total = num_selected + sum(layers.values())
+    if 2 * num_selected >= total:
+        return None
+    largest = sorted(layers, key=lambda layer: -layers[layer])
+    texts = [f"{layer} with {layers[layer, why]:,} ({why})" for layer, why in largest[:3]]
+    more = f"; and {len(largest) - 3} more" if len(largest) > 3 else ""
+    return (
+        f"Less than half of model={name!r} is selected: {num_selected:,} of {total:,} weights in "
+        f"tensors of two axes and more, {num_selected / total:.2%}. The rest is in "
+        f"{'; '.join(texts)}{more}. DSD trains these densely in all phases. Where that is meant, "
+        f"exclude them: apply(model, exclude=[...]). report(model) lists all."
+    )
 
 
 def refuse_nothing(

@@ -6,6 +6,7 @@ import pytest
 
 import keras_dsd as dsd
 from keras_dsd.algorithm import selection as reasons
+from tests.helpers import keras_hub_like
 from tests.helpers.watching import run
 
 layers = keras.layers
@@ -96,11 +97,50 @@ CASES = {
     "SpectralNormalization": (IMAGE, lambda: layers.SpectralNormalization(layers.Conv2D(3, 3)),
                               ["kernel"], {}),
     "custom": (ROWS, Custom, ["/w"], {"wide_bias": reasons.NOT_A_KERNEL,
-               "pos_emb": reasons.NOT_LINEAR, "query_token": reasons.NOT_LINEAR}),
+               "pos_emb": reasons.NOT_LINEAR, "query_token": reasons.NOT_LINEAR_BY_SHAPE}),
     "positions": (ROWS, lambda: keras.Sequential([PositionEmbedding(), layers.Dense(3)]),
                   ["kernel"], {"position_embedding/embeddings": reasons.NOT_LINEAR}),
     "a model inside": (ROWS, Block, ["first/kernel", "kernel", "kernel"], {}),
 }  # fmt: skip
+
+
+SEQUENCE = (5, 8)
+# name: (input shape, layers, the ends of the paths that are pruned, {end of path: why not})
+BY_SHAPE = {
+    "DeBERTaV3": (SEQUENCE, [keras_hub_like.RelativeEmbedding(8, 6)], [],
+                  {"rel_embedding": reasons.NOT_LINEAR}),
+    "XLNet": (SEQUENCE, [keras_hub_like.AttentionMask(), keras_hub_like.Encoder(2)],
+              ["feedforward/kernel"],
+              {"mask_emb": reasons.NOT_LINEAR_BY_SHAPE, "segment_encoding": reasons.NOT_LINEAR,
+               "content_attention_bias": reasons.NOT_A_KERNEL}),
+    "RWKV7": (SEQUENCE, [keras_hub_like.TimeMix(2)], ["w1", "w2"],
+              {"r_k": reasons.NOT_LINEAR_BY_SHAPE}),
+    "a table of words": (SEQUENCE[:1], [keras_hub_like.Words()], ["embeddings"], {}),
+    "attention": (SEQUENCE, [keras_hub_like.Attention(name="position_attention")],
+                  ["query", "key", "position_map"], {}),
+    "Keras's own, whatever their names": (SEQUENCE, [
+        layers.Dense(8, name="position_projection"), layers.Conv1D(4, 2, name="pos")],
+        ["position_projection/kernel", "pos/kernel"], {}),
+    "positions looked up": (SEQUENCE[:1], [layers.Embedding(9, 4, name="position_embedding")], [],
+                            {"position_embedding/embeddings": reasons.NOT_LINEAR}),
+}  # fmt: skip
+
+
+@pytest.mark.once_per_keras
+@pytest.mark.parametrize("case", BY_SHAPE)
+def test_shape_and_layer_come_before_the_name(case):
+    shape, parts, expected, left = BY_SHAPE[case]
+    inputs = x = layers.Input(shape, dtype="int32" if len(shape) == 1 else None)
+    for part in parts:
+        x = part(x)
+    model = keras.Model(inputs, layers.Dense(90, name="head")(layers.Flatten()(x)))
+    dsd.apply(model)
+    paths = [weight.path for weight in dsd.weights(model)]
+    assert len(paths) == len(expected) + 1 and paths[-1] == "head/kernel"
+    assert all(path.endswith(end) for path, end in zip(paths, expected, strict=False)), paths
+    skipped = {each.path: each.reason for each in dsd.report(model).skipped}
+    for end, reason in left.items():
+        assert {r for path, r in skipped.items() if path.endswith(end)} == {reason}
 
 
 def classifier(shape, layer):

@@ -72,3 +72,34 @@ def test_config_round_trip(sparsity, written):
     again = Selection.from_config(config)
     assert again.exclude == ("x", "y")
     assert again.get_config()["sparsity"] == ({} if written is None else written)
+
+
+REST = [("bert/words", 600, selection.UNKNOWN_LAYER), ("bert/a/kernel", 90, selection.NOT_LINEAR),
+        ("bert/a/other", 10, selection.NOT_LINEAR), ("head/kernel", 50, selection.TOO_SMALL),
+        ("top/kernel", 40, selection.DEPTHWISE)]  # fmt: skip
+
+
+def test_the_layers_that_hold_the_rest_are_named_largest_first():
+    message = selection.rest_message(Selection(), "net", 10, REST)
+    assert "model='net' is selected: 10 of 800 weights in tensors of two axes" in message
+    assert "1.25%. The rest is in bert with 600 (layer type is unknown: " in message
+    places = [message.index(part) for part in ("bert with 600", "bert/a with 100", "head with 50")]
+    assert places == sorted(places) and "; and 1 more. DSD" in message
+
+
+@pytest.mark.parametrize(("selected", "rest"), [
+    (800, REST), (0, []),
+    (1, [("w", 9, reason) for reason in (
+        selection.FROZEN, selection.LORA, selection.QUANTISED, selection.EXCLUDED,
+        selection.NO_MATCH, selection.ZERO_SPARSITY, selection.ONE_LAYER, selection.UNTRAINED)]),
+], ids=["half", "nothing", "on purpose"])  # fmt: skip
+def test_half_is_enough_and_what_was_left_on_purpose_does_not_count(selected, rest):
+    assert selection.rest_message(Selection(), "net", selected, rest) is None
+
+
+@pytest.mark.parametrize("chosen", [
+    Selection(exclude=["bert"]), Selection({"head|top": 0.5}), Selection({"bert": 0, ".": 0.5}),
+], ids=["excluded", "no match", "zero"])  # fmt: skip
+def test_neither_does_what_the_arguments_leave_dense_in_layers_of_unknown_types(chosen):
+    assert selection.rest_message(chosen, "net", 95, REST) is None
+    assert selection.rest_message(chosen, "net", 80, REST).count(" with ") == 2

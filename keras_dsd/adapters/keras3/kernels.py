@@ -1,12 +1,12 @@
 """Finds the variables of a Keras 3 model that may be pruned, and why others stay dense."""
 
 import collections
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import keras
 
+from keras_dsd.algorithm import linearity
 from keras_dsd.algorithm import selection as reasons
 
 # The names that Keras's own layers give to the weights of a linear map. An embedding is one: of
@@ -23,11 +23,6 @@ _LORA = (
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 # These hold a model of another library, whose variables have names of its own.
 _FOREIGN = {"TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TFSMLayer"}
-# Names that custom layers give to a variable that has two axes, but multiplies nothing.
-_BIASES = {"bias", "biases", "scale", "scales", "gamma", "beta", "alpha", "offset", "shift"}
-_INPUTS = {"query", "queries", "token", "tokens", "cls", "latent", "latents", "prompt", "prompts"}
-_POSITIONS = {"pos", "posemb", "position", "positions", "positional"}
-_MATRICES = {"kernel", "kernels", "weight", "weights", "matrix", "projection", "proj"}
 
 
 class Found(NamedTuple):
@@ -89,7 +84,10 @@ def _find(layer: keras.Layer) -> Iterator[Found]:
     is_quantised = _quantization_mode(layer) not in (None, "float8")
     has_lora = isinstance(layer, _LORA) and layer.lora_enabled
     for variable in layer._trainable_variables + layer._non_trainable_variables:
-        kernel = _is_kernel(layer, variable) if kernels is None else id(variable) in kernels
+        barred, unless_named = _reasons(layer, variable)
+        if kernels is not None:
+            barred = None if id(variable) in kernels else reasons.NOT_A_KERNEL
+            unless_named = None
         is_trained = any(variable is each for each in layer._trainable_variables)
         if has_lora and len(variable.shape) > 1:
             yield Found(variable, variable.path, reasons.LORA, None, layer)
@@ -97,12 +95,11 @@ def _find(layer: keras.Layer) -> Iterator[Found]:
             yield Found(variable, variable.path, reasons.QUANTISED, None, layer)
         elif not is_trained:
             continue  # a statistic or a counter
-        elif not kernel:
-            yield Found(variable, variable.path, reasons.NOT_A_KERNEL, None, layer)
+        elif barred is not None:
+            yield Found(variable, variable.path, barred, None, layer)
         else:
-            asked = _unless_named(layer, variable) if kernels is None else None
             frozen = None if variable.trainable else reasons.FROZEN
-            yield Found(variable, variable.path, None, frozen or asked, layer)
+            yield Found(variable, variable.path, None, frozen or unless_named, layer)
 
 
 def _quantization_mode(layer: keras.Layer) -> str | None:
@@ -111,33 +108,55 @@ def _quantization_mode(layer: keras.Layer) -> str | None:
     return mode
 
 
-def _is_kernel(layer: keras.Layer, variable: keras.Variable) -> bool:
-    if len(variable.shape) < 2 or not keras.backend.is_float_dtype(variable.dtype):
-        return False
-    if getattr(variable, "overwrite_with_gradient", False):
-        return False
-    if _is_kerass_own(layer):
-        return variable.name in _KERNELS | _DEPTHWISE_KERNELS
-    return not _words(variable.name) & _BIASES
-
-
-def _unless_named(layer: keras.Layer, variable: keras.Variable) -> str | None:
-    depthwise = isinstance(layer, _DEPTHWISE) and variable.name == "kernel"
-    if depthwise or variable.name in _DEPTHWISE_KERNELS:
-        return reasons.DEPTHWISE
-    words = _words(variable.name)
-    if (words | _words(layer.name) | _words(type(layer).__name__)) & _POSITIONS:
-        return reasons.NOT_LINEAR
-    if words & _INPUTS and not words & _MATRICES:
-        return reasons.NOT_LINEAR
-    return None
+def _reasons(layer: keras.Layer, variable: keras.Variable) -> tuple[str | None, str | None]:
+    """Returns why a variable is never pruned, and why only where its whole path is given."""
+    shape = tuple(variable.shape)
+    is_float = keras.backend.is_float_dtype(variable.dtype)
+    is_state = getattr(variable, "overwrite_with_gradient", False)
+    if len(shape) < 2 or not is_float or is_state:
+        return reasons.NOT_A_KERNEL, None
+    is_depthwise = isinstance(layer, _DEPTHWISE) and variable.name == "kernel"
+    if is_depthwise or variable.name in _DEPTHWISE_KERNELS:
+        return None, reasons.DEPTHWISE
+    owners = [layer.name, type(layer).__name__]
+    if _is_kerass_own(layer) or (variable.name in _KERNELS and _extends_kerass_own(layer)):
+        if variable.name not in _KERNELS:
+            return reasons.NOT_A_KERNEL, None
+        is_table = isinstance(layer, keras.layers.Embedding)
+        is_of_positions = is_table and linearity.is_of_positions(*map(linearity.words, owners))
+        return None, reasons.NOT_LINEAR if is_of_positions else None
+    reason = linearity.why_not_linear(variable.name, owners, shape, _inputs_of(layer))
+    return (reason, None) if reason == reasons.NOT_A_KERNEL else (None, reason)
 
 
 def _is_kerass_own(layer: keras.Layer) -> bool:
-    """Returns whether the layer's variables have been named by Keras, in a subclass as well."""
+    """Returns whether Keras has made the class of a layer, and named all its variables."""
     return type(layer).__module__.startswith("keras.") and type(layer).__name__ not in _FOREIGN
 
 
-def _words(name: str) -> set[str]:
-    """Returns the words in a name: `"posEmbedding_2"` has `pos` and `embedding`."""
-    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
+def _extends_kerass_own(layer: keras.Layer) -> bool:
+    """Returns whether a class extends a layer of Keras's, which may have named a variable."""
+    own = (base for base in type(layer).__mro__ if base.__module__.startswith("keras.src.layers."))
+    return any(base is not keras.layers.Layer for base in own)
+
+
+def _inputs_of(layer: keras.Layer) -> linearity.Inputs:
+    config = layer.get_build_config() if layer.built else None
+    shapes = list(_shapes_in(config))
+    if not shapes:  # of a layer without a build() of its own
+        nodes = getattr(layer, "_inbound_nodes", ())
+        shapes = [tuple(each.shape) for node in nodes for each in node.input_tensors]
+    vectors = (variable.shape[0] for variable in layer.variables if len(variable.shape) == 1)
+    return linearity.Inputs.of([shape[1:] for shape in shapes], vectors)
+
+
+def _shapes_in(config: object) -> Iterator[tuple[int | None, ...]]:
+    """Yields the shapes in what a layer keeps of those that it was built with."""
+    if isinstance(config, dict):
+        config = list(config.values())
+    if isinstance(config, list | tuple):
+        if config and all(isinstance(size, int | None) for size in config):
+            yield tuple(config)
+        else:
+            for each in config:
+                yield from _shapes_in(each)
