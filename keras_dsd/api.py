@@ -37,6 +37,8 @@ def apply(
             frozen weight, needs its full path, as it is or as `"^" + re.escape(path) + "$"`.
             Or a callable from a `PrunableWeight` to a fraction. Defaults to `0.3`.
         exclude: Regular expressions on paths; weights whose path one matches stay dense.
+            `exclusions.published(model)` has those of the first convolution and of embeddings,
+            which are pruned by default.
         pattern: `None` prunes single weights; `Block(height, width)` blocks of them, ranked by
             their pooled magnitude; `NM(n, m)` all but the `n` largest of every `m` consecutive
             inputs, which fixes the sparsity. Defaults to `None`.

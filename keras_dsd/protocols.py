@@ -153,6 +153,10 @@ class TrainingAdapter(Protocol):
     def weights(self) -> Sequence[PrunableWeight]:
         """The weights that DSD prunes, in the model's order; empty before they are built."""
 
+    @property
+    def frozen(self) -> list[str]:
+        """Paths of the weights that would be pruned if they were not frozen."""
+
     def check(self) -> None:
         """Raises ValueError where DSD can't train the model, before anything changes."""
 
@@ -299,6 +303,12 @@ class KerasAdapter(Protocol):
 
     def skipped(self, model: Layer) -> list[SkippedWeight]:
         """Returns the weights of `model` that are never pruned, with reasons."""
+
+    def layers_of_kernels(self, model: Layer) -> list[tuple[str, frozenset[str]]]:
+        """Returns the kernels of `model` that are built, before `apply` or after it.
+
+        Of each the path without the model's own name, and the names of its layer's classes.
+        """
 
     def is_applied(self, model: Layer) -> bool:
         """Returns whether `model`, or a part of it, went through `apply`."""

@@ -13,7 +13,6 @@ from keras_dsd.algorithm import masks
 from keras_dsd.algorithm.timeline import SparsePhase, Timeline
 from keras_dsd.engine import transition as transitions
 from keras_dsd.engine.batch_norm import Batches
-from keras_dsd.engine.messages import warn
 from keras_dsd.engine.observers import FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH, Moment, Observer
 from keras_dsd.engine.run_history import RunHistory
 from keras_dsd.engine.trainer import Trainer
@@ -21,6 +20,7 @@ from keras_dsd.engine.transition import Transition
 from keras_dsd.protocols import PrunableWeight
 from keras_dsd.utils import checks
 from keras_dsd.utils.progress import progress_bar
+from keras_dsd.utils.warn import warn
 
 # A transition that takes longer than this gets a progress bar.
 _SECONDS_WITHOUT_BAR = 1.0
@@ -139,6 +139,8 @@ class Controller:
             )
         transition = self.transition(epoch)
         if transition is not None:
+            if isinstance(transition.phase, SparsePhase) and not self._trainer.weights:
+                transitions.refuse_frozen(self._trainer.model.name, self._trainer.frozen)
             self._apply(transition)
         phase = self._timeline.phases[len(self._run.history.phase_starts) - 1]
         self._trainer.use_step(masked=isinstance(phase, SparsePhase), lr=phase.lr)

@@ -31,6 +31,11 @@ class Trainer:
         """The weights that DSD prunes; empty as long as the model has not made them."""
         return self._adapter.weights
 
+    @property
+    def frozen(self) -> Sequence[str]:
+        """Paths of the weights that would be pruned if they were not frozen."""
+        return self._adapter.frozen
+
     def check(self) -> None:
         """Raises ValueError where the model can't be trained by DSD, before anything changes."""
         earlier = open_run_of(self.model)

@@ -10,10 +10,10 @@ from keras_dsd.algorithm import masks
 from keras_dsd.algorithm.timeline import Phase, SparsePhase, Timeline
 from keras_dsd.engine import observers
 from keras_dsd.engine.batch_norm import Batches
-from keras_dsd.engine.messages import warn
 from keras_dsd.engine.observers import Moment
 from keras_dsd.engine.run_history import RunHistory
 from keras_dsd.protocols import PrunableWeight
+from keras_dsd.utils.warn import warn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,8 +152,8 @@ def prune(
     if not weights:
         raise ValueError(
             "Expected trainable weights to prune when a sparse phase begins. Received: a model "
-            "that has not been built, or in which all that was selected is frozen. Call "
-            "model.build(input_shape), or the model on one batch, before fit; or unfreeze."
+            "that has not been built. Call model.build(input_shape), or the model on one batch, "
+            "before fit."
         )
     num_pruned = 0
     for weight, mask in masks.masks_for(weights, sparsity):
@@ -165,6 +165,19 @@ def prune(
         f"masks took {time.perf_counter() - started:.3f} s"
     )
     return WeightChange(description, num_pruned)
+
+
+def refuse_frozen(name: str, frozen: Sequence[str]) -> None:
+    """Refuses a sparse phase for which all that was selected is frozen, if anything is."""
+    if frozen:
+        shown = ", ".join(map(repr, frozen[:3])) + (", ..." if len(frozen) > 3 else "")
+        raise ValueError(
+            f"Expected trainable weights to prune when a sparse phase begins. Received: "
+            f"model={name!r}, in which all that was selected is frozen: {shown}. Set trainable = "
+            f"True on the model, or on these layers, before the phase begins. A discriminator that "
+            f"is frozen for the combined model of a GAN: set discriminator.trainable = True before "
+            f"each epoch of its own, and False before each of the combined model."
+        )
 
 
 def remove_masks(weights: Sequence[PrunableWeight], reset: OptimizerReset) -> WeightChange:

@@ -30,6 +30,11 @@ def check_layer(model: object, kind: type, described: str) -> None:
         raise invalid_type("model", model, f"to be a {described} model or layer", hint)
 
 
+def class_names(layer: object) -> frozenset[str]:
+    """Returns the names of a layer's class and its bases."""
+    return frozenset(base.__name__ for base in type(layer).__mro__)
+
+
 def check_applied(
     model: Layer, parts: list[PartT], received: str = "", hint: str = ""
 ) -> list[PartT]:
@@ -44,6 +49,17 @@ def check_applied(
             f"{received}. Call model = keras_dsd.apply(model, sparsity=0.3) first{hint}."
         )
     return parts
+
+
+def copied(name: str) -> str:
+    """Returns the message for a copy of a model that went through apply()."""
+    return (
+        f"Expected a model that went through apply(). Received: model={name!r}, a copy of one that "
+        f"did: clone_model, copy.deepcopy and scikit-learn wrappers make such copies, without what "
+        f"DSD prunes in the first. Copy the model first, and call apply(copy). Give a scikit-learn "
+        f"wrapper a function, def build(X, y), that builds a model, applies, compiles and returns "
+        f"it: SKLearnClassifier(build)."
+    )
 
 
 def refuse_foreign(model: Layer, parts: Iterable[Layer], own: str, foreign: str) -> None:

@@ -8,7 +8,8 @@ from typing import ClassVar, Generic, TypeVar
 from keras_dsd.adapters.base.observation import AnyOptimizer, Observation
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions, without_loss_scale
 from keras_dsd.adapters.base.weight import Weight
-from keras_dsd.protocols import Layer, Model, Tensor, Variable
+from keras_dsd.algorithm.selection import FROZEN
+from keras_dsd.protocols import Layer, Model, SkippedWeight, Tensor, Variable
 from keras_dsd.utils.checks import shown
 
 WeightT = TypeVar("WeightT", bound=Weight)
@@ -21,6 +22,7 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
         model: The model that trains.
         weights_of: Returns the weights that DSD prunes in a model, given what returns its
             optimizers.
+        skipped_of: Returns the weights that DSD leaves dense in a model.
         optimizers: These update it in a custom training loop; None: what `fit` runs does.
 
     Raises:
@@ -33,6 +35,7 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
         self,
         model: Model,
         weights_of: Callable[[Layer, Callable[[], Sequence[AnyOptimizer]]], list[WeightT]],
+        skipped_of: Callable[[Layer], list[SkippedWeight]],
         optimizers: Sequence[AnyOptimizer] | None,
     ) -> None:
         kinds, expected = self.known_optimizers()
@@ -47,6 +50,7 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
         self._weights_of = weights_of
         scales = self.optimizer_functions.LOSS_SCALES
         given = [without_loss_scale(each, scales) for each in optimizers or ()]
+        self._skipped_of = skipped_of
         self._given = None if optimizers is None else given
         self._observation = self._make_observation(self._given)
 
@@ -99,6 +103,11 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
     def weights(self) -> list[WeightT]:
         """The weights that DSD prunes; empty as long as the model has not built its weights."""
         return self._weights_of(self.model, lambda: self.optimizers)
+
+    @property
+    def frozen(self) -> list[str]:
+        """Paths of the weights that would be pruned if they were not frozen."""
+        return [each.path for each in self._skipped_of(self.model) if each.reason == FROZEN]
 
     @property
     def optimizers(self) -> list[AnyOptimizer]:

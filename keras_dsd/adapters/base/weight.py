@@ -2,6 +2,7 @@
 
 import abc
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import ClassVar
@@ -12,8 +13,9 @@ from keras_dsd.adapters.base.layers import layout_of
 from keras_dsd.adapters.base.observation import AnyOptimizer
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions, set_entries
 from keras_dsd.algorithm.kernel_layout import Layout
-from keras_dsd.algorithm.selection import Selection
+from keras_dsd.algorithm.selection import Selection, rest_message
 from keras_dsd.protocols import Layer, SkippedWeight, Tensor, Variable
+from keras_dsd.utils.warn import warn
 
 
 class Candidate(abc.ABC):
@@ -34,12 +36,12 @@ class Candidate(abc.ABC):
         self.path = path
         self.short_path = short_path
         self.shape = tuple(variable.shape)
-        self._layer = layer
+        self.layer = layer
 
     @functools.cached_property
     def layout(self) -> Layout:
         """Its input and output axes; only patterns ask for them."""
-        return layout_of(self._layer, len(self.shape), self.layers)
+        return layout_of(self.layer, len(self.shape), self.layers)
 
     @abc.abstractmethod
     def numpy(self) -> np.ndarray:
@@ -159,3 +161,14 @@ def skipped_weights(
             taken.add(id(variable))
             found.append(SkippedWeight(path, tuple(variable.shape), reason))
     return found
+
+
+def warn_of_rest(
+    model: Layer, selection: Selection, pruned: Iterable[Weight], skipped: Iterable[SkippedWeight]
+) -> None:
+    """Warns where less than half of a model is selected that nobody asked to leave dense."""
+    num_selected = sum(math.prod(weight.shape) for weight in pruned)
+    rest = [(each.path, each.size, each.reason) for each in skipped if len(each.shape) > 1]
+    message = rest_message(selection, model.name, num_selected, rest)
+    if message is not None:
+        warn(message)

@@ -6,6 +6,7 @@ from keras_dsd.adapters.keras3 import selection, training
 
 apply, strip = selection.apply, selection.strip
 weights, skipped = selection.weights, selection.skipped
+layers_of_kernels = selection.layers_of_kernels
 is_applied, mask_bytes = selection.is_applied, selection.mask_bytes
 training_adapter, training_state = selection.training_adapter, training.training_state
 MASKS_LAST = "in a sparse phase"

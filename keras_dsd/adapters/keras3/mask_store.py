@@ -89,6 +89,13 @@ def get(part: keras.Layer) -> MaskStore | None:
     return _STORES.get(part)
 
 
+def is_copy(model: keras.Layer) -> bool:
+    """Returns whether `model` looks like a copy of one that has a store: its name and weights."""
+    found = [each for each in _STORES if type(each) is type(model) and each.name == model.name]
+    weights = [variable.shape for variable in model.variables]
+    return any([variable.shape for variable in each.variables] == weights for each in found)
+
+
 def drop(part: keras.Layer) -> None:
     """Drops the store of `part`, and its masks."""
     _STORES.pop(part).remove_mask()

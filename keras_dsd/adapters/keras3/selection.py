@@ -11,9 +11,15 @@ from typing import NoReturn
 
 import keras
 
-from keras_dsd.adapters.base.layers import check_applied, check_layer, refuse_foreign
+from keras_dsd.adapters.base.layers import (
+    check_applied,
+    check_layer,
+    class_names,
+    copied,
+    refuse_foreign,
+)
 from keras_dsd.adapters.base.observation import AnyOptimizer
-from keras_dsd.adapters.base.weight import skipped_weights
+from keras_dsd.adapters.base.weight import skipped_weights, warn_of_rest
 from keras_dsd.adapters.keras3 import backends, kernels, mask_store
 from keras_dsd.adapters.keras3.mask_store import MaskStore
 from keras_dsd.adapters.keras3.training import TrainingAdapter
@@ -42,6 +48,8 @@ def apply(model: keras.Layer, selection: Selection) -> keras.Layer:
             reasons = {c.path: why for c, _, why in choices if why != NOT_A_KERNEL}
             refuse_nothing(selection, model.name, reasons)
     mask_store.put(model, store)
+    if is_built:
+        warn_of_rest(model, selection, weights(model), skipped(model))
     _refuse_fit_on_several_workers(model)
     if backends.current().compiles_updates and isinstance(model, keras.Model):
         vars(model)["compile"] = functools.partial(_compile, model, store)
@@ -73,6 +81,7 @@ def weights(
             store.selection.see(_paths(part, model))
             paths = [candidate.path for candidate, _, _ in _choices(part, model, store)]
             refuse_unmatched(store.selection, paths)
+            warn_of_rest(part, store.selection, weights(part), skipped(part))
         for candidate, sparsity, _ in _choices(part, model, store):
             if sparsity:
                 weight = Weight(candidate, sparsity, store, optimizers)
@@ -86,6 +95,13 @@ def skipped(model: keras.Layer) -> list[SkippedWeight]:
     choices += [(candidate, 0.0, ONE_LAYER) for candidate in _candidates(model, model)]
     others = ((c.variable, c.path, reason or ONE_LAYER) for c, _, reason in choices)
     return skipped_weights(weights(model), others)
+
+
+def layers_of_kernels(model: keras.Layer) -> list[tuple[str, frozenset[str]]]:
+    """Returns the kernels of `model`, and the names of their layers' classes."""
+    check_layer(model, keras.layers.Layer, "Keras")
+    found = [each for each in _candidates(model, model) if not each.found.barred]
+    return [(each.short_path, class_names(each.layer)) for each in found]
 
 
 def is_applied(model: keras.Layer) -> bool:
@@ -103,13 +119,15 @@ def training_adapter(
 ) -> TrainingAdapter:
     """Returns the training adapter of `model`."""
     _applied(model)
-    return TrainingAdapter(model, weights, optimizers)
+    return TrainingAdapter(model, weights, skipped, optimizers)
 
 
 def _applied(model: keras.Layer) -> list[tuple[keras.Layer, MaskStore]]:
     """Returns the parts of `model` that went through `apply`, and their stores."""
     check_layer(model, keras.layers.Layer, "Keras")
     found = [(part, store) for part in kernels.parts_of(model) if (store := mask_store.get(part))]
+    if not found and mask_store.is_copy(model):
+        raise ValueError(copied(model.name))
     hint = "; a model that was loaded from a file needs it again"
     return check_applied(model, found, hint=hint)
 

@@ -7,6 +7,7 @@ from keras_dsd.adapters.tf_keras.wrapper import DSDWrapper as DSDWrapper
 
 apply, strip = selection.apply, selection.strip
 weights, skipped = selection.weights, selection.skipped
+layers_of_kernels = selection.layers_of_kernels
 is_applied, mask_bytes = selection.is_applied, selection.mask_bytes
 training_adapter, training_state = selection.training_adapter, training.training_state
 MASKS_LAST = "in every phase, from apply to strip"

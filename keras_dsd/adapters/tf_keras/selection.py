@@ -8,11 +8,10 @@ from typing import TypeAlias
 
 import tensorflow as tf
 import tf_keras
-from tensorflow_model_optimization.python.core.sparsity.keras import pruning_wrapper
 
-from keras_dsd.adapters.base.layers import check_applied, check_layer, refuse_foreign
-from keras_dsd.adapters.base.weight import skipped_weights
-from keras_dsd.adapters.tf_keras import prunable_layers, wrap_model
+from keras_dsd.adapters.base.layers import check_applied, check_layer, class_names
+from keras_dsd.adapters.base.weight import skipped_weights, warn_of_rest
+from keras_dsd.adapters.tf_keras import prunable_layers, refusals, wrap_model
 from keras_dsd.adapters.tf_keras.optimizer import Optimizer
 from keras_dsd.adapters.tf_keras.training import TrainingAdapter
 from keras_dsd.adapters.tf_keras.weight import Candidate, Weight, frozen, path_of
@@ -26,7 +25,7 @@ Layer: TypeAlias = tf_keras.layers.Layer
 
 def apply(model: Layer, selection: Selection) -> Layer:
     """Returns `model` with its prunable layers wrapped."""
-    _check_model(model)
+    refusals.check_model(model)
     chosen: dict[int, tuple[str, list[float] | None]] = {}
     why: dict[str, str | None] = {}
     num_unbuilt = 0
@@ -44,20 +43,19 @@ def apply(model: Layer, selection: Selection) -> Layer:
         selection.see(path_of(variable) for variable in model.weights)
         refuse_unmatched(selection, list(why))
     if not chosen:
+        refusals.refuse_tools(model)
         hint = ", or give the layers that hold others a get_prunable_weights() method"
         refuse_nothing(selection, model.name, why, hint)
-    return wrap_model.wrap(model, selection, chosen)
+    wrapped = wrap_model.wrap(model, selection, chosen)
+    if not num_unbuilt:
+        warn_of_rest(model, selection, weights(wrapped), skipped(wrapped))
+    return wrapped
 
 
 def strip(model: Layer) -> Layer:
     """Returns `model` without wrappers."""
     _wrappers(model)
-    if isinstance(model, tf_keras.Model) and not wrap_model.is_rebuildable(model):
-        raise ValueError(
-            f"Expected a Sequential or functional model, or a layer. Received: "
-            f"model={model.name!r}, of the subclass {type(model).__name__}. Strip the layers one "
-            f"by one: self.hidden = strip(self.hidden)."
-        )
+    refusals.check_strippable(model)
     return wrap_model.unwrap(model)
 
 
@@ -93,6 +91,17 @@ def skipped(model: Layer) -> list[SkippedWeight]:
     return skipped_weights(weights(model), others)
 
 
+def layers_of_kernels(model: Layer) -> list[tuple[str, frozenset[str]]]:
+    """Returns the kernels of `model`, and the names of their layers' classes."""
+    check_layer(model, Layer, "tf_keras")
+    found: list[Candidate] = []
+    for leaf, prefix in wrap_model.leaves(model):
+        layer = leaf.layer if isinstance(leaf, DSDWrapper) else leaf
+        kernels = prunable_layers.kernels_of(layer) if prunable_layers.is_known(layer) else []
+        found += [Candidate(kernel, layer, prefix) for kernel in kernels]
+    return [(each.path, class_names(each.layer)) for each in found]
+
+
 def is_applied(model: Layer) -> bool:
     """Returns whether `model` holds a wrapper."""
     return any(isinstance(part, DSDWrapper) for part in model._flatten_layers())
@@ -109,7 +118,7 @@ def mask_bytes(model: Layer) -> int:
 
 def training_adapter(model: Layer, optimizers: Sequence[object] | None = None) -> TrainingAdapter:
     """Returns the training adapter of `model`."""
-    return TrainingAdapter(model, _wrappers(model), weights, optimizers)
+    return TrainingAdapter(model, _wrappers(model), weights, skipped, optimizers)
 
 
 def _reasons(leaf: Layer, prefix: str, selection: Selection) -> Iterator[tuple[tf.Variable, str]]:
@@ -122,7 +131,7 @@ def _reasons(leaf: Layer, prefix: str, selection: Selection) -> Iterator[tuple[t
         if isinstance(leaf, DSDWrapper) and id(kernel) in leaf.untrained:
             reason = reasons.UNTRAINED
         yield kernel, reason or reasons.ONE_LAYER
-    for variable in layer.trainable_weights if layer.trainable else layer.weights:
+    for variable in layer.weights if known and not layer.trainable else layer.trainable_weights:
         is_matrix = len(variable.shape) > 1
         yield variable, reasons.UNKNOWN_LAYER if is_matrix and not known else reasons.NOT_A_KERNEL
 
@@ -131,22 +140,3 @@ def _wrappers(model: Layer) -> list[DSDWrapper]:
     check_layer(model, Layer, "tf_keras")
     found = {id(part): part for part in model._flatten_layers() if isinstance(part, DSDWrapper)}
     return check_applied(model, list(found.values()), received=" with no wrapped layer")
-
-
-def _check_model(model: Layer) -> None:
-    check_layer(model, Layer, "tf_keras")
-    parts = list(model._flatten_layers())
-    if any(isinstance(part, pruning_wrapper.PruneLowMagnitude) for part in parts):
-        raise ValueError(
-            f"Expected a model whose layers are not wrapped yet. Received: model={model.name!r}, "
-            f"which went through apply() or prune_low_magnitude(). Call strip() first, or "
-            f"tfmot.sparsity.keras.strip_pruning()."
-        )
-    if isinstance(model, tf_keras.Model) and not wrap_model.is_rebuildable(model):
-        raise ValueError(
-            f"Expected a Sequential or functional model, or a layer. Received: "
-            f"model={model.name!r}, of the subclass {type(model).__name__}, whose layers can't be "
-            f"replaced from outside. Wrap them where it makes them, in its constructor: "
-            f"self.hidden = keras_dsd.apply(tf_keras.layers.Dense(64))."
-        )
-    refuse_foreign(model, parts, own="tf_keras", foreign="keras")

@@ -12,13 +12,14 @@ from keras_dsd.adapters.base import training as base
 from keras_dsd.adapters.base.observation import AnyOptimizer, Observation
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions
 from keras_dsd.adapters.base.training_state import TrainingState
+from keras_dsd.adapters.base.weight import warn_of_rest
 from keras_dsd.adapters.tf_keras import optimizer as optimizers
 from keras_dsd.adapters.tf_keras.hooks import HOOKS
 from keras_dsd.adapters.tf_keras.masked_updates import MaskedUpdates, has_own_train_step
 from keras_dsd.adapters.tf_keras.weight import Weight, path_of
 from keras_dsd.adapters.tf_keras.wrapper import DSDWrapper
 from keras_dsd.algorithm.selection import refuse_unmatched
-from keras_dsd.protocols import Inputs, Step
+from keras_dsd.protocols import Inputs, SkippedWeight, Step
 from keras_dsd.utils.checks import shown
 from keras_dsd.utils.patches import Patch, patched
 
@@ -36,9 +37,10 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         weights_of: Callable[
             [tf_keras.layers.Layer, Callable[[], Sequence[AnyOptimizer]]], list[Weight]
         ],
+        skipped_of: Callable[[tf_keras.layers.Layer], list[SkippedWeight]],
         optimizers: Sequence[AnyOptimizer] | None = None,
     ) -> None:
-        super().__init__(model, weights_of, optimizers)
+        super().__init__(model, weights_of, skipped_of, optimizers)
         self._wrappers = wrappers
         self._weights: list[Weight] = []
 
@@ -55,10 +57,15 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         found = super().weights
         if all(wrapper.has_masks for wrapper in self._wrappers):
             self._weights = found
-            for wrapper in self._wrappers:
-                if wrapper.was_unbuilt:
-                    wrapper.selection.see(path_of(variable) for variable in self.model.weights)
-                    refuse_unmatched(wrapper.selection, [weight.path for weight in found])
+            unbuilt = [wrapper for wrapper in self._wrappers if wrapper.was_unbuilt]
+            for wrapper in unbuilt:
+                wrapper.selection.see(path_of(variable) for variable in self.model.weights)
+                refuse_unmatched(wrapper.selection, [weight.path for weight in found])
+            for wrapper in unbuilt:
+                wrapper.was_unbuilt = False
+            if unbuilt:
+                skipped = self._skipped_of(self.model)
+                warn_of_rest(self.model, unbuilt[0].selection, found, skipped)
         return found
 
     def check(self) -> None:

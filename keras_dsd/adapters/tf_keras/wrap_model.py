@@ -20,8 +20,12 @@ def is_rebuildable(model: Layer) -> bool:
     """
     if isinstance(model, tf_keras.Sequential):
         return type(model).__init__ is tf_keras.Sequential.__init__
-    is_graph = getattr(model, "_is_graph_network", False)
-    return is_graph and functional.has_functional_like_constructor(type(model))
+    return is_graph(model) and functional.has_functional_like_constructor(type(model))
+
+
+def is_graph(model: Layer) -> bool:
+    """Returns whether a model is made of a graph of layers, as functional models are."""
+    return bool(getattr(model, "_is_graph_network", False))
 
 
 def leaves(model: Layer, prefix: str = "") -> Iterator[tuple[Layer, str]]:

@@ -2,11 +2,13 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import tensorflow as tf
 import tf_keras
+from tensorflow_model_optimization.python.core.clustering.keras import clusterable_layer
 from tensorflow_model_optimization.python.core.sparsity.keras import pruning_wrapper
+from tf_keras.src.engine import base_layer_utils
 
 from keras_dsd.adapters.base.layers import WRAPPER
 from keras_dsd.adapters.tf_keras import prunable_layers
@@ -95,7 +97,14 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         return super().add_weight(name if count == 1 else f"{name}_{count - 1}", **kwargs)
 
     def call(self, inputs: Tensors, *args: object, **kwargs: object) -> Tensors:
-        """Calls the layer."""
+        """Calls the layer.
+
+        Raises:
+            ValueError: A wrapper of TF-MOT's calls it, which needs a layer without DSD.
+        """
+        caller = base_layer_utils.call_context().layer
+        if caller is not self and tool_of(caller):
+            raise ValueError(_wrapped_twice(self.layer.name, type(caller).__name__))
         kwargs.pop("training", None)  # the layer takes it from the call context, as without us
         if not self.layer._expects_mask_arg:
             kwargs.pop("mask", None)
@@ -106,6 +115,14 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         with tf.init_scope():
             self._build_masks(None)
         return outputs
+
+    def get_clusterable_weights(self) -> NoReturn:
+        """Refuses to be clustered: TF-MOT asks for this first.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(_wrapped_twice(self.layer.name, "ClusterWeights"))
 
     def compute_mask(self, inputs: Tensors, mask: Tensors | None = None) -> Tensors | None:
         """Returns the layer's output mask."""
@@ -152,6 +169,24 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         layer = tf_keras.layers.deserialize(config.pop("layer"))
         selection = Selection.from_config(config.pop("selection"))
         return cls(layer, selection, **config)
+
+
+# So TF-MOT asks the wrapper, and does not refuse its type for a reason that is none.
+clusterable_layer.ClusterableLayer.register(DSDWrapper)
+
+
+def tool_of(layer: object) -> str | None:
+    """Returns the name of the wrapper of TF-MOT's that a layer is, or None; ours is none."""
+    is_theirs = type(layer).__module__.startswith("tensorflow_model_optimization.")
+    return type(layer).__name__ if is_theirs else None
+
+
+def _wrapped_twice(name: str, tool: str) -> str:
+    return (
+        f"Expected a layer without DSD to quantize or cluster. Received: layer={name!r}, which "
+        f"apply() has wrapped, in TF-MOT's {tool}. Call model = keras_dsd.strip(model) first, when "
+        f"DSD training is over: quantize_model(keras_dsd.strip(model))."
+    )
 
 
 def _outer_name_scope() -> contextlib.AbstractContextManager[str]:

@@ -267,7 +267,9 @@ def seed_at(seed: int, epoch: int) -> int:
 def _train_arm(job: Job, segment: "_Segment", arm: str, phases: Sequence[Phase]) -> None:
     callbacks = []
     if arm != "dense":
-        segment.model = job.apply(segment.model)
+        with warnings.catch_warnings():  # of the first model inspect() has warned
+            warnings.filterwarnings("ignore", message="Less than half of")
+            segment.model = job.apply(segment.model)
         data, most = job.batches or (None, 1)
         callbacks = [
             DSDSchedule(

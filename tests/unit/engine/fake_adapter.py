@@ -182,6 +182,7 @@ class FakeAdapter:
         self.observes, self.is_observed, self.has_own_train_step = True, False, False
         self.num_skipped, self.was_skipped = 0, False
         self.unscaled_optimizers = []
+        self.frozen = []
 
     @property
     def weights(self):

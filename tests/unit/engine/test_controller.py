@@ -375,8 +375,23 @@ def test_a_model_without_weights_is_refused_where_a_sparse_phase_starts(model):
     controller.start(3)
     controller.begin_epoch(0)  # a dense phase needs none
     assert controller.end_epoch({})["dsd_sparsity"] == 0
-    with pytest.raises(ValueError, match="a model that has not been built, or in which all"):
+    with pytest.raises(ValueError, match="a model that has not been built. Call model"):
         controller.begin_epoch(1)
+
+
+def test_a_model_of_which_all_is_frozen_is_refused_before_anything_changes(model):
+    controller = make(model)
+    model.kernels, model.adapter.frozen = [], [f"{name}/kernel" for name in "abcd"]
+    controller.start(3)
+    controller.begin_epoch(0)
+    controller.end_epoch({})
+    before = model.state()
+    with pytest.raises(ValueError, match=(
+        "model='net', in which all that was selected is frozen: 'a/kernel', 'b/kernel', 'c/kernel',"
+        r" \.\.\.\. Set trainable = True .*discriminator.trainable = True before"
+    )):  # fmt: skip
+        controller.begin_epoch(1)
+    assert all(map(np.array_equal, model.state(), before)) and model.factor == 1.0
 
 
 def messages_of(capsys, caplog, verbose, interactive=True):
