@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from keras_dsd.algorithm import presets as timelines  # noqa: F401
     from keras_dsd.algorithm.patterns import NM, Block
     from keras_dsd.algorithm.timeline import DensePhase, Plateau, SparsePhase
+    from keras_dsd.analysis import exclusions as exclusions
     from keras_dsd.analysis.comparison.compare import compare
     from keras_dsd.analysis.sensitivity import sensitivity
     from keras_dsd.api import apply, report, strip, weights
@@ -41,6 +42,7 @@ _HOMES = {
     "visualization.weight_history": ("WeightHistory",),
 }
 _MODULES = {
+    "exclusions": "analysis.exclusions",
     "observers": "engine.observers",
     "plots": "visualization.plots",
     "timelines": "algorithm.presets",

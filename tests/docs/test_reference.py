@@ -9,7 +9,7 @@ import keras_dsd
 
 # Not in __all__: what a subclass of one's own begins with.
 FURTHER = {"observers.Observer"}
-MODULES = ("plots", "timelines")
+MODULES = ("exclusions", "plots", "timelines")
 NAMES = [*keras_dsd.__all__, *(f"{m}.{n}" for m in MODULES for n in getattr(keras_dsd, m).__all__)]
 REFERENCE = pages.ROOT / "docs" / "reference"
 

@@ -1,0 +1,86 @@
+"""Weights that are often left dense, found in a model by their layers, for `exclude=`.
+
+`apply` selects every kernel by default, so that a sparsity means the same in any model, and which
+layers are sensitive is measured and not assumed: `sensitivity` does. The paper leaves the first
+convolution of its networks dense, and NeuralTalk's word embedding.
+"""
+
+from typing import Any
+
+from keras_dsd.adapters import registry
+from keras_dsd.algorithm.selection import exact
+
+__all__ = ["embeddings", "first_conv", "published"]
+
+_CONVOLUTIONS = {"Conv1D", "Conv2D", "Conv3D", "SeparableConv1D", "SeparableConv2D"}
+_TRANSPOSED = {"Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"}
+
+
+def first_conv(model: Any) -> list[str]:
+    """Returns the kernel of the model's first convolution: it sees few channels, and is sensitive.
+
+    Args:
+        model: A model of either Keras that has been built, before `apply` or after it.
+
+    Returns:
+        A list of one regular expression, for `exclude=`; or of none, without a convolution.
+
+    Raises:
+        TypeError: `model` is no Keras model or layer.
+        ValueError: `model` has not been built.
+
+    Examples:
+        >>> model = apply(model, exclude=[*exclusions.first_conv(model), "predictions/"])
+    """
+    found = _kernels(model)
+    return [path for path, kinds in found if kinds & _CONVOLUTIONS and not kinds & _TRANSPOSED][:1]
+
+
+def embeddings(model: Any) -> list[str]:
+    """Returns the tables of the model's Embedding layers, for words or anything else.
+
+    Args:
+        model: A model of either Keras that has been built, before `apply` or after it.
+
+    Returns:
+        A list of regular expressions, for `exclude=`; empty without an Embedding.
+
+    Raises:
+        TypeError: `model` is no Keras model or layer.
+        ValueError: `model` has not been built.
+    """
+    return [path for path, kinds in _kernels(model) if "Embedding" in kinds]
+
+
+def published(model: Any) -> list[str]:
+    """Returns what the paper leaves dense: the first convolution, and embeddings.
+
+    Args:
+        model: A model of either Keras that has been built, before `apply` or after it.
+
+    Returns:
+        A list of regular expressions, for `exclude=`; empty with neither.
+
+    Raises:
+        TypeError: `model` is no Keras model or layer.
+        ValueError: `model` has not been built.
+
+    Examples:
+        >>> model = apply(model, exclude=exclusions.published(model))
+
+    Reference:
+        Han et al., 2017, arXiv:1607.04381.
+    """
+    return [*first_conv(model), *embeddings(model)]
+
+
+def _kernels(model: Any) -> list[tuple[str, frozenset[str]]]:
+    """Returns an expression for each kernel, and the names of its layer's classes."""
+    adapter = registry.adapter_of(model)
+    if not adapter.training_state.is_built(model):
+        raise ValueError(
+            f"Expected a model that has been built, as its weights are looked for. Received: "
+            f"model={model.name!r}, which has not. Begin it with an Input, or call "
+            f"model.build(input_shape)."
+        )
+    return [(exact(path), kinds) for path, kinds in adapter.layers_of_kernels(model)]
