@@ -97,9 +97,9 @@ CASES = {
     "SpectralNormalization": (IMAGE, lambda: layers.SpectralNormalization(layers.Conv2D(3, 3)),
                               ["kernel"], {}),
     "custom": (ROWS, Custom, ["/w"], {"wide_bias": reasons.NOT_A_KERNEL,
-               "pos_emb": reasons.NOT_LINEAR, "query_token": reasons.NOT_LINEAR_BY_SHAPE}),
+               "pos_emb": reasons.NOT_LINEAR_BY_SHAPE, "query_token": reasons.NOT_LINEAR_BY_SHAPE}),
     "positions": (ROWS, lambda: keras.Sequential([PositionEmbedding(), layers.Dense(3)]),
-                  ["kernel"], {"position_embedding/embeddings": reasons.NOT_LINEAR}),
+                  ["kernel"], {"position_embedding/embeddings": reasons.NOT_LINEAR_BY_SHAPE}),
     "a model inside": (ROWS, Block, ["first/kernel", "kernel", "kernel"], {}),
 }  # fmt: skip
 
