@@ -8,8 +8,9 @@ from typing import Protocol, SupportsInt, TypeAlias
 
 import numpy as np
 
+from keras_dsd.algorithm.device_masks import DeviceWeight
 from keras_dsd.algorithm.selection import Selection
-from keras_dsd.algorithm.weight import ReadableWeight
+from keras_dsd.algorithm.weight import Tensor as Tensor
 
 # A training step, compiled or not; its arguments and results are Keras's own.
 Step: TypeAlias = Callable[..., object]
@@ -17,22 +18,10 @@ Step: TypeAlias = Callable[..., object]
 Inputs: TypeAlias = object
 
 
-class Tensor(Protocol):
-    """A tensor of any backend."""
-
-    @property
-    def shape(self) -> Sequence[int]:
-        """The size of each axis."""
-
-    @property
-    def dtype(self) -> object:
-        """The backend's type of the values."""
-
-
 class Variable(Tensor, Protocol):
     """A variable of a model or an optimizer."""
 
-    def assign(self, value: np.ndarray) -> object:
+    def assign(self, value: np.ndarray | Tensor) -> object:
         """Sets the values."""
 
     def numpy(self) -> np.ndarray:
@@ -96,13 +85,22 @@ class Model(Layer, Protocol):
         """Sets the values of all weights."""
 
 
-class PrunableWeight(ReadableWeight, Protocol):
-    """One weight tensor that DSD prunes."""
+class PrunableWeight(DeviceWeight, Protocol):
+    """One weight tensor that DSD prunes.
 
-    def assign(self, value: np.ndarray) -> None:
+    Masks that its methods take are boolean tensors where the values are, True where kept.
+    """
+
+    def copy(self) -> Tensor:
+        """Returns a copy of the values, where they are."""
+
+    def assign(self, value: np.ndarray | Tensor) -> None:
         """Sets the values; `value` has the shape `shape`."""
 
-    def apply_mask(self, mask: np.ndarray) -> None:
+    def zero(self, mask: Tensor) -> None:
+        """Sets the values to zero where `mask` is False."""
+
+    def apply_mask(self, mask: Tensor) -> None:
         """Makes `mask` the active mask: masked steps keep the weight at `weight * mask`."""
 
     def remove_mask(self) -> None:
@@ -111,19 +109,11 @@ class PrunableWeight(ReadableWeight, Protocol):
     def leave_dense(self) -> None:
         """Leaves the weight dense until the next run, as no optimizer trains it."""
 
-    def reset_slots(self, entries: np.ndarray) -> None:
-        """Resets optimizer slots to their initial value where `entries` is True.
+    def reset_slots(self, mask: Tensor) -> None:
+        """Resets optimizer slots to their initial value where `mask` is False."""
 
-        Args:
-            entries: Boolean array of shape `shape`.
-        """
-
-    def reset_averages(self, entries: np.ndarray) -> None:
-        """Sets the moving averages that optimizers keep of the weight to zero.
-
-        Args:
-            entries: Boolean array of shape `shape`, True where to do so.
-        """
+    def reset_averages(self, mask: Tensor) -> None:
+        """Sets the moving averages of optimizers to zero where `mask` is False."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -94,7 +94,8 @@ def model_in(phase: str, keras: Any, network: networks.Network) -> Any:
     if phase == "sparse":
         for weight in trainer.weights:
             values = np.abs(weight.numpy())
-            weight.apply_mask(values > np.quantile(values, _SPARSITY))
+            mask = values > np.quantile(values, _SPARSITY)
+            weight.apply_mask(weight.arrays.to_device(mask, weight.tensor()))
     trainer.use_step(masked=phase == "sparse", lr=0.1 if phase == "re-dense" else 1.0)
     return model
 

@@ -1,13 +1,13 @@
 """Masks of weights by magnitude: of one tensor, of several ranked together, and of a phase.
 
 Pure NumPy, so every backend, replica and worker gets the same mask. Weights are ranked by
-(magnitude, flat index) or, with a pattern, by the scores of its blocks or groups. Of measured
-zeros, those count as pruned that the active mask prunes, if there is one.
+(magnitude, flat index) or, with a pattern, by the scores of its blocks or groups. `device_masks`
+makes the same masks where weights are on other devices or in parts.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,7 +19,6 @@ _Weight = TypeVar("_Weight", bound=ReadableWeight)
 
 _PART = 2**16  # values that stay in a core's cache
 _SAMPLE = 2**18
-_MOST_SAMPLED = 1024  # pruned entries of one tensor
 
 
 def num_pruned(size: int, sparsity: float) -> int:
@@ -59,24 +58,36 @@ def global_masks(weights: Sequence[np.ndarray], sparsities: Sequence[float]) -> 
     weights = [comparable(each) for each in weights]
     for each in weights:
         check_finite(each)
-    pairs = list(zip(weights, sparsities, strict=True))
-    count = round(sum(each.size * float(sparsity) for each, sparsity in pairs))
-    floors = [max(-(-(w.size - num_pruned(w.size, s)) // 10), 1) for w, s in pairs]
+    count, floors = count_and_floors([each.size for each in weights], sparsities)
     kept = _rank_together(weights, count)
     if any(np.count_nonzero(k) < floor for k, floor in zip(kept, floors, strict=True)):
         kept = _rank_above_floors(weights, count, floors)
     return kept
 
 
-def mask_of(values: np.ndarray, weight: ReadableWeight, sparsity: float | None) -> np.ndarray:
+def count_and_floors(sizes: Sequence[int], sparsities: Sequence[float]) -> tuple[int, list[int]]:
+    """Returns how many weights that are ranked together go, and how many of each tensor stay."""
+    pairs = list(zip(sizes, sparsities, strict=True))
+    count = round(sum(size * float(sparsity) for size, sparsity in pairs))
+    return count, [max(-(-(n - num_pruned(n, sparsity)) // 10), 1) for n, sparsity in pairs]
+
+
+def mask_of(
+    values: np.ndarray,
+    weight: ReadableWeight,
+    sparsity: float | None,
+    active: np.ndarray | None = None,
+) -> np.ndarray:
     """Returns the mask of `values` if they were those of `weight`, ranked alone.
 
-    Without a `sparsity` they are pruned to the weight's own.
+    Without a `sparsity` they are pruned to the weight's own. Zeros that the `active` mask keeps
+    rank above those that it prunes.
     """
+    ranked = _ranked(values, active, weight)
     if isinstance(weight.pattern, NM):
-        return weight.pattern.mask(comparable(values), weight.layout)
+        return weight.pattern.mask(comparable(ranked), weight.layout)
     share = weight.sparsity if sparsity is None else sparsity
-    return _expand(magnitude_mask(_scores(values, weight), share), weight)
+    return _expand(magnitude_mask(ranked, share), weight)
 
 
 def masks_for(
@@ -95,9 +106,9 @@ def masks_for(
         if weight.scope == "global":
             ranked.setdefault(weight.pattern, []).append(weight)
         else:
-            yield weight, mask_of(_ranked(weight), weight, sparsity)
+            yield weight, mask_of(weight.numpy(), weight, sparsity, weight.mask)
     for together in ranked.values():
-        scores = [_scores(_ranked(weight), weight) for weight in together]
+        scores = [_ranked(weight.numpy(), weight.mask, weight) for weight in together]
         shares = [weight.sparsity if sparsity is None else sparsity for weight in together]
         for weight, kept in zip(together, global_masks(scores, shares), strict=True):
             yield weight, _expand(kept, weight)
@@ -128,19 +139,6 @@ def thresholds(weights: Sequence[ReadableWeight]) -> Iterator[float | None]:
             yield _thresholds_of([weight]).get(id(weight))
 
 
-class Measured(NamedTuple):
-    """Measurements of weights at one moment: numbers of values.
-
-    `num_zeros` are zero and, under a mask, pruned by it; `num_pruned` are pruned by active masks;
-    `num_violations` of these are numbers other than zero.
-    """
-
-    num_zeros: int
-    size: int
-    num_pruned: int
-    num_violations: int
-
-
 def num_zeros(values: np.ndarray, mask: np.ndarray | None) -> int:
     """Returns how many values are zero; under a mask, how many of those that it prunes.
 
@@ -148,25 +146,6 @@ def num_zeros(values: np.ndarray, mask: np.ndarray | None) -> int:
     """
     found = values if mask is None else values[~mask]
     return found.size - int(np.count_nonzero(found))
-
-
-def measure(weights: Sequence[ReadableWeight]) -> Measured:
-    """Measures weights, one after another."""
-    found = Measured(0, 0, 0, 0)
-    for weight in weights:
-        values, mask = weight.numpy(), weight.mask
-        pruned = values[:0] if mask is None else values[~mask]
-        # Where training diverges, NaN and infinity times a mask are NaN.
-        violations = int(np.count_nonzero(pruned[np.isfinite(pruned)]))
-        here = Measured(num_zeros(values, mask), values.size, pruned.size, violations)
-        found = Measured(*map(sum, zip(found, here, strict=True)))
-    return found
-
-
-def sample_pruned(mask: np.ndarray) -> np.ndarray:
-    """Returns flat indices of values that `mask` prunes, spread over all of them."""
-    positions = np.flatnonzero(~mask)
-    return positions[:: max(positions.size // _MOST_SAMPLED, 1)]
 
 
 def check_phase(weights: Sequence[ReadableWeight], sparsity: float | None) -> None:
@@ -180,38 +159,19 @@ def check_phase(weights: Sequence[ReadableWeight], sparsity: float | None) -> No
             )
 
 
-def check_pruned_alike(weights: Sequence[ReadableWeight], sparsity: float | None) -> int:
-    """Checks the weights with which a run resumes within a sparse phase.
-
-    They are those of that phase, zero where its masks prune; or dense ones, which are pruned now.
-    Weights pruned at another sparsity would lose more values, or regrow some too early.
-
-    Returns:
-        How many zeros are not known to be pruned or kept: a file may not hold the mask.
-    """
-    num_unknown = 0
-    for weight, mask in masks_for(weights, sparsity):
-        values = weight.numpy()
-        found, asked = num_zeros(values, None), num_zeros(mask, None)
-        if found and values[~mask].any():
-            raise ValueError(
-                f"Expected the weights of the sparse phase that the run goes on within, or dense "
-                f"ones. Received: {weight.path} with {found} of {values.size} values zero, of "
-                f"which this phase prunes {asked}: it was pruned at another sparsity. Nothing was "
-                f"changed. Ask for the run's sparsity, or begin at the phase's first epoch."
-            )
-        num_unknown += max(found - asked, 0) if weight.mask is None else 0
-    return num_unknown
-
-
 def check_finite(weights: np.ndarray, path: str = "weights") -> None:
     """Refuses weights that are NaN or infinite; `path` names them in the message."""
     flat = weights.ravel()
     num_bad = sum(part.size - np.count_nonzero(np.isfinite(part)) for part in _parts([flat]))
+    refuse_not_finite(int(num_bad), flat.size, path)
+
+
+def refuse_not_finite(num_bad: int, size: int, path: str) -> None:
+    """Refuses a weight of `size` values of which `num_bad` are NaN or infinite, if any."""
     if num_bad:
         raise ValueError(
             f"Expected finite weights to make a mask from. Received: {path} with {num_bad} of "
-            f"{flat.size} values NaN or infinite. Nothing was pruned, and all weights are as they "
+            f"{size} values NaN or infinite. Nothing was pruned, and all weights are as they "
             f"were: training diverged before, or its data hold such values. See the data; or load "
             f"an earlier checkpoint, and lower the learning rate."
         )
@@ -223,24 +183,21 @@ def comparable(weights: np.ndarray) -> np.ndarray:
     return weights if weights.dtype.kind == "f" else weights.astype(np.float32)
 
 
-def _ranked(weight: ReadableWeight) -> np.ndarray:
-    """Returns the values to rank, those that an active mask keeps above those that it prunes.
+def _ranked(values: np.ndarray, active: np.ndarray | None, weight: ReadableWeight) -> np.ndarray:
+    """Returns what is ranked of a weight: its values, or the scores of its blocks.
 
-    A kept value may be zero by itself, as where float16 underflows. It counts as the smallest
-    number above zero, so that a mask that is made again is the same one.
+    A value that the active mask keeps may be zero by itself, as where float16 underflows. It counts
+    as the smallest number above zero, so that a mask that is made again is the same one.
     """
-    values, mask = weight.numpy(), weight.mask
-    if mask is not None:
-        values = comparable(values)
-        values[mask & (values == 0)] = np.nextafter(values.dtype.type(0), values.dtype.type(1))
-    return values
-
-
-def _scores(values: np.ndarray, weight: ReadableWeight) -> np.ndarray:
-    """Returns the values, or the scores of blocks."""
+    ranked, dtype, kept = values, values.dtype, active
     if isinstance(weight.pattern, Block):
-        return weight.pattern.scores(comparable(values), weight.layout)
-    return values
+        ranked = weight.pattern.scores(values, weight.layout)
+        dtype = dtype if weight.pattern.pooling == "max" else ranked.dtype
+        kept = None if active is None else weight.pattern.kept(active, weight.layout)
+    if kept is None:
+        return ranked
+    smallest = np.ones((), f"u{dtype.itemsize}").view(dtype)
+    return np.where(kept & (ranked == 0), comparable(smallest), comparable(ranked))
 
 
 def _expand(kept: np.ndarray, weight: ReadableWeight) -> np.ndarray:
@@ -262,7 +219,7 @@ def _smallest(weight: ReadableWeight, mask: np.ndarray) -> float | None:
     values = comparable(weight.numpy())
     if isinstance(weight.pattern, Block):
         kept = weight.pattern.magnitudes(values, weight.layout)
-        kept = kept[weight.pattern.scores(mask.astype(np.float32), weight.layout) > 0]
+        kept = kept[weight.pattern.kept(mask, weight.layout)]
     else:
         kept = np.abs(values[mask])
     smallest = float(kept.min()) if kept.size else math.nan
@@ -290,17 +247,22 @@ def _rank_above_floors(
 ) -> list[np.ndarray]:
     pairs = zip(weights, floors, strict=True)
     below = [_rank_together([each], each.size - floor)[0] for each, floor in pairs]
-    if count > sum(w.size for w in weights) - sum(floors):
-        raise ValueError(
-            f"Expected `sparsity` to leave a weight in each of {len(weights)} tensors that are "
-            f"ranked together. Received: {count} of {sum(w.size for w in weights)} weights to "
-            f"prune. Lower the sparsity, or exclude the smallest tensors."
-        )
+    refuse_too_many(count, [each.size for each in weights], floors)
     kept = [np.ones(w.shape, bool) for w in weights]
     ranked = _rank_together([w[~top] for w, top in zip(weights, below, strict=True)], count)
     for each, top, rest in zip(kept, below, ranked, strict=True):
         each[~top] = rest
     return kept
+
+
+def refuse_too_many(count: int, sizes: Sequence[int], floors: Sequence[int]) -> None:
+    """Refuses to prune `count` weights of tensors of which the largest `floors` stay."""
+    if count > sum(sizes) - sum(floors):
+        raise ValueError(
+            f"Expected `sparsity` to leave a weight in each of {len(sizes)} tensors that are "
+            f"ranked together. Received: {count} of {sum(sizes)} weights to prune. Lower the "
+            f"sparsity, or exclude the smallest tensors."
+        )
 
 
 def _nth_magnitude(weights: Sequence[np.ndarray], count: int) -> np.floating:

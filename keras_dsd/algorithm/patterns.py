@@ -48,26 +48,40 @@ class Block:
 
     def num_covered(self, shape: tuple[int, ...], layout: Layout) -> int:
         """Returns how many values of a kernel are in full blocks."""
-        batch, rows, columns = self._blocks(shape, layout)
+        batch, rows, columns = self.blocks(shape, layout)
         return batch * rows * columns * self.height * self.width
 
     def scores(self, kernel: np.ndarray, layout: Layout) -> np.ndarray:
-        """Returns the pooled magnitude of each block, of shape (matrices, rows, columns)."""
+        """Returns the pooled magnitude of each block, of shape (matrices, rows, columns).
+
+        The order of sums is part of the definition, so that every backend prunes the same blocks:
+        the rows of a block are added one after another, then the columns of that. Sums are in
+        float32, of float64 kernels in float64. Subnormal terms count as zero, since not every
+        device adds them, and infinite sums as the largest number.
+        """
         matrices = layout.matrices(kernel)
-        batch, rows, columns = self._blocks(kernel.shape, layout)
+        batch, rows, columns = self.blocks(kernel.shape, layout)
         pooled = np.empty((batch, rows, columns), np.float32 if kernel.itemsize < 8 else np.float64)
-        reduce = np.add.reduce if self.pooling == "avg" else np.maximum.reduce
+        limits = np.finfo(pooled.dtype)
+        pool = np.add if self.pooling == "avg" else np.maximum
         step = max(_PART // max(matrices.shape[2] * self.height, 1), 1)
         for matrix, scores in zip(matrices, pooled, strict=True):
             for start in range(0, rows, step):
                 inside = slice(start * self.height, min(start + step, rows) * self.height)
-                part = np.abs(matrix[inside, : columns * self.width])
-                # Sums of finite magnitudes may be infinite; they are the largest all the same.
+                part = np.abs(matrix[inside, : columns * self.width].astype(pooled.dtype))
+                if self.pooling == "avg":
+                    part[part < limits.smallest_normal] = 0
                 with np.errstate(over="ignore"):
-                    of_rows = reduce(part.reshape(-1, self.height, columns * self.width), axis=1)
-                    of_blocks = reduce(of_rows.reshape(-1, columns, self.width), 2)
+                    of_rows = _pooled(pool, part.reshape(-1, self.height, columns * self.width), 1)
+                    of_blocks = _pooled(pool, of_rows.reshape(-1, columns, self.width), 2)
                 scores[start : start + step] = of_blocks
-        return np.minimum(pooled, np.finfo(pooled.dtype).max, out=pooled)
+        return np.minimum(pooled, limits.max, out=pooled)
+
+    def kept(self, mask: np.ndarray, layout: Layout) -> np.ndarray:
+        """Returns the mask of the blocks, of shape (matrices, rows, columns), from a kernel's."""
+        _, rows, columns = self.blocks(mask.shape, layout)
+        covered = layout.matrices(mask)[:, : rows * self.height, : columns * self.width]
+        return covered[:, :: self.height, :: self.width]
 
     def magnitudes(self, kernel: np.ndarray, layout: Layout) -> np.ndarray:
         """Returns the scores in the unit of the weights: averages where `pooling` is `"avg"`."""
@@ -77,19 +91,29 @@ class Block:
     def expand(self, kept: np.ndarray, shape: tuple[int, ...], layout: Layout) -> np.ndarray:
         """Returns the mask of a kernel from that of its blocks."""
         mask = np.ones(layout.sizes(shape), bool)
-        _, rows, columns = self._blocks(shape, layout)
+        _, rows, columns = self.blocks(shape, layout)
         covered = mask[:, : rows * self.height, : columns * self.width]
         for row in range(self.height):
             for column in range(self.width):
                 covered[:, row :: self.height, column :: self.width] = kept
         return layout.kernel(mask, shape)
 
-    def _blocks(self, shape: tuple[int, ...], layout: Layout) -> tuple[int, int, int]:
+    def blocks(self, shape: tuple[int, ...], layout: Layout) -> tuple[int, int, int]:
+        """Returns how many matrices a kernel is, and how many rows and columns of blocks each."""
         batch, inputs, outputs = layout.sizes(shape)
         return batch, inputs // self.height, outputs // self.width
 
     def __str__(self) -> str:
         return f"blocks of {self.height} x {self.width} ({self.pooling})"
+
+
+def _pooled(pool: np.ufunc, parts: np.ndarray, axis: int) -> np.ndarray:
+    """Returns the parts along an axis pooled one after another."""
+    first, *others = np.moveaxis(parts, axis, 0)
+    found = first.copy()
+    for each in others:
+        pool(found, each, out=found)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

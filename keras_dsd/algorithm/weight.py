@@ -1,11 +1,24 @@
 """A weight as the algorithm reads it; the protocol of adapters adds the methods that change it."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
 from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.algorithm.patterns import Pattern
+
+
+class Tensor(Protocol):
+    """A tensor of any backend."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """The size of each axis."""
+
+    @property
+    def dtype(self) -> object:
+        """The backend's type of the values."""
 
 
 class SelectableWeight(Protocol):

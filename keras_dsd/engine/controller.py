@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -9,7 +10,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 from absl import logging
 
-from keras_dsd.algorithm import masks
+from keras_dsd.algorithm.device_masks import Measured, measure
 from keras_dsd.algorithm.timeline import SparsePhase, Timeline
 from keras_dsd.engine import transition as transitions
 from keras_dsd.engine.batch_norm import Batches
@@ -17,7 +18,7 @@ from keras_dsd.engine.observers import FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH, 
 from keras_dsd.engine.run_history import RunHistory
 from keras_dsd.engine.trainer import Trainer
 from keras_dsd.engine.transition import Transition
-from keras_dsd.protocols import PrunableWeight
+from keras_dsd.protocols import PrunableWeight, Tensor
 from keras_dsd.utils import checks
 from keras_dsd.utils.progress import progress_bar
 from keras_dsd.utils.warn import warn
@@ -48,8 +49,8 @@ class RunState:
             path. Until the first training step.
         untrained: Paths of the weights that a warning said no optimizer trains. For the run.
         is_rate_checked: Whether it was found out if the learning rate is scaled. For the run.
-        regrown: Tensors whose weights regrow in it, each with flat indices of a sample of these,
-            to notice that something else restored pruned weights. For the phase.
+        regrown: Tensors whose weights regrow in it, each with their number, to notice that
+            something else restored pruned weights. For the phase.
     """
 
     history: RunHistory
@@ -59,10 +60,10 @@ class RunState:
     is_in_epoch: bool = False
     phase_index: int | None = None
     num_pruned: int = 0
-    unpruned: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    unpruned: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     untrained: set[str] = dataclasses.field(default_factory=set)
     is_rate_checked: bool = False
-    regrown: tuple[tuple[PrunableWeight, np.ndarray], ...] = ()
+    regrown: tuple[tuple[PrunableWeight, int], ...] = ()
 
 
 class Controller:
@@ -168,7 +169,7 @@ class Controller:
         weights = self._trainer.weights  # looked up in the complete model, each time
         if isinstance(transition.phase, SparsePhase):
             if self._run.phase_index is None and self._trainer.may_leave_untrained:
-                self._run.unpruned = {each.path: each.numpy() for each in weights}
+                self._run.unpruned = {each.path: each.copy() for each in weights}
             with self._bar(len(weights)) as advance:
                 change = transitions.prune(weights, transition.phase.sparsity, reset, advance)
         else:
@@ -200,9 +201,9 @@ class Controller:
             )
             return
         untrained = [each for each in self._trainer.untrained() if each.path in unpruned]
-        for weight in untrained:
-            self._run.num_pruned -= masks.num_zeros(np.asarray(weight.mask), None)
-            weight.apply_mask(np.ones(weight.shape, bool))
+        for weight, found in zip(untrained, measure(untrained), strict=True):
+            self._run.num_pruned -= found.num_pruned
+            weight.apply_mask(weight.arrays.all_kept(weight.tensor()))
             weight.assign(unpruned[weight.path])
         self._warn_of_untrained([weight.path for weight in untrained])
 
@@ -267,7 +268,7 @@ class Controller:
         starts = self._run.history.phase_starts
         epoch, index = len(self._run.history.epochs), len(starts) - 1
         self._run.history.add(logs, self._all_weights)
-        found = masks.measure(self._trainer.weights)
+        found, size = self._measured()
         if found.num_violations or found.num_pruned < self._run.num_pruned:
             warn(
                 f"The mask did not hold: {found.num_zeros} weights are zero at the end of an epoch "
@@ -279,7 +280,7 @@ class Controller:
         self._check_learning_rate(lr)
         measured: dict[str, float] = {
             "dsd_phase": index,
-            "dsd_sparsity": found.num_zeros / max(found.size, 1),
+            "dsd_sparsity": found.num_zeros / max(size, 1),
             "dsd_epochs_left": self._epochs_left(index, starts[-1], epoch + 1),
         }
         if self._trainer.is_observed:
@@ -291,6 +292,12 @@ class Controller:
             observer.on_epoch_end(epoch, {**logs, **measured}, self._trainer.weights)
         self._run.is_in_epoch = False
         return measured
+
+    def _measured(self) -> tuple[Measured, int]:
+        """Returns what all weights measure together, in one transfer, and their size."""
+        weights = self._trainer.weights
+        found = zip(Measured(0, 0, 0, 0), *measure(weights), strict=True)
+        return Measured(*map(sum, found)), sum(math.prod(each.shape) for each in weights)
 
     def _epochs_left(self, index: int, start: int, epoch: int) -> int:
         """Returns the remaining epochs of a phase, at most where `until` may end it early."""
@@ -333,16 +340,17 @@ class Controller:
     def _bar(self, total: int) -> AbstractContextManager[Callable[[str], None]]:
         return progress_bar(self._run.is_shown, total, 0, after=_SECONDS_WITHOUT_BAR)
 
-    def _is_pruned(self, regrown: tuple[tuple[PrunableWeight, np.ndarray], ...]) -> bool:
+    def _is_pruned(self, regrown: tuple[tuple[PrunableWeight, int], ...]) -> bool:
         """Returns whether weights are pruned now, if only since others restored them so."""
-        if any(weight.mask is not None for weight in self._trainer.weights):
+        if any(weight.is_masked for weight in self._trainer.weights):
             return True
-        samples = (weight.numpy().flat[indices] for weight, indices in regrown)
-        return bool(regrown) and not any(sample.any() for sample in samples)
+        found = measure([weight for weight, _ in regrown])
+        numbers = zip(found, regrown, strict=True)
+        return bool(regrown) and all(each.num_zeros >= number for each, (_, number) in numbers)
 
     def _all_weights(self) -> list[np.ndarray]:
         for weight in self._trainer.weights[:1]:
-            weight.numpy()  # brings a JAX model's values back from where fit keeps them
+            weight.tensor()  # brings a JAX model's values back from where fit keeps them
         return [np.array(value) for value in self._trainer.model.get_weights()]
 
     def _restore(self, epoch: int) -> None:

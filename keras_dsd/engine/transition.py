@@ -1,18 +1,23 @@
 """A phase change: as a value that can be read before it is applied, and its effect on weights."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from keras_dsd.algorithm import masks
+from keras_dsd.algorithm.device_masks import (
+    Measured,
+    check_finite,
+    check_pruned_alike,
+    masks_for,
+    measure,
+)
 from keras_dsd.algorithm.timeline import Phase, SparsePhase, Timeline
 from keras_dsd.engine import observers
 from keras_dsd.engine.batch_norm import Batches
 from keras_dsd.engine.observers import Moment
 from keras_dsd.engine.run_history import RunHistory
-from keras_dsd.protocols import PrunableWeight
+from keras_dsd.protocols import PrunableWeight, Tensor
 from keras_dsd.utils.warn import warn
 
 
@@ -103,7 +108,7 @@ class WeightChange:
 
     description: str
     num_pruned: int = 0
-    regrown: tuple[tuple[PrunableWeight, np.ndarray], ...] = ()
+    regrown: tuple[tuple[PrunableWeight, int], ...] = ()
 
 
 class OptimizerReset:
@@ -113,13 +118,11 @@ class OptimizerReset:
         self._reset = reset
         self._num_weights = 0
 
-    def reset_entries(self, weight: PrunableWeight, entries: np.ndarray) -> None:
-        """Resets the state of `weight` where the boolean array `entries` is True."""
-        if self._reset == "none":
-            weight.reset_averages(entries)
-        else:
-            weight.reset_slots(entries)
-        self._num_weights += int(np.count_nonzero(entries))
+    def reset_pruned(self, weight: PrunableWeight, mask: Tensor, number: int) -> None:
+        """Resets the state of `weight` where `mask` prunes it, in a number of entries."""
+        if number:
+            (weight.reset_averages if self._reset == "none" else weight.reset_slots)(mask)
+        self._num_weights += number
 
     @property
     def includes_all(self) -> bool:
@@ -155,14 +158,18 @@ def prune(
             "that has not been built. Call model.build(input_shape), or the model on one batch, "
             "before fit."
         )
-    num_pruned = 0
-    for weight, mask in masks.masks_for(weights, sparsity):
-        num_pruned += _apply_mask(weight, mask, reset)
+    made = []
+    for weight, mask in masks_for(weights, sparsity):
+        made.append((weight, mask))
         advance(weight.path)
-    size = sum(int(np.prod(weight.shape)) for weight in weights)
+    seconds, measured = time.perf_counter() - started, _measure_under(made)
+    for (weight, mask), found in zip(made, measured, strict=True):
+        _apply_mask(weight, mask, found, reset)
+    num_pruned = sum(found.num_pruned for found in measured)
+    size = sum(math.prod(weight.shape) for weight in weights)
     description = (
         f"pruned {num_pruned:,} of {size:,} weights in {len(weights)} tensors, "
-        f"masks took {time.perf_counter() - started:.3f} s"
+        f"masks took {seconds:.3f} s"
     )
     return WeightChange(description, num_pruned)
 
@@ -186,17 +193,17 @@ def remove_masks(weights: Sequence[PrunableWeight], reset: OptimizerReset) -> We
     Raises:
         ValueError: A masked weight holds NaN or infinity; nothing was changed.
     """
-    masked = [weight for weight in weights if weight.mask is not None]
-    for weight in masked:
-        masks.check_finite(weight.numpy(), weight.path)
-    regrown, num_regrown = [], 0
-    for weight in masked:
-        mask = np.asarray(weight.mask)
-        reset.reset_entries(weight, ~mask)
+    active = [(weight, weight.mask_tensor()) for weight in weights]
+    masked = [(weight, mask) for weight, mask in active if mask is not None]
+    measured = _measure_under(masked)
+    check_finite([weight for weight, _ in masked], measured)
+    regrown = []
+    for (weight, mask), found in zip(masked, measured, strict=True):
+        reset.reset_pruned(weight, mask, found.num_pruned)
         weight.remove_mask()
-        num_regrown += masks.num_zeros(mask, None)
-        if not mask.all():
-            regrown.append((weight, masks.sample_pruned(mask)))
+        if found.num_pruned:
+            regrown.append((weight, found.num_pruned))
+    num_regrown = sum(number for _, number in regrown)
     description = f"{num_regrown:,} weights return from zero" if masked else "all weights train"
     return WeightChange(description, regrown=tuple(regrown))
 
@@ -206,8 +213,9 @@ def apply_lost_masks(weights: Sequence[PrunableWeight], phase: SparsePhase) -> N
 
     Without them these weights would regrow with optimizer state that an uninterrupted run resets.
     """
-    for weight, mask in masks.masks_for(weights, phase.sparsity):
-        if weight.mask is None and not weight.numpy()[~mask].any():
+    made = list(masks_for(weights, phase.sparsity))
+    for (weight, mask), found in zip(made, _measure_under(made), strict=True):
+        if not weight.is_masked and not found.num_violations:
             weight.apply_mask(mask)
 
 
@@ -217,7 +225,7 @@ def check_resumed(weights: Sequence[PrunableWeight], phase: SparsePhase) -> None
     Raises:
         ValueError: They were pruned at another sparsity.
     """
-    num_unknown = masks.check_pruned_alike(weights, phase.sparsity)
+    num_unknown = check_pruned_alike(weights, phase.sparsity)
     if num_unknown:
         warn(
             f"A sparse phase goes on with {num_unknown} more zeros than its masks prune, and "
@@ -226,13 +234,25 @@ def check_resumed(weights: Sequence[PrunableWeight], phase: SparsePhase) -> None
         )
 
 
-def _apply_mask(weight: PrunableWeight, mask: np.ndarray, reset: OptimizerReset) -> int:
-    """Applies a mask unless it is active, and returns how many weights it prunes."""
-    values, before = weight.numpy(), weight.mask
-    if before is None or not np.array_equal(before, mask):
-        regrown = np.zeros(mask.shape, bool) if before is None else mask & ~before
-        weight.apply_mask(mask)
-        if values[~mask].any() or regrown.any():
-            weight.assign(np.where(mask, values, np.zeros((), values.dtype)))
-            reset.reset_entries(weight, ~mask | regrown)
-    return int(np.count_nonzero(~mask))
+def _measure_under(pairs: Sequence[tuple[PrunableWeight, Tensor]]) -> list[Measured]:
+    """Measures weights under masks, all in one transfer."""
+    return measure([weight for weight, _ in pairs], [mask for _, mask in pairs])
+
+
+def _apply_mask(
+    weight: PrunableWeight, mask: Tensor, found: Measured, reset: OptimizerReset
+) -> None:
+    """Applies a mask unless it is active; `found` was measured under it."""
+    before, num_regrown = weight.mask_tensor(), 0
+    if before is not None:
+        num_different = weight.arrays.num_different(before, mask)
+        if not num_different:
+            return
+        [earlier] = measure([weight], [before])
+        num_regrown = (num_different + earlier.num_pruned - found.num_pruned) // 2
+    weight.apply_mask(mask)
+    if found.num_violations or num_regrown:
+        weight.zero(mask)
+        reset.reset_pruned(weight, mask, found.num_pruned)
+        if before is not None:  # what it pruned and still does was reset just now
+            reset.reset_pruned(weight, before, num_regrown)

@@ -1,23 +1,18 @@
 """Zeros that a mask made, and others."""
 
-import types
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keras_dsd.algorithm.device_masks import check_pruned_alike, masks_for, measure
 from keras_dsd.algorithm.kernel_layout import Layout
-from keras_dsd.algorithm.masks import check_pruned_alike, masks_for, measure, sample_pruned
 from keras_dsd.algorithm.patterns import NM, Block
+from tests.helpers.ranked_weight import RankedWeight
 
 
-def weight_of(values, mask=None, pattern=None, scope="layer", sparsity=0.5):
-    layout = Layout((), (0,), (1,))
-    return types.SimpleNamespace(
-        path="a/kernel", shape=values.shape, sparsity=sparsity, pattern=pattern, scope=scope,
-        layout=layout, mask=mask, numpy=values.copy,
-    )  # fmt: skip
+def weight_of(values, mask=None, **options):
+    return RankedWeight(values, Layout((), (0,), (1,)), mask, **options)
 
 
 @settings(max_examples=100, deadline=None)
@@ -40,15 +35,17 @@ def test_a_mask_in_force_is_made_again_whatever_else_is_zero(seed, pattern, scop
     again = [mask for _, mask in masks_for(held, None)]
     assert all(map(np.array_equal, again, made))
     for each in held:
-        assert measure([each]).num_zeros == np.count_nonzero(~each.mask)
+        assert measure([each])[0].num_zeros == np.count_nonzero(~each.mask)
     assert check_pruned_alike(held, None) == 0
 
 
 def test_measured_under_a_mask_and_without():
     values = np.array([[0.0, 0.0, 0.0, 1.0, np.nan, 2.0]])
     mask = np.array([[True, False, False, True, False, False]])
-    assert measure([weight_of(values, mask)]) == (2, 6, 4, 1)
-    assert measure([weight_of(values), weight_of(values, mask)]) == (5, 12, 4, 1)
+    assert measure([weight_of(values, mask)]) == [(2, 4, 1, 1)]
+    assert measure([weight_of(values), weight_of(values, mask)]) == [(3, 0, 0, 1), (2, 4, 1, 1)]
+    assert measure([weight_of(values)], [mask]) == [(2, 4, 1, 1)]
+    assert measure([]) == []
 
 
 def test_weights_of_another_sparsity_are_refused():
@@ -68,10 +65,3 @@ def test_blocks_of_weights_near_the_largest_number_are_ranked():
     values[:2] = 1.0
     [(_, mask)] = masks_for([weight_of(values, pattern=Block(2, 2))], None)
     assert np.array_equal(mask, values > 1)
-
-
-def test_a_sample_is_of_what_is_pruned():
-    mask = np.random.default_rng(0).random((300, 300)) < 0.5
-    found = sample_pruned(mask)
-    assert 1024 <= found.size < 2048 and not mask.flat[found].any()
-    assert list(sample_pruned(np.array([[True, False], [False, True]]))) == [1, 2]

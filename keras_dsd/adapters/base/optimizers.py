@@ -1,12 +1,12 @@
 """Optimizer state of either Keras: which attributes are slots, and their initial values."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from keras_dsd.adapters.base.observation import AnyOptimizer
-from keras_dsd.protocols import Layer, Optimizer, Variable
+from keras_dsd.protocols import Layer, Optimizer, Tensor, Variable
 
 OptimizerT = TypeVar("OptimizerT")
 # Lists that an optimizer keeps of variables that are no slots.
@@ -39,8 +39,11 @@ class OptimizerFunctions(Protocol):
     def average_of(self, optimizer: AnyOptimizer, variable: Variable) -> Variable | None:
         """Returns the moving average that `use_ema` keeps of `variable`, or None."""
 
-    def reset_slots(self, optimizer: AnyOptimizer, variable: Variable, entries: np.ndarray) -> None:
-        """Resets the slots of `variable` to their initial value where `entries` is True."""
+    def reset_slots(self, optimizer: AnyOptimizer, variable: Variable, mask: Tensor) -> None:
+        """Resets the slots of `variable` to their initial value where `mask` is False."""
+
+    def fill(self, variable: Variable, mask: Tensor, number: float) -> None:
+        """Sets a variable to `number` where `mask` is False."""
 
     def to_numpy(self, variable: Variable) -> np.ndarray:
         """Returns a copy of a variable's values."""
@@ -126,29 +129,3 @@ def initial_value(optimizer: Optimizer, slot_name: str) -> float:
     held = vars(optimizer)
     names = ("initial_accumulator_value", "_initial_accumulator_value")
     return float(next((held[name] for name in names if name in held), 0.0))
-
-
-def reset_entries(
-    optimizer: Optimizer,
-    slots: Mapping[str, Variable],
-    entries: np.ndarray,
-    to_numpy: Callable[[Variable], np.ndarray],
-) -> None:
-    """Resets slots to their initial value where `entries` is True.
-
-    The moving average that `use_ema` keeps of a pruned weight is zero as well, and so are
-    gradients accumulated for it.
-    """
-    for name, slot in slots.items():
-        set_entries(slot, entries, initial_value(optimizer, name), to_numpy)
-
-
-def set_entries(
-    variable: Variable,
-    entries: np.ndarray,
-    number: float,
-    to_numpy: Callable[[Variable], np.ndarray],
-) -> None:
-    """Sets a variable to `number` where `entries` is True."""
-    value = to_numpy(variable)
-    variable.assign(np.where(entries, value.dtype.type(number), value))

@@ -9,9 +9,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from keras_dsd.adapters.base.device_arrays import ArrayOperations
 from keras_dsd.adapters.base.layers import layout_of
 from keras_dsd.adapters.base.observation import AnyOptimizer
-from keras_dsd.adapters.base.optimizers import OptimizerFunctions, set_entries
+from keras_dsd.adapters.base.optimizers import OptimizerFunctions
 from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.algorithm.selection import Selection, rest_message
 from keras_dsd.protocols import Layer, SkippedWeight, Tensor, Variable
@@ -85,6 +86,15 @@ class Weight(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def arrays(self) -> ArrayOperations:
+        """Operations on its tensors."""
+
+    @abc.abstractmethod
+    def tensor(self) -> Tensor:
+        """Returns the values, where they are."""
+
+    @property
+    @abc.abstractmethod
     def mask(self) -> np.ndarray | None:
         """The active mask, boolean, True where kept; None in dense phases."""
 
@@ -98,7 +108,7 @@ class Weight(abc.ABC):
         """Returns the active mask as the backend's boolean tensor, or None."""
 
     @abc.abstractmethod
-    def apply_mask(self, mask: np.ndarray) -> None:
+    def apply_mask(self, mask: Tensor) -> None:
         """Makes `mask` the active mask."""
 
     @abc.abstractmethod
@@ -113,25 +123,34 @@ class Weight(abc.ABC):
         """Returns a copy of the values, in the dtype the optimizer updates."""
         return self._candidate.numpy()
 
-    def assign(self, value: np.ndarray) -> None:
+    def copy(self) -> Tensor:
+        """Returns a copy of the values, where they are."""
+        return self.arrays.copy(self.tensor())
+
+    def assign(self, value: np.ndarray | Tensor) -> None:
         """Sets the values."""
         self.sync()
         self.variable.assign(value)
 
+    def zero(self, mask: Tensor) -> None:
+        """Sets the values to zero where `mask` is False."""
+        self.sync()
+        self.optimizer_functions.fill(self.variable, mask, 0.0)
+
     def sync(self) -> None:  # noqa: B027 - most variables are up to date
         """Updates the variable, where training keeps its values elsewhere."""
 
-    def reset_slots(self, entries: np.ndarray) -> None:
-        """Resets the slots of the optimizers to their initial value where `entries` is True."""
+    def reset_slots(self, mask: Tensor) -> None:
+        """Resets the slots of the optimizers to their initial value where `mask` is False."""
         self.sync()
         for each in self._optimizers():
-            self.optimizer_functions.reset_slots(each, self.variable, entries)
+            self.optimizer_functions.reset_slots(each, self.variable, mask)
 
-    def reset_averages(self, entries: np.ndarray) -> None:
-        """Sets the moving averages of the weight to zero where `entries` is True."""
+    def reset_averages(self, mask: Tensor) -> None:
+        """Sets the moving averages of the weight to zero where `mask` is False."""
         self.sync()
         for average in self.averages(self._optimizers()):
-            set_entries(average, entries, 0.0, self.optimizer_functions.to_numpy)
+            self.optimizer_functions.fill(average, mask, 0.0)
 
     def averages(self, optimizers: Sequence[AnyOptimizer]) -> Iterator[Variable]:
         """Yields the moving averages that `optimizers` keep of the weight."""

@@ -6,12 +6,12 @@ import keras
 import numpy as np
 
 from keras_dsd.adapters.base import private_names
+from keras_dsd.adapters.base.device_arrays import Array
 from keras_dsd.adapters.base.optimizers import (
     AVERAGES,
     NOT_SLOTS,
     initial_value,
     optimizers_in,
-    reset_entries,
     slots_at,
 )
 from keras_dsd.adapters.keras3 import backends, kernels
@@ -67,17 +67,26 @@ def slots_of(
     }  # fmt: skip
 
 
-def reset_slots(optimizer: Optimizer, variable: keras.Variable, entries: np.ndarray) -> None:
-    """Resets the slots of `variable` to their initial value where `entries` is True.
+def fill(variable: keras.Variable, mask: Array, number: float) -> None:
+    """Sets a variable to `number` where `mask` is False."""
+    backend = backends.current()
+    variable.assign(backend.arrays.fill(backend.tensor_of(variable), mask, number))
 
-    Adafactor's factored statistics belong to complete rows and columns, and stay.
+
+def reset_slots(optimizer: Optimizer, variable: keras.Variable, mask: Array) -> None:
+    """Resets the slots of `variable` to their initial value where `mask` is False.
+
+    The moving average that `use_ema` keeps of a pruned weight is zero as well, and so are
+    gradients accumulated for it. Adafactor's factored statistics belong to complete rows and
+    columns, and stay.
     """
     if isinstance(optimizer, keras.optimizers.Optimizer):
-        reset_entries(optimizer, slots_of(optimizer, variable), entries, to_numpy)
+        for name, slot in slots_of(optimizer, variable).items():
+            fill(slot, mask, initial_value(optimizer, name))
     else:
         from keras_dsd.adapters.keras3.backends import torch
 
-        torch.reset_slots(optimizer, variable, entries)
+        torch.reset_slots(optimizer, variable, mask)
 
 
 def reset_all(optimizer: Optimizer) -> None:

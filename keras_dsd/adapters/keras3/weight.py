@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_dsd.adapters.base import weight as base
+from keras_dsd.adapters.base.device_arrays import ArrayOperations
 from keras_dsd.adapters.base.observation import AnyOptimizer
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions
 from keras_dsd.adapters.keras3 import backends, optimizer
@@ -64,6 +65,16 @@ class Weight(base.Weight):
         self._model = candidate.model
 
     @property
+    def arrays(self) -> ArrayOperations:
+        """Operations on its tensors."""
+        return backends.current().arrays
+
+    def tensor(self) -> Tensor:
+        """Returns the values, where they are."""
+        self.sync()
+        return backends.current().tensor_of(self.variable)
+
+    @property
     def mask_on_device(self) -> object | None:
         """The active mask, as the backend stores it, or None."""
         return self._store.mask_of(self.variable)
@@ -84,12 +95,12 @@ class Weight(base.Weight):
         mask = self.mask_on_device
         return None if mask is None else backends.current().mask_to_tensor(mask)
 
-    def apply_mask(self, mask: np.ndarray) -> None:
+    def apply_mask(self, mask: Tensor) -> None:
         """Makes `mask` the active mask."""
         self.sync()
         earlier = self._store.earlier(self.variable)
-        on_device = backends.current().put_mask(mask, self.variable, self._model, earlier)
-        self._store.set_mask(self.variable, on_device)
+        stored = backends.current().put_mask(mask, self._model, earlier)
+        self._store.set_mask(self.variable, stored)
 
     def remove_mask(self) -> None:
         """Removes the active mask, and frees its memory."""

@@ -12,9 +12,9 @@ from keras_dsd.adapters.base.optimizers import (
     AVERAGES,
     initial_value,
     optimizers_in,
-    reset_entries,
     slots_at,
 )
+from keras_dsd.adapters.tf_arrays import ARRAYS
 
 _Schedule = tf_keras.optimizers.schedules.LearningRateSchedule
 _New = tf_keras.optimizers.Optimizer
@@ -72,12 +72,20 @@ def slots_of(optimizer: Optimizer, variable: tf.Variable) -> dict[str, tf.Variab
     }  # fmt: skip
 
 
-def reset_slots(optimizer: Optimizer, variable: tf.Variable, entries: np.ndarray) -> None:
-    """Resets the slots of `variable` to their initial value where `entries` is True.
+def fill(variable: tf.Variable, mask: tf.Tensor, number: float) -> None:
+    """Sets a variable to `number` where `mask` is False."""
+    variable.assign(ARRAYS.fill(tf.convert_to_tensor(variable), mask, number))
 
-    Adafactor's factored statistics belong to complete rows and columns, and stay.
+
+def reset_slots(optimizer: Optimizer, variable: tf.Variable, mask: tf.Tensor) -> None:
+    """Resets the slots of `variable` to their initial value where `mask` is False.
+
+    The moving average that `use_ema` keeps of a pruned weight is zero as well, and so are
+    gradients accumulated for it. Adafactor's factored statistics belong to complete rows and
+    columns, and stay.
     """
-    reset_entries(optimizer, slots_of(optimizer, variable), entries, to_numpy)
+    for name, slot in slots_of(optimizer, variable).items():
+        fill(slot, mask, initial_value(optimizer, name))
 
 
 def reset_all(optimizer: Optimizer, variables: Sequence[tf.Variable]) -> None:

@@ -9,7 +9,9 @@ import tensorflow as tf
 import tf_keras
 
 from keras_dsd.adapters.base import weight as base
+from keras_dsd.adapters.base.device_arrays import ArrayOperations
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions
+from keras_dsd.adapters.tf_arrays import ARRAYS
 from keras_dsd.adapters.tf_keras import optimizer
 from keras_dsd.adapters.tf_keras.optimizer import Optimizer
 from keras_dsd.algorithm.selection import FROZEN, Selection
@@ -83,29 +85,41 @@ class Weight(base.Weight):
         self._untrained = untrained
 
     @property
+    def arrays(self) -> ArrayOperations:
+        """Operations on its tensors."""
+        return ARRAYS
+
+    def tensor(self) -> tf.Tensor:
+        """Returns the values, where they are; under a strategy, those of the first copy."""
+        return tf.convert_to_tensor(self.variable)
+
+    @property
     def mask(self) -> np.ndarray | None:
         """The active mask, boolean, True where kept; None in dense phases."""
-        mask = self.mask_variable.numpy() != 0
-        return None if mask.all() else mask
+        mask = self.mask_tensor()
+        return None if mask is None else np.array(mask.numpy())
 
     @property
     def is_masked(self) -> bool:
         """Whether a mask is active."""
-        return self.mask is not None
+        return self.mask_tensor() is not None
 
     def mask_tensor(self) -> tf.Tensor | None:
         """Returns the active mask as a boolean tensor, or None."""
-        return tf.cast(self.mask_variable, tf.bool) if self.is_masked else None
+        mask = tf.cast(self.mask_variable, tf.bool)
+        return None if tf.reduce_all(mask) else mask
 
-    def apply_mask(self, mask: np.ndarray) -> None:
+    def apply_mask(self, mask: tf.Tensor) -> None:
         """Makes `mask` the active mask, in the variables that TF-MOT's tools read too."""
-        kept = np.abs(self.numpy()[mask])
-        self.mask_variable.assign(mask.astype(self.mask_variable.dtype.as_numpy_dtype))
-        self._threshold.assign(kept.min() if kept.size else 0)
+        values = tf.abs(self.tensor())
+        smallest = tf.reduce_min(tf.where(mask, values, values.dtype.max))
+        smallest = tf.where(tf.reduce_any(mask), smallest, tf.zeros_like(smallest))
+        self.mask_variable.assign(tf.cast(mask, self.mask_variable.dtype))
+        self._threshold.assign(tf.cast(smallest, self._threshold.dtype))
 
     def remove_mask(self) -> None:
         """Removes the active mask."""
-        self.apply_mask(np.ones(self.shape, bool))
+        self.mask_variable.assign(tf.ones_like(self.mask_variable))
         self._threshold.assign(0)
 
     def leave_dense(self) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 
 from keras_dsd.algorithm.kernel_layout import Layout
+from tests.helpers.numpy_arrays import NumPyArrays
 
 
 class FakeWeight:
@@ -12,6 +13,7 @@ class FakeWeight:
 
     pattern = None
     layout = Layout((), (0,), (1,))
+    arrays = NumPyArrays()
 
     def __init__(self, name, values, sparsity, scope="layer"):
         self.path, self.short_path = f"net/{name}", name
@@ -21,6 +23,15 @@ class FakeWeight:
 
     def numpy(self):
         return self.values.copy()
+
+    copy = tensor = numpy
+
+    @property
+    def is_masked(self):
+        return self.mask is not None
+
+    def mask_tensor(self):
+        return self.mask
 
     def assign(self, value):
         self.values = np.array(value, self.values.dtype)
@@ -34,12 +45,15 @@ class FakeWeight:
     def leave_dense(self):
         self.mask, self.is_dense = None, True
 
-    def reset_slots(self, entries):
-        self.momentum[entries] = 0
-        self.reset_averages(entries)
+    def zero(self, mask):
+        self.values[~mask] = 0
 
-    def reset_averages(self, entries):
-        self.average[entries] = 0
+    def reset_slots(self, mask):
+        self.momentum[~mask] = 0
+        self.reset_averages(mask)
+
+    def reset_averages(self, mask):
+        self.average[~mask] = 0
 
     def apply_active_mask(self):
         if self.mask is not None:

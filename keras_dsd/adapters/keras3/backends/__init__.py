@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import keras
 import numpy as np
 
+from keras_dsd.adapters.base.device_arrays import Array, ArrayOperations
 from keras_dsd.adapters.base.observation import Observation, UpdateHook
 from keras_dsd.protocols import Inputs, Step, Tensor
 from keras_dsd.utils.patches import Patch
@@ -89,20 +90,20 @@ class Backend(abc.ABC, Generic[Mask]):
     compiles_updates = False
     # Optimizers, besides Keras's, that may train a model.
     optimizers: tuple[type, ...] = ()
+    # Operations on the tensors of variables.
+    arrays: ArrayOperations
+
+    def tensor_of(self, variable: keras.Variable) -> Tensor:
+        """Returns the values of a variable, where they are."""
+        value: Tensor = variable.value
+        return value
 
     @abc.abstractmethod
-    def put_mask(
-        self,
-        mask: np.ndarray,
-        variable: keras.Variable,
-        model: keras.Layer,
-        earlier: Mask | None,
-    ) -> Mask:
-        """Returns `mask` on the variable's devices.
+    def put_mask(self, mask: Array, model: keras.Layer, earlier: Mask | None) -> Mask:
+        """Returns `mask` as the backend stores it.
 
         Args:
-            mask: Boolean array, True where kept.
-            variable: The variable to mask.
+            mask: Boolean tensor on the variable's devices, True where kept.
             model: The model that trains.
             earlier: The active mask, or the result of `drop_mask` for the last one.
         """

@@ -11,6 +11,7 @@ from jax import numpy as jnp
 
 from keras_dsd.adapters.base.observation import Observation
 from keras_dsd.adapters.keras3.backends import Backend, ObservedStep, TrainStep
+from keras_dsd.adapters.keras3.backends.jax_arrays import ARRAYS
 from keras_dsd.protocols import Step
 
 # Trainable variables, then further lists of values.
@@ -22,25 +23,13 @@ _FACTOR = jax.make_user_context(1.0) if hasattr(jax, "make_user_context") else N
 class JaxBackend(Backend[jax.Array]):
     """XLA makes the mask part of the update, which runs in the same program."""
 
+    arrays = ARRAYS
     _last_factor = 1.0  # of the last epoch of any custom training loop
 
-    def put_mask(
-        self,
-        mask: np.ndarray,
-        variable: keras.Variable,
-        model: keras.Layer,
-        earlier: jax.Array | None,
-    ) -> jax.Array:
-        """Returns `mask` on the variable's devices, with the variable's sharding.
-
-        A model that nothing has bound to devices stays so: one bound argument binds all that a
-        step returns, and JAX compiles it again for every mixture of the two.
-        """
+    def put_mask(self, mask: jax.Array, model: keras.Layer, earlier: jax.Array | None) -> jax.Array:
+        """Returns `mask`, which has the variable's sharding."""
         del model, earlier
-        value = variable.value
-        if not getattr(value, "_committed", True):  # JAX 0.4 has no public name for it
-            return jnp.asarray(mask)
-        return jax.device_put(mask, value.sharding)
+        return mask
 
     def mask_to_numpy(self, mask: jax.Array) -> np.ndarray:
         """Returns the mask as a boolean array."""

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_dsd.adapters import tf_graphs
+from keras_dsd.adapters import tf_arrays, tf_graphs
 from keras_dsd.adapters.base.joined_updates import Together
 from keras_dsd.adapters.base.observation import Observation
 from keras_dsd.adapters.base.private_names import UPDATE_ALL, key_of
@@ -26,23 +26,23 @@ from keras_dsd.utils.patches import Patch
 class TensorFlowBackend(Backend[tf.Variable]):
     """A mask is a variable that traced steps read; it is reused by later masks."""
 
+    arrays = tf_arrays.ARRAYS
     compiles_updates = True
     _graph: tf.Graph | None = None  # of the step that is traced now
 
+    def tensor_of(self, variable: keras.Variable) -> tf.Tensor:
+        """Returns the values of a variable; under a strategy, those of this worker's first copy."""
+        return tf.convert_to_tensor(variable.value)
+
     def put_mask(
-        self,
-        mask: np.ndarray,
-        variable: keras.Variable,
-        model: keras.Layer,
-        earlier: tf.Variable | None,
+        self, mask: tf.Tensor, model: keras.Layer, earlier: tf.Variable | None
     ) -> tf.Variable:
         """Returns a variable with the mask: `earlier`, which traced steps read, or a new one."""
-        del variable
         if earlier is not None:
             earlier.assign(mask)
             return earlier
         with model.distribute_strategy.scope():
-            shape = tf.TensorShape([None] * mask.ndim)
+            shape = tf.TensorShape([None] * len(mask.shape))
             return tf.Variable(mask, trainable=False, name="dsd_mask", shape=shape)
 
     def drop_mask(self, mask: tf.Variable) -> tf.Variable:

@@ -21,6 +21,7 @@ from keras_dsd.adapters.keras3.backends import (
     TrainStep,
     torch_updates,
 )
+from keras_dsd.adapters.keras3.backends.torch_arrays import ARRAYS
 from keras_dsd.protocols import Inputs, Step
 from keras_dsd.utils.patches import Patch
 
@@ -29,17 +30,18 @@ class TorchBackend(Backend[torch.Tensor]):
     """A mask is a tensor; PyTorch runs each operation at once."""
 
     optimizers = (torch.optim.Optimizer,)
+    arrays = ARRAYS
+
+    def tensor_of(self, variable: keras.Variable) -> torch.Tensor:
+        """Returns the values of a variable, of which no gradient is taken."""
+        return variable.value.detach()
 
     def put_mask(
-        self,
-        mask: np.ndarray,
-        variable: keras.Variable,
-        model: keras.Layer,
-        earlier: torch.Tensor | None,
+        self, mask: torch.Tensor, model: keras.Layer, earlier: torch.Tensor | None
     ) -> torch.Tensor:
-        """Returns `mask` on the variable's device; PyTorch casts int8 faster than bool."""
+        """Returns `mask` as int8, which PyTorch casts faster than bool."""
         del model, earlier
-        return torch.from_numpy(mask.astype(np.int8)).to(variable.value.device)
+        return mask.to(torch.int8)
 
     def mask_to_numpy(self, mask: torch.Tensor) -> np.ndarray:
         """Returns the mask as a boolean array."""
@@ -47,7 +49,7 @@ class TorchBackend(Backend[torch.Tensor]):
 
     def mask_to_tensor(self, mask: torch.Tensor) -> torch.Tensor:
         """Returns the mask as a boolean tensor."""
-        return mask.bool()
+        return mask.view(torch.bool)
 
     def apply_masks(self, pairs: Sequence[tuple[keras.Variable, torch.Tensor]]) -> None:
         """Sets each variable to zero where its mask is 0."""
@@ -163,12 +165,11 @@ class _ScaledGroup(NamedTuple):
 
 
 def reset_slots(
-    optimizer: torch.optim.Optimizer, variable: keras.Variable, entries: np.ndarray
+    optimizer: torch.optim.Optimizer, variable: keras.Variable, mask: torch.Tensor
 ) -> None:
     """Resets the slots that `torch.optim` keeps of `variable` to their initial value."""
-    where = torch.from_numpy(entries).to(variable.value.device)
     for name, slot in _slots_of(optimizer, variable.value).items():
-        slot[where] = _initial(optimizer, name)
+        slot.masked_fill_(~mask, _initial(optimizer, name))
 
 
 def reset_all(optimizer: torch.optim.Optimizer) -> None:

@@ -1,0 +1,386 @@
+"""Masks made where weights are: on accelerators, or in parts that several processes hold.
+
+The host finds the limit between pruned and kept magnitudes by bisection, and devices count. So
+nothing is sorted, no weight is copied or gathered, and a mask is in parts as its weight is. Masks
+are those of `masks`, bit for bit. NumPy makes them where weights are in this machine's memory: it
+is faster there.
+
+The key of a value is its magnitude as an integer of the same order: its bits without the sign. No
+float is compared, since some devices take subnormal numbers for zero.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from keras_dsd.algorithm import masks
+from keras_dsd.algorithm.kernel_layout import Layout
+from keras_dsd.algorithm.patterns import NM, Block
+from keras_dsd.algorithm.weight import ReadableWeight, Tensor
+
+# The key of infinity, by the name of a dtype: keys of numbers are below it, those of NaN above.
+INFINITY = {
+    "float16": 0x7C00,
+    "bfloat16": 0x7F80,
+    "float32": 0x7F800000,
+    "float64": 0x7FF0000000000000,
+}
+# How many limits are tried in one reading of an array.
+NUM_TRIED = 3
+
+
+class Ranked(NamedTuple):
+    """An array on a device whose magnitudes are ranked.
+
+    Attributes:
+        values: Floats, or keys.
+        mask: Boolean, or None: zeros that it keeps rank as the smallest number above zero.
+        shape: The shape of both.
+        dtype: The name of the dtype of floats that keys are of.
+    """
+
+    values: Tensor
+    mask: Tensor | None
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+
+class DeviceArrays(Protocol):
+    """What devices do for the host: adapters implement it for each backend.
+
+    Every process of a run makes the same calls in the same order.
+    """
+
+    def is_on_host(self, values: Tensor) -> bool:
+        """Returns whether this process can read all values in its machine's memory."""
+
+    def dtype_of(self, values: Tensor) -> str:
+        """Returns the name of the dtype."""
+
+    def to_device(self, mask: np.ndarray, values: Tensor) -> Tensor:
+        """Returns `mask` as a boolean tensor where `values` are."""
+
+    def measure(self, pairs: Sequence[tuple[Tensor, Tensor | None]]) -> list[list[int]]:
+        """Counts in values with their masks, all in one transfer.
+
+        Returns:
+            For each pair four numbers: of zeros, under a mask those it prunes; of values that it
+            prunes; of these that are numbers other than zero; of values that are NaN or infinite.
+        """
+
+    def all_kept(self, values: Tensor) -> Tensor:
+        """Returns a mask of `values` that keeps all."""
+
+    def num_different(self, one: Tensor, other: Tensor) -> int:
+        """Returns in how many entries two masks differ."""
+
+    def num_below(
+        self, arrays: Sequence[Ranked], limits: Sequence[Sequence[int]]
+    ) -> list[list[int]]:
+        """Returns of each array how many keys are below each of its `NUM_TRIED` limits."""
+
+    def ties(self, array: Ranked, limit: int, index: tuple[int, ...], axis: int) -> np.ndarray:
+        """Returns how many keys equal `limit` at each index of `axis`.
+
+        Args:
+            array: The array.
+            limit: The key.
+            index: Fixes the axes before `axis`; further entries are ignored.
+            axis: The axis.
+        """
+
+    def kept_from(self, array: Ranked, limit: int, index: tuple[int, ...]) -> Tensor:
+        """Returns the mask of keys above `limit`, and of those equal to it from `index` on."""
+
+    def scores(self, array: Ranked, block: Block, layout: Layout) -> Ranked:
+        """Returns the keys of the pooled magnitudes of blocks, as `Block.scores` has them."""
+
+    def expand(self, kept: Tensor, block: Block, layout: Layout, values: Tensor) -> Tensor:
+        """Returns the mask of `values` from the mask of their blocks."""
+
+    def groups(self, array: Ranked, pattern: NM, layout: Layout) -> Tensor:
+        """Returns the mask of an N:M pattern."""
+
+
+class DeviceWeight(ReadableWeight, Protocol):
+    """A weight whose values and mask can stay on their devices."""
+
+    @property
+    def arrays(self) -> DeviceArrays:
+        """Operations on its tensors."""
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether a mask is active."""
+
+    def tensor(self) -> Tensor:
+        """Returns the values, where they are."""
+
+    def mask_tensor(self) -> Tensor | None:
+        """Returns the active mask as a boolean tensor where the values are, or None."""
+
+
+_Weight = TypeVar("_Weight", bound=DeviceWeight)
+
+
+class Measured(NamedTuple):
+    """Measurements of weights at one moment: numbers of values.
+
+    `num_zeros` are zero and, under a mask, pruned by it: a value that a mask keeps may be zero by
+    itself, as where float16 underflows. `num_pruned` are pruned by masks; `num_violations` of these
+    are numbers other than zero, and `num_not_finite` of all values are no numbers.
+    """
+
+    num_zeros: int
+    num_pruned: int
+    num_violations: int
+    num_not_finite: int
+
+
+def measure(
+    weights: Sequence[DeviceWeight], given: Sequence[Tensor | None] | None = None
+) -> list[Measured]:
+    """Measures weights under their active masks or `given` ones, in one transfer to the host."""
+    if not weights:
+        return []
+    active = [weight.mask_tensor() for weight in weights] if given is None else given
+    pairs = zip([weight.tensor() for weight in weights], active, strict=True)
+    return [Measured(*each) for each in weights[0].arrays.measure(list(pairs))]
+
+
+def check_finite(weights: Sequence[DeviceWeight], measured: Sequence[Measured]) -> None:
+    """Refuses weights that were measured with values that are NaN or infinite."""
+    for weight, each in zip(weights, measured, strict=True):
+        masks.refuse_not_finite(each.num_not_finite, math.prod(weight.shape), weight.path)
+
+
+def masks_for(
+    weights: Sequence[_Weight], sparsity: float | None
+) -> Iterator[tuple[_Weight, Tensor]]:
+    """Yields the mask of each weight, where that is, at a sparsity or each at its own.
+
+    A weight that holds NaN or infinity is refused before anything is yielded.
+    """
+    masks.check_phase(weights, sparsity)
+    check_finite(weights, measure(weights, [None] * len(weights)))
+    together: dict[object, list[_Weight]] = {}
+    for weight in weights:
+        key = weight.pattern if weight.scope == "global" else object()
+        together.setdefault(key, []).append(weight)
+    groups = list(together.values())
+    with_numpy = [each for group in groups if _is_for_numpy(group) for each in group]
+    for weight, mask in masks.masks_for(with_numpy, sparsity):
+        yield weight, weight.arrays.to_device(mask, weight.tensor())
+    yield from _masks_on_device([each for each in groups if not _is_for_numpy(each)], sparsity)
+
+
+def check_pruned_alike(weights: Sequence[DeviceWeight], sparsity: float | None) -> int:
+    """Checks the weights with which a run resumes within a sparse phase.
+
+    They are those of that phase, zero where its masks prune; or dense ones, which are pruned now.
+    Weights pruned at another sparsity would lose more values, or regrow some too early.
+
+    Returns:
+        How many zeros are not known to be pruned or kept: a file may not hold the mask.
+    """
+    num_unknown = 0
+    for weight, mask in masks_for(weights, sparsity):
+        alone, under = measure([weight, weight], [None, mask])
+        if alone.num_zeros and under.num_violations:
+            raise ValueError(
+                f"Expected the weights of the sparse phase that the run goes on within, or dense "
+                f"ones. Received: {weight.path} with {alone.num_zeros} of "
+                f"{math.prod(weight.shape)} values zero, of which this phase prunes "
+                f"{under.num_pruned}: it was pruned at another sparsity. Nothing was changed. Ask "
+                f"for the run's sparsity, or begin at the phase's first epoch."
+            )
+        num_unknown += 0 if weight.is_masked else max(alone.num_zeros - under.num_pruned, 0)
+    return num_unknown
+
+
+def _is_for_numpy(together: Sequence[DeviceWeight]) -> bool:
+    """Returns whether NumPy makes the masks of weights that are ranked together.
+
+    This is the one place that decides it.
+    """
+    tensors = [(weight.arrays, weight.tensor()) for weight in together]
+    return all(
+        arrays.is_on_host(values) or arrays.dtype_of(values) not in INFINITY
+        for arrays, values in tensors
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ranking:
+    """Arrays that are ranked together: the first `count` by (magnitude, array, flat index) go.
+
+    `most` bounds how many of each. The others of an array are its largest, which are not ranked.
+    """
+
+    arrays: Sequence[Ranked]
+    count: int
+    most: Sequence[int]
+
+    @property
+    def dtype(self) -> str:
+        """A dtype that has all numbers of the arrays."""
+        dtypes = {each.dtype for each in self.arrays}
+        return dtypes.pop() if len(dtypes) == 1 else "float64"
+
+    def limits(self, key: int) -> list[int]:
+        """Returns `key`, of the ranking's dtype, in the dtype of each array."""
+        return [_converted(key, self.dtype, each.dtype) for each in self.arrays]
+
+
+class _Limit(NamedTuple):
+    """Where a ranking is cut: at the key of the last weight that is pruned.
+
+    `num_below` and `num_up_to` it are numbers of keys of each array.
+    """
+
+    key: int
+    num_below: list[int]
+    num_up_to: list[int]
+
+
+def _masks_on_device(
+    groups: Sequence[Sequence[_Weight]], sparsity: float | None
+) -> Iterator[tuple[_Weight, Tensor]]:
+    if not groups:
+        return
+    arrays = groups[0][0].arrays
+    ranked, rankings = list[Sequence[_Weight]](), list[_Ranking]()
+    for together in groups:
+        pattern = together[0].pattern
+        if isinstance(pattern, NM):
+            [weight] = together
+            yield weight, arrays.groups(_ranked(weight), pattern, weight.layout)
+        else:
+            ranked.append(together)
+            rankings.append(_ranking(together, sparsity))
+    for together, kept in zip(ranked, _cut(arrays, rankings), strict=True):
+        for weight, mask in zip(together, kept, strict=True):
+            if isinstance(weight.pattern, Block):
+                mask = arrays.expand(mask, weight.pattern, weight.layout, weight.tensor())
+            yield weight, mask
+
+
+def _ranked(weight: DeviceWeight) -> Ranked:
+    """Returns what is ranked of a weight: its values, or the scores of its blocks."""
+    values = weight.tensor()
+    dtype = weight.arrays.dtype_of(values)
+    array = Ranked(values, weight.mask_tensor(), weight.shape, dtype)
+    if isinstance(weight.pattern, Block):
+        return weight.arrays.scores(array, weight.pattern, weight.layout)
+    return array
+
+
+def _ranking(together: Sequence[DeviceWeight], sparsity: float | None) -> _Ranking:
+    arrays = [_ranked(weight) for weight in together]
+    shares = [weight.sparsity if sparsity is None else sparsity for weight in together]
+    sizes = [each.size for each in arrays]
+    if together[0].scope != "global":
+        return _Ranking(arrays, masks.num_pruned(sizes[0], shares[0]), sizes)
+    count, floors = masks.count_and_floors(sizes, shares)
+    masks.refuse_too_many(count, sizes, floors)
+    return _Ranking(arrays, count, [n - floor for n, floor in zip(sizes, floors, strict=True)])
+
+
+def _cut(arrays: DeviceArrays, rankings: Sequence[_Ranking]) -> Iterator[list[Tensor]]:
+    """Yields the masks of each ranking's arrays."""
+    for ranking, limit in zip(rankings, _search(arrays, rankings), strict=True):
+        missing, kept = ranking.count, list[Tensor]()
+        missing -= sum(map(min, limit.num_below, ranking.most))
+        limits = zip(ranking.limits(limit.key), ranking.limits(limit.key + 1), strict=True)
+        for place, (array, (at, above)) in enumerate(zip(ranking.arrays, limits, strict=True)):
+            most, below = ranking.most[place], limit.num_below[place]
+            if below > most:  # so the cut is lower here
+                alone = _Ranking([array], most, [array.size])
+                kept += next(_cut(arrays, [alone]))
+                continue
+            num_ties = limit.num_up_to[place] - below
+            num = min(missing, num_ties, most - below)
+            missing -= num
+            if 0 < num == num_ties:
+                kept.append(arrays.kept_from(array, above, (0,) * len(array.shape)))
+            else:
+                kept.append(arrays.kept_from(array, at, _index(arrays, array, at, num)))
+        yield kept
+
+
+def _search(arrays: DeviceArrays, rankings: Sequence[_Ranking]) -> list[_Limit]:
+    """Returns the limits of rankings, which are searched for in the same readings."""
+    ends = [INFINITY[ranking.dtype] for ranking in rankings]
+    low = [_Limit(0, [0] * len(ranking.arrays), []) for ranking in rankings]
+    high = [
+        _Limit(end, [each.size for each in ranking.arrays], [])
+        for ranking, end in zip(rankings, ends, strict=True)
+    ]
+    is_empty = [ranking.count == 0 for ranking in rankings]
+    flat = [each for ranking in rankings for each in ranking.arrays]
+    while any(b.key - a.key > 1 and not e for a, b, e in zip(low, high, is_empty, strict=True)):
+        tried = [
+            [a.key + (b.key - a.key) * part // (NUM_TRIED + 1) for part in range(1, NUM_TRIED + 1)]
+            for a, b in zip(low, high, strict=True)
+        ]
+        limits = [
+            list(each)
+            for ranking, keys in zip(rankings, tried, strict=True)
+            for each in zip(*map(ranking.limits, keys), strict=True)
+        ]
+        counts = iter(arrays.num_below(flat, limits))
+        for place, ranking in enumerate(rankings):
+            of_arrays = [next(counts) for _ in ranking.arrays]
+            for key, nums in zip(tried[place], zip(*of_arrays, strict=True), strict=True):
+                found = _Limit(key, list(nums), [])
+                if sum(map(min, nums, ranking.most)) >= ranking.count:
+                    high[place] = found
+                    break
+                low[place] = found
+    return [
+        _Limit(0, a.num_below, a.num_below) if e else _Limit(a.key, a.num_below, b.num_below)
+        for a, b, e in zip(low, high, is_empty, strict=True)
+    ]
+
+
+def _index(arrays: DeviceArrays, array: Ranked, limit: int, num: int) -> tuple[int, ...]:
+    """Returns the index of the key equal to `limit` that has `num` such before it in C order."""
+    index = (0,) * len(array.shape)
+    for axis in range(len(array.shape)):
+        if not num:
+            break
+        sums = np.cumsum(arrays.ties(array, limit, index, axis), dtype=np.int64)
+        place = int(np.searchsorted(sums, num, side="right"))
+        num -= int(sums[place - 1]) if place else 0
+        index = (*index[:axis], place, *index[axis + 1 :])
+    return index
+
+
+def _converted(key: int, of: str, to: str) -> int:
+    """Returns the smallest key of dtype `to` whose number is that of `key` of dtype `of`, or more.
+
+    Keys of one dtype are those of its numbers in order; so the search is by bisection.
+    """
+    if of == to:
+        return key
+    number, low, high = _number(key, of), -1, INFINITY[to]
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _number(middle, to) < number else (low, middle)
+    return high
+
+
+def _number(key: int, dtype: str) -> float:
+    """Returns the number that has a key."""
+    if dtype == "bfloat16":  # the upper half of a float32
+        key, dtype = key << 16, "float32"
+    bits = np.dtype(f"u{np.dtype(dtype).itemsize}")
+    return float(np.array(key, bits).view(dtype))
