@@ -8,7 +8,9 @@ PYTHON_OLDEST ?= python3.11
 VENV ?= .venv
 
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
-INSTALL = $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python $(RESOLUTION) --editable
+CONSTRAINTS := tests/constraints.txt
+INSTALL = $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python $(RESOLUTION) \
+	--constraint $(CONSTRAINTS) --editable
 
 # TensorFlow's C++ side logs dozens of lines as it is imported.
 export TF_CPP_MIN_LOG_LEVEL := 3
@@ -78,7 +80,7 @@ clean:
 # The stamp is why a second run installs nothing. uv installs in half pip's time; what pip was told
 # to look through, it looks through too. Where Python may write no bytecode, every program that a
 # test starts would compile TensorFlow anew: 20 seconds each.
-$(VENV)/.has-%: setup.cfg pyproject.toml | $(VENV)/bin/uv
+$(VENV)/.has-%: setup.cfg pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/uv
 	$(INSTALL) '.[$*]'
 	@touch $@
 
@@ -86,7 +88,7 @@ $(VENV)/.has-%: setup.cfg pyproject.toml | $(VENV)/bin/uv
 EVERYTHING := dev docs kubernetes mlflow onnx orbax ray recipes torch wandb
 empty :=
 comma := ,
-$(VENV)/.has-everything: setup.cfg pyproject.toml | $(VENV)/bin/uv
+$(VENV)/.has-everything: setup.cfg pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/uv
 	$(INSTALL) '.[$(subst $(empty) $(empty),$(comma),$(EVERYTHING))]'
 	@touch $(patsubst %,$(VENV)/.has-%,$(EVERYTHING) examples test) $@
 

@@ -23,8 +23,23 @@ fi
 uv venv --quiet --python "$python" "$work/venv"
 uv pip install --quiet --python "$work/venv" "${wheel}[examples]"
 cd "$work"
-"$work/venv/bin/python" "$checkout/tools/run_readme.py" "$checkout/README.md"
+"$work/venv/bin/python" "$checkout/tools/run_readme.py" "$checkout/README.md" tf_keras
 "$work/venv/bin/python" -c \
     "import keras; keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4)]).save('m.keras')"
 "$work/venv/bin/keras-dsd" inspect m.keras
+
+# As docs/install.md describes for JAX and PyTorch without TensorFlow: with the newest JAX, and with
+# the PyTorch of the tests, since uv has that already, and its CUDA is several GB.
+uv venv --quiet --python "$python" "$work/light"
+uv pip install --quiet --python "$work/light" --no-deps "$wheel"
+uv pip install --quiet --python "$work/light" absl-py keras numpy rich wrapt jax
+uv pip install --quiet --python "$work/light" "$(grep '^torch' "$checkout/tests/constraints.txt")" scikit-learn
+if "$work/light/bin/python" -c "import tensorflow" 2>/dev/null; then
+    echo "TensorFlow came along, where none was to be installed." >&2
+    exit 1
+fi
+for backend in jax torch; do
+    OMP_NUM_THREADS=1 KERAS_BACKEND=$backend "$work/light/bin/python" "$checkout/tools/run_readme.py" "$checkout/README.md" keras
+done
+
 echo "The wheel is whole: $(basename "$wheel")"

@@ -1,10 +1,14 @@
-"""Runs the first Python block of a README on a small model, in the folder where it is started."""
+"""Runs the first Python block of a README on a small model, in the folder where it is started.
 
+python run_readme.py README.md tf_keras
+KERAS_BACKEND=jax python run_readme.py README.md keras
+"""
+
+import importlib
 import pathlib
 import re
 import sys
 
-import tf_keras
 from sklearn.datasets import load_digits
 
 
@@ -18,10 +22,10 @@ def first_block(readme: str) -> str:
 
 if __name__ == "__main__":
     code = first_block(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8"))
+    keras = importlib.import_module(sys.argv[2])
     x, y = load_digits(return_X_y=True)
-    model = tf_keras.Sequential(
-        [tf_keras.layers.Dense(32, "relu", input_shape=(64,)), tf_keras.layers.Dense(10, "softmax")]
-    )
+    layers = [keras.layers.Dense(32, "relu"), keras.layers.Dense(10, "softmax")]
+    model = keras.Sequential([keras.layers.InputLayer((64,)), *layers])
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     given = {"model": model, "x": x / 16, "y": y}
     exec(compile(code, sys.argv[1], "exec"), given)
