@@ -55,10 +55,10 @@ def copied(name: str) -> str:
     """Returns the message for a copy of a model that went through apply()."""
     return (
         f"Expected a model that went through apply(). Received: model={name!r}, a copy of one that "
-        f"did: clone_model, copy.deepcopy and scikit-learn wrappers make such copies, without what "
-        f"DSD prunes in the first. Copy the model first, and call apply(copy). Give a scikit-learn "
-        f"wrapper a function, def build(X, y), that builds a model, applies, compiles and returns "
-        f"it: SKLearnClassifier(build)."
+        f"did, to which what DSD prunes does not pass: clone_model, copy.deepcopy, load_model and "
+        f"scikit-learn wrappers make such copies. Call model = keras_dsd.apply(model, "
+        f"sparsity=0.3) on the copy. Give a scikit-learn wrapper a function in place of a model: "
+        f"def build(X, y), which builds one, applies DSD, compiles and returns it."
     )
 
 
