@@ -52,12 +52,25 @@ class Functional(tf_keras.Model):
         super().__init__(inputs, layers.Dense(3)(layers.Dense(size, "relu")(inputs)))
 
 
-def test_a_functional_subclass_with_a_constructor_of_its_own():
-    plain = Functional(8)
+class Stacked(tf_keras.Sequential):
+    """Layers, built before or by fit, whose constructor takes a size."""
+
+    def __init__(self, size, *first):
+        super().__init__([*first, layers.Dense(size, "relu"), layers.Dense(3)])
+
+
+@pytest.mark.parametrize(("make", "copied"), [
+    (lambda: Functional(8), "tf_keras.Model(model.inputs, model.outputs)"),
+    (lambda: Stacked(8, layers.Input((6,))), "tf_keras.Model(model.inputs, model.outputs)"),
+    (lambda: Stacked(8), "tf_keras.Sequential(model.layers)"),
+], ids=["functional", "sequential", "unbuilt"])  # fmt: skip
+def test_a_subclass_of_layers_with_a_constructor_of_its_own(make, copied):
+    plain = make()
     code = advised(dsd.apply, plain)
-    assert code == "model = keras_dsd.apply(tf_keras.Model(model.inputs, model.outputs))"
+    assert code == f"model = keras_dsd.apply({copied})"
     place = {"model": plain, "keras_dsd": dsd, "tf_keras": tf_keras}
     exec(code, place)
+    place["model"](X)
     trained(compiled(place["model"]), number=2)
     stripped = dsd.strip(place["model"])
     assert np.array_equal(plain(X), stripped(X))
@@ -72,7 +85,11 @@ def test_a_functional_subclass_is_wrapped_in_its_constructor_too():
 
     with pytest.raises(ValueError, match=r"x = keras_dsd.apply\(tf_keras.layers.Dense\(64\)\)\(x"):
         dsd.apply(Functional(8))
-    trained(compiled(Inside()), number=1)
+    trained(model := compiled(Inside()), number=1)
+    outputs, place = model(X), {"model": model, "keras_dsd": dsd, "tf_keras": tf_keras}
+    exec(advised(dsd.strip, model), place)
+    assert [type(layer) for layer in place["model"].layers[1:]] == [layers.Dense] * 2
+    assert np.array_equal(place["model"](X), outputs)
 
 
 TOKENS = {"input_ids": np.arange(80).reshape(16, 5) % 11, "attention_mask": np.ones((16, 5), int)}

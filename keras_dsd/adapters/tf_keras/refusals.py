@@ -45,10 +45,15 @@ def check_strippable(model: Layer) -> None:
     """
     if isinstance(model, tf_keras.Model) and not wrap_model.is_rebuildable(model):
         place = next(_held(model, _is_wrapped), "model.hidden")
+        plain = _plain(model)
+        advice = f"Strip its layers one by one, where it holds them: {_assignment(place, 'strip')}."
+        if plain is not None:
+            advice = (
+                f"Strip what is in it, with the same weights: model = keras_dsd.strip({plain})."
+            )
         raise ValueError(
             f"Expected a Sequential or functional model, or a layer. Received: "
-            f"model={model.name!r}, of the subclass {type(model).__name__}. Strip its layers one "
-            f"by one, where it holds them: {_assignment(place, 'strip')}."
+            f"model={model.name!r}, of the subclass {type(model).__name__}. {advice}"
         )
 
 
@@ -71,13 +76,13 @@ def refuse_tools(model: Layer) -> None:
 
 def _advice(model: tf_keras.Model) -> str:
     """Returns what to do with a model of a class that Keras can't build anew."""
-    if wrap_model.is_graph(model):
+    plain = _plain(model)
+    if plain is not None:
         return (
-            "whose constructor is its own, so Keras can't build another one like it. Apply DSD to "
-            "the graph of layers in it, which shares their weights: model = "
-            "keras_dsd.apply(tf_keras.Model(model.inputs, model.outputs)). Or, where its own "
-            "methods are needed, to layers in its constructor: "
-            "x = keras_dsd.apply(tf_keras.layers.Dense(64))(x)."
+            f"whose constructor is its own, so Keras can't build another one like it. Apply DSD to "
+            f"the layers in it, with the same weights: model = keras_dsd.apply({plain}). Or, where "
+            f"its own methods are needed, to layers in its constructor: "
+            f"x = keras_dsd.apply(tf_keras.layers.Dense(64))(x)."
         )
     own = "self.hidden = keras_dsd.apply(tf_keras.layers.Dense(64))"
     found = list(_held(model, _has_kernels))
@@ -93,6 +98,14 @@ def _advice(model: tf_keras.Model) -> str:
         f"layers that DSD knows, which a loop reaches). Or, in a class of your own, in its "
         f"constructor: {own}."
     )
+
+
+def _plain(model: tf_keras.Model) -> str | None:
+    """Returns the code for a model of Keras's own class with the layers of `model`, or None."""
+    if wrap_model.is_graph(model):
+        return "tf_keras.Model(model.inputs, model.outputs)"
+    is_stack = isinstance(model, tf_keras.Sequential)  # that is not built yet
+    return "tf_keras.Sequential(model.layers)" if is_stack else None
 
 
 def _is_wrapped(layer: Layer) -> bool:
