@@ -20,11 +20,11 @@ def apply(
 ) -> Any:
     """Chooses the weights that DSD prunes and returns the model to compile and fit.
 
-    A Keras 3 model is returned as it is, the same object; its selection is stored per model,
-    outside of it. Of a tf_keras model, one is returned that shares its weights and whose prunable
-    layers are wrapped. Nothing is pruned yet: `DSDSchedule` does that. A model that was compiled
-    stays compiled, with its optimizer's state. Weights that can't be pruned stay as they are;
-    `report` lists them.
+    The same model is returned. Of Keras 3 it is as it was; its selection is stored per model,
+    outside of it. Of tf_keras, wrappers with their layers' names stand in its list of layers.
+    Nothing is pruned yet: `DSDSchedule` does that. A model that was compiled stays compiled, with
+    its optimizer's state. Whether a layer is frozen counts when a sparse phase begins. Weights
+    that can't be pruned stay as they are; `report` lists them.
 
     Args:
         model: Any Keras 3 model or layer, built or not. Or a Sequential or functional tf_keras
@@ -46,7 +46,7 @@ def apply(
             all, pruned by as many in sum; each keeps a tenth of what it would by itself, at least.
 
     Returns:
-        The model, or the layer, to train.
+        The same model, to train; of a tf_keras layer, its wrapper.
 
     Raises:
         TypeError: `model` is no Keras model or layer, or holds layers of the other Keras, or
@@ -68,8 +68,8 @@ def apply(
 def strip(model: Any) -> Any:
     """Returns the model without DSD: layers, names, weights and config as before `apply`.
 
-    A Keras 3 model is returned as it is, the same object; of a tf_keras model, a plain one that
-    shares its weights. A compiled model stays compiled. Strip after training; weights that are
+    The same model is returned, without the wrappers of a tf_keras one. A compiled model stays
+    compiled. Strip after training; weights that are
     pruned at that moment stay zero.
 
     Args:
@@ -77,7 +77,7 @@ def strip(model: Any) -> Any:
             file.
 
     Returns:
-        A plain model or layer.
+        The same model; of a tf_keras wrapper, its layer.
 
     Raises:
         TypeError: `model` is no Keras model or layer.

@@ -270,8 +270,6 @@ class KerasAdapter(Protocol):
     """
 
     __name__: str
-    # When masks take memory, to follow "the masks take ... bytes".
-    MASKS_LAST: str
 
     @property
     def training_state(self) -> TrainingState:
@@ -304,7 +302,7 @@ class KerasAdapter(Protocol):
         """Returns whether `model`, or a part of it, went through `apply`."""
 
     def mask_bytes(self, model: Layer) -> int:
-        """Returns the memory that masks take, in bytes."""
+        """Returns the memory that the masks of a sparse phase take, in bytes."""
 
     def load_model(self, path: str, safe_mode: bool, compiled: bool) -> Model:
         """Returns the model in a file.

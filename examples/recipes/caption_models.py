@@ -65,7 +65,6 @@ class Generator:
 
     def load(self, model: Any) -> None:
         """Takes over the weights of what `build` made, in whatever phase it is."""
-        # Masks are not trainable, and the wrappers of tf_keras rename layers but keep the order.
         values = [variable.numpy() for variable in model.trainable_weights]
         for layer in self._layers:
             count = len(layer.get_weights())

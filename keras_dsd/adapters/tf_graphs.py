@@ -5,6 +5,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_dsd.adapters.base.private_names import is_debugged
@@ -65,6 +66,38 @@ def may_use_xla(jit_compile: object) -> bool:
 def are_together(variables: Iterable[tf.Variable]) -> bool:
     """Returns whether variables lie on one device, so that one XLA program can update them."""
     return len({each.device for each in variables}) <= 1
+
+
+def put_mask(
+    mask: tf.Tensor, strategy: tf.distribute.Strategy, earlier: tf.Variable | None
+) -> tf.Variable:
+    """Returns a variable with a mask: `earlier`, which traced steps read, or a new one."""
+    if earlier is not None:
+        earlier.assign(mask)
+        return earlier
+    is_tpu = isinstance(strategy, tf.distribute.TPUStrategy)  # where all shapes are static
+    with strategy.scope():
+        shape = tf.TensorShape(mask.shape if is_tpu else [None] * len(mask.shape))
+        return tf.Variable(mask, trainable=False, name="dsd_mask", shape=shape)
+
+
+def empty_mask(mask: tf.Variable) -> None:
+    """Frees the memory of a mask, and keeps its variable for the next one.
+
+    Deleting the variable would not free it: TensorFlow's registry of gradients keeps every step
+    that was traced with it, as long as the process lives.
+    """
+    if not mask.shape.is_fully_defined():
+        mask.assign(np.zeros([0] * mask.shape.rank, bool))
+
+
+def zero(variable: tf.Variable, mask: tf.Variable | tf.Tensor) -> None:
+    """Sets a variable to zero where its mask is False."""
+    value = tf.convert_to_tensor(variable)
+    kept = tf.convert_to_tensor(mask)
+    # ensure_shape would make an XLA program dynamic: dropout took many times as long in it.
+    kept.set_shape(value.shape)
+    variable.assign(tf.where(kept, value, tf.zeros_like(value)))
 
 
 def update_replicas(

@@ -123,7 +123,7 @@ def thresholds(weights: Sequence[ReadableWeight]) -> Iterator[float | None]:
 
     One tensor is read at a time, except those that are ranked together.
     """
-    # In a sparse phase of tf_keras, a weight that keeps all has a mask of ones, and shows None.
+    # A weight that was unfrozen within a sparse phase has no mask until the next one.
     is_masked = any(weight.mask is not None for weight in weights)
     together = [weight for weight in weights if weight.scope == "global" and not is_masked]
     of_all = _thresholds_of(together)

@@ -79,7 +79,7 @@ def _run(values: flags.FlagValues, path: str) -> Result:
         "",
         f"would prune: {num_pruned:,} of {found.size:,} values (weights: {len(found.weights)}), "
         f"{num_pruned / max(found.total_size, 1):.2%} of all {found.total_size:,}",
-        f"memory: the masks take {data['mask_bytes']:,} bytes {adapter.MASKS_LAST}",
+        f"memory: the masks take {data['mask_bytes']:,} bytes in a sparse phase",
     ]
     return Result(data, "\n".join(lines))
 

@@ -45,6 +45,8 @@ class RunState:
             tells a run that starts or resumes. For the phase.
         num_pruned: Number of weights that its masks prune, to notice a mask that something else
             violates. For the phase.
+        is_violated: Whether the last epoch ended with violated masks, as a warning said. For the
+            phase.
         unpruned: Where weights were pruned before any update was observed, their values before, by
             path. Until the first training step.
         untrained: Paths of the weights that a warning said no optimizer trains. For the run.
@@ -60,6 +62,7 @@ class RunState:
     is_in_epoch: bool = False
     phase_index: int | None = None
     num_pruned: int = 0
+    is_violated: bool = False
     unpruned: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     untrained: set[str] = dataclasses.field(default_factory=set)
     is_rate_checked: bool = False
@@ -144,6 +147,8 @@ class Controller:
                 transitions.refuse_frozen(self._trainer.model.name, self._trainer.frozen)
             self._apply(transition)
         phase = self._timeline.phases[len(self._run.history.phase_starts) - 1]
+        if transition is None and isinstance(phase, SparsePhase):
+            self._hold_masks()
         self._trainer.use_step(masked=isinstance(phase, SparsePhase), lr=phase.lr)
         self._run.is_in_epoch = True
 
@@ -186,6 +191,22 @@ class Controller:
         self._run.phase_index = transition.index
         texts = (change.description, statistics, reset.description, learning_rate)
         self._announce(transition, "; ".join(filter(None, texts)))
+
+    def _hold_masks(self) -> None:
+        """Applies the masks to weights that something else has set since the last step."""
+        num_violations = self._measured()[0].num_violations
+        is_known, self._run.is_violated = self._run.is_violated, False
+        if not num_violations:
+            return
+        if not is_known:
+            warn(
+                f"Weights were replaced during the sparse phase: {num_violations} that its masks "
+                f"prune were set to other values after the last training step (set_weights, "
+                f"load_weights, a callback that restores earlier weights). They are zero again, "
+                f"as the masks stay until the phase ends. Restore weights of this phase, or end "
+                f"it with until=keras_dsd.Plateau(..., restore_best=True)."
+            )
+        transitions.hold_masks(self._trainer.weights)
 
     def _after_first_step(self) -> None:
         """Acts on what the first training step of the run has shown."""
@@ -269,12 +290,16 @@ class Controller:
         epoch, index = len(self._run.history.epochs), len(starts) - 1
         self._run.history.add(logs, self._all_weights)
         found, size = self._measured()
-        if found.num_violations or found.num_pruned < self._run.num_pruned:
+        is_violated = found.num_violations or found.num_pruned < self._run.num_pruned
+        self._run.is_violated = bool(is_violated)
+        if is_violated:
             warn(
                 f"The mask did not hold: {found.num_zeros} weights are zero at the end of an epoch "
-                f"in which {self._run.num_pruned} were to stay so. Something other than the "
-                f"model's compiled training step updates or sets the weights; a DSDLoop has to "
-                f"call apply_masks() after each update."
+                f"in which {self._run.num_pruned} were to stay so. Weights were replaced after its "
+                f"last training step (set_weights, load_weights, a callback that restores earlier "
+                f"ones), or something other than that step updates them; a DSDLoop has to call "
+                f"apply_masks() after each update. Masks are applied again as the next epoch "
+                f"starts."
             )
         lr = self._timeline.phases[index].lr
         self._check_learning_rate(lr)

@@ -187,6 +187,14 @@ def refuse_frozen(name: str, frozen: Sequence[str]) -> None:
         )
 
 
+def hold_masks(weights: Sequence[PrunableWeight]) -> None:
+    """Sets weights to zero where an active mask prunes them."""
+    for weight in weights:
+        mask = weight.mask_tensor()
+        if mask is not None:
+            weight.zero(mask)
+
+
 def remove_masks(weights: Sequence[PrunableWeight], reset: OptimizerReset) -> WeightChange:
     """Removes all masks: pruned weights regrow from zero.
 

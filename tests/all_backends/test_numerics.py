@@ -153,22 +153,3 @@ def test_what_underflows_is_not_taken_for_pruned(policy, digits):
             assert all(map(np.array_equal, masks, watch.of_epoch(1)[0]))
     # It ended without a warning, though nearly as many weights are zero as were pruned, or more.
     assert policy != "float16" or history["dsd_sparsity"][1] > 0.4
-
-
-@pytest.mark.only_on("tf_keras")  # the files of Keras 3 hold no masks
-def test_a_file_says_which_zeros_are_pruned(digits, tmp_path):
-    keras.mixed_precision.set_global_policy("float16")
-    try:
-        model = underflowing()
-        save = callbacks.ModelCheckpoint(str(tmp_path / "{epoch}.keras"))
-        model.fit(*digits, epochs=5, verbose=0, callbacks=[dsd.DSDSchedule(1, 3, 1), save])
-        loaded = keras.models.load_model(tmp_path / "3.keras")
-        masks = [weight.mask for weight in dsd.weights(loaded)]
-        assert kept_zeros(loaded) > 50
-        watch = Watch(lambda model: [weight.mask for weight in dsd.weights(model)])
-        compiled(loaded, "sgd")  # a file does not say what is excluded from weight decay
-        loaded.fit(*digits, epochs=5, initial_epoch=3, verbose=0,
-                   callbacks=[dsd.DSDSchedule(1, 3, 1), watch])  # fmt: skip
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
-    assert all(map(np.array_equal, watch.seen[0], masks))

@@ -71,7 +71,10 @@ class Look(tf_keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         weights = dsd.weights(self.model)
         self.values.append(self._on_replicas(weight.variable for weight in weights))
-        self.masks.append(self._on_replicas(weight.mask_variable for weight in weights))
+        masks = [weight.mask_variable for weight in weights]
+        of_dense = [np.ones(each.shape, bool) for each in self.values[-1]]
+        is_sparse = all(mask is not None for mask in masks)
+        self.masks.append(self._on_replicas(masks) if is_sparse else of_dense)
 
     def on_epoch_end(self, epoch, logs=None):
         self.operations[epoch] = operations(self.model)

@@ -31,6 +31,7 @@ def test_dense_steps_hold_no_pruning_operation(digits, compiled, mlp):
     # The factor of the learning rate, which Keras reads for each of four variables.
     assert operations[0] - operations["plain"] == {"Placeholder": 1, "ReadVariableOp": 4, "Mul": 4}
     assert operations[2] == operations[0]
-    assert operations[1] - operations[0] == {  # for two weights
-        "Placeholder": 2, "ReadVariableOp": 4, "Mul": 2, "AssignVariableOp": 2,
+    assert operations[1] - operations[0] == {  # for two weights, and the zeros, constants
+        "Placeholder": 2, "ReadVariableOp": 4, "SelectV2": 2, "AssignVariableOp": 2,
+        "Const": 3, "Fill": 1,
     }  # fmt: skip

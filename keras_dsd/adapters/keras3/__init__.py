@@ -9,7 +9,6 @@ weights, skipped = selection.weights, selection.skipped
 layers_of_kernels = selection.layers_of_kernels
 is_applied, mask_bytes = selection.is_applied, selection.mask_bytes
 training_adapter, training_state = selection.training_adapter, training.training_state
-MASKS_LAST = "in a sparse phase"
 
 
 def load_model(path: str, safe_mode: bool, compiled: bool) -> keras.Model:

@@ -10,7 +10,6 @@ weights, skipped = selection.weights, selection.skipped
 layers_of_kernels = selection.layers_of_kernels
 is_applied, mask_bytes = selection.is_applied, selection.mask_bytes
 training_adapter, training_state = selection.training_adapter, training.training_state
-MASKS_LAST = "in every phase, from apply to strip"
 
 
 def is_compiled(model: tf_keras.Model) -> bool:

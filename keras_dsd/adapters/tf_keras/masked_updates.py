@@ -83,10 +83,13 @@ class MaskedUpdates:
     def mask_rest(self) -> None:
         """Sets weights to zero that no optimizer has masked, and the averages of all."""
         for weight in self._weights:
+            mask = weight.mask_variable
+            if mask is None:
+                continue
             if _key(weight.variable) not in self._masked:
-                tf_graphs.update_replicas(weight.variable, _multiply, weight.mask_variable)
+                tf_graphs.update_replicas(weight.variable, tf_graphs.zero, mask)
             for average in weight.averages(self._optimizers()):  # may be updated before the mask
-                tf_graphs.update_replicas(average, _multiply, weight.mask_variable)
+                tf_graphs.update_replicas(average, tf_graphs.zero, mask)
 
     def _patches(self, each: Optimizer) -> list[Patch]:
         updates = _Updates(each, self._by_key, self._masked, self._model)
@@ -172,11 +175,12 @@ class _Updates:
     ) -> None:
         key = _key(variable)
         weight = self._weights.get(key)
-        if weight is None:
+        mask = None if weight is None else weight.mask_variable
+        if mask is None:
             otherwise(gradient, variable, *rest)
         else:
             self._masked.add(key)
-            self._masked_update(gradient, variable, weight.mask_variable, key)
+            self._masked_update(gradient, variable, mask, key)
         self._together.passed(key)
 
     def _masked_update(
@@ -187,7 +191,7 @@ class _Updates:
             self._together.add(size, _Update(gradient, variable, mask, key))
         else:
             self._plain(gradient, variable)
-            variable.assign(variable * mask.value())
+            tf_graphs.zero(variable, mask.value())
 
     def _without_mask(self, gradient: Gradient, variable: tf.Variable, key: Key) -> None:
         del key  # a trace for each variable
@@ -216,11 +220,7 @@ class _Updates:
         del keys  # a trace for each choice of variables
         for gradient, variable, mask in zip(gradients, variables, masks, strict=True):
             self._plain(gradient, variable)
-            variable.assign(variable * mask)
-
-
-def _multiply(variable: tf.Variable, mask: tf.Variable) -> None:
-    variable.assign(variable * mask)
+            tf_graphs.zero(variable, mask)
 
 
 def _key(variable: tf.Variable) -> Key:

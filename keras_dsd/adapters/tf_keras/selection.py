@@ -3,6 +3,7 @@
 `keras_dsd.protocols.KerasAdapter` describes the arguments and errors of the public functions.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -18,44 +19,59 @@ from keras_dsd.adapters.tf_keras.weight import Candidate, Weight, frozen, path_o
 from keras_dsd.adapters.tf_keras.wrapper import DSDWrapper
 from keras_dsd.algorithm import selection as reasons
 from keras_dsd.algorithm.selection import Selection, refuse_nothing, refuse_unmatched
-from keras_dsd.protocols import SkippedWeight
+from keras_dsd.protocols import SkippedWeight, open_run_of
 
 Layer: TypeAlias = tf_keras.layers.Layer
 
 
 def apply(model: Layer, selection: Selection) -> Layer:
-    """Returns `model` with its prunable layers wrapped."""
+    """Puts wrappers around the prunable layers of `model`, and returns it; of a layer, its wrapper.
+
+    Freezing and unfreezing counts at any time, so frozen layers have wrappers too.
+    """
     refusals.check_model(model)
-    chosen: dict[int, tuple[str, list[float] | None]] = {}
+    chosen: list[tuple[Layer, str, list[float] | None]] = []
     why: dict[str, str | None] = {}
-    num_unbuilt = 0
+    is_unbuilt, selects = False, False
     for layer, prefix in wrap_model.leaves(model):
         kernels = prunable_layers.kernels_of(layer) if prunable_layers.is_known(layer) else []
         candidates = [Candidate(kernel, layer, prefix) for kernel in kernels]
         if not kernels and prunable_layers.is_unbuilt(layer):
-            num_unbuilt += 1
-            chosen[id(layer)] = (prefix, None)
-        choices = [selection.choose(c, frozen(layer)) for c in candidates]
-        why |= {c.path: reason for c, (_, reason) in zip(candidates, choices, strict=True)}
-        if any(sparsity for sparsity, _ in choices):
-            chosen[id(layer)] = (prefix, [sparsity for sparsity, _ in choices])
-    if not num_unbuilt:
+            is_unbuilt = True
+            chosen.append((layer, prefix, None))
+        sparsities = []
+        for each in candidates:
+            sparsity, reason = selection.choose(each)
+            reason = reason or (None if selection.names(each) else frozen(layer))
+            why[each.path] = reason
+            sparsities.append(sparsity)
+            selects |= reason is None
+        if any(sparsities):
+            chosen.append((layer, prefix, sparsities))
+    if not is_unbuilt:
         selection.see(path_of(variable) for variable in model.weights)
         refuse_unmatched(selection, list(why))
-    if not chosen:
-        refusals.refuse_tools(model)
-        hint = ", or give the layers that hold others a get_prunable_weights() method"
-        refuse_nothing(selection, model.name, why, hint)
-    wrapped = wrap_model.wrap(model, selection, chosen)
-    if not num_unbuilt:
+        if not selects:
+            refusals.refuse_tools(model)
+            hint = ", or give the layers that hold others a get_prunable_weights() method"
+            refuse_nothing(selection, model.name, why, hint)
+    wrappers = {
+        id(layer): DSDWrapper(layer, selection, sparsities, prefix)
+        for layer, prefix, sparsities in chosen
+    }
+    wrapped = wrap_model.wrap(model, wrappers)
+    if not is_unbuilt:
         warn_of_rest(model, selection, weights(wrapped), skipped(wrapped))
     return wrapped
 
 
 def strip(model: Layer) -> Layer:
-    """Returns `model` without wrappers."""
+    """Takes the wrappers of `model` away, and returns it; of a wrapper, its layer."""
     _wrappers(model)
     refusals.check_strippable(model)
+    run = open_run_of(model)
+    if run is not None:
+        run.abandon()
     return wrap_model.unwrap(model)
 
 
@@ -63,19 +79,11 @@ def weights(model: Layer, optimizers: Callable[[], Sequence[Optimizer]] = tuple)
     """Returns the weights of `model` that DSD prunes."""
     found: dict[int, Weight] = {}
     for wrapper in _wrappers(model):
-        sparsities = [sparsity for sparsity in wrapper.sparsities or () if sparsity]
-        trainable = wrapper.layer.trainable
-        for (kernel, mask, threshold), sparsity in zip(
-            wrapper.pruning_vars, sparsities, strict=bool(wrapper.pruning_vars)
-        ):
+        for kernel, sparsity in wrapper.kernels:
             candidate = Candidate(kernel, wrapper.layer, wrapper.prefix)
-            weight = Weight(
-                candidate, sparsity, wrapper.selection, optimizers, mask, threshold,
-                wrapper.untrained,
-            )  # fmt: skip
-            if weight.is_left_dense:
-                continue
-            if trainable or weight.is_named:
+            weight = Weight(candidate, sparsity, wrapper.selection, optimizers, wrapper.masks)
+            is_trained = weight.is_named or frozen(wrapper.layer) is None
+            if is_trained and not weight.is_left_dense:
                 found.setdefault(id(kernel), weight)
     return list(found.values())
 
@@ -108,12 +116,8 @@ def is_applied(model: Layer) -> bool:
 
 
 def mask_bytes(model: Layer) -> int:
-    """Returns the memory that masks take, in bytes: each is of its weight's dtype.
-
-    TF-MOT's wrapper keeps them in all phases.
-    """
-    masks = [weight.mask_variable for weight in weights(model)]
-    return sum(mask.dtype.size * mask.shape.num_elements() for mask in masks)
+    """Returns the memory that the masks of a sparse phase take, in bytes: one for each value."""
+    return sum(math.prod(weight.shape) for weight in weights(model))
 
 
 def training_adapter(model: Layer, optimizers: Sequence[object] | None = None) -> TrainingAdapter:
@@ -128,7 +132,7 @@ def _reasons(leaf: Layer, prefix: str, selection: Selection) -> Iterator[tuple[t
     for kernel in kernels:
         candidate = Candidate(kernel, layer, prefix)
         _, reason = selection.choose(candidate, frozen(layer))
-        if isinstance(leaf, DSDWrapper) and id(kernel) in leaf.untrained:
+        if isinstance(leaf, DSDWrapper) and leaf.masks.is_left_dense(kernel):
             reason = reasons.UNTRAINED
         yield kernel, reason or reasons.ONE_LAYER
     for variable in layer.weights if known and not layer.trainable else layer.trainable_weights:

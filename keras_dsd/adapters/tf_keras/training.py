@@ -42,7 +42,6 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
     ) -> None:
         super().__init__(model, weights_of, skipped_of, optimizers)
         self._wrappers = wrappers
-        self._weights: list[Weight] = []
 
     @staticmethod
     def known_optimizers() -> tuple[tuple[type, ...], str]:
@@ -52,11 +51,8 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
     @property
     def weights(self) -> list[Weight]:
         """The weights that DSD prunes; empty as long as the model has not built its weights."""
-        if self._weights:
-            return [weight for weight in self._weights if not weight.is_left_dense]
         found = super().weights
-        if all(wrapper.has_masks for wrapper in self._wrappers):
-            self._weights = found
+        if all(wrapper.sparsities is not None for wrapper in self._wrappers):
             unbuilt = [wrapper for wrapper in self._wrappers if wrapper.was_unbuilt]
             for wrapper in unbuilt:
                 wrapper.selection.see(path_of(variable) for variable in self.model.weights)
@@ -118,7 +114,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
 
     def _forget_untrained(self) -> None:
         for wrapper in self._wrappers:
-            wrapper.untrained.clear()
+            wrapper.masks.forget_untrained()
 
     def prints(self) -> bool:
         """Returns whether Keras prints its progress instead of logging it."""

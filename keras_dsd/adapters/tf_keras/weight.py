@@ -1,4 +1,4 @@
-"""PrunableWeight over a tf_keras variable and the mask variable of TF-MOT's wrapper."""
+"""PrunableWeight over a tf_keras variable, and masks, which are stored outside of all layers."""
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from keras_dsd.adapters import tf_graphs
 from keras_dsd.adapters.base import weight as base
 from keras_dsd.adapters.base.device_arrays import ArrayOperations
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions
@@ -57,14 +58,62 @@ class Candidate(base.Candidate):
         return optimizer.to_numpy(self.variable)
 
 
-class Weight(base.Weight):
-    """A weight that DSD prunes.
+class Masks:
+    """The masks of one wrapper's kernels; Keras looks for weights in no object like this one.
 
-    Args:
-        mask: The mask variable, of the kernel's shape; 1 where kept.
-        threshold: The scalar variable that TF-MOT's tools read with it.
-        untrained: Ids of the wrapper's variables that are left dense; `leave_dense` adds to it.
+    Variables stay for later masks, as traced steps read them.
     """
+
+    def __init__(self) -> None:
+        # By the kernel's id; the wrapper's layer keeps the kernel.
+        self._variables: dict[int, tf.Variable] = {}
+        self._active: set[int] = set()
+        self._untrained: set[int] = set()
+
+    def of(self, kernel: tf.Variable) -> tf.Variable | None:
+        """Returns the variable with the active mask of a kernel, or None."""
+        return self._variables[id(kernel)] if id(kernel) in self._active else None
+
+    def to_numpy(self, kernel: tf.Variable) -> np.ndarray | None:
+        """Returns the active mask of a kernel, boolean, or None."""
+        mask = self.of(kernel)
+        return None if mask is None else optimizer.to_numpy(mask)
+
+    def put(self, kernel: tf.Variable, mask: tf.Tensor) -> None:
+        """Makes a mask the active one."""
+        strategy = getattr(kernel, "distribute_strategy", None) or tf.distribute.get_strategy()
+        earlier = self._variables.get(id(kernel))
+        self._variables[id(kernel)] = tf_graphs.put_mask(mask, strategy, earlier)
+        self._active.add(id(kernel))
+
+    def remove(self, kernel: tf.Variable) -> None:
+        """Removes the active mask, and frees its memory."""
+        if id(kernel) in self._active:
+            self._active.remove(id(kernel))
+            tf_graphs.empty_mask(self._variables[id(kernel)])
+
+    def clear(self) -> None:
+        """Removes all masks."""
+        for key in self._active:
+            tf_graphs.empty_mask(self._variables[key])
+        self._active.clear()
+
+    def leave_dense(self, kernel: tf.Variable) -> None:
+        """Leaves a kernel dense that no optimizer trains."""
+        self.remove(kernel)
+        self._untrained.add(id(kernel))
+
+    def is_left_dense(self, kernel: tf.Variable) -> bool:
+        """Returns whether `leave_dense` was called in this run."""
+        return id(kernel) in self._untrained
+
+    def forget_untrained(self) -> None:
+        """Selects what `leave_dense` was told of again."""
+        self._untrained.clear()
+
+
+class Weight(base.Weight):
+    """A weight that DSD prunes, whose mask is in `masks`."""
 
     optimizer_functions: ClassVar[OptimizerFunctions] = optimizer
     variable: tf.Variable
@@ -75,14 +124,15 @@ class Weight(base.Weight):
         sparsity: float,
         selection: Selection,
         optimizers: Callable[[], Sequence[Optimizer]],
-        mask: tf.Variable,
-        threshold: tf.Variable,
-        untrained: set[int],
+        masks: Masks,
     ) -> None:
         super().__init__(candidate, sparsity, selection, optimizers)
-        self.mask_variable = mask
-        self._threshold = threshold
-        self._untrained = untrained
+        self._masks = masks
+
+    @property
+    def mask_variable(self) -> tf.Variable | None:
+        """The variable with the active mask, boolean; None in dense phases."""
+        return self._masks.of(self.variable)
 
     @property
     def arrays(self) -> ArrayOperations:
@@ -96,38 +146,31 @@ class Weight(base.Weight):
     @property
     def mask(self) -> np.ndarray | None:
         """The active mask, boolean, True where kept; None in dense phases."""
-        mask = self.mask_tensor()
-        return None if mask is None else np.array(mask.numpy())
+        return self._masks.to_numpy(self.variable)
 
     @property
     def is_masked(self) -> bool:
         """Whether a mask is active."""
-        return self.mask_tensor() is not None
+        return self.mask_variable is not None
 
     def mask_tensor(self) -> tf.Tensor | None:
         """Returns the active mask as a boolean tensor, or None."""
-        mask = tf.cast(self.mask_variable, tf.bool)
-        return None if tf.reduce_all(mask) else mask
+        mask = self.mask_variable
+        return None if mask is None else tf.convert_to_tensor(mask)
 
     def apply_mask(self, mask: tf.Tensor) -> None:
-        """Makes `mask` the active mask, in the variables that TF-MOT's tools read too."""
-        values = tf.abs(self.tensor())
-        smallest = tf.reduce_min(tf.where(mask, values, values.dtype.max))
-        smallest = tf.where(tf.reduce_any(mask), smallest, tf.zeros_like(smallest))
-        self.mask_variable.assign(tf.cast(mask, self.mask_variable.dtype))
-        self._threshold.assign(tf.cast(smallest, self._threshold.dtype))
+        """Makes `mask` the active mask."""
+        self._masks.put(self.variable, mask)
 
     def remove_mask(self) -> None:
-        """Removes the active mask."""
-        self.mask_variable.assign(tf.ones_like(self.mask_variable))
-        self._threshold.assign(0)
+        """Removes the active mask, and frees its memory."""
+        self._masks.remove(self.variable)
 
     def leave_dense(self) -> None:
         """Leaves the weight dense, as no optimizer trains it."""
-        self.remove_mask()
-        self._untrained.add(id(self.variable))
+        self._masks.leave_dense(self.variable)
 
     @property
     def is_left_dense(self) -> bool:
         """Whether `leave_dense` was called in this run."""
-        return id(self.variable) in self._untrained
+        return self._masks.is_left_dense(self.variable)

@@ -1,20 +1,28 @@
-"""Wraps and unwraps the layers of a tf_keras model; every weight is shared, none is copied."""
+"""Puts wrappers around layers of a tf_keras model and takes them away, within the model itself.
 
-import copy
-from collections.abc import Callable, Iterator
+The model, its graph and its layers stay the very objects that the user has: a wrapper takes the
+place of its layer in the model's list and in the nodes of the graph, and shares the layer's nodes.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
+import tensorflow as tf
 import tf_keras
 from tf_keras.src.engine import functional
 
 from keras_dsd.adapters.tf_keras.wrapper import DSDWrapper
-from keras_dsd.algorithm.selection import Selection
 
 Layer: TypeAlias = tf_keras.layers.Layer
 
+# Where a functional model keeps layers, beside the list of all: alone, and with their tensors.
+_LAYERS = ("_input_layers", "_output_layers")
+_COORDINATES = ("_input_coordinates", "_output_coordinates")
+
 
 def is_rebuildable(model: Layer) -> bool:
-    """Returns whether Keras can build a model like this one from other layers.
+    """Returns whether Keras can build a model like this one from other layers, as from a file.
 
     It can where the model is made of layers and its class has Keras's own constructor.
     """
@@ -52,74 +60,55 @@ def leaves(model: Layer, prefix: str = "") -> Iterator[tuple[Layer, str]]:
         yield model, prefix
 
 
-def wrap(
-    model: Layer, selection: Selection, sparsities: dict[int, tuple[str, list[float] | None]]
-) -> Layer:
-    """Returns a model, or a layer, with wrappers around some layers.
+def wrap(model: Layer, wrappers: Mapping[int, DSDWrapper]) -> Layer:
+    """Returns `model` with wrappers around some layers; of a layer, its wrapper.
 
     Args:
         model: A model that `is_rebuildable`, or a layer.
-        selection: The arguments of `apply`.
-        sparsities: For the id of each layer to wrap, its path's prefix and its sparsities.
+        wrappers: The wrapper of each layer to wrap, by the layer's id.
     """
-
-    def wrapped(layer: Layer) -> Layer:
-        if id(layer) not in sparsities:
-            return _without_nodes(layer)
-        prefix, known = sparsities[id(layer)]
-        return DSDWrapper(layer, selection, known, prefix)
-
-    return _transformed(model, wrapped)
+    return _replaced(model, wrappers)
 
 
 def unwrap(model: Layer) -> Layer:
-    """Returns a model, or a layer, without wrappers."""
+    """Returns `model` without wrappers; of a wrapper, its layer."""
+    wrappers = [leaf for leaf, _ in leaves(model) if isinstance(leaf, DSDWrapper)]
+    for wrapper in wrappers:
+        wrapper.masks.clear()
+    return _replaced(model, {id(wrapper): wrapper.layer for wrapper in wrappers})
 
-    def unwrapped(layer: Layer) -> Layer:
-        return _without_nodes(layer.layer if isinstance(layer, DSDWrapper) else layer)
 
-    return _transformed(model, unwrapped)
-
-
-def _transformed(model: Layer, change: Callable[[Layer], Layer]) -> Layer:
-    done: dict[int, Layer] = {}
-
-    def transform(layer: Layer) -> Layer:
-        if id(layer) not in done:
-            nested = isinstance(layer, tf_keras.Model) and is_rebuildable(layer)
-            done[id(layer)] = _rebuilt(layer, transform) if nested else change(layer)
-        return done[id(layer)]
-
+def _replaced(model: Layer, others: Mapping[int, Layer]) -> Layer:
+    """Returns `model` with other layers, by id, in the place of some."""
     if not isinstance(model, tf_keras.Model):
-        return transform(model)
-    with model.distribute_strategy.scope():
-        rebuilt = transform(model)
-        _compile_as(model, rebuilt)
-    return rebuilt
+        return others.get(id(model), model)
+    graphs = [part for part in model._flatten_layers() if isinstance(part, tf_keras.Model)]
+    for part in {id(part): part for part in graphs}.values():
+        if is_rebuildable(part):
+            _replace_in(part, others)
+    return model
 
 
-def _rebuilt(model: tf_keras.Model, layer_of: Callable[[Layer], Layer]) -> tf_keras.Model:
-    rebuilt = tf_keras.models.clone_model(model, clone_function=layer_of)
-    rebuilt.__class__ = type(model)  # Keras makes a plain Sequential of a subclass
-    vars(rebuilt)["_trainable"] = model._trainable
-    return rebuilt
+def _replace_in(model: tf_keras.Model, others: Mapping[int, Layer]) -> None:
+    """Replaces layers wherever Keras keeps those of a Sequential or functional model."""
 
+    def other(layer: Layer) -> Layer:
+        return others.get(id(layer), layer)
 
-def _without_nodes(layer: Layer) -> Layer:
-    """Returns `layer`, or a twin of it that is in no model's graph yet.
-
-    The twin has the very same variables and sublayers. Without it, a layer in two models would
-    answer `layer.output` with the tensor of the first.
-    """
-    if isinstance(layer, tf_keras.Model) or not layer._inbound_nodes:
-        return layer
-    twin = copy.copy(layer)
-    vars(twin)["_inbound_nodes_value"] = []
-    vars(twin)["_outbound_nodes_value"] = []
-    return twin
-
-
-def _compile_as(model: tf_keras.Model, rebuilt: tf_keras.Model) -> None:
-    """Compiles `rebuilt` as `model` is, sharing the optimizer and so its state."""
-    if model.optimizer is not None and type(model).compile is tf_keras.Model.compile:
-        rebuilt.compile(**{**model._compile_config.config, "optimizer": model.optimizer})
+    held = vars(model)
+    for name, value in list(held.items()):
+        if id(value) in others:  # an attribute of the user's
+            held[name] = other(value)
+            model._track_trackable(held[name], name, overwrite=True)
+    lists = [held.get(name, []) for name in ("_self_tracked_trackables", *_LAYERS)]
+    for layers in lists:
+        layers[:] = map(other, layers)
+    for coordinates in (held.get(name, []) for name in _COORDINATES):
+        coordinates[:] = [(other(layer), *rest) for layer, *rest in coordinates]
+    specs = held.get("_layer_call_argspecs", {})
+    held["_layer_call_argspecs"] = {other(layer): spec for layer, spec in specs.items()}
+    for node in itertools.chain(*held.get("_nodes_by_depth", {}).values()):
+        if id(node.layer) in others:
+            node.layer = other(node.layer)
+            for tensor in tf.nest.flatten(node.outputs):
+                tensor._keras_history = tensor._keras_history._replace(layer=node.layer)

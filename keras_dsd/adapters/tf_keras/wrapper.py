@@ -1,33 +1,44 @@
-"""DSDWrapper: TF-MOT's pruning wrapper, with masks that DSD sets and a call that adds nothing."""
+"""DSDWrapper: TF-MOT's pruning wrapper, which looks like the layer that it wraps."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 from tensorflow_model_optimization.python.core.clustering.keras import clusterable_layer
-from tensorflow_model_optimization.python.core.sparsity.keras import pruning_wrapper
+from tensorflow_model_optimization.python.core.sparsity.keras import pruning_impl, pruning_wrapper
 from tf_keras.src.engine import base_layer_utils
 
 from keras_dsd.adapters.base.layers import WRAPPER
 from keras_dsd.adapters.tf_keras import prunable_layers
-from keras_dsd.adapters.tf_keras.weight import Candidate, frozen
+from keras_dsd.adapters.tf_keras.weight import Candidate, Masks
 from keras_dsd.algorithm.selection import Selection
 
 # Structures of tensors and of shapes, as Keras nests them.
 Tensors: TypeAlias = tf.Tensor | Sequence["Tensors"] | Mapping[str, "Tensors"]
 Shape: TypeAlias = tf.TensorShape | Sequence[int | None] | Sequence["Shape"] | None
+# What TF-MOT's tools read of each kernel: it, its mask and the smallest magnitude that is kept.
+PruningVars: TypeAlias = list[tuple[tf.Variable, tf.Variable, tf.Variable]]
+
+# Keras writes the state of a layer by its attributes. What is called `layer` of the wrapped one is
+# shadowed by the wrapper's, so it is offered by a name that means the same in a path.
+_LAYER_OF_LAYER = "layer/"
 
 tf_keras.saving.get_custom_objects().pop(WRAPPER, None)  # what stood in for it so far
+_registered = tf_keras.saving.register_keras_serializable(*WRAPPER.split(">"))
 
 
-@tf_keras.saving.register_keras_serializable(package="keras_dsd")
+@_registered
 class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
     """A layer whose kernels DSD prunes.
 
-    The forward pass is the wrapped layer's own: masks act on the variables, right after each
-    update. Per kernel the wrapper keeps TF-MOT's `mask` and `threshold` variables.
+    It has the name, the nodes, the state and the attributes of the wrapped layer, and its class the
+    name of that layer's: logs, summaries, files and checkpoints of the model stay as they are.
+    The forward pass is the wrapped layer's own, as masks act on the variables right after each
+    update; they are in no file, and among no weights.
 
     Args:
         layer: The layer to wrap; shared, not copied.
@@ -37,6 +48,12 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         prefix: The start of paths: the names of the models that contain the layer's model.
         **kwargs: As for a Keras layer.
     """
+
+    _is_made = False
+
+    def __new__(cls, layer: tf_keras.layers.Layer, *args: Any, **kwargs: Any) -> "DSDWrapper":
+        """Returns a wrapper whose class is called as the layer's."""
+        return super().__new__(_class_named(type(layer).__name__), layer, *args, **kwargs)
 
     def __init__(
         self,
@@ -48,24 +65,89 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
     ) -> None:
         kwargs.setdefault("dtype", getattr(layer, "_dtype_policy", None))
         kwargs.setdefault("autocast", getattr(layer, "_autocast", True))
-        with _shows_kernels(layer, list):
+        with _shows_kernels(layer):
             super().__init__(layer, **kwargs)
+        self._name = layer.name
+        self._call_spec = layer._call_spec
+        self._build_input_shape = layer._build_input_shape
+        self.built = layer.built
         self.selection = selection
         self.sparsities = sparsities
         self.prefix = prefix
-        self.untrained: set[int] = set()
+        self.masks = Masks()
         self.supports_masking = layer.supports_masking
         self.was_unbuilt = sparsities is None
-        self.has_masks = False
-        self._num_added: dict[str | None, int] = {}
+        self._is_made = True
+
+    def __getattr__(self, name: str) -> Any:
+        """Returns an attribute of the layer that the wrapper lacks."""
+        if not self._is_made or name.startswith("__"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.layer, name.rstrip("/"))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Sets an attribute, of the layer where that has it and the wrapper does not."""
+        is_the_layers = self._is_made and name in vars(self.layer) and name not in vars(self)
+        if is_the_layers and not hasattr(type(self), name):
+            setattr(self.layer, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> Iterable[str]:
+        """Returns the layer's attributes, by which Keras writes and reads its state."""
+        names = set(dir(self.layer))
+        return names - {"layer"} | {_LAYER_OF_LAYER} if "layer" in names else names
+
+    @property
+    def _inbound_nodes(self) -> list[Any]:
+        return self.layer._inbound_nodes if self._is_made else []
+
+    @_inbound_nodes.setter
+    def _inbound_nodes(self, nodes: list[Any]) -> None:
+        self.layer._inbound_nodes = nodes
+
+    @property
+    def _outbound_nodes(self) -> list[Any]:
+        return self.layer._outbound_nodes if self._is_made else []
+
+    @_outbound_nodes.setter
+    def _outbound_nodes(self, nodes: list[Any]) -> None:
+        self.layer._outbound_nodes = nodes
+
+    def _trackable_children(
+        self, save_type: str = "checkpoint", **kwargs: Any
+    ) -> dict[str, Any]:  # a checkpoint is that of the model without wrappers
+        if save_type == "checkpoint":
+            return self.layer._trackable_children(save_type, **kwargs)
+        return super()._trackable_children(save_type, **kwargs)
+
+    @property
+    def _deferred_dependencies(self) -> dict[str, list[Any]]:
+        return self.layer._deferred_dependencies if self._is_made else {}
+
+    def save_own_variables(self, store: Any) -> None:
+        """Writes the layer's variables."""
+        self.layer.save_own_variables(store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Reads the layer's variables."""
+        self.layer.load_own_variables(store)
+
+    @property
+    def kernels(self) -> list[tuple[tf.Variable, float]]:
+        """The kernels to prune, and the sparsity of each; none before they are built."""
+        kernels = prunable_layers.kernels_of(self.layer) if self.sparsities else []
+        pairs = zip(kernels, self.sparsities or (), strict=bool(kernels))
+        return [(kernel, sparsity) for kernel, sparsity in pairs if sparsity]
 
     def build(self, input_shape: Shape) -> None:
-        """Builds the layer where it has not been, then the mask of each kernel chosen."""
-        if not self.layer.built:
+        """Builds the layer as Keras does, where it has not been, and selects its kernels."""
+        if not self.layer.built and not hasattr(self.layer.build, "_is_default"):
             with _outer_name_scope(), tf.name_scope(self.layer.name):
                 self.layer.build(input_shape)
-            self.layer.built = True
-        self._build_masks(input_shape)
+            tf_keras.layers.Layer.build(self.layer, input_shape)
+        self._select()
+        self._build_input_shape = input_shape
         self.built = True
 
     def build_from_config(self, config: dict[str, Any]) -> None:
@@ -76,28 +158,14 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         if shape is not None:
             self.build(shape)
 
-    def _build_masks(self, input_shape: Shape) -> None:
+    def _select(self) -> None:
         kernels = prunable_layers.kernels_of(self.layer)
-        if not kernels:  # some layers make their weights in their first call
-            return
-        self.has_masks = True
-        if self.sparsities is None:
-            self.sparsities = [self._sparsity_of(kernel) for kernel in kernels]
-        chosen = [k for k, sparsity in zip(kernels, self.sparsities, strict=True) if sparsity]
-        with _shows_kernels(self.layer, lambda: chosen):
-            super().build(input_shape)
-
-    def _sparsity_of(self, kernel: tf.Variable) -> float:
-        candidate = Candidate(kernel, self.layer, self.prefix)
-        return self.selection.choose(candidate, frozen(self.layer))[0]
-
-    def add_weight(self, name: str | None = None, **kwargs: Any) -> tf.Variable:
-        """Adds a variable; a layer with several kernels needs a name for each one's mask."""
-        count = self._num_added[name] = self._num_added.get(name, 0) + 1
-        return super().add_weight(name if count == 1 else f"{name}_{count - 1}", **kwargs)
+        if kernels and self.sparsities is None:  # some layers make weights in their first call
+            candidates = [Candidate(each, self.layer, self.prefix) for each in kernels]
+            self.sparsities = [self.selection.choose(each)[0] for each in candidates]
 
     def call(self, inputs: Tensors, *args: object, **kwargs: object) -> Tensors:
-        """Calls the layer.
+        """Calls the layer; by name, as recurrent ones take `call`'s arguments in another order.
 
         Raises:
             ValueError: A wrapper of TF-MOT's calls it, which needs a layer without DSD.
@@ -105,15 +173,14 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         caller = base_layer_utils.call_context().layer
         if caller is not self and tool_of(caller):
             raise ValueError(_wrapped_twice(self.layer.name, type(caller).__name__))
-        kwargs.pop("training", None)  # the layer takes it from the call context, as without us
-        if not self.layer._expects_mask_arg:
-            kwargs.pop("mask", None)
-        if self.has_masks:
-            return self.layer(inputs, *args, **kwargs)
+        names = self._call_spec.arg_names[1:]
+        if len(args) <= len(names):
+            args, kwargs = (), {**dict(zip(names, args, strict=False)), **kwargs}
         with _outer_name_scope():
             outputs = self.layer(inputs, *args, **kwargs)
-        with tf.init_scope():
-            self._build_masks(None)
+        if self.sparsities is None:
+            with tf.init_scope():
+                self._select()
         return outputs
 
     def get_clusterable_weights(self) -> NoReturn:
@@ -140,6 +207,36 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
     def reset_states(self, *args: object, **kwargs: object) -> None:
         """Resets the layer's state."""
         self.layer.reset_states(*args, **kwargs)
+
+    def _pruning_vars(self) -> PruningVars:
+        return [self._pruning_vars_of(kernel) for kernel, _ in self.kernels]
+
+    def _pruning_vars_of(self, kernel: tf.Variable) -> tuple[tf.Variable, tf.Variable, tf.Variable]:
+        values, kept = kernel.numpy(), self.masks.to_numpy(kernel)
+        threshold = 0.0 if kept is None or not kept.any() else np.abs(values[kept]).min()
+        mask = np.ones(values.shape) if kept is None else kept
+        name = kernel.name.rpartition(":")[0]
+        made = [
+            tf.Variable(value.astype(values.dtype), trainable=False, name=f"{name}/{part}")
+            for part, value in (("mask", mask), ("threshold", np.asarray(threshold)))
+        ]
+        return kernel, made[0], made[1]
+
+    def _pruning_obj(self) -> pruning_impl.Pruning:
+        return pruning_impl.Pruning(
+            lambda: self.pruning_step, self.pruning_vars, self.pruning_schedule,
+            self.block_size, self.block_pooling_type,
+        )  # fmt: skip
+
+    def _pruning_step(self) -> tf.Variable:
+        return tf.Variable(-1, trainable=False, dtype=tf.int64, name="pruning_step")
+
+    def _ignore(self, value: object) -> None:
+        """Sets nothing: TF-MOT's constructor does, but it is made when TF-MOT's tools ask."""
+
+    pruning_vars = property(_pruning_vars, _ignore)
+    pruning_obj = property(_pruning_obj, _ignore)
+    pruning_step = property(_pruning_step, _ignore)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the layer's config with the DSD settings.
@@ -168,7 +265,16 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         config = dict(config)
         layer = tf_keras.layers.deserialize(config.pop("layer"))
         selection = Selection.from_config(config.pop("selection"))
-        return cls(layer, selection, **config)
+        return DSDWrapper(layer, selection, **config)
+
+
+@functools.cache
+def _class_named(name: str) -> type[DSDWrapper]:
+    """Returns a class of that name, which summaries show, and which files hold as `DSDWrapper`."""
+    kind = type(name, (DSDWrapper,), {"__doc__": DSDWrapper.__doc__, "__module__": __name__})
+    _registered(kind)
+    _registered(DSDWrapper)  # the one that files are read by
+    return kind
 
 
 # So TF-MOT asks the wrapper, and does not refuse its type for a reason that is none.
@@ -196,11 +302,10 @@ def _outer_name_scope() -> contextlib.AbstractContextManager[str]:
 
 
 @contextlib.contextmanager
-def _shows_kernels(
-    layer: tf_keras.layers.Layer, kernels: Callable[[], list[tf.Variable]]
-) -> Iterator[None]:
+def _shows_kernels(layer: tf_keras.layers.Layer) -> Iterator[None]:
     """Gives `layer` the method that TF-MOT asks a layer for, and takes it away again."""
-    vars(layer)["get_prunable_weights"] = kernels
+    no_kernels: Callable[[], list[tf.Variable]] = list
+    vars(layer)["get_prunable_weights"] = no_kernels
     try:
         yield
     finally:

@@ -331,6 +331,25 @@ def test_a_mask_that_something_else_violates_is_warned_of(model):
         controller.end_epoch({})
 
 
+def test_replaced_weights_are_masked_again_as_the_next_epoch_starts(model):
+    controller = make(model, [D1, dsd.SparsePhase(3), D1])
+    controller.start(5)
+    train(controller, model, range(2))
+    dense, pruned = [kernel.values + 1 for kernel in model.kernels], model.kernels[0].mask
+    model.set_weights([*dense, model.bias])  # as a callback does that comes after DSDSchedule
+    with pytest.warns(UserWarning, match="Weights were replaced during the sparse phase: 22 that"):
+        controller.begin_epoch(2)
+    assert np.array_equal(model.kernels[0].values, np.where(pruned, dense[0], 0))
+    model.set_weights([*dense, model.bias])  # and as one that comes before it
+    with pytest.warns(UserWarning, match="The mask did not hold: 0 .* Weights were replaced"):
+        controller.end_epoch({})
+    controller.begin_epoch(3)  # of which nothing more is said
+    assert np.array_equal(model.kernels[0].values, np.where(pruned, dense[0], 0))
+    controller.end_epoch({})
+    train(controller, model, [4])
+    controller.stop()
+
+
 def test_a_mask_that_something_else_removed_is_warned_of(model):
     controller = make(model, [S1, D1])
     controller.start(2)

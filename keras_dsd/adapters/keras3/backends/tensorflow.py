@@ -38,20 +38,11 @@ class TensorFlowBackend(Backend[tf.Variable]):
         self, mask: tf.Tensor, model: keras.Layer, earlier: tf.Variable | None
     ) -> tf.Variable:
         """Returns a variable with the mask: `earlier`, which traced steps read, or a new one."""
-        if earlier is not None:
-            earlier.assign(mask)
-            return earlier
-        with model.distribute_strategy.scope():
-            shape = tf.TensorShape([None] * len(mask.shape))
-            return tf.Variable(mask, trainable=False, name="dsd_mask", shape=shape)
+        return tf_graphs.put_mask(mask, model.distribute_strategy, earlier)
 
     def drop_mask(self, mask: tf.Variable) -> tf.Variable:
-        """Returns the variable, empty, for the next mask.
-
-        Deleting it would not free the memory: TensorFlow's registry of gradients keeps every
-        step that was traced with it, as long as the process lives.
-        """
-        mask.assign(np.zeros([0] * mask.shape.rank, bool))
+        """Returns the variable, empty, for the next mask."""
+        tf_graphs.empty_mask(mask)
         return mask
 
     def mask_to_numpy(self, mask: tf.Variable) -> np.ndarray:
@@ -103,7 +94,7 @@ class TensorFlowBackend(Backend[tf.Variable]):
         """Sets each variable to zero where its mask is False, on each replica by itself."""
         for given, mask in pairs:
             variable = given.value if isinstance(given, keras.Variable) else given
-            tf_graphs.update_replicas(variable, _zero, mask)
+            tf_graphs.update_replicas(variable, tf_graphs.zero, mask)
 
     def update_patches(
         self,
@@ -194,7 +185,7 @@ class _Updates:
             self._together.add(size, _Update(gradient, variable, learning_rate, mask, key))
         else:
             self._plain(gradient, variable, learning_rate)
-            _zero(variable, mask)
+            tf_graphs.zero(variable, mask)
         self._together.passed(key)
 
     def _can_compile(self, variable: tf.Variable) -> bool:
@@ -219,11 +210,4 @@ class _Updates:
         del keys  # a trace for each choice of variables
         for gradient, variable, mask in zip(gradients, variables, masks, strict=True):
             self._plain(gradient, variable, learning_rate)
-            _zero(variable, mask)
-
-
-def _zero(variable: tf.Variable, mask: tf.Variable | tf.Tensor) -> None:
-    value = tf.convert_to_tensor(variable)
-    # ensure_shape would make an XLA program dynamic: dropout took many times as long in it.
-    kept = tf.reshape(mask, value.shape)
-    variable.assign(tf.where(kept, value, tf.zeros_like(value)))
+            tf_graphs.zero(variable, mask)
