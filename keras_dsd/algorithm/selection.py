@@ -85,6 +85,8 @@ class Selection:
             TypeError: The callable given as `sparsity` returned no number.
             ValueError: The callable given as `sparsity` returned a number outside [0, 1).
         """
+        if unless_named is None and getattr(weight, "is_table_of_positions", False):
+            unless_named = NOT_LINEAR
         paths = _paths_of(weight)
         self.see(paths)
         if any(_finds(pattern, paths) for pattern in self.exclude):

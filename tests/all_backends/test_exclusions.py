@@ -3,7 +3,7 @@
 import pytest
 
 import keras_dsd as dsd
-from keras_dsd.algorithm.selection import EXCLUDED
+from keras_dsd.algorithm.selection import EXCLUDED, NOT_LINEAR
 from tests.helpers.paths import keras
 
 layers = keras.layers
@@ -17,6 +17,19 @@ def captioner():
     y = layers.LSTM(4, name="sentence")(layers.Embedding(9, 6, name="words")(words))
     x = layers.Concatenate()([layers.Flatten()(x), y])
     return keras.Model([image, words], layers.Dense(3, name="head")(x), name="captioner")
+
+
+@pytest.mark.once_per_keras
+def test_a_table_of_positions_is_no_table_of_words():
+    ids = layers.Input((5,))
+    words, positions = (layers.Embedding(9, 6, name=name)(ids) for name in ("words", "position"))
+    x = layers.Flatten()(layers.Add()([words, positions]))
+    model = dsd.apply(keras.Model(ids, layers.Dense(3, name="head")(x)))
+    assert [w.path for w in dsd.weights(model)] == ["words/embeddings", "head/kernel"]
+    reasons = {each.path: each.reason for each in dsd.report(model).skipped}
+    assert reasons["position/embeddings"] == NOT_LINEAR
+    named = dsd.apply(dsd.strip(model), {"position/embeddings": 0.5})
+    assert [weight.path for weight in dsd.weights(named)] == ["position/embeddings"]
 
 
 def excluded(model):

@@ -14,6 +14,7 @@ from keras_dsd.adapters.base.layers import layout_of
 from keras_dsd.adapters.base.observation import AnyOptimizer
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions
 from keras_dsd.algorithm.kernel_layout import Layout
+from keras_dsd.algorithm.linearity import is_of_positions, words
 from keras_dsd.algorithm.selection import Selection, rest_message
 from keras_dsd.protocols import Layer, SkippedWeight, Tensor, Variable
 from keras_dsd.utils.warn import warn
@@ -43,6 +44,14 @@ class Candidate(abc.ABC):
     def layout(self) -> Layout:
         """Its input and output axes; only patterns ask for them."""
         return layout_of(self.layer, len(self.shape), self.layers)
+
+    @property
+    def is_table_of_positions(self) -> bool:
+        """Whether an Embedding holds it that is named for positions: these are added to words."""
+        names = (self.layer.name, type(self.layer).__name__)
+        is_table = isinstance(self.layer, self.layers.Embedding)
+        is_asked = hasattr(self.layer, "get_prunable_weights")
+        return is_table and not is_asked and is_of_positions(*map(words, names))
 
     @abc.abstractmethod
     def numpy(self) -> np.ndarray:

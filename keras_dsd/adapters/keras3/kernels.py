@@ -118,13 +118,11 @@ def _reasons(layer: keras.Layer, variable: keras.Variable) -> tuple[str | None, 
     is_depthwise = isinstance(layer, _DEPTHWISE) and variable.name == "kernel"
     if is_depthwise or variable.name in _DEPTHWISE_KERNELS:
         return None, reasons.DEPTHWISE
-    owners = [layer.name, type(layer).__name__]
     if _is_kerass_own(layer) or (variable.name in _KERNELS and _extends_kerass_own(layer)):
         if variable.name not in _KERNELS:
             return reasons.NOT_A_KERNEL, None
-        is_table = isinstance(layer, keras.layers.Embedding)
-        is_of_positions = is_table and linearity.is_of_positions(*map(linearity.words, owners))
-        return None, reasons.NOT_LINEAR if is_of_positions else None
+        return None, None
+    owners = [layer.name, type(layer).__name__]
     reason = linearity.why_not_linear(variable.name, owners, shape, _inputs_of(layer))
     return (reason, None) if reason == reasons.NOT_A_KERNEL else (None, reason)
 
