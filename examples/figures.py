@@ -9,10 +9,13 @@ import platform
 import keras
 import matplotlib
 from absl import app, flags
+from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import keras_dsd as dsd
+from keras_dsd.utils.figures import COLOURS, shade
+from keras_dsd.visualization.histogram import total
 
 FLAGS = flags.FLAGS
 flags.DEFINE_float("sparsity", 0.3, "Share of each weight tensor to prune, in [0, 1).")
@@ -32,6 +35,42 @@ def build():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss, metrics=["accuracy"])
     return model
+
+
+def overview(weights, history, sparsity):
+    """The run in one picture: the weights in each phase, and the learning curve below them."""
+    figure = Figure(figsize=(10, 4.8), layout="constrained", facecolor="white")
+    grid = [["dense", "sparse", "re-dense"], ["loss"] * 3]
+    panels = figure.subplot_mosaic(grid, height_ratios=[3, 2])
+    titles = {
+        "before pruning": "1. dense: all weights train",
+        "end of sparse": f"2. sparse: {sparsity:.0%} stay at zero",
+        "last re-dense epoch": "3. re-dense: pruned weights regrow",
+    }
+    shown = [each for each in weights.snapshots if each.name in titles]
+    for snapshot, axes in zip(shown, panels.values(), strict=False):
+        kept = [each.stayed or each.values for each in snapshot.weights]
+        regrown = [each.returned for each in snapshot.weights if each.returned is not None]
+        width = total(kept).exponent
+        for parts, colour in ((kept, COLOURS["dense"]), (regrown, COLOURS["sparse"])):
+            if parts and (group := total(parts, width)).counts:
+                axes.stairs(group.counts, group.edges, fill=True, color=colour)
+        num_zeros = sum(each.values.num_zeros for each in snapshot.weights)
+        axes.bar(0, num_zeros, width=0.004, color="black")
+        axes.set(xlim=(-0.25, 0.25), ylim=(0, 1000), yticks=[])
+        axes.set_title(titles[snapshot.name], fontsize="medium")
+        axes.set_xlabel(
+            f"value of a weight; {num_zeros:,} at zero" if num_zeros else "value of a weight"
+        )
+    for number, phase in enumerate(grid[0]):
+        shade(panels["loss"], number * FLAGS.epochs, (number + 1) * FLAGS.epochs, phase, "")
+    for name, style in (("loss", "-"), ("val_loss", "--")):
+        losses = history.history[name]
+        label = "training" if name == "loss" else "validation"
+        panels["loss"].plot(range(1, len(losses) + 1), losses, "k" + style, label=label)
+    panels["loss"].set(xlabel="epoch", ylabel="loss", yscale="log", xlim=(0, 3 * FLAGS.epochs))
+    panels["loss"].legend(loc="upper right", fontsize="small")
+    return figure
 
 
 def main(argv):
@@ -60,6 +99,7 @@ def main(argv):
     print(result)
 
     figures = {
+        "overview": overview(weights, history, FLAGS.sparsity),
         "timeline": schedule.timeline.plot(),
         "weight_distributions": dsd.plots.weight_distributions(weights),
         "returned_weights": dsd.plots.returned_weights(weights),
