@@ -84,6 +84,11 @@ def module(program):
     return ["-m", f"tests.helpers.{program}"]
 
 
+def address():
+    """Returns an address of this machine that nothing listens to."""
+    return f"127.0.0.1:{_free_ports(1)[0]}"
+
+
 def _free_ports(number):
     with contextlib.ExitStack() as stack:
         servers = [

@@ -44,6 +44,8 @@ class Candidate(base.Candidate):
     def numpy(self) -> np.ndarray:
         """Returns a copy of the values, in the dtype the optimizer updates."""
         backends.sync(self.model)
+        backend = backends.current()
+        backend.check_readable(backend.tensor_of(self.variable), self.path)
         return optimizer.to_numpy(self.variable)
 
 
@@ -83,7 +85,10 @@ class Weight(base.Weight):
     def mask(self) -> np.ndarray | None:
         """The active mask, boolean, True where kept; None in dense phases."""
         mask = self.mask_on_device
-        return None if mask is None else backends.current().mask_to_numpy(mask)
+        if mask is None:
+            return None
+        backends.current().check_readable(mask, self.path)
+        return backends.current().mask_to_numpy(mask)
 
     @property
     def is_masked(self) -> bool:

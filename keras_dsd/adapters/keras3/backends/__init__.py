@@ -98,6 +98,14 @@ class Backend(abc.ABC, Generic[Mask]):
         value: Tensor = variable.value
         return value
 
+    def check_readable(self, value: Array, path: str) -> None:
+        """Checks that this process can read all of a weight or its mask.
+
+        Raises:
+            ValueError: Parts of it are on devices of other processes.
+        """
+        del value, path
+
     @abc.abstractmethod
     def put_mask(self, mask: Array, model: keras.Layer, earlier: Mask | None) -> Mask:
         """Returns `mask` as the backend stores it.

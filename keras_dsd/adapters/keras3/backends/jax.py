@@ -26,6 +26,17 @@ class JaxBackend(Backend[jax.Array]):
     arrays = ARRAYS
     _last_factor = 1.0  # of the last epoch of any custom training loop
 
+    def check_readable(self, value: jax.Array, path: str) -> None:
+        """Checks that no part of an array is on devices of other processes alone."""
+        if not (value.is_fully_addressable or value.is_fully_replicated):
+            raise ValueError(
+                f"Expected a weight that this process can read. Received: {path}, which has parts "
+                f"on devices of {jax.process_count()} processes. Masks and sparsity need no copy; "
+                f"for what does (values, masks as arrays, the best weights of a phase, figures), "
+                f"load a checkpoint in one process, or call "
+                f"jax.experimental.multihost_utils.process_allgather in all of them."
+            )
+
     def put_mask(self, mask: jax.Array, model: keras.Layer, earlier: jax.Array | None) -> jax.Array:
         """Returns `mask`, which has the variable's sharding."""
         del model, earlier
