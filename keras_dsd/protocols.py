@@ -78,12 +78,6 @@ class Model(Layer, Protocol):
     def make_train_function(self, force: bool = False) -> Step:
         """Sets `train_function` to a new step."""
 
-    def get_weights(self) -> list[np.ndarray]:
-        """Returns the values of all weights."""
-
-    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
-        """Sets the values of all weights."""
-
 
 class PrunableWeight(DeviceWeight, Protocol):
     """One weight tensor that DSD prunes.
@@ -122,7 +116,7 @@ class SkippedWeight:
 
     Attributes:
         path: Its path in the model.
-        shape: Its shape.
+        shape: Its shape; `(0,)` for a layer that prepares inputs and trains nothing.
         reason: Why it stays dense.
     """
 
@@ -149,6 +143,12 @@ class TrainingAdapter(Protocol):
 
     def check(self) -> None:
         """Raises ValueError where DSD can't train the model, before anything changes."""
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Returns a copy of the model's weights, in an order that stays."""
+
+    def set_weights(self, values: Sequence[np.ndarray]) -> None:
+        """Sets the model's weights."""
 
     def reset_optimizers(self) -> None:
         """Resets all slots of the optimizers to their initial value, except moving averages."""
@@ -258,8 +258,14 @@ class TrainingState(Protocol):
     def weights_of(self, model: Model) -> list[np.ndarray]:
         """Returns a copy of the weights, also during `fit`."""
 
+    def set_weights(self, model: Model, values: Sequence[np.ndarray]) -> None:
+        """Sets the weights, also during `fit`."""
+
     def renewed(self, model: Model) -> Model:
-        """Returns a model with the same config and compile options, and fresh weights."""
+        """Returns a model with the same config and compile options, and fresh weights.
+
+        What layers have of data by `adapt`, such as a vocabulary, is kept.
+        """
 
 
 class KerasAdapter(Protocol):

@@ -374,10 +374,8 @@ class Controller:
         return bool(regrown) and all(each.num_zeros >= number for each, (_, number) in numbers)
 
     def _all_weights(self) -> list[np.ndarray]:
-        for weight in self._trainer.weights[:1]:
-            weight.tensor()  # brings a JAX model's values back from where fit keeps them
-        return [np.array(value) for value in self._trainer.model.get_weights()]
+        return self._trainer.get_weights()
 
     def _restore(self, epoch: int) -> None:
-        self._trainer.model.set_weights(self._run.history.best_weights(epoch))
+        self._trainer.set_weights(self._run.history.best_weights(epoch))
         logging.info("DSD restored the weights of epoch %d, the best of its phase", epoch + 1)

@@ -4,6 +4,8 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from keras_dsd.engine.batch_norm import Batches, estimate
 from keras_dsd.engine.messages import learning_rate_text
 from keras_dsd.protocols import Model, OpenRun, PrunableWeight, Step, TrainingAdapter, open_run_of
@@ -64,6 +66,14 @@ class Trainer:
         self.model.train_function = self._current = None
         self._steps.clear()
         self._adapter.close()
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Returns a copy of the model's weights, in an order that stays."""
+        return self._adapter.get_weights()
+
+    def set_weights(self, values: Sequence[np.ndarray]) -> None:
+        """Sets the model's weights."""
+        self._adapter.set_weights(values)
 
     def reset_optimizers(self) -> None:
         """Resets the state of the optimizers, but for moving averages of weights."""

@@ -235,23 +235,6 @@ def test_weights_of_a_subclassed_model_keep_their_names(digits):
     assert names[0] == names[1]
 
 
-def test_a_subclassed_model_inside_a_functional_one_is_left_alone(digits, compiled):
-    class Block(tf_keras.Model):
-        def __init__(self):
-            super().__init__(name="block")
-            self.inner = layers.Dense(8)
-
-        def call(self, x):
-            return self.inner(x)
-
-    model = compiled(dsd.apply(classify(Block(), SEQUENCE)))
-    found = dsd.report(model)
-    assert [w.path for w in found.weights] == ["head/kernel"]
-    assert [s.reason for s in found.skipped if "kernel" in s.path] == [
-        "layer type is unknown: give it a get_prunable_weights() method"
-    ]
-
-
 def test_deferred_sequential_is_named_and_pruned_as_a_built_one(digits, compiled):
     make = lambda: tf_keras.Sequential([layers.Flatten(), layers.Dense(16), layers.Dense(10)])  # noqa: E731
     model = compiled(dsd.apply(make(), {"dense/kernel": 0.5}))

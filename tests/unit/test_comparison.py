@@ -149,7 +149,7 @@ def made(monkeypatch):
     state.begin = lambda seed: None
     state.is_built = state.is_known = lambda model: True
     state.num_updates = lambda model: model.updates
-    state.weights_of = Model.get_weights
+    state.weights_of, state.set_weights = Model.get_weights, Model.set_weights
     state.read = lambda model: [np.array(model.weight), np.array(model.updates)]
 
     def write(model, values):

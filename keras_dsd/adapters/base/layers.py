@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from keras_dsd.algorithm.kernel_layout import (
     Layout,
@@ -100,6 +100,26 @@ def layout_of(layer: Layer, rank: int, layers: ModuleType) -> Layout:
     if any(isinstance(layer, kind) and rank == ranks[kind] for kind in ranks):
         return transposed_layout(rank)
     return default_layout(rank)
+
+
+def preparing_inputs(model: Any, layers: ModuleType) -> list[Any]:
+    """Returns the layers in `model` that know of data by `adapt`, or turn text into numbers.
+
+    They train nothing: what they know is in tables, in statistics or in no variable at all.
+
+    Args:
+        model: A model or a layer.
+        layers: The module `layers` of its Keras.
+    """
+    kinds = (
+        layers.CategoryEncoding, layers.Discretization, layers.HashedCrossing, layers.Hashing,
+        layers.IntegerLookup, layers.Normalization, layers.StringLookup, layers.TextVectorization,
+    )  # fmt: skip
+    found = {id(part): part for part in model._flatten_layers() if isinstance(part, kinds)}
+    for layer in list(found.values()):
+        for part in layer._flatten_layers(include_self=False):  # a lookup, of text
+            found.pop(id(part), None)
+    return list(found.values())
 
 
 NAMES = {"keras": "Keras 3", "tf_keras": "tf_keras"}

@@ -5,8 +5,11 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Generic, TypeVar
 
+import numpy as np
+
 from keras_dsd.adapters.base.observation import AnyOptimizer, Observation
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions, without_loss_scale
+from keras_dsd.adapters.base.training_state import TrainingState
 from keras_dsd.adapters.base.weight import Weight
 from keras_dsd.algorithm.selection import FROZEN
 from keras_dsd.protocols import Layer, Model, SkippedWeight, Tensor, Variable
@@ -30,6 +33,7 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
     """
 
     optimizer_functions: ClassVar[OptimizerFunctions]
+    state: ClassVar[TrainingState]
 
     def __init__(
         self,
@@ -103,6 +107,14 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
     def weights(self) -> list[WeightT]:
         """The weights that DSD prunes; empty as long as the model has not built its weights."""
         return self._weights_of(self.model, lambda: self.optimizers)
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Returns a copy of the model's weights, in an order that stays."""
+        return self.state.weights_of(self.model)
+
+    def set_weights(self, values: Sequence[np.ndarray]) -> None:
+        """Sets the model's weights."""
+        self.state.set_weights(self.model, values)
 
     @property
     def frozen(self) -> list[str]:

@@ -3,9 +3,11 @@
 import abc
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
+from keras_dsd.adapters.base.layers import preparing_inputs
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions
 from keras_dsd.protocols import Model, Variable
 
@@ -28,6 +30,14 @@ class TrainingState(abc.ABC):
     @abc.abstractmethod
     def variables(self, model: Model) -> list[Variable]:
         """Returns the variables that hold the state."""
+
+    @abc.abstractmethod
+    def weights(self, model: Model) -> list[Variable]:
+        """Returns the variables that are the model's weights."""
+
+    @abc.abstractmethod
+    def copy_adapted(self, layer: Any, to: Any) -> None:
+        """Gives a layer of the same config what another one has of data by `adapt`."""
 
     def sync(self, model: Model) -> None:
         """Updates the variables, where training keeps their values elsewhere."""
@@ -61,9 +71,24 @@ class TrainingState(abc.ABC):
     def weights_of(self, model: Model) -> list[np.ndarray]:
         """Returns a copy of the weights, also during `fit`."""
         self.sync(model)
-        return [np.array(value) for value in model.get_weights()]
+        return [self._functions.to_numpy(each) for each in self.weights(model)]
+
+    def set_weights(self, model: Model, values: Sequence[np.ndarray]) -> None:
+        """Sets the weights, also during `fit`."""
+        self.sync(model)
+        for variable, value in zip(self.weights(model), values, strict=True):
+            variable.assign(value)
 
     def renewed(self, model: Model) -> Model:
-        """Returns a model with the same config and compile options, and fresh weights."""
+        """Returns a model with the same config and compile options, and fresh weights.
+
+        What layers have of data by `adapt`, such as a vocabulary, is kept: no config has it.
+        """
         config = self._keras.saving.serialize_keras_object(model)
-        return self._keras.saving.deserialize_keras_object(config, safe_mode=False)
+        made: Model = self._keras.saving.deserialize_keras_object(config, safe_mode=False)
+        layers = [preparing_inputs(each, self._keras.layers) for each in (model, made)]
+        for layer, new in zip(*layers, strict=True):
+            if layer.built and not new.built:
+                new.build_from_config(layer.get_build_config())
+            self.copy_adapted(layer, new)
+        return made

@@ -15,7 +15,7 @@ from keras_dsd.adapters.base.observation import AnyOptimizer
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions
 from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.algorithm.linearity import is_of_positions, words
-from keras_dsd.algorithm.selection import Selection, rest_message
+from keras_dsd.algorithm.selection import PREPARES, Selection, rest_message
 from keras_dsd.protocols import Layer, SkippedWeight, Tensor, Variable
 from keras_dsd.utils.warn import warn
 
@@ -173,7 +173,9 @@ class Weight(abc.ABC):
 
 
 def skipped_weights(
-    pruned: Iterable[Weight], others: Iterable[tuple[Variable, str, str]]
+    pruned: Iterable[Weight],
+    others: Iterable[tuple[Variable, str, str]],
+    preparing: Iterable[Layer],
 ) -> list[SkippedWeight]:
     """Returns the weights of a model that are never pruned, each once.
 
@@ -181,6 +183,7 @@ def skipped_weights(
         pruned: The weights that are.
         others: Variables, their paths and the reasons why they stay dense; the first reason for a
             variable counts, and pruned ones may be among them.
+        preparing: Layers that prepare inputs, whose state need not be a variable.
     """
     taken = {id(weight.variable) for weight in pruned}
     found = []
@@ -188,7 +191,7 @@ def skipped_weights(
         if id(variable) not in taken:
             taken.add(id(variable))
             found.append(SkippedWeight(path, tuple(variable.shape), reason))
-    return found
+    return found + [SkippedWeight(layer.name, (0,), PREPARES) for layer in preparing]
 
 
 def warn_of_rest(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import keras
 
+from keras_dsd.adapters.base.layers import preparing_inputs
 from keras_dsd.algorithm import linearity
 from keras_dsd.algorithm import selection as reasons
 
@@ -61,6 +62,13 @@ def find(model: keras.Layer) -> list[Found]:
 def parts_of(model: keras.Layer) -> list[keras.Layer]:
     """Returns `model` and every layer in it, however deep, each once."""
     return [part for part, _ in _walk(model)]
+
+
+def is_built(model: keras.Layer) -> bool:
+    """Returns whether all layers that train have been built: some that prepare inputs never are."""
+    prepare = preparing_inputs(model, keras.layers)
+    others = {id(part) for layer in prepare for part in layer._flatten_layers()}
+    return all(part.built or id(part) in others for part in parts_of(model))
 
 
 def _walk(model: keras.Layer) -> Iterator[tuple[keras.Layer, str]]:

@@ -16,6 +16,7 @@ from keras_dsd.adapters.base.layers import (
     check_layer,
     class_names,
     copied,
+    preparing_inputs,
     refuse_foreign,
 )
 from keras_dsd.adapters.base.observation import AnyOptimizer
@@ -37,7 +38,7 @@ from keras_dsd.protocols import SkippedWeight, open_run_of
 def apply(model: keras.Layer, selection: Selection) -> keras.Layer:
     """Stores, outside of `model`, which of its weights to prune, and returns it."""
     _check_model(model)
-    is_built = all(part.built for part in kernels.parts_of(model))
+    is_built = kernels.is_built(model)
     store = MaskStore(selection, refuse_later=not is_built)
     choices = list(_choices(model, model, store))
     if is_built:
@@ -76,7 +77,7 @@ def weights(
     """Returns the weights of `model` that DSD prunes."""
     found: dict[int, Weight] = {}
     for part, store in _applied(model):
-        if store.refuse_later and all(each.built for each in kernels.parts_of(part)):
+        if store.refuse_later and kernels.is_built(part):
             store.refuse_later = False
             store.selection.see(_paths(part, model))
             paths = [candidate.path for candidate, _, _ in _choices(part, model, store)]
@@ -94,7 +95,7 @@ def skipped(model: keras.Layer) -> list[SkippedWeight]:
     choices = [each for part, store in _applied(model) for each in _choices(part, model, store)]
     choices += [(candidate, 0.0, ONE_LAYER) for candidate in _candidates(model, model)]
     others = ((c.variable, c.path, reason or ONE_LAYER) for c, _, reason in choices)
-    return skipped_weights(weights(model), others)
+    return skipped_weights(weights(model), others, preparing_inputs(model, keras.layers))
 
 
 def layers_of_kernels(model: keras.Layer) -> list[tuple[str, frozenset[str]]]:

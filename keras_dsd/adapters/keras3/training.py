@@ -1,6 +1,7 @@
 """Training adapter and training state of Keras 3 models."""
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -20,10 +21,54 @@ from keras_dsd.protocols import Inputs, Step
 from keras_dsd.utils.patches import Patch, patched
 
 
+class _TrainingState(TrainingState):
+    """Reads and writes the state of Keras 3 models."""
+
+    def begin(self, seed: int) -> None:
+        """Seeds Python, NumPy and the backend, and resets the names that Keras makes up."""
+        naming.reset_uids()
+        self.seed(seed)
+
+    def is_built(self, model: keras.Model) -> bool:
+        """Returns whether all weights are built."""
+        return kernels.is_built(model)
+
+    def variables(self, model: keras.Model) -> list[keras.Variable]:
+        """Returns the variables that hold the state."""
+        self.sync(model)
+        if not self.is_known(model):
+            return list(model.variables)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        return [*model.variables, *model.optimizer.variables]
+
+    def sync(self, model: keras.Model) -> None:
+        """Updates the variables from a `fit` in progress."""
+        backends.sync(model)
+
+    def weights(self, model: keras.Model) -> list[keras.Variable]:
+        """Returns the variables that are the model's weights."""
+        return list(model.weights)
+
+    def copy_adapted(self, layer: keras.Layer, to: keras.Layer) -> None:
+        """Gives a layer of the same config what another one has of data, as its file does."""
+        variables: dict[str, object] = {}
+        layer.save_own_variables(variables)
+        to.load_own_variables(variables)
+        if hasattr(layer, "save_assets"):
+            with tempfile.TemporaryDirectory() as folder:
+                layer.save_assets(folder)
+                to.load_assets(folder)
+
+
+training_state = _TrainingState(keras, optimizer)
+
+
 class TrainingAdapter(base.TrainingAdapter[Weight]):
     """The training of one Keras 3 model."""
 
     optimizer_functions: ClassVar[OptimizerFunctions] = optimizer
+    state: ClassVar[TrainingState] = training_state
     model: keras.Model
 
     @staticmethod
@@ -127,32 +172,3 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         patched(type(self.model).make_train_function, patches)(self.model, True)
         train_function = backend.train_function(self.model.train_function, step)
         return {"train_function": patched(train_function, patches)}
-
-
-class _TrainingState(TrainingState):
-    """Reads and writes the state of Keras 3 models."""
-
-    def begin(self, seed: int) -> None:
-        """Seeds Python, NumPy and the backend, and resets the names that Keras makes up."""
-        naming.reset_uids()
-        self.seed(seed)
-
-    def is_built(self, model: keras.Model) -> bool:
-        """Returns whether all weights are built."""
-        return all(part.built for part in kernels.parts_of(model))
-
-    def variables(self, model: keras.Model) -> list[keras.Variable]:
-        """Returns the variables that hold the state."""
-        self.sync(model)
-        if not self.is_known(model):
-            return list(model.variables)
-        if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
-        return [*model.variables, *model.optimizer.variables]
-
-    def sync(self, model: keras.Model) -> None:
-        """Updates the variables from a `fit` in progress."""
-        backends.sync(model)
-
-
-training_state = _TrainingState(keras, optimizer)

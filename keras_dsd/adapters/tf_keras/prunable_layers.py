@@ -1,7 +1,7 @@
-"""Kernels of tf_keras layers: TF-MOT's registry, and the layers that it lacks."""
+"""Kernels of tf_keras layers: TF-MOT's registry, the layers that it lacks, and layers in layers."""
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 import tensorflow as tf
 import tf_keras
@@ -21,53 +21,121 @@ _KERNELS = {
     layers.SeparableConv2D: _SEPARABLE,
 }
 _CELL_KERNELS = ("kernel", "recurrent_kernel")
-_HOLDERS = (layers.Bidirectional, layers.TimeDistributed, layers.RNN, layers.StackedRNNCells)
+
+
+class Kernel(NamedTuple):
+    """A variable that may be pruned.
+
+    Attributes:
+        variable: The variable.
+        layer: The layer that made it.
+        prefix: The start of its path, within the layer that was searched.
+    """
+
+    variable: tf.Variable
+    layer: Layer
+    prefix: str
+
+
+def parts_of(layer: Layer) -> list[tuple[Layer, str]]:
+    """Returns `layer` and every layer in it, however deep, each once, with its path's prefix.
+
+    Keras names variables by the layers around them, but begins anew in a functional or Sequential
+    model: the names of it and of the layers around it are the prefix.
+    """
+    found: dict[int, tuple[Layer, str]] = {}
+
+    def walk(part: Layer, prefix: str, names: str) -> None:
+        if id(part) in found:
+            return
+        found[id(part)] = (part, prefix)
+        names += f"{part.name}/"
+        for inner in _held_by(part):
+            walk(inner, names if _has_graph(part) else prefix, names)
+
+    walk(layer, "", "")
+    return list(found.values())
+
+
+def holders_of(layer: Layer) -> dict[int, tuple[Layer, str]]:
+    """Returns for the id of each variable in `layer` the part that made it, and its prefix."""
+    return {
+        id(variable): (part, prefix)
+        for part, prefix in parts_of(layer)
+        for variable in part._trainable_weights + part._non_trainable_weights
+    }
+
+
+def kernels_of(layer: Layer) -> list[Kernel]:
+    """Returns the variables in `layer` that may be pruned, each once, in an order that stays.
+
+    Layers that it holds count, however deep; where one has a method `get_prunable_weights`, what
+    that returns, and nothing else that it holds. A layer that is not built yet may have none.
+    """
+    holders = holders_of(layer)
+    found = {id(variable): variable for variable in _kernels_in(layer, set())}
+    return [Kernel(variable, *holders.get(key, (layer, ""))) for key, variable in found.items()]
 
 
 def is_known(layer: Layer) -> bool:
-    """Returns whether DSD knows the kernels of `layer`; some known layers have none."""
-    if hasattr(layer, "get_prunable_weights") or _attributes_of(layer) is not None:
-        return True
-    if isinstance(layer, _HOLDERS):
-        return all(is_known(part) for part in _parts_of(layer))
-    return _is_cell(layer)
+    """Returns whether DSD knows the kernels of `layer` itself; some known layers have none."""
+    return _method_of(layer) is not None or _attributes_of(layer) is not None
 
 
 def is_unbuilt(layer: Layer) -> bool:
-    """Returns whether a known layer is of a type that has kernels, but has not made them yet."""
-    if not is_known(layer) or (layer.built and layer.weights):
+    """Returns whether a layer that is not built yet may still make kernels."""
+    if layer.built and layer.weights:
         return False
-    attributes = _attributes_of(layer)
-    return attributes is None or bool(attributes)
+    return any(_may_make_kernels(part) for part, _ in parts_of(layer))
 
 
-def kernels_of(layer: Layer) -> list[tf.Variable]:
-    """Returns the variables of a known layer that may be pruned, in an order that stays.
+def _may_make_kernels(part: Layer) -> bool:
+    attributes = _attributes_of(part)
+    if _method_of(part) is not None:
+        return not part.built
+    if attributes is None:  # the user's own may make layers as they are built
+        return not part.built and type(part).__module__.partition(".")[0] != tf_keras.__name__
+    return bool(attributes) and not (part.built and part.weights)
 
-    A layer that has not been built yet may have none.
-    """
-    if hasattr(layer, "get_prunable_weights"):
-        return list(layer.get_prunable_weights()) if layer.built else []
-    attributes = _attributes_of(layer)
-    if attributes is None and isinstance(layer, _HOLDERS):
-        return [kernel for part in _parts_of(layer) for kernel in kernels_of(part)]
-    if attributes is None and _is_cell(layer):
-        attributes = _CELL_KERNELS
-    found = (_attribute(layer, name) for name in attributes or ())
-    return [kernel for kernel in found if kernel is not None]
+
+def _kernels_in(layer: Layer, seen: set[int]) -> Iterator[tf.Variable]:
+    if id(layer) in seen:
+        return
+    seen.add(id(layer))
+    method = _method_of(layer)
+    if method is not None:
+        yield from method() if layer.built else ()
+        return
+    for name in _attributes_of(layer) or ():
+        kernel = _attribute(layer, name)
+        if kernel is not None:
+            yield kernel
+    for part in _held_by(layer):
+        yield from _kernels_in(part, seen)
+
+
+def _held_by(layer: Layer) -> Iterator[Layer]:
+    """Yields the layers that attributes of `layer` hold, in lists, dicts and a `tf.Module` too."""
+    for module in layer._flatten_modules(include_self=False, recursive=False):
+        inside = [module] if isinstance(module, layers.Layer) else module.submodules
+        yield from (each for each in inside if isinstance(each, layers.Layer))
+
+
+def _has_graph(layer: Layer) -> bool:
+    return isinstance(layer, tf_keras.Sequential) or (
+        isinstance(layer, tf_keras.Model) and layer._is_graph_network
+    )
+
+
+def _method_of(layer: Layer) -> Callable[[], Sequence[tf.Variable]] | None:
+    method = getattr(layer, "get_prunable_weights", None)
+    return method if callable(method) else None
 
 
 def _attributes_of(layer: Layer) -> Sequence[str] | None:
     table = {**prune_registry.PruneRegistry._LAYERS_WEIGHTS_MAP, **_KERNELS}
-    return next((table[base] for base in type(layer).__mro__ if base in table), None)
-
-
-def _parts_of(layer: Layer) -> list[Layer]:
-    if isinstance(layer, layers.Bidirectional):
-        return [layer.forward_layer, layer.backward_layer]
-    if isinstance(layer, layers.TimeDistributed):
-        return layer.layer.layers if isinstance(layer.layer, tf_keras.Model) else [layer.layer]
-    return list(layer.cells) if isinstance(layer, layers.StackedRNNCells) else [layer.cell]
+    found = next((table[base] for base in type(layer).__mro__ if base in table), None)
+    return _CELL_KERNELS if found is None and _is_cell(layer) else found
 
 
 def _is_cell(layer: Layer) -> bool:

@@ -10,12 +10,17 @@ from typing import TypeAlias
 import tensorflow as tf
 import tf_keras
 
-from keras_dsd.adapters.base.layers import check_applied, check_layer, class_names
+from keras_dsd.adapters.base.layers import (
+    check_applied,
+    check_layer,
+    class_names,
+    preparing_inputs,
+)
 from keras_dsd.adapters.base.weight import skipped_weights, warn_of_rest
 from keras_dsd.adapters.tf_keras import prunable_layers, refusals, wrap_model
 from keras_dsd.adapters.tf_keras.optimizer import Optimizer
 from keras_dsd.adapters.tf_keras.training import TrainingAdapter
-from keras_dsd.adapters.tf_keras.weight import Candidate, Weight, frozen, path_of
+from keras_dsd.adapters.tf_keras.weight import Weight, candidates_of, path_of, variables_of
 from keras_dsd.adapters.tf_keras.wrapper import DSDWrapper
 from keras_dsd.algorithm import selection as reasons
 from keras_dsd.algorithm.selection import Selection, refuse_nothing, refuse_unmatched
@@ -33,23 +38,24 @@ def apply(model: Layer, selection: Selection) -> Layer:
     chosen: list[tuple[Layer, str, list[float] | None]] = []
     why: dict[str, str | None] = {}
     is_unbuilt, selects = False, False
+    taken: set[int] = set()  # kernels of layers that several others hold
     for layer, prefix in wrap_model.leaves(model):
-        kernels = prunable_layers.kernels_of(layer) if prunable_layers.is_known(layer) else []
-        candidates = [Candidate(kernel, layer, prefix) for kernel in kernels]
-        if not kernels and prunable_layers.is_unbuilt(layer):
+        if prunable_layers.is_unbuilt(layer):
             is_unbuilt = True
             chosen.append((layer, prefix, None))
+            continue
         sparsities = []
-        for each in candidates:
+        for each in candidates_of(layer, prefix):
             sparsity, reason = selection.choose(each)
-            reason = reason or (None if selection.names(each) else frozen(layer))
+            reason = reason or (None if selection.names(each) else each.unless_named)
             why[each.path] = reason
-            sparsities.append(sparsity)
+            sparsities.append(0.0 if id(each.variable) in taken else sparsity)
+            taken.add(id(each.variable))
             selects |= reason is None
         if any(sparsities):
             chosen.append((layer, prefix, sparsities))
     if not is_unbuilt:
-        selection.see(path_of(variable) for variable in model.weights)
+        selection.see(path_of(variable) for variable in variables_of(model))
         refuse_unmatched(selection, list(why))
         if not selects:
             refusals.refuse_tools(model)
@@ -79,12 +85,11 @@ def weights(model: Layer, optimizers: Callable[[], Sequence[Optimizer]] = tuple)
     """Returns the weights of `model` that DSD prunes."""
     found: dict[int, Weight] = {}
     for wrapper in _wrappers(model):
-        for kernel, sparsity in wrapper.kernels:
-            candidate = Candidate(kernel, wrapper.layer, wrapper.prefix)
+        for candidate, sparsity in wrapper.kernels:
             weight = Weight(candidate, sparsity, wrapper.selection, optimizers, wrapper.masks)
-            is_trained = weight.is_named or frozen(wrapper.layer) is None
+            is_trained = weight.is_named or candidate.unless_named is None
             if is_trained and not weight.is_left_dense:
-                found.setdefault(id(kernel), weight)
+                found.setdefault(id(candidate.variable), weight)
     return list(found.values())
 
 
@@ -92,21 +97,20 @@ def skipped(model: Layer) -> list[SkippedWeight]:
     """Returns the weights of `model` that are never pruned, with reasons."""
     selection = _wrappers(model)[0].selection
     others = (
-        (variable, path_of(variable, prefix), reason)
-        for leaf, prefix in wrap_model.leaves(model)
-        for variable, reason in _reasons(leaf, prefix, selection)
-    )
-    return skipped_weights(weights(model), others)
+        reason for leaf, prefix in wrap_model.leaves(model)
+        for reason in _reasons(leaf, prefix, selection)
+    )  # fmt: skip
+    return skipped_weights(weights(model), others, preparing_inputs(model, tf_keras.layers))
 
 
 def layers_of_kernels(model: Layer) -> list[tuple[str, frozenset[str]]]:
     """Returns the kernels of `model`, and the names of their layers' classes."""
     check_layer(model, Layer, "tf_keras")
-    found: list[Candidate] = []
-    for leaf, prefix in wrap_model.leaves(model):
-        layer = leaf.layer if isinstance(leaf, DSDWrapper) else leaf
-        kernels = prunable_layers.kernels_of(layer) if prunable_layers.is_known(layer) else []
-        found += [Candidate(kernel, layer, prefix) for kernel in kernels]
+    leaves = [
+        (leaf.layer if isinstance(leaf, DSDWrapper) else leaf, prefix)
+        for leaf, prefix in wrap_model.leaves(model)
+    ]
+    found = [each for layer, prefix in leaves for each in candidates_of(layer, prefix)]
     return [(each.path, class_names(each.layer)) for each in found]
 
 
@@ -125,19 +129,27 @@ def training_adapter(model: Layer, optimizers: Sequence[object] | None = None) -
     return TrainingAdapter(model, _wrappers(model), weights, skipped, optimizers)
 
 
-def _reasons(leaf: Layer, prefix: str, selection: Selection) -> Iterator[tuple[tf.Variable, str]]:
+def _reasons(
+    leaf: Layer, prefix: str, selection: Selection
+) -> Iterator[tuple[tf.Variable, str, str]]:
+    """Yields the variables of a layer, their paths, and why they stay dense where they do."""
     layer = leaf.layer if isinstance(leaf, DSDWrapper) else leaf
-    known = prunable_layers.is_known(layer)
-    kernels = prunable_layers.kernels_of(layer) if known else []
-    for kernel in kernels:
-        candidate = Candidate(kernel, layer, prefix)
-        _, reason = selection.choose(candidate, frozen(layer))
-        if isinstance(leaf, DSDWrapper) and leaf.masks.is_left_dense(kernel):
+    for candidate in candidates_of(layer, prefix):
+        _, reason = selection.choose(candidate, candidate.unless_named)
+        if isinstance(leaf, DSDWrapper) and leaf.masks.is_left_dense(candidate.variable):
             reason = reasons.UNTRAINED
-        yield kernel, reason or reasons.ONE_LAYER
-    for variable in layer.weights if known and not layer.trainable else layer.trainable_weights:
+        yield candidate.variable, candidate.path, reason or reasons.ONE_LAYER
+    holders = prunable_layers.holders_of(layer)
+    trained = {id(variable) for variable in layer.trainable_weights}
+    for variable in variables_of(layer):
+        holder, inner = holders.get(id(variable), (layer, ""))
+        known = prunable_layers.is_known(holder)
+        is_statistic = not any(variable is each for each in holder._trainable_weights)
+        if is_statistic or not (known or id(variable) in trained):
+            continue
         is_matrix = len(variable.shape) > 1
-        yield variable, reasons.UNKNOWN_LAYER if is_matrix and not known else reasons.NOT_A_KERNEL
+        reason = reasons.UNKNOWN_LAYER if is_matrix and not known else reasons.NOT_A_KERNEL
+        yield variable, path_of(variable, prefix + inner), reason
 
 
 def _wrappers(model: Layer) -> list[DSDWrapper]:

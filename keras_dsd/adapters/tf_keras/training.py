@@ -16,7 +16,7 @@ from keras_dsd.adapters.base.weight import warn_of_rest
 from keras_dsd.adapters.tf_keras import optimizer as optimizers
 from keras_dsd.adapters.tf_keras.hooks import HOOKS
 from keras_dsd.adapters.tf_keras.masked_updates import MaskedUpdates, has_own_train_step
-from keras_dsd.adapters.tf_keras.weight import Weight, path_of
+from keras_dsd.adapters.tf_keras.weight import Weight, path_of, variables_of
 from keras_dsd.adapters.tf_keras.wrapper import DSDWrapper
 from keras_dsd.algorithm.selection import refuse_unmatched
 from keras_dsd.protocols import Inputs, SkippedWeight, Step
@@ -24,10 +24,49 @@ from keras_dsd.utils.checks import shown
 from keras_dsd.utils.patches import Patch, patched
 
 
+class _TrainingState(TrainingState):
+    """Reads and writes the state of tf_keras models."""
+
+    def begin(self, seed: int) -> None:
+        """Seeds Python, NumPy and TensorFlow, and resets the names that Keras makes up."""
+        tf_keras.backend.reset_uids()
+        self.seed(seed)
+
+    def is_built(self, model: tf_keras.Model) -> bool:
+        """Returns whether all weights are built."""
+        return bool(model.built)
+
+    def variables(self, model: tf_keras.Model) -> list[tf.Variable]:
+        """Returns the variables that hold the state."""
+        if not self.is_known(model):
+            return variables_of(model)
+        (inner,) = optimizers.optimizers_of(model)
+        build = getattr(inner, "build", None) or inner._create_all_weights  # of legacy optimizers
+        with model.distribute_strategy.scope():
+            build(model.trainable_variables)
+        kept = inner.variables() if callable(inner.variables) else inner.variables
+        # The variables of a loss scale belong to no optimizer.
+        tracked = tf.train.TrackableView(model.optimizer).descendants()
+        scales = (each for each in tracked if isinstance(each, tf.Variable))
+        return list({id(each): each for each in [*variables_of(model), *kept, *scales]}.values())
+
+    def weights(self, model: tf_keras.Model) -> list[tf.Variable]:
+        """Returns the variables that are the model's weights."""
+        return variables_of(model)
+
+    def copy_adapted(self, layer: tf_keras.layers.Layer, to: tf_keras.layers.Layer) -> None:
+        """Gives a layer of the same config what another one has of data: its vocabulary too."""
+        to.set_weights(layer.get_weights())
+
+
+training_state = _TrainingState(tf_keras, optimizers)
+
+
 class TrainingAdapter(base.TrainingAdapter[Weight]):
     """The training of one tf_keras model, whose wrapped layers are `wrappers`."""
 
     optimizer_functions: ClassVar[OptimizerFunctions] = optimizers
+    state: ClassVar[TrainingState] = training_state
     model: tf_keras.Model
 
     def __init__(
@@ -55,7 +94,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         if all(wrapper.sparsities is not None for wrapper in self._wrappers):
             unbuilt = [wrapper for wrapper in self._wrappers if wrapper.was_unbuilt]
             for wrapper in unbuilt:
-                wrapper.selection.see(path_of(variable) for variable in self.model.weights)
+                wrapper.selection.see(path_of(variable) for variable in variables_of(self.model))
                 refuse_unmatched(wrapper.selection, [weight.path for weight in found])
             for wrapper in unbuilt:
                 wrapper.was_unbuilt = False
@@ -154,33 +193,3 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
             "train_function": train_function,
             "train_tf_function": getattr(self.model, "train_tf_function", None),
         }
-
-
-class _TrainingState(TrainingState):
-    """Reads and writes the state of tf_keras models."""
-
-    def begin(self, seed: int) -> None:
-        """Seeds Python, NumPy and TensorFlow, and resets the names that Keras makes up."""
-        tf_keras.backend.reset_uids()
-        self.seed(seed)
-
-    def is_built(self, model: tf_keras.Model) -> bool:
-        """Returns whether all weights are built."""
-        return bool(model.built)
-
-    def variables(self, model: tf_keras.Model) -> list[tf.Variable]:
-        """Returns the variables that hold the state."""
-        if not self.is_known(model):
-            return list(model.weights)
-        (inner,) = optimizers.optimizers_of(model)
-        build = getattr(inner, "build", None) or inner._create_all_weights  # of legacy optimizers
-        with model.distribute_strategy.scope():
-            build(model.trainable_variables)
-        kept = inner.variables() if callable(inner.variables) else inner.variables
-        # The variables of a loss scale belong to no optimizer.
-        tracked = tf.train.TrackableView(model.optimizer).descendants()
-        scales = (each for each in tracked if isinstance(each, tf.Variable))
-        return list({id(each): each for each in [*model.weights, *kept, *scales]}.values())
-
-
-training_state = _TrainingState(tf_keras, optimizers)

@@ -15,6 +15,7 @@ from keras_dsd.adapters.base.optimizers import OptimizerFunctions
 from keras_dsd.adapters.tf_arrays import ARRAYS
 from keras_dsd.adapters.tf_keras import optimizer
 from keras_dsd.adapters.tf_keras.optimizer import Optimizer
+from keras_dsd.adapters.tf_keras.prunable_layers import Kernel, kernels_of
 from keras_dsd.algorithm.selection import FROZEN, Selection
 
 
@@ -23,35 +24,40 @@ def path_of(variable: tf.Variable, prefix: str = "") -> str:
     return prefix + variable.name.rpartition(":")[0]
 
 
-def frozen(layer: tf_keras.layers.Layer) -> str | None:
-    """Returns the reason why the weights of `layer` stay dense unless named, or None."""
-    return None if layer.trainable else FROZEN
+def variables_of(layer: tf_keras.layers.Layer) -> list[tf.Variable]:
+    """Returns the weights of a layer or model that are variables, as a vocabulary is not."""
+    return [each for each in layer.weights if isinstance(each, tf.Variable)]
 
 
-def _holder(variable: tf.Variable, layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
-    parts = [part for part in layer._flatten_layers() if part is not layer]
-    holders = (part for part in parts if any(variable is each for each in _own(part)))
-    return next(holders, layer)
+def candidates_of(layer: tf_keras.layers.Layer, prefix: str) -> list["Candidate"]:
+    """Returns the weights in `layer` that may be selected, in an order that stays.
 
-
-def _own(layer: tf_keras.layers.Layer) -> list[tf.Variable]:
-    return layer._trainable_weights + layer._non_trainable_weights
+    Args:
+        layer: A layer; those that it holds count too.
+        prefix: The start of paths: the names of the models that contain it.
+    """
+    trained = {id(variable) for variable in layer.trainable_weights}
+    return [
+        Candidate(kernel, prefix, None if id(kernel.variable) in trained else FROZEN)
+        for kernel in kernels_of(layer)
+    ]
 
 
 class Candidate(base.Candidate):
     """A weight that may be selected; the argument of a callable given as `sparsity`.
 
     Args:
-        variable: The kernel.
-        layer: The layer that holds it, or holds the one that does.
-        prefix: The start of its path.
+        kernel: The kernel.
+        prefix: The start of its path, before the kernel's own.
+        unless_named: Why it stays dense unless its full path is given, or None.
     """
 
     layers: ClassVar[ModuleType] = tf_keras.layers
 
-    def __init__(self, variable: tf.Variable, layer: tf_keras.layers.Layer, prefix: str) -> None:
-        path = path_of(variable, prefix)
-        super().__init__(variable, path, path, _holder(variable, layer))
+    def __init__(self, kernel: Kernel, prefix: str, unless_named: str | None) -> None:
+        path = path_of(kernel.variable, prefix + kernel.prefix)
+        super().__init__(kernel.variable, path, path, kernel.layer)
+        self.unless_named = unless_named
 
     def numpy(self) -> np.ndarray:
         """Returns a copy of the values, in the dtype the optimizer updates."""

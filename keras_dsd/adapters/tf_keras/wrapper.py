@@ -14,7 +14,7 @@ from tf_keras.src.engine import base_layer_utils
 
 from keras_dsd.adapters.base.layers import WRAPPER
 from keras_dsd.adapters.tf_keras import prunable_layers
-from keras_dsd.adapters.tf_keras.weight import Candidate, Masks
+from keras_dsd.adapters.tf_keras.weight import Candidate, Masks, candidates_of
 from keras_dsd.algorithm.selection import Selection
 
 # Structures of tensors and of shapes, as Keras nests them.
@@ -134,11 +134,12 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         self.layer.load_own_variables(store)
 
     @property
-    def kernels(self) -> list[tuple[tf.Variable, float]]:
-        """The kernels to prune, and the sparsity of each; none before they are built."""
-        kernels = prunable_layers.kernels_of(self.layer) if self.sparsities else []
-        pairs = zip(kernels, self.sparsities or (), strict=bool(kernels))
-        return [(kernel, sparsity) for kernel, sparsity in pairs if sparsity]
+    def kernels(self) -> list[tuple[Candidate, float]]:
+        """The kernels to prune, and the sparsity of each; none before all are built."""
+        if not self.sparsities or prunable_layers.is_unbuilt(self.layer):
+            return []
+        candidates = candidates_of(self.layer, self.prefix)
+        return [pair for pair in zip(candidates, self.sparsities, strict=True) if pair[1]]
 
     def build(self, input_shape: Shape) -> None:
         """Builds the layer as Keras does, where it has not been, and selects its kernels."""
@@ -146,7 +147,8 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
             with _outer_name_scope(), tf.name_scope(self.layer.name):
                 self.layer.build(input_shape)
             tf_keras.layers.Layer.build(self.layer, input_shape)
-        self._select()
+        if not prunable_layers.is_unbuilt(self.layer):  # some make weights in their first call
+            self._select()
         self._build_input_shape = input_shape
         self.built = True
 
@@ -159,9 +161,8 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
             self.build(shape)
 
     def _select(self) -> None:
-        kernels = prunable_layers.kernels_of(self.layer)
-        if kernels and self.sparsities is None:  # some layers make weights in their first call
-            candidates = [Candidate(each, self.layer, self.prefix) for each in kernels]
+        if self.sparsities is None:
+            candidates = candidates_of(self.layer, self.prefix)
             self.sparsities = [self.selection.choose(each)[0] for each in candidates]
 
     def call(self, inputs: Tensors, *args: object, **kwargs: object) -> Tensors:
@@ -209,7 +210,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         self.layer.reset_states(*args, **kwargs)
 
     def _pruning_vars(self) -> PruningVars:
-        return [self._pruning_vars_of(kernel) for kernel, _ in self.kernels]
+        return [self._pruning_vars_of(kernel.variable) for kernel, _ in self.kernels]
 
     def _pruning_vars_of(self, kernel: tf.Variable) -> tuple[tf.Variable, tf.Variable, tf.Variable]:
         values, kept = kernel.numpy(), self.masks.to_numpy(kernel)

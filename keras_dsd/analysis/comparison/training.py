@@ -315,7 +315,7 @@ class _Segment(Hooks):
         at_end: list[np.ndarray] = state.read(self.model)
         self.test_last = self.test_best = self._value("test")
         if self.best != len(self.values) - 1:
-            self.model.set_weights(self._best_weights)
+            state.set_weights(self.model, self._best_weights)
             self.test_best = self._value("test")
         return at_end
 

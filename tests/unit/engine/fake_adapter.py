@@ -202,6 +202,12 @@ class FakeAdapter:
     def weights(self):
         return [kernel for kernel in self.model.kernels if not kernel.is_dense]
 
+    def get_weights(self):
+        return [np.array(value) for value in self.model.get_weights()]
+
+    def set_weights(self, values):
+        self.model.set_weights(values)
+
     def open(self):
         self.is_observed = False
         for kernel in self.model.kernels:
