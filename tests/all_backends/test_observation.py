@@ -193,6 +193,7 @@ def test_a_run_traces_one_step_more_than_a_plain_fit():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only there is there a tf.function")
+@pytest.mark.filterwarnings("ignore:fit has trained model=")
 @pytest.mark.parametrize("traced_before", ["", "in a fit without DSD", "in a run"])
 def test_a_train_step_that_is_a_tf_function_of_the_users(traced_before):
     tf = importlib.import_module("tensorflow")

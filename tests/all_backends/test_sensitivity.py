@@ -24,9 +24,9 @@ LEVELS = (0.3, 0.6, 0.9)
 @pytest.fixture
 def model(digits):
     """A model of digits, trained a little, that went through apply."""
-    trained = compiled(dsd.apply(classifier("conv"), 0.3), keras.optimizers.Adam(1e-2), metrics=[])
+    trained = compiled(classifier("conv"), keras.optimizers.Adam(1e-2), metrics=[])
     trained.fit(*digits, epochs=2, verbose=0)
-    return trained
+    return dsd.apply(trained, 0.3)
 
 
 @pytest.fixture
@@ -119,6 +119,7 @@ def test_a_scan_that_stopped_leaves_no_trace_and_goes_on(digits, model, loss, tm
     assert json.loads(path.read_text())["baseline"] == whole.baseline
 
 
+@pytest.mark.filterwarnings("ignore:fit has trained model=")
 def test_the_model_trains_on_as_if_it_had_not_been_scanned(digits, loss):
     trained = []
     for scanned in (False, True):
@@ -194,6 +195,7 @@ def test_a_sparse_phase_is_refused(digits, model, loss):
     assert bits(arrays(model)) == bits(before)
 
 
+@pytest.mark.filterwarnings("ignore:fit has trained model=")
 @pytest.mark.once_per_keras
 def test_it_may_be_scanned_inside_of_fit(digits, model, loss):
     class Scan(keras.callbacks.Callback):

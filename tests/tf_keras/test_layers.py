@@ -258,6 +258,7 @@ def test_deferred_model_reports_a_pattern_that_matches_nothing(digits, compiled)
         model.fit(*digits, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1)])
 
 
+@pytest.mark.filterwarnings("ignore:fit has trained model=")
 def test_the_wrapper_is_transparent_to_masks_states_and_losses(digits):
     x = (digits[0].reshape(-1, 64)[:, 25:29] * 16).astype("int32")
 

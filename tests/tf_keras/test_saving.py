@@ -98,6 +98,7 @@ for path in {[str(tmp_path / each) for each in formats]}:
     subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ})
 
 
+@pytest.mark.filterwarnings("ignore:fit has trained model=")
 def test_checkpoint_of_a_phase_goes_on_in_another_model(digits, compiled, mlp, tmp_path):
     def fresh():
         model = compiled(dsd.apply(mlp(), 0.4))

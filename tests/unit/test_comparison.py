@@ -159,6 +159,7 @@ def made(monkeypatch):
     door = types.ModuleType("keras_of_numbers")
     door.training_state = state
     door.apply = lambda model, selection: model
+    door.strip = lambda model: model
     monkeypatch.setitem(sys.modules, "keras_of_numbers", door)
     monkeypatch.setattr(training.registry, "adapter_of", lambda model, name: door)
     return types.SimpleNamespace(models=found, seeds=seeds)

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_dsd.adapters.base.observation import AnyOptimizer, Observation
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions, without_loss_scale
+from keras_dsd.adapters.base.plain_fits import PlainFits
 from keras_dsd.adapters.base.training_state import TrainingState
 from keras_dsd.adapters.base.weight import Weight
 from keras_dsd.algorithm.selection import FROZEN
@@ -34,6 +35,7 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
 
     optimizer_functions: ClassVar[OptimizerFunctions]
     state: ClassVar[TrainingState]
+    plain_fits: ClassVar[PlainFits]
 
     def __init__(
         self,
@@ -92,6 +94,7 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
 
     def open(self) -> None:
         """Starts a run: observes the training steps from now on."""
+        self.plain_fits.forget(self.model)
         self._forget_untrained()
         self._observation.forget()
 
@@ -149,6 +152,11 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
         if self._given is not None:
             return []
         asked = [each for each in self.weights if not each.is_named]
+        if not asked:
+            return []  # before they are built, nothing may ask for variables
+        # What is frozen under its mask loses that as the phase ends.
+        trainable = {id(each) for each in self.model.trainable_variables}
+        asked = [each for each in asked if id(each.variable) in trainable]
         if self._observation.optimizers:
             return [each for each in asked if not self._is_updated(each.variable)]
         if not self.has_own_train_step:

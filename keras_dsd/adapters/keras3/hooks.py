@@ -1,4 +1,4 @@
-"""Hooks into Keras 3's optimizers: their updates are observed, their learning rates scaled."""
+"""Hooks into Keras 3: optimizers are observed, their learning rates scaled, and `fit` watched."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,8 @@ from keras_dsd.adapters.base.observation import (
     observing,
     scaled_rate,
 )
-from keras_dsd.adapters.keras3 import backends
+from keras_dsd.adapters.base.plain_fits import PlainFits
+from keras_dsd.adapters.keras3 import backends, kernels
 
 
 def _observed_apply(apply: Callable[..., object]) -> Callable[..., object]:
@@ -55,3 +56,4 @@ HOOKS = ClassHooks(
         private_names.READ_RATE: _scaled_rate,
     },
 )
+PLAIN_FITS = PlainFits(keras.Model, kernels.parts_of)

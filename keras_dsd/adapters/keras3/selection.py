@@ -22,6 +22,7 @@ from keras_dsd.adapters.base.layers import (
 from keras_dsd.adapters.base.observation import AnyOptimizer
 from keras_dsd.adapters.base.weight import skipped_weights, warn_of_rest
 from keras_dsd.adapters.keras3 import backends, kernels, mask_store
+from keras_dsd.adapters.keras3.hooks import PLAIN_FITS
 from keras_dsd.adapters.keras3.mask_store import MaskStore
 from keras_dsd.adapters.keras3.training import TrainingAdapter
 from keras_dsd.adapters.keras3.weight import Candidate, Weight, short_path
@@ -51,6 +52,7 @@ def apply(model: keras.Layer, selection: Selection) -> keras.Layer:
     mask_store.put(model, store)
     if is_built:
         warn_of_rest(model, selection, weights(model), skipped(model))
+    PLAIN_FITS.expect([model])
     _refuse_fit_on_several_workers(model)
     if backends.current().compiles_updates and isinstance(model, keras.Model):
         vars(model)["compile"] = functools.partial(_compile, model, store)
@@ -63,6 +65,7 @@ def strip(model: keras.Layer) -> keras.Layer:
     run = open_run_of(model)
     if run is not None:
         run.abandon()
+    PLAIN_FITS.forget(model)
     for part, _ in found:
         for name, ours in (("fit", _fit), ("compile", _compile)):
             if getattr(vars(part).get(name), "func", None) is ours:

@@ -11,10 +11,11 @@ from keras.src.utils import naming
 from keras_dsd.adapters.base import training as base
 from keras_dsd.adapters.base.observation import AnyOptimizer, Observation
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions
+from keras_dsd.adapters.base.plain_fits import PlainFits
 from keras_dsd.adapters.base.training_state import TrainingState
 from keras_dsd.adapters.keras3 import backends, kernels, mask_store, optimizer
 from keras_dsd.adapters.keras3.backends import ObservedStep
-from keras_dsd.adapters.keras3.hooks import HOOKS
+from keras_dsd.adapters.keras3.hooks import HOOKS, PLAIN_FITS
 from keras_dsd.adapters.keras3.masked_updates import MaskedUpdates, is_the_users
 from keras_dsd.adapters.keras3.weight import Weight
 from keras_dsd.protocols import Inputs, Step
@@ -69,6 +70,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
 
     optimizer_functions: ClassVar[OptimizerFunctions] = optimizer
     state: ClassVar[TrainingState] = training_state
+    plain_fits: ClassVar[PlainFits] = PLAIN_FITS
     model: keras.Model
 
     @staticmethod
@@ -165,7 +167,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         backend = backends.current()
         updates = None
         if masked:
-            updates = MaskedUpdates(self.model, self.weights, lambda: self.optimizers)
+            updates = MaskedUpdates(self.model, self.masked_weights(), lambda: self.optimizers)
         step = ObservedStep(self.model, self._observation, HOOKS, updates)
         train_step = backend.train_step(self.model.train_step, step)
         patches = [Patch(vars(self.model), "train_step", train_step)]

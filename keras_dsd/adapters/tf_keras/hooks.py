@@ -1,4 +1,4 @@
-"""Hooks into tf_keras's optimizers: their updates are observed, their learning rates scaled."""
+"""Hooks into tf_keras: optimizers are observed, their learning rates scaled, and `fit` watched."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +13,7 @@ from keras_dsd.adapters.base.observation import (
     observed_apply_gradients,
     scaled_rate,
 )
+from keras_dsd.adapters.base.plain_fits import PlainFits
 from keras_dsd.adapters.tf_keras.optimizer import KINDS, Optimizer
 
 _Schedule = tf_keras.optimizers.schedules.LearningRateSchedule
@@ -55,6 +56,11 @@ def _multiply(rate: Any, factor: tf.Variable) -> tf.Tensor:
     return rate * tf.cast(factor, rate.dtype)
 
 
+def _parts_of(model: tf_keras.layers.Layer) -> list[tf_keras.layers.Layer]:
+    """Returns `model` and every layer in it."""
+    return list(model._flatten_layers())
+
+
 HOOKS = ClassHooks(
     [base for kind in KINDS for base in kind.__mro__ if "apply_gradients" in vars(base)],
     {
@@ -64,3 +70,4 @@ HOOKS = ClassHooks(
         private_names.READ_HYPER: _scaled_hyper,
     },
 )
+PLAIN_FITS = PlainFits(tf_keras.Model, _parts_of)

@@ -18,6 +18,7 @@ from keras_dsd.adapters.base.layers import (
 )
 from keras_dsd.adapters.base.weight import skipped_weights, warn_of_rest
 from keras_dsd.adapters.tf_keras import prunable_layers, refusals, wrap_model
+from keras_dsd.adapters.tf_keras.hooks import PLAIN_FITS
 from keras_dsd.adapters.tf_keras.optimizer import Optimizer
 from keras_dsd.adapters.tf_keras.training import TrainingAdapter
 from keras_dsd.adapters.tf_keras.weight import Weight, candidates_of, path_of, variables_of
@@ -27,6 +28,8 @@ from keras_dsd.algorithm.selection import Selection, refuse_nothing, refuse_unma
 from keras_dsd.protocols import SkippedWeight, open_run_of
 
 Layer: TypeAlias = tf_keras.layers.Layer
+# What else to do where nothing is left to prune.
+_HINT = ", or give the layers that hold others a get_prunable_weights() method"
 
 
 def apply(model: Layer, selection: Selection) -> Layer:
@@ -59,8 +62,7 @@ def apply(model: Layer, selection: Selection) -> Layer:
         refuse_unmatched(selection, list(why))
         if not selects:
             refusals.refuse_tools(model)
-            hint = ", or give the layers that hold others a get_prunable_weights() method"
-            refuse_nothing(selection, model.name, why, hint)
+            refuse_nothing(selection, model.name, why, _HINT)
     wrappers = {
         id(layer): DSDWrapper(layer, selection, sparsities, prefix)
         for layer, prefix, sparsities in chosen
@@ -68,6 +70,7 @@ def apply(model: Layer, selection: Selection) -> Layer:
     wrapped = wrap_model.wrap(model, wrappers)
     if not is_unbuilt:
         warn_of_rest(model, selection, weights(wrapped), skipped(wrapped))
+    PLAIN_FITS.expect(_wrappers(wrapped))
     return wrapped
 
 
@@ -78,6 +81,7 @@ def strip(model: Layer) -> Layer:
     run = open_run_of(model)
     if run is not None:
         run.abandon()
+    PLAIN_FITS.forget(model)
     return wrap_model.unwrap(model)
 
 
@@ -87,8 +91,9 @@ def weights(model: Layer, optimizers: Callable[[], Sequence[Optimizer]] = tuple)
     for wrapper in _wrappers(model):
         for candidate, sparsity in wrapper.kernels:
             weight = Weight(candidate, sparsity, wrapper.selection, optimizers, wrapper.masks)
-            is_trained = weight.is_named or candidate.unless_named is None
-            if is_trained and not weight.is_left_dense:
+            # What is frozen under its mask keeps that until the phase ends.
+            counts = weight.is_named or weight.is_masked or candidate.unless_named is None
+            if counts and not weight.is_left_dense:
                 found.setdefault(id(candidate.variable), weight)
     return list(found.values())
 

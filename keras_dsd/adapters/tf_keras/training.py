@@ -11,10 +11,11 @@ from keras_dsd.adapters import tf_graphs
 from keras_dsd.adapters.base import training as base
 from keras_dsd.adapters.base.observation import AnyOptimizer, Observation
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions
+from keras_dsd.adapters.base.plain_fits import PlainFits
 from keras_dsd.adapters.base.training_state import TrainingState
 from keras_dsd.adapters.base.weight import warn_of_rest
 from keras_dsd.adapters.tf_keras import optimizer as optimizers
-from keras_dsd.adapters.tf_keras.hooks import HOOKS
+from keras_dsd.adapters.tf_keras.hooks import HOOKS, PLAIN_FITS
 from keras_dsd.adapters.tf_keras.masked_updates import MaskedUpdates, has_own_train_step
 from keras_dsd.adapters.tf_keras.weight import Weight, path_of, variables_of
 from keras_dsd.adapters.tf_keras.wrapper import DSDWrapper
@@ -67,6 +68,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
 
     optimizer_functions: ClassVar[OptimizerFunctions] = optimizers
     state: ClassVar[TrainingState] = training_state
+    plain_fits: ClassVar[PlainFits] = PLAIN_FITS
     model: tf_keras.Model
 
     def __init__(
@@ -170,7 +172,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
 
     def make_step(self, masked: bool) -> dict[str, Step | None]:
         """Returns the attributes that make the model train by a step of its own."""
-        weights = self.weights if masked else []
+        weights = self.masked_weights() if masked else []
         updates = MaskedUpdates(self.model, weights, lambda: self.optimizers)
         plain = updates.around(self.model.train_step)
 

@@ -120,7 +120,7 @@ def inspect(job: Job, seed: int) -> tuple[Job, dict[str, str]]:
         job = dataclasses.replace(job, num_shared=0)
     config = json.dumps(model.optimizer.get_config(), sort_keys=True, default=_words)
     weights = dataset.digest_of(job.state.weights_of(model))
-    job.apply(model)
+    importlib.import_module(adapter).strip(job.apply(model))  # tried, and undone
     return job, {"initial weights": weights, "optimizer": config}
 
 

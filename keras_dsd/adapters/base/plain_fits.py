@@ -1,0 +1,67 @@
+"""Warns where `fit` has trained a model that went through `apply`, and DSD took no part."""
+
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+
+from keras_dsd.adapters.base.observation import ClassHooks
+from keras_dsd.protocols import Layer, Model
+from keras_dsd.utils.warn import warn
+
+
+class PlainFits:
+    """Watches the `fit` of a Keras's models, from `apply` until something trains what it returned.
+
+    The hook stands on the classes, so nothing is on a model, in its files or in copies of it, and
+    models that hold what went through `apply` are watched too. What trains first settles it: a run
+    of DSD, or a `fit` without one, which warns.
+
+    Args:
+        kind: The class of this Keras's models.
+        parts_of: Returns a model and all layers in it.
+    """
+
+    def __init__(self, kind: type, parts_of: Callable[[Layer], Iterable[Layer]]) -> None:
+        root = next(each for each in kind.__mro__ if "fit" in vars(each))
+        self._hooks = ClassHooks([root], {"fit": self._watched})
+        self._parts_of = parts_of
+        self._waiting: weakref.WeakSet[Layer] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._is_hooked = False
+
+    def expect(self, parts: Iterable[Layer]) -> None:
+        """Watches for the first `fit` of a model that holds `parts`, which went through `apply`."""
+        self._waiting.update(parts)
+        self._hook()
+
+    def forget(self, model: Layer) -> bool:
+        """Stops to watch for a `fit` of the parts of `model`; returns whether any was expected."""
+        waiting = [part for part in self._parts_of(model) if part in self._waiting]
+        self._waiting.difference_update(waiting)
+        self._hook()
+        return bool(waiting)
+
+    def _hook(self) -> None:
+        with self._lock:
+            needed = len(self._waiting) > 0
+            if needed and not self._is_hooked:
+                self._hooks.__enter__()
+            elif self._is_hooked and not needed:
+                self._hooks.__exit__()
+            self._is_hooked = needed
+
+    def _watched(self, fit: Callable[..., object]) -> Callable[..., object]:
+        @functools.wraps(fit)
+        def watched(model: Model, *args: object, **kwargs: object) -> object:
+            result = fit(model, *args, **kwargs)
+            if self.forget(model):
+                warn(
+                    f"fit has trained model={model.name!r} as it would without DSD: it went "
+                    f"through apply(), and no DSDSchedule followed. Give fit callbacks=["
+                    f"keras_dsd.DSDSchedule(dense=10, sparse=10, redense=10)], or undo apply() "
+                    f"by strip(model)."
+                )
+            return result
+
+        return watched
