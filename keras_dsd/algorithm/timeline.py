@@ -26,7 +26,8 @@ class Plateau:
         mode: `"min"` where smaller is better, `"max"` where larger is; `"auto"` tells from the
             name. Defaults to `"auto"`.
         restore_best: Whether the phase ends with the weights of its best epoch, as `get_weights`
-            has them; optimizer state stays. Defaults to `False`.
+            has them; optimizer state stays. The last phase ends with the run's last epoch, and not
+            with a `fit` that is shorter than the timeline. Defaults to `False`.
 
     Raises:
         TypeError: `monitor` is no text, `restore_best` no bool, or a number of the wrong type.

@@ -31,12 +31,13 @@ _SECONDS_WITHOUT_BAR = 1.0
 class RunState:
     """All that is known of a run, beside the model's own weights and masks.
 
-    `Controller.start` makes a new one and `Controller.stop` drops it; only the history is handed
-    on. The phase of an epoch, its start and its remaining epochs are derived from the history.
+    `Controller.start` makes a new one and `Controller.stop` drops it; only the history outlives
+    them. The phase of an epoch, its start and its remaining epochs are derived from the history.
 
     Attributes:
-        history: Monitored values and best weights. Across resumed runs: of the same controller,
-            and with `backup_dir` also of another process.
+        history: Monitored values, best weights and warnings. Across resumed runs of the model
+            through the same phases; the values and weights, with `backup_dir`, also of another
+            process.
         is_open: Whether the run was started and not stopped.
         epochs: The epoch that training is to end at; None if unknown. For the run.
         is_shown: Whether changes are printed, and not logged. For the run.
@@ -49,7 +50,6 @@ class RunState:
             phase.
         unpruned: Where weights were pruned before any update was observed, their values before, by
             path. Until the first training step.
-        untrained: Paths of the weights that a warning said no optimizer trains. For the run.
         is_rate_checked: Whether it was found out if the learning rate is scaled. For the run.
         regrown: Tensors whose weights regrow in it, each with their number, to notice that
             something else restored pruned weights. For the phase.
@@ -64,7 +64,6 @@ class RunState:
     num_pruned: int = 0
     is_violated: bool = False
     unpruned: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-    untrained: set[str] = dataclasses.field(default_factory=set)
     is_rate_checked: bool = False
     regrown: tuple[tuple[PrunableWeight, int], ...] = ()
 
@@ -122,7 +121,8 @@ class Controller:
             observer.on_begin(self._timeline)
         self._trainer.open(self._after_first_step)
         is_shown = verbose and self._trainer.prints()
-        self._run = RunState(self._run.history, is_open=True, epochs=epochs, is_shown=is_shown)
+        history = self._run.history.last_of(self._trainer.model)
+        self._run = RunState(history, is_open=True, epochs=epochs, is_shown=is_shown)
 
     def begin_epoch(self, epoch: int) -> None:
         """Enters the phase of an epoch, counted from 0.
@@ -171,15 +171,15 @@ class Controller:
             transitions.check_resumed(self._trainer.weights, transition.checked_for)
         self._notify(transition.moments_before)
         reset = transitions.OptimizerReset(transition.reset)
-        weights = self._trainer.weights  # looked up in the complete model, each time
+        run, weights = self._run, self._trainer.weights  # in the complete model, each time
         if isinstance(transition.phase, SparsePhase):
-            if self._run.phase_index is None and self._trainer.may_leave_untrained:
-                self._run.unpruned = {each.path: each.copy() for each in weights}
+            if run.phase_index is None and self._trainer.may_leave_untrained:
+                run.unpruned = {each.path: each.copy() for each in weights}
             with self._bar(len(weights)) as advance:
                 change = transitions.prune(weights, transition.phase.sparsity, reset, advance)
         else:
             change = transitions.remove_masks(weights, reset)
-        self._run.num_pruned, self._run.regrown = change.num_pruned, change.regrown
+        run.num_pruned, run.regrown = change.num_pruned, change.regrown
         if reset.includes_all:
             self._trainer.reset_optimizers()
         learning_rate = self._trainer.learning_rate_text(transition.phase.lr)
@@ -188,7 +188,7 @@ class Controller:
             with self._bar(transition.batches.number) as advance:
                 statistics = self._trainer.estimate_batch_norms(transition.batches, advance)
         self._notify(transition.moments_after)
-        self._run.phase_index = transition.index
+        run.phase_index = transition.index
         texts = (change.description, statistics, reset.description, learning_rate)
         self._announce(transition, "; ".join(filter(None, texts)))
 
@@ -213,12 +213,13 @@ class Controller:
         unpruned, self._run.unpruned = self._run.unpruned, {}
         if not self._trainer.is_observed:
             self._run.is_rate_checked = True
-            warn(
+            self._warn_once(
+                "no optimizer was seen",
                 f"No optimizer was seen to update weights in the training step of "
                 f"model={self._trainer.model.name!r}: a tf.function of your own was traced before "
                 f"this fit, or weights are updated by hand. Masks hold, as each step ends in them; "
                 f"the learning rate of a phase can't be multiplied. Make that function anew before "
-                f"fit, update weights by an optimizer, or write the loop with keras_dsd.DSDLoop."
+                f"fit, update weights by an optimizer, or write the loop with keras_dsd.DSDLoop.",
             )
             return
         untrained = [each for each in self._trainer.untrained() if each.path in unpruned]
@@ -229,8 +230,9 @@ class Controller:
         self._warn_of_untrained([weight.path for weight in untrained])
 
     def _warn_of_untrained(self, untrained: Sequence[str]) -> None:
-        paths = [path for path in untrained if path not in self._run.untrained]
-        self._run.untrained.update(paths)
+        warned = self._run.history.warned
+        paths = [path for path in untrained if f"untrained {path}" not in warned]
+        warned.update(f"untrained {path}" for path in paths)
         if paths:
             shown = ", ".join(map(repr, paths[:3])) + (", ..." if len(paths) > 3 else "")
             warn(
@@ -246,17 +248,19 @@ class Controller:
             return
         self._run.is_rate_checked = True
         if not self._trainer.is_observed:
-            warn(
+            self._warn_once(
+                "no optimizer was seen",
                 f"The phase multiplies learning rates by {lr:g}, but no optimizer was seen to "
                 f"update weights: the function that trains was traced before. Call it for the "
-                f"first time after begin_epoch(), or make it anew: tf.function(train_step)."
+                f"first time after begin_epoch(), or make it anew: tf.function(train_step).",
             )
         for name in self._trainer.unscaled_optimizers:
-            warn(
+            self._warn_once(
+                f"{name} reads no learning rate",
                 f"The phase multiplies learning rates by {lr:g}, but {name} updates weights "
                 f"without reading its `learning_rate`. Received: optimizer={name}. Read the rate "
                 f"as self.learning_rate in its update, or use phases with lr=1.0 and "
-                f"redense_lr=1.0 and scale it yourself."
+                f"redense_lr=1.0 and scale it yourself.",
             )
 
     def _announce(self, transition: Transition, changed: str) -> None:
@@ -336,18 +340,22 @@ class Controller:
         self._trainer.leave_untrained_dense()
         run, self._run = self._run, RunState(self._run.history)
         index, last = run.phase_index, len(self._timeline.phases) - 1
-        if index == last and (best := run.history.epoch_to_restore()) is not None:
-            self._restore(best)
+        is_over = not self._may_resume(run)
+        if index == last and is_over:
+            if (best := run.history.epoch_to_restore()) is not None:
+                self._restore(best)
+            run.history.forget_best()
         self._trainer.close()
-        if index is not None and self._timeline.is_redense(index):
+        if index is not None and is_over and self._timeline.is_redense(index):
             self._notify([Moment(LAST_REDENSE_EPOCH, len(run.history.epochs), index)])
         for observer in self._observers:
             observer.on_end()
         if self._is_pruned(run.regrown):
-            warn(
+            self._warn_once(
+                "ended with pruned weights",
                 "Training ended with pruned weights: the sparse phase was the last one reached "
                 "(or its weights were restored). Go on at the next epoch (`initial_epoch` of fit) "
-                "to train them dense again, or use the model as it is, sparse."
+                "to train them dense again, or use the model as it is, sparse.",
             )
         elif index is not None and index < last:
             message = (
@@ -355,8 +363,25 @@ class Controller:
                 f"not run. Go on at the next epoch (`initial_epoch` of fit) to run them."
             )
             # Whoever stops early meant to; whoever gave too few epochs may not know.
-            is_short = run.epochs is not None and run.epochs < self._timeline.epochs
-            (warn if is_short else logging.warning)(message)
+            if run.epochs is not None and run.epochs < self._timeline.epochs:
+                self._warn_once("ended before the last phase", message)
+            else:
+                logging.warning(message)
+
+    def _may_resume(self, run: RunState) -> bool:
+        """Returns whether training ended as planned, and before the last epoch of the timeline.
+
+        What stops it before `fit` has all its epochs, such as early stopping, ends the run.
+        """
+        most = self._timeline.epochs
+        is_short = run.epochs is None or run.epochs < most
+        return is_short and len(run.history.epochs) < most and not self.is_over
+
+    def _warn_once(self, kind: str, message: str) -> None:
+        """Warns, once in a run, however many calls of `fit` it takes."""
+        if kind not in self._run.history.warned:
+            self._run.history.warned.add(kind)
+            warn(message)
 
     def _notify(self, moments: Sequence[Moment]) -> None:
         for moment, observer in itertools.product(moments, self._observers):

@@ -2,12 +2,14 @@
 
 import os
 import pathlib
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, SupportsFloat
 
 import numpy as np
 
 from keras_dsd.algorithm.timeline import Timeline
+from keras_dsd.protocols import Model
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import shown
 from keras_dsd.utils.files import read_json, replace, write_json
@@ -20,8 +22,12 @@ class RunHistory:
     """Monitored values of each epoch, and the best weights of a phase with `restore_best`.
 
     With a folder, both are also written there, each file complete or not at all. A run that was
-    killed resumes from it at any earlier epoch. `epochs` has, for each epoch so far, the values in
-    its logs that phases monitor.
+    killed resumes from it at any earlier epoch.
+
+    Attributes:
+        epochs: For each epoch so far, the values in its logs that phases monitor.
+        warned: Kinds of the warnings that the run has given. A run may take many calls of `fit`,
+            and each of them would give these again.
     """
 
     def __init__(self, timeline: Timeline, folder: pathlib.Path | None) -> None:
@@ -29,6 +35,18 @@ class RunHistory:
         self._folder = folder
         self._best: dict[int, list[np.ndarray]] = {}
         self.epochs: list[dict[str, float]] = []
+        self.warned: set[str] = set()
+
+    def last_of(self, model: Model) -> "RunHistory":
+        """Returns the history of the last run of `model` if its phases and folder are these.
+
+        Otherwise this history becomes that of the model. So the same schedule, or an equal one,
+        resumes in another `fit` what an earlier one has begun.
+        """
+        found = _HISTORIES.get(model)
+        if found is None or (found._timeline, found._folder) != (self._timeline, self._folder):
+            found = _HISTORIES[model] = self
+        return found
 
     @property
     def phase_starts(self) -> list[int]:
@@ -66,6 +84,8 @@ class RunHistory:
         epochs = self.epochs
         if len(epochs) < epoch and self._timeline.monitors:
             epochs = self._read(epoch)
+        if epoch == 0:
+            self._best, self.warned = {}, set()
         num_missing = epoch - len(epochs)
         epochs = epochs[:epoch] + [{} for _ in range(num_missing)]
         best = self._best_of(epochs, epoch - 1) if epoch else None
@@ -122,6 +142,10 @@ class RunHistory:
     def best_weights(self, epoch: int) -> list[np.ndarray]:
         """Returns the weights of the epoch that `epoch_to_restore` returned."""
         return self._best[epoch]
+
+    def forget_best(self) -> None:
+        """Frees the memory of the best weights, as the run is over."""
+        self._best = {}
 
     def _read_best(self, epoch: int, like: list[np.ndarray]) -> list[np.ndarray]:
         """Returns the best weights that an earlier run wrote, as arrays like those given."""
@@ -184,6 +208,10 @@ class RunHistory:
         if len(epochs) < epoch - 1:
             raise ValueError(f"{missing}which has {len(epochs)} epochs. {advice}")
         return epochs
+
+
+# No history may refer to its model, which would then never be freed.
+_HISTORIES: "weakref.WeakKeyDictionary[Model, RunHistory]" = weakref.WeakKeyDictionary()
 
 
 def _parse(data: Any) -> tuple[list[dict[str, float]], str]:

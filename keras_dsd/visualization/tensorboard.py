@@ -63,10 +63,10 @@ class DSDTensorBoard(Observer):
         _event_class()
         new_figure(_WIDTH, _HEIGHT)
         self.log_dir = folder
-        # Of the run, from its beginning on; before that nothing is written.
+        # Of the run, whose parts may be calls of `fit`; before that nothing is written.
         self._path: pathlib.Path | None = None
         self._timeline: Timeline | None = None
-        self._phases: list[tuple[int, str]] = []
+        self._phases: list[tuple[int, int]] = []  # first epoch and index
         self._sparsity: list[tuple[int, float]] = []
 
     def on_begin(self, timeline: Timeline) -> None:
@@ -86,8 +86,9 @@ class DSDTensorBoard(Observer):
                 f"in which {str(folder)!r} can't be used: {error}. Give another, or let it be "
                 f"written to."
             ) from error
+        if self._timeline != timeline:
+            self._phases, self._sparsity = [], []
         self._path, self._timeline = folder / name, timeline
-        self._phases, self._sparsity = [], []
 
     def on_phase(self, index: int, phase: Phase, epoch: int, changed: str) -> None:
         """Writes what changed, and the run up to here."""
@@ -98,8 +99,11 @@ class DSDTensorBoard(Observer):
         lines = [head, "", *(f"- {each}" for each in changed.split("; "))]
         text = np.array("\n".join(lines).encode(), object)
         self._add(epoch, [_value("dsd_phases/text", "text", text)])
+        self._phases = [each for each in self._phases if each[0] < epoch]  # it resumes there
+        self._sparsity = [each for each in self._sparsity if each[0] <= epoch]
         self._draw()
-        self._phases.append((epoch, self._timeline.kind(index)))
+        if index not in (last for _, last in self._phases[-1:]):
+            self._phases.append((epoch, index))
 
     def on_moment(self, moment: Moment, weights: Sequence[PrunableWeight]) -> None:
         """Writes the magnitudes of each weight."""
@@ -141,12 +145,13 @@ class DSDTensorBoard(Observer):
 
     def _draw(self) -> None:
         """Writes an image of the phases up to now, if an epoch was trained."""
-        if not self._sparsity:
+        if not self._sparsity or self._timeline is None:
             return
         now = self._sparsity[-1][0]
         figure, axes = new_figure(_WIDTH, _HEIGHT)
         ends = [*(start for start, _ in self._phases[1:]), now]
-        for (start, kind), end in zip(self._phases, ends, strict=True):
+        for (start, index), end in zip(self._phases, ends, strict=True):
+            kind = self._timeline.kind(index)
             shade(axes, start, end, kind, kind)
         sparsity = zip(*self._sparsity, strict=True)
         axes.plot(*sparsity, color="black", marker=".", drawstyle="steps-pre")

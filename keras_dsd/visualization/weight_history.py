@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -111,6 +111,26 @@ class Snapshot:
         return tuple(w for w in self.weights if path in (None, w.path))
 
 
+class _Masks(NamedTuple):
+    """The masks of a sparse phase, which outlast the calls of `fit` that a run takes.
+
+    Attributes:
+        moment: When they were seen last.
+        shapes: Path and shape of each weight.
+        bits: The packed mask of each weight.
+    """
+
+    moment: Moment
+    shapes: list[tuple[str, tuple[int, ...]]]
+    bits: list[np.ndarray]
+
+    def are_of(self, moment: Moment, shapes: list[tuple[str, tuple[int, ...]]]) -> bool:
+        """Returns whether they are those of the sparse phase before `moment`, in the same run."""
+        is_over = moment.name == observers.BEFORE_PRUNING
+        seen = self.moment.name == (observers.AFTER_PRUNING if is_over else observers.END_OF_SPARSE)
+        return seen and self.moment.phase == moment.phase - 1 and self.shapes == shapes
+
+
 class WeightHistory(Observer):
     """Keeps how the values of weights are spread, at each moment around a boundary of phases.
 
@@ -139,8 +159,8 @@ class WeightHistory(Observer):
         if self.path is not None:
             kept = files.read_results(self.path, _parse, "WeightHistory")
         self._timeline, self._snapshots = kept or ("", ())
-        # Of the last sparse phase, packed; None before it, and after the dense one that follows.
-        self._masks: list[np.ndarray] | None = None
+        # Of the last sparse phase; None before it, and after the dense one that follows.
+        self._masks: _Masks | None = None
 
     @property
     def snapshots(self) -> tuple[Snapshot, ...]:
@@ -170,17 +190,19 @@ class WeightHistory(Observer):
                 f"one, with another path."
             )
         self._timeline = str(timeline)
-        self._masks = None
         self._write()
 
     def on_moment(self, moment: Moment, weights: Sequence[PrunableWeight]) -> None:
         """Keeps what weights are at a moment."""
+        same = [(weight.short_path, tuple(weight.shape)) for weight in weights]
         if moment.name in (observers.AFTER_PRUNING, observers.END_OF_SPARSE):
             active = ((weight.mask, weight.shape) for weight in weights)
-            self._masks = [np.packbits(np.ones(s, bool) if m is None else m) for m, s in active]
+            bits = [np.packbits(np.ones(s, bool) if m is None else m) for m, s in active]
+            self._masks = _Masks(moment, same, bits)
+        elif not (self._masks and self._masks.are_of(moment, same)):
+            self._masks = None  # of a run that stopped, and that this one does not resume
         is_unseen = moment.name != observers.BEFORE_PRUNING and self._masks is None
         now = Snapshot(moment.name, moment.epoch, moment.phase, (), _UNSEEN * is_unseen)
-        same = [(weight.short_path, tuple(weight.shape)) for weight in weights]
         # A run that is made anew, or on another model, continues nothing of an earlier one.
         earlier = tuple(s for s in self._snapshots if s.place < now.place and s.shapes == same)
         thresholds: list[float | None] = [None] * len(weights)
@@ -202,7 +224,7 @@ class WeightHistory(Observer):
         values, active = weight.numpy(), weight.mask
         mask = None
         if self._masks is not None:
-            bits = np.unpackbits(self._masks[index], count=values.size)
+            bits = np.unpackbits(self._masks.bits[index], count=values.size)
             mask = bits.view(bool).reshape(values.shape)
         if is_new and mask is not None and weight.pattern is None:
             threshold = float(np.abs(comparable(values[mask])).min()) if mask.any() else None

@@ -145,9 +145,17 @@ def test_a_pattern_has_no_threshold():
     assert weights[-1].returned.num_large is None and weights[-1].returned.size == 3
 
 
-def test_a_run_that_goes_on_after_weights_returned_says_that_it_can_not_tell_which():
-    kept = run(dsd.WeightHistory(), of_one()[:4])
-    run(kept, of_one()[4:])
+def test_a_run_may_take_several_fits():
+    kept = dsd.WeightHistory()
+    for moment in of_one():
+        run(kept, [moment])
+    whole = run(dsd.WeightHistory(), of_one())
+    assert [each.weights for each in kept.snapshots] == [each.weights for each in whole.snapshots]
+
+
+def test_a_run_that_goes_on_after_weights_returned_says_that_it_can_not_tell_which(tmp_path):
+    run(dsd.WeightHistory(tmp_path / "weights.json"), of_one()[:4])
+    kept = run(dsd.WeightHistory(tmp_path / "weights.json"), of_one()[4:])
     *_, first, last = kept.snapshots
     assert names_of(kept) == ONE
     assert first.note == "" and "which weights returned is not known" in last.note

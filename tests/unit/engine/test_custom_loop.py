@@ -42,6 +42,21 @@ def test_it_trains_as_fit_does(reset):
     assert model.num_made == 0 and model.factor == 1.0 and model.train_function is None
 
 
+@pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
+def test_a_loop_in_pieces_ends_as_one_in_one_piece():
+    until = dsd.Plateau("loss", patience=2, restore_best=True)
+    phases = [dsd.DensePhase(3, until=until), dsd.SparsePhase(2), dsd.DensePhase(4, until=until)]
+    losses = [1.0, 2.0, 3.0, 9.0, 8.0, 5.0, 4.0, 4.5, 4.2]
+    ended = []
+    for pieces in ([range(9)], [range(2), range(2, 6), range(6, 9)]):
+        model = FakeModel()
+        for epochs in pieces:
+            with loop_of(model, phases=phases) as loop:
+                train(loop, model, epochs, lambda epoch: {"loss": losses[epoch]})
+        ended.append(model.state())
+    assert all(map(np.array_equal, *ended))
+
+
 def test_weights_and_averages_are_zero_after_each_call(model):
     with loop_of(model, 0, 1, 1) as loop:
         loop.begin_epoch(0)

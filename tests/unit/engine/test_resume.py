@@ -1,14 +1,18 @@
 """A run that resumes at any epoch, from weights alone, ends as the uninterrupted one, exactly."""
 
+import gc
 import json
 import re
 import shutil
+import warnings
+import weakref
 
 import numpy as np
 import pytest
 
 import keras_dsd as dsd
 from keras_dsd.engine.observers import Observer
+from keras_dsd.engine.run_history import RunHistory
 from tests.unit.engine.fake_adapter import FakeModel, fit
 
 D1, D2, S1, S2 = dsd.DensePhase(1), dsd.DensePhase(2), dsd.SparsePhase(1), dsd.SparsePhase(2)
@@ -105,6 +109,85 @@ def test_at_every_epoch_of_phases_that_end_early(restore_best, with_masks, tmp_p
         schedule = dsd.DSDSchedule(phases=phases, backup_dir=tmp_path / "run")
         fit(model, schedule, 12, initial_epoch=epoch, log=log)
         assert all(map(np.array_equal, model.state(), whole.state())), epoch
+
+
+UNTIL = dsd.Plateau("loss", patience=2, restore_best=True)
+CONVERGING = [
+    dsd.DensePhase(6, until=UNTIL), dsd.SparsePhase(3, until=UNTIL), dsd.DensePhase(3, until=UNTIL),
+]  # fmt: skip
+
+
+class Seen(Observer):
+    """Keeps the moments, with what weights were."""
+
+    def __init__(self):
+        self.moments = []
+
+    def on_moment(self, moment, weights):
+        self.moments.append((moment, [(weight.numpy(), weight.mask) for weight in weights]))
+
+    def __eq__(self, other):
+        return str(self.moments) == str(other.moments)
+
+
+@pytest.mark.filterwarnings("ignore:Training ended")
+@pytest.mark.parametrize("is_one", [True, False], ids=["one schedule", "a new one each"])
+@pytest.mark.parametrize("ends", [range(1, 13), (2, 5, 9, 12), (4, 7, 12), (12,)])
+@pytest.mark.parametrize("phases", [CONVERGING, [D1, S2, D2, S1, dsd.DensePhase(6, lr=0.1)]])
+def test_short_fits_end_as_one_that_is_not_short(phases, ends, is_one):
+    """Their history is that of the model, and only the last of them ends the last phase."""
+    one, several = Seen(), Seen()
+    whole, copies, logs = uninterrupted(phases, log, observers=[one])
+    model, schedule, rest = FakeModel(), dsd.DSDSchedule(phases=phases, observers=[several]), []
+    for first, end in zip([0, *ends], ends, strict=False):
+        if not is_one:
+            schedule = dsd.DSDSchedule(phases=phases, observers=[several])
+        rest += fit(model, schedule, end, initial_epoch=first, log=log)
+        if end < 12:
+            assert same_state(model, copies[end - 1]), end
+    assert same_state(model, whole) and one == several
+    rest = [{**each, "dsd_epochs_left": 0} for each in rest]  # of the last phase: what fit has left
+    assert rest == [{**each, "dsd_epochs_left": 0} for each in logs]
+
+
+def test_a_run_of_other_phases_or_another_folder_is_not_resumed(tmp_path):
+    model = FakeModel()
+    others = [*CONVERGING[:2], dsd.DensePhase(2, until=UNTIL)]
+    with pytest.warns(UserWarning, match="Training ended in DSD phase 1"):
+        fit(model, dsd.DSDSchedule(phases=CONVERGING), 2, log=log)
+    for options in ({"phases": others}, {"phases": CONVERGING, "backup_dir": tmp_path}):
+        with pytest.raises(ValueError, match="the 2 epochs before measured"):
+            fit(model, dsd.DSDSchedule(**options), 12, initial_epoch=2, log=log)
+    with pytest.raises(ValueError, match="the 2 epochs before measured"):
+        fit(model.copy(), dsd.DSDSchedule(phases=CONVERGING), 12, initial_epoch=2, log=log)
+
+
+def test_short_fits_warn_once_of_each_kind_in_a_run():
+    model, phases = FakeModel(), [D2, S2, D2, S2, D2]
+
+    def run():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for epoch in range(10):
+                schedule = dsd.DSDSchedule(phases=phases)
+                fit(model, schedule, epoch + 1, initial_epoch=epoch)
+        return [str(each.message)[:31] for each in caught]
+
+    once = ["Training ended in DSD phase 1 o", "Training ended with pruned weig"]
+    assert run() == once
+    assert run() == once  # another run
+
+
+def test_a_fit_that_ends_the_run_frees_the_best_weights():
+    model = FakeModel()
+    whole, *_ = uninterrupted(CONVERGING, log)
+    history = RunHistory(dsd.DSDSchedule(phases=CONVERGING).timeline, None).last_of(model)
+    fit(model, dsd.DSDSchedule(phases=CONVERGING), 12, log=log)
+    assert same_state(model, whole) and not history._best
+    reference = weakref.ref(model)
+    del model
+    gc.collect()
+    assert reference() is None
 
 
 def same_state(one, two):
