@@ -184,9 +184,13 @@ class CustomLoopTrainer(Trainer):
         """Raises ValueError where the model can't be trained by DSD, before anything changes."""
         self._adapter.check()
 
-    def open(self, after_first_step: Callable[[], None]) -> None:
+    def open(
+        self,
+        after_first_step: Callable[[], None],
+        before_remade_step: Callable[[], frozenset[str]],
+    ) -> None:
         """Ends a `fit` that an exception stopped."""
-        del after_first_step  # the steps are made elsewhere
+        del after_first_step, before_remade_step  # the steps are made elsewhere
         abandon(self.model)
         self._adapter.open()
 
@@ -196,7 +200,7 @@ class CustomLoopTrainer(Trainer):
         self.end_epoch()
         self._adapter.close()
 
-    def use_step(self, *, masked: bool, lr: float) -> None:
+    def use_step(self, *, masked: frozenset[str], lr: float) -> None:
         """Observes what updates weights in an epoch."""
         del masked
         self.end_epoch()

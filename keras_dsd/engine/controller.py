@@ -48,6 +48,7 @@ class RunState:
             violates. For the phase.
         is_violated: Whether the last epoch ended with violated masks, as a warning said. For the
             phase.
+        masked: Paths of the masked weights. For the phase.
         unpruned: Where weights were pruned before any update was observed, their values before, by
             path. Until the first training step.
         is_rate_checked: Whether it was found out if the learning rate is scaled. For the run.
@@ -63,6 +64,7 @@ class RunState:
     phase_index: int | None = None
     num_pruned: int = 0
     is_violated: bool = False
+    masked: frozenset[str] = frozenset()
     unpruned: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     is_rate_checked: bool = False
     regrown: tuple[tuple[PrunableWeight, int], ...] = ()
@@ -119,7 +121,7 @@ class Controller:
         self._run.history.check()
         for observer in self._observers:
             observer.on_begin(self._timeline)
-        self._trainer.open(self._after_first_step)
+        self._trainer.open(self._after_first_step, self._prune_unfrozen)
         is_shown = verbose and self._trainer.prints()
         history = self._run.history.last_of(self._trainer.model)
         self._run = RunState(history, is_open=True, epochs=epochs, is_shown=is_shown)
@@ -149,7 +151,7 @@ class Controller:
         phase = self._timeline.phases[len(self._run.history.phase_starts) - 1]
         if transition is None and isinstance(phase, SparsePhase):
             self._hold_masks()
-        self._trainer.use_step(masked=isinstance(phase, SparsePhase), lr=phase.lr)
+        self._trainer.use_step(masked=self._run.masked, lr=phase.lr)
         self._run.is_in_epoch = True
 
     def transition(self, epoch: int) -> Transition | None:
@@ -179,7 +181,7 @@ class Controller:
                 change = transitions.prune(weights, transition.phase.sparsity, reset, advance)
         else:
             change = transitions.remove_masks(weights, reset)
-        run.num_pruned, run.regrown = change.num_pruned, change.regrown
+        run.num_pruned, run.masked, run.regrown = change.num_pruned, change.masked, change.regrown
         if reset.includes_all:
             self._trainer.reset_optimizers()
         learning_rate = self._trainer.learning_rate_text(transition.phase.lr)
@@ -207,6 +209,21 @@ class Controller:
                 f"it with until=keras_dsd.Plateau(..., restore_best=True)."
             )
         transitions.hold_masks(self._trainer.weights)
+
+    def _prune_unfrozen(self) -> frozenset[str]:
+        """Prunes weights that were unfrozen since a sparse phase started, before its first step.
+
+        Returns the paths of all masked weights.
+        """
+        starts = self._run.history.phase_starts
+        phase, weights = self._timeline.phases[len(starts) - 1], self._trainer.weights
+        is_start = len(self._run.history.epochs) == starts[-1]
+        unfrozen = any(weight.path not in self._run.masked for weight in weights)
+        if isinstance(phase, SparsePhase) and is_start and unfrozen:
+            reset = transitions.OptimizerReset(self._reset)
+            change = transitions.prune(weights, phase.sparsity, reset, lambda path: None)
+            self._run.num_pruned, self._run.masked = change.num_pruned, change.masked
+        return self._run.masked
 
     def _after_first_step(self) -> None:
         """Acts on what the first training step of the run has shown."""

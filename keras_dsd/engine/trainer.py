@@ -23,10 +23,12 @@ class Trainer:
         self.model = model
         self._adapter = adapter
         self._history: object = None
-        self._steps: dict[bool, dict[str, Step | None]] = {}
+        self._steps: dict[frozenset[str], dict[str, Step | None]] = {}
         self._current: Step | None = None
-        self._is_masked = False
+        self._masked: frozenset[str] = frozenset()
+        self._is_unused = self._is_compiled_anew = False
         self._after_first_step: Callable[[], None] | None = None
+        self._before_remade_step: Callable[[], frozenset[str]] | None = None
 
     @property
     def weights(self) -> Sequence[PrunableWeight]:
@@ -48,15 +50,22 @@ class Trainer:
             )
         self._adapter.check()
 
-    def open(self, after_first_step: Callable[[], None]) -> None:
+    def open(
+        self,
+        after_first_step: Callable[[], None],
+        before_remade_step: Callable[[], frozenset[str]],
+    ) -> None:
         """Starts to stand between Keras and the model.
 
         Args:
             after_first_step: Called once, when the first training step has run.
+            before_remade_step: Called where the model was compiled anew after an epoch has started
+                and before its first step; returns the paths of the weights that are masked then.
         """
         abandon(self.model)
         self._history = getattr(self.model, "history", None)
         self._after_first_step = after_first_step
+        self._before_remade_step = before_remade_step
         vars(self.model)["make_train_function"] = _Remake(self)
         self._adapter.open()
 
@@ -110,11 +119,12 @@ class Trainer:
 
     def leave_untrained_dense(self) -> list[str]:
         """Leaves these weights dense from now on, and returns their paths."""
+        self._notice_compile()
         untrained = self._adapter.untrained()
         for weight in untrained:
             weight.leave_dense()
-        if untrained:
-            self._steps.pop(True, None)  # made for them too
+        if untrained:  # masked steps were made for them too
+            self._steps = {masked: step for masked, step in self._steps.items() if not masked}
         return [weight.path for weight in untrained]
 
     @property
@@ -122,22 +132,23 @@ class Trainer:
         """Names of the optimizers that updated weights and did not read a learning rate."""
         return self._adapter.unscaled_optimizers
 
-    def use_step(self, *, masked: bool, lr: float) -> None:
+    def use_step(self, *, masked: frozenset[str], lr: float) -> None:
         """Puts the compiled step of a phase in place; it is traced when it first runs.
 
         Args:
-            masked: Whether each update ends in `weight * mask` for masked weights.
+            masked: Paths of the weights whose updates end in `weight * mask`.
             lr: Multiplies the learning rates within the step.
         """
-        if self.model.train_function is not self._current:
-            self._forget_steps()  # the model was compiled anew
+        self._notice_compile()
         self._adapter.set_factor(lr)
-        self._is_masked = masked
+        self._masked, self._is_unused = masked, True
         self._put_step()
 
     def remake_step(self) -> None:
         """Makes the steps anew, of the model as it is compiled now."""
         self._forget_steps()
+        if self._is_unused and self._before_remade_step is not None:
+            self._masked = self._before_remade_step()
         self._put_step()
 
     def prints(self) -> bool:
@@ -155,16 +166,28 @@ class Trainer:
     def end_epoch(self) -> None:
         """Notes that an epoch is over."""
 
+    def _notice_compile(self) -> None:
+        if self._current is not None and self.model.train_function is not self._current:
+            self._forget_steps()
+        self._forget_updates()
+
     def _forget_steps(self) -> None:
+        """Forgets the steps of a model that was compiled anew."""
         self._steps.clear()
-        self._adapter.forget_updates()
+        self._is_compiled_anew = True
+
+    def _forget_updates(self) -> None:
+        """Forgets what was observed before, as the epoch may still be measured by that."""
+        if self._is_compiled_anew:
+            self._adapter.forget_updates()
+        self._is_compiled_anew = False
 
     def _put_step(self) -> None:
-        if self._is_masked not in self._steps:
-            self._steps[self._is_masked] = self._adapter.make_step(self._is_masked)
-        for name, value in self._steps[self._is_masked].items():
+        if self._masked not in self._steps:
+            self._steps[self._masked] = self._adapter.make_step(bool(self._masked))
+        for name, value in self._steps[self._masked].items():
             setattr(self.model, name, value)
-        if self._after_first_step is not None and self.model.train_function is not None:
+        if self.model.train_function is not None:
             self.model.train_function = self._first(self.model.train_function)
         self._current = self.model.train_function
 
@@ -172,8 +195,10 @@ class Trainer:
         """Returns `step`, followed by what is due after the first one of the run."""
 
         def first(*args: object) -> object:
+            self._is_unused = False
+            self._forget_updates()
             result = step(*args)
-            if self.was_skipped:
+            if self._after_first_step is not None and self.was_skipped:
                 return result
             if self.model.train_function is first:
                 self.model.train_function = self._current = step

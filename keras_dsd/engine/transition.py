@@ -108,6 +108,7 @@ class WeightChange:
 
     description: str
     num_pruned: int = 0
+    masked: frozenset[str] = frozenset()
     regrown: tuple[tuple[PrunableWeight, int], ...] = ()
 
 
@@ -171,7 +172,7 @@ def prune(
         f"pruned {num_pruned:,} of {size:,} weights in {len(weights)} tensors, "
         f"masks took {seconds:.3f} s"
     )
-    return WeightChange(description, num_pruned)
+    return WeightChange(description, num_pruned, frozenset(weight.path for weight in weights))
 
 
 def refuse_frozen(name: str, frozen: Sequence[str]) -> None:

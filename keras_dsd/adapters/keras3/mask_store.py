@@ -33,7 +33,8 @@ class MaskStore:
     def choose(self, candidate: Candidate, unless_named: str | None) -> tuple[float, str | None]:
         """Returns the sparsity of a weight and why it stays dense, as first decided.
 
-        Freezing and unfreezing counts at any time.
+        Freezing and unfreezing counts at any time, but for a weight with an active mask, which is
+        removed as its phase ends.
         """
         key = id(candidate.variable)
         if key not in self._sparsities:
@@ -41,7 +42,8 @@ class MaskStore:
         _, sparsity, reason = self._sparsities[key]
         if key in self._untrained:
             return 0.0, UNTRAINED
-        if reason is None and unless_named and not self.selection.names(candidate):
+        is_masked = key in self._masks
+        if reason is None and unless_named and not (is_masked or self.selection.names(candidate)):
             return 0.0, unless_named
         return sparsity, reason
 

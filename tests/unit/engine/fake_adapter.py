@@ -19,6 +19,7 @@ class FakeWeight:
         self.path, self.short_path = f"net/{name}", name
         self.shape, self.sparsity, self.scope = values.shape, sparsity, scope
         self.values, self.mask, self.is_dense, self.is_trained = values, None, False, True
+        self.is_frozen = False
         self.momentum, self.average = np.zeros_like(values), values.copy()
 
     def numpy(self):
@@ -144,7 +145,7 @@ class FakeModel:
             return
         self.adapter.is_observed = self.adapter.observes
         for kernel in self.kernels:
-            if not kernel.is_trained:
+            if kernel.is_frozen or not kernel.is_trained:
                 continue
             kernel.momentum = 0.9 * kernel.momentum + np.cos(3 * kernel.values + self.iterations)
             kernel.values = kernel.values - self.learning_rate * kernel.momentum
@@ -200,7 +201,8 @@ class FakeAdapter:
 
     @property
     def weights(self):
-        return [kernel for kernel in self.model.kernels if not kernel.is_dense]
+        kernels = [kernel for kernel in self.model.kernels if not kernel.is_dense]
+        return [each for each in kernels if not each.is_frozen or each.mask is not None]
 
     def get_weights(self):
         return [np.array(value) for value in self.model.get_weights()]

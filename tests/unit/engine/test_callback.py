@@ -143,6 +143,56 @@ def test_a_model_that_is_compiled_anew_gets_steps_of_its_own(model):
     assert is_plain(model)
 
 
+class Unfreeze(dsd.DSDSchedule):
+    """Freezes or unfreezes the first kernel and compiles the model, as an epoch has started."""
+
+    def __init__(self, *phases, at, is_frozen=False, calls=0):
+        super().__init__(*phases)
+        self.at, self.is_frozen, self.num_steps = at, is_frozen, calls
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
+        if epoch == self.at:
+            for _ in range(self.num_steps):
+                self.model.train_function()
+            self.model.kernels[0].is_frozen = self.is_frozen
+            self.model.make_train_function(force=True)
+
+
+@pytest.mark.parametrize(("at", "calls", "sparsity"), [
+    (0, 0, [0.5, 0.5]), (1, 0, [0.5, 0.5]), (1, 1, [10 / 44] * 2),
+    (2, 0, [0.5, 10 / 44]),  # what is frozen does not count
+])  # fmt: skip
+def test_what_is_unfrozen_by_the_first_step_of_a_sparse_phase_is_pruned(at, calls, sparsity, model):
+    first, second = model.kernels
+    first.is_frozen, values = True, first.values.copy()
+    logs = fit(model, Unfreeze(1, 2, 1, at=at, calls=calls), 4)
+    assert [each["dsd_sparsity"] for each in logs] == [0, *sparsity, 0]
+    assert first.mask is None and second.mask is None
+    assert not np.array_equal(first.values, values)
+    assert is_plain(model)
+
+
+def test_a_second_sparse_phase_masks_what_was_unfrozen_since_the_first(model):
+    first, _ = model.kernels
+    first.is_frozen = True
+    schedule = dsd.DSDSchedule(phases=[dsd.SparsePhase(2), dsd.DensePhase(1)] * 2)
+
+    def unfreeze(epoch):
+        first.is_frozen = epoch < 1
+
+    logs = fit(model, schedule, 6, after=unfreeze)
+    assert [each["dsd_sparsity"] for each in logs] == [0.5, 0.5, 0, 0.5, 0.5, 0]
+    assert model.num_made == 3  # a step is made for the weights that it masks
+
+
+def test_a_weight_that_is_frozen_under_its_mask_loses_it_with_the_phase(model):
+    first, _ = model.kernels
+    logs = fit(model, Unfreeze(1, 2, 1, at=2, is_frozen=True), 4)
+    assert [each["dsd_sparsity"] for each in logs] == [0, 0.5, 0.5, 0]
+    assert first.mask is None and np.count_nonzero(first.values == 0) == 12
+
+
 def test_two_schedules_in_one_fit_are_refused(model):
     one, two = dsd.DSDSchedule(1, 1, 1), dsd.DSDSchedule(1, 2, 1)
     before, model.history = model.state(), object()
