@@ -37,24 +37,47 @@ def test_functions_and_tests_that_a_page_names_exist(page):
         assert f"def {name}(" in (DOCS / path).read_text(encoding="utf-8"), (name, path)
 
 
-def test_should_i_use_it_counts_what_the_results_show():
+README = (pages.ROOT / "README.md").read_text(encoding="utf-8")
+COUNTS = {
+    "should-i-use-it.md": r"measured (\d+) settings.*better in (\d+), worse in (\d+), and in (\d+) no",
+    "../README.md": r"Of (\d+) such tasks.*better on (\d+), worse on (\d+), .* shown on (\d+)",
+}
+
+
+@pytest.mark.parametrize("page", COUNTS)
+def test_a_page_counts_what_the_results_show(page):
     summary = re.search(r"<!-- summary -->(.*?)<!-- end -->", read("results.md"), re.DOTALL)[1]
-    verdicts = [
-        row.rsplit("|", 2)[1].strip(" *") for row in summary.splitlines() if row.startswith("| [")
-    ]
-    (said,) = re.findall(
-        r"measured (\d+) settings.*better in (\d+), worse in (\d+), and in (\d+) no",
-        read("should-i-use-it.md"), re.DOTALL,
-    )  # fmt: skip
+    rows = [line for line in summary.splitlines() if line.startswith("| [")]
+    verdicts = [row.rsplit("|", 2)[1].strip(" *") for row in rows]
+    (counts,) = re.findall(COUNTS[page], read(page), re.DOTALL)
     kinds = ("better", "worse", "no difference shown")
-    assert [*map(int, said)] == [len(verdicts), *map(verdicts.count, kinds)]
+    assert [*map(int, counts)] == [len(verdicts), *map(verdicts.count, kinds)]
+
+
+def row_of(task):
+    (row,) = re.findall(rf"^\| \[{task}\].*$", read("results.md"), re.MULTILINE)
+    return row
+
+
+def test_the_readme_gives_numbers_of_the_results():
+    rows = re.findall(r"results\.md#([\w-]+)\), (\d+) seeds \| (.+) \|$", README, re.MULTILINE)
+    assert len(rows) == 3
+    for task, seeds, cells in rows:
+        control, ours, interval = (cell.strip() for cell in cells.split("|"))
+        shown = [cell.strip() for cell in row_of(task).split("|")]
+        assert seeds == shown[2] and interval == shown[9] and shown[5].startswith("DSD")
+        assert control.split()[0] == shown[4].split()[0] and ours.split()[0] == shown[6].split()[0]
+
+
+def test_the_readme_takes_two_minutes():
+    assert len(README.splitlines()) <= 120
+    assert len(README.split()) <= 900
 
 
 @pytest.mark.parametrize(("task", "numbers"), [
-    ("char-mlp-300k", ("3.017", "3.038")), ("char-lstm", ("3.57", "3.41")),
+    ("char-mlp-300k", ("3.017", "3.038")), ("char-transformer", ("3.31", "3.12")),
 ])  # fmt: skip
 def test_should_i_use_it_gives_numbers_of_the_results(task, numbers):
-    (row,) = re.findall(rf"^\| \[{task}\].*$", read("results.md"), re.MULTILINE)
     (line,) = [
         part
         for part in read("should-i-use-it.md").split("\n\n")[-1].split("**")
@@ -62,5 +85,5 @@ def test_should_i_use_it_gives_numbers_of_the_results(task, numbers):
     ]
     for number in numbers:
         places = len(number.partition(".")[2])
-        shown = {f"{float(value):.{places}f}" for value in re.findall(r"\d+\.\d+", row)}
+        shown = {f"{float(value):.{places}f}" for value in re.findall(r"\d+\.\d+", row_of(task))}
         assert number in shown and number in line

@@ -28,7 +28,7 @@ _FENCE = re.compile(
 _INCLUDED = re.compile(r'\s*--8<-- "(?P<path>[^"]+)"\s*')
 
 
-# The README's blocks speak of a reader's own model and data; this is what it stands for.
+# The README's block speaks of a reader's own model and data; this is what it stands for.
 BEFORE = {
     "README.md": [
         """
@@ -36,31 +36,9 @@ import keras
 from sklearn.datasets import load_digits
 
 x, y = load_digits(return_X_y=True)
-x, x_val, y, y_val = x[:320] / 16, x[1200:] / 16, y[:320], y[1200:]
+x, y = x[:320] / 16, y[:320]
 layers = [keras.layers.Dense(32, "relu"), keras.layers.Dense(10, "softmax")]
 model = keras.Sequential([keras.layers.Input((64,)), *layers])
-""",
-        "model = dsd.apply(model)",
-        """
-import keras
-
-model, optimizer = keras.models.clone_model(model), keras.optimizers.Adam()
-model.compile(optimizer, "sparse_categorical_crossentropy")
-model, batches, train_step = dsd.apply(model), [(x[:64], y[:64])], model.train_on_batch
-""",
-        """
-import functools
-
-
-def build():
-    layers = [keras.layers.Dense(32, "relu"), keras.layers.Dense(10, "softmax")]
-    model = keras.Sequential([keras.layers.Input((64,)), *layers])
-    model.compile("adam", "sparse_categorical_crossentropy")
-    return model
-
-
-dsd.compare = functools.partial(dsd.compare, seeds=2, arms=("dense", "dsd"))
-x, y, x_val, y_val, x_test, y_test = x[:32], y[:32], x[32:48], y[32:48], x[48:], y[48:]
 """,
     ]
 }
