@@ -173,9 +173,19 @@ def test_the_tools_of_tfmot_come_after_strip(tool):
         tool(model)
     trained(compiled(model), number=2)
     assert tool(dsd.strip(model)).built
+
+
+@pytest.mark.parametrize("tool", [TOOLS[0], clustered], ids=lambda tool: tool.__name__)
+def test_what_the_tools_of_tfmot_made_comes_too_late(tool):
     message = r"TF-MOT has wrapped: '\w+' \(\w+\).*Train with DSD first, call keras_dsd.strip\(\)"
     with pytest.raises(ValueError, match=message):
         dsd.apply(tool(classifier()))
+
+
+def test_annotations_alone_change_nothing():
+    model = dsd.apply(annotated(classifier()))
+    trained(compiled(model), number=2)
+    assert tfmot.quantization.keras.quantize_apply(dsd.strip(model)).built
 
 
 def test_a_layer_that_went_through_apply_is_no_layer_to_quantize():
