@@ -87,8 +87,8 @@ def read_all(folder: pathlib.Path) -> dict[str, Study]:
 def summary(studies: Mapping[str, Study]) -> str:
     """Returns the table of all tasks, each with its best control and its best variant."""
     lines = [
-        "| Task | seeds | best control | | best variant | | best in its last phase | gain | "
-        "95 % interval | p | |",
+        "| Task | seeds | best control | its result | best variant | its result "
+        "| best in its last phase | gain | 95 % interval | p | verdict |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, (identity, found) in studies.items():
@@ -118,7 +118,8 @@ def of_task(identity: Mapping[str, Any], found: Found) -> str:
         f"{len(any_one.seeds)} seeds; {BETTER[identity['mode']]}. Keras {identity['keras']}.",
         "",
         "| arm | validation, best epoch | test, last epoch | test, best epoch | best in its last "
-        f"phase | gain, last epoch | gain over `{control}`, best epoch | 95 % interval | p | |",
+        f"phase | gain, last epoch | gain over `{control}`, best epoch | 95 % interval | p "
+        "| verdict |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for arm in dict.fromkeys(run.arm for run in any_one.runs if run.arm != DSD):
@@ -150,7 +151,7 @@ def _at_the_end(comparison: Comparison, identity: Mapping[str, Any], variant: st
 def tried(studies: Mapping[str, Study]) -> str:
     """Returns the table of what was tried, on validation data; `nothing` comes first."""
     lines = [
-        "| what is changed | seeds | best control | | `sparse 0.7` | DSD 0.7 | gain |",
+        "| what is changed | seeds | best control | its result | `sparse 0.7` | DSD 0.7 | gain |",
         "|---|---|---|---|---|---|---|",
     ]
     for name in sorted(studies, key=lambda name: (name != "nothing", name)):
