@@ -1,7 +1,7 @@
 """Operations on TensorFlow's tensors, for both Kerases."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -43,11 +43,14 @@ class TensorFlowArrays(ArrayOperations):
         del like  # a tensor is on one device, and a variable copies it to all that it is on
         tensors = tf.nest.flatten(arguments)
         devices = {each.device for each in tensors if isinstance(each, tf.Tensor)}
-        device = min(devices)
-        if len(devices) > 1 or "GPU" not in device or not may_use_xla(None):
+        if not self._compiles(devices):
             return function(*arguments, **static)
-        with tf.device(device):
+        with tf.device(devices.pop()):
             return _compiled(function, tuple(static.items()))(*arguments)
+
+    def _compiles(self, devices: Set[str]) -> bool:
+        """Returns whether XLA compiles what reads tensors on these devices."""
+        return len(devices) == 1 and "GPU" in min(devices) and may_use_xla(None)
 
     def fetch(
         self, function: Callable[..., tf.Tensor], *arguments: Any, **static: Any

@@ -70,6 +70,19 @@ def test_entries_are_filled_and_masks_are_compared():
     assert np.array_equal(to_numpy(arrays.copy(values)), to_numpy(values))
 
 
+@pytest.mark.only_on("tensorflow")
+@pytest.mark.slow
+@pytest.mark.parametrize(("pattern", "scope", "dtypes", "with_mask"), CASES, ids=str)
+def test_masks_that_xla_makes_as_on_a_gpu_are_those_of_numpy(
+    pattern, scope, dtypes, with_mask, monkeypatch
+):
+    arrays, compiled = backends.current().arrays, []
+    monkeypatch.setattr(arrays, "_compiles", lambda devices: compiled.append(devices) or True)
+    to_numpy = keras.ops.convert_to_numpy
+    device_cases.check(arrays, put, to_numpy, dtypes, pattern, scope, with_mask)
+    assert compiled
+
+
 @pytest.mark.only_on("jax")
 @pytest.mark.slow
 def test_parts_on_several_devices_make_the_same_masks_in_such_parts():
