@@ -159,3 +159,13 @@ def test_the_order_of_sums_is_defined():
     assert Block(2, 1).scores(np.full((2, 1), 1e-39, "float32"), layout).item() == 0.0
     assert Block(2, 1, "max").scores(np.full((2, 1), 1e-39, "float32"), layout).item() > 0.0
     assert Block(2, 1).scores(np.full((2, 1), 6e4, "float16"), layout).item() > 1.1e5
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_blocks_whose_sums_are_infinite_are_ranked_by_index(scope):
+    options = {"pattern": Block(2, 2), "scope": scope, "arrays": Elsewhere()}
+    values = np.full((4, 6), 3e38, "float32")
+    values[:2, :2] = 1.0
+    here, there = both([RankedWeight(values, LAYOUTS[2][0], **options)])
+    assert np.array_equal(here[0], there[0])
+    assert there[0][::2, ::2].tolist() == [[False, False, False], [True, True, True]]
