@@ -1,4 +1,4 @@
-"""Writes the tables in docs/results.md, out of what the studies found.
+"""Writes the tables in docs/results.md and draws its figure, out of what the studies found.
 
 The prose is written by hand. A table has the name of a task, or is `summary`, `tried` or
 `tried-vgg`.
@@ -25,8 +25,10 @@ from keras_dsd.analysis.comparison.arms import DSD, FIRST
 from keras_dsd.analysis.comparison.compare import load
 from keras_dsd.analysis.comparison.result import BEST, LAST, Comparison, Gain, mean_and_sd
 from keras_dsd.analysis.evaluation import BETTER
+from keras_dsd.utils.figures import new_figure
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results.md"
+FIGURE = PAGE.parent / "figures" / "studies" / "gains.png"
 RESULTS = pathlib.Path(__file__).parent / "results"
 _MINUS = "\N{MINUS SIGN}"
 Found = Mapping[str, Comparison]
@@ -35,7 +37,10 @@ Study = tuple[dict[str, Any], Found]
 
 def main(argv: list[str]) -> None:
     del argv
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(filled(text, RESULTS), encoding="utf-8")
+    studies = read_all(RESULTS)
+    draw({name: studies[name] for name in filling.names_in(text) if name in studies}, FIGURE)
 
 
 def filled(page: str, results: pathlib.Path) -> str:
@@ -102,6 +107,30 @@ def summary(studies: Mapping[str, Study]) -> str:
             f"{_gain(gain)} | {_word(gain)} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def draw(studies: Mapping[str, Study], path: pathlib.Path) -> None:
+    """Draws the gain of each task's best variant, as a share of its control, with its interval."""
+    figure, axes = new_figure(8, 1 + 0.24 * len(studies))
+    axes.axvline(0, color="black", linewidth=0.8)
+    labels = []
+    for place, (name, (_, found)) in enumerate(studies.items()):
+        comparison = found[best_variant(found)]
+        gain = comparison.gain(BEST)
+        share = 100 / np.mean(comparison.tests(gain.control))
+        mean, _, low, high, _ = gain.paired
+        colour = {"better": "tab:green", "worse": "tab:red"}.get(_word(gain).strip("*"), "tab:gray")
+        axes.plot([low * share, high * share], [place, place], color=colour)
+        axes.plot(mean * share, place, "o", color=colour)
+        labels.append(f"{name} ({len(comparison.seeds)} seeds)")
+    axes.set_yticks(range(len(labels)), labels, fontsize="small")
+    axes.invert_yaxis()
+    axes.set_xlabel(
+        "gain over the best control, in percent of its result; right of 0, DSD is better"
+    )
+    axes.grid(axis="x", alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def of_task(identity: Mapping[str, Any], found: Found) -> str:

@@ -80,3 +80,20 @@ def test_a_task_without_a_table_is_refused(page, tmp_path):
     write(tmp_path, "task", 9.0)
     with pytest.raises(ValueError, match="none for \\['task'\\]"):
         page.filled(table("other"), tmp_path)
+
+
+def test_the_figure_has_a_line_for_each_task_in_the_colour_of_its_verdict(
+    page, tmp_path, monkeypatch
+):
+    for name, ours in {"better": 9.0, "same": 10.0, "worse": 11.0}.items():
+        write(tmp_path, name, ours)
+    figures = []
+    new_figure = page.new_figure
+    monkeypatch.setattr(
+        page, "new_figure", lambda *size: figures.append(new_figure(*size)) or figures[-1]
+    )
+    page.draw(page.read_all(tmp_path), tmp_path / "drawn" / "gains.png")
+    ((_, axes),) = figures
+    _, *lines = axes.lines
+    assert [line.get_color() for line in lines[1::2]] == ["tab:green", "tab:gray", "tab:red"]
+    assert (tmp_path / "drawn" / "gains.png").stat().st_size > 1000
