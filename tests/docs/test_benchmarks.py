@@ -8,8 +8,9 @@ import os
 import subprocess
 import sys
 
-from tests.helpers import pages
 import pytest
+
+from tests.helpers import pages
 
 COST = pages.ROOT / "benchmarks" / "cost"
 TITLES = {
@@ -203,9 +204,7 @@ def test_the_programs_measure(flavour, what, tmp_path):
 
 @pytest.mark.slow
 def test_memory_is_measured(tmp_path):
-    text, files = measured(
-        tmp_path, r"--only=^memory-jax-wide_mlp-\w+-0$", "--extra=--steps=1"
-    )
+    text, files = measured(tmp_path, r"--only=^memory-jax-wide_mlp-\w+-0$", "--extra=--steps=1")
     assert len(files) == 2
     assert "| Keras 3, JAX | wide_mlp | sparse | " in text
 

@@ -8,13 +8,14 @@ import shlex
 import subprocess
 import sys
 
-from tests.helpers import forked, pages, programs
 import pytest
+
+from tests.helpers import forked, pages, programs
 
 # Blocks of commands that are not run here, by how they begin.
 ELSEWHERE = {
     "make ": "each is a step of .ci/run, but make bench, whose programs test_benchmarks.py runs",
-    "python benchmarks/": "takes minutes to hours; tests beside those of what it measures run it briefly",
+    "python benchmarks/": "takes minutes to hours; tests of what it measures run it briefly",
     "pip install ": "make runs it, and a test must not change what it runs in",
 }
 PAGES_ELSEWHERE = {"docs/tutorial.md": "make notebook runs the same program, cell by cell"}

@@ -2,10 +2,10 @@
 
 import re
 
-from tests.helpers import pages
 import pytest
 
 import keras_dsd
+from tests.helpers import pages
 
 # Not in __all__: what a subclass of one's own begins with.
 FURTHER = {"observers.Observer"}

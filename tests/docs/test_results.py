@@ -5,8 +5,9 @@ import json
 import pathlib
 import sys
 
-from tests.helpers import pages
 import pytest
+
+from tests.helpers import pages
 
 STUDIES = pages.ROOT / "benchmarks" / "studies"
 ARMS = {"dense": "dense for 2 epochs", "llr": "dense, then slower", "DSD 0.3": "dense, then sparse"}
@@ -27,7 +28,8 @@ def write(folder: pathlib.Path, name, ours, seeds=5, missing=()):
     runs = [
         {
             "seed": seed, "arm": arm, "validation": [11.0, value + 0.1 * (seed % 3)],
-            "best_epoch": 1, "test_last": value + 1, "test_best": value + 0.01 * seed**2 * (arm < "a"),
+            "best_epoch": 1, "test_last": value + 1,
+            "test_best": value + 0.01 * seed**2 * (arm < "a"),
             "num_updates": 1234, "start": "",
         }
         for seed in range(seeds) for arm, value in around.items() if (seed, arm) not in missing
