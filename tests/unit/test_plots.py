@@ -207,6 +207,7 @@ def test_where_a_weight_has_no_threshold_no_share_is_above_it():
     kept, masks = dsd.WeightHistory(), {"a": np.eye(2, dtype=bool), "b": np.zeros((2, 2), bool)}
     held = [weight_of(path, 1.0 * mask, mask) for path, mask in masks.items()]
     kept.on_moment(Moment("after pruning", 1, 1), held)
+    kept.on_moment(Moment("end of sparse", 2, 1), held)
     kept.on_moment(
         Moment("last re-dense epoch", 2, 2), [weight_of(p, np.ones((2, 2))) for p in masks]
     )
