@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import sys
+from contextlib import nullcontext
 from unittest import mock
 
 import numpy as np
@@ -56,8 +57,10 @@ class Silent(dsd.DSDSchedule):
 
     def on_epoch_begin(self, epoch, logs=None):
         names = [name for name in vars(gen_collective_ops) if name.startswith("collective_")]
+        if epoch == 2:  # the variables of the first masks are made, as all are: by the first worker
+            names = []
         nothing = dict.fromkeys(names, mock.Mock(side_effect=AssertionError("sent something")))
-        with mock.patch.multiple(gen_collective_ops, **nothing):
+        with mock.patch.multiple(gen_collective_ops, **nothing) if names else nullcontext():
             super().on_epoch_begin(epoch, logs)
 
 
