@@ -27,10 +27,20 @@ def pytest_collection_modifyitems(config, items):
     for item in here:
         # Twice is for CI: whoever waits for `make test` sees these on Keras 3.
         is_on_both = item.get_closest_marker("once_per_keras") or item.path.parent.name == "recipes"
-        if IS_TF_KERAS and is_on_both:
+        if (IS_TF_KERAS and is_on_both) or _is_shown_elsewhere(item):
             item.add_marker("slow")
     config.hook.pytest_deselected(items=[item for item in items if item not in here])
     items[:] = here
+
+
+def _is_shown_elsewhere(item):
+    """Whether whoever waits for `make test` sees the test on JAX, and what is traced on tf_keras.
+
+    Keras 3 on TensorFlow trains by the adapter of the one, and on the graphs of the other.
+    """
+    only = item.get_closest_marker("only_on")
+    is_of_it = item.get_closest_marker("smoke") or (only is not None and NAME in only.args)
+    return NAME == "tensorflow" and item.path.parent.name in USE_KERAS and not is_of_it
 
 
 def _is_run_here(item):

@@ -102,7 +102,9 @@ def test_they_are_listed_and_stay(built):
     assert np.array_equal(stripped.predict(DATA, verbose=0), outputs)
 
 
-@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5", "saved_model"])
+@pytest.mark.parametrize("name", [
+    "model.keras", "model.weights.h5", pytest.param("saved_model", marks=pytest.mark.slow),
+])  # fmt: skip
 @pytest.mark.only_on("tf_keras", "tensorflow")
 def test_a_model_from_apply_goes_through_files(name, built, tmp_path):
     bins = {"bin_boundaries": [2.0, 4.0]}
@@ -137,6 +139,7 @@ def test_a_renewed_model_knows_what_the_model_knew(built):
     assert not np.array_equal(*hidden)
 
 
+@pytest.mark.slow
 @pytest.mark.only_on("tf_keras", "tensorflow")
 def test_the_best_weights_are_restored(built, tmp_path):
     plain = built()
@@ -149,6 +152,7 @@ def test_the_best_weights_are_restored(built, tmp_path):
     assert knowledge(dsd.strip(model)) == before
 
 
+@pytest.mark.slow
 @pytest.mark.only_on("tf_keras", "tensorflow")
 def test_compare_and_sensitivity(compiled):
     text, parts = DATA["text"], {"train": 32, "validation": 48, "test": 64}

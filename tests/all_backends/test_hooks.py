@@ -43,22 +43,6 @@ def test_dense_zero_starts_from_a_trained_model_with_its_optimizer(digits, compi
     assert not np.array_equal(trained[0], plain.weights[0].numpy())  # shared, so trained on
 
 
-def test_initial_epoch_goes_on_from_weights_alone(digits, compiled, mlp):
-    def run(parts):
-        seed(3)
-        model = compiled(dsd.apply(mlp()))
-        schedule = dsd.DSDSchedule(1, 2, 1)
-        for first, last in parts:
-            model.fit(*digits, epochs=4, initial_epoch=first, shuffle=False, verbose=0,
-                      callbacks=[schedule, StopAfter(last)])  # fmt: skip
-        return model.get_weights()
-
-    whole = run([(0, 4)])
-    with pytest.warns(UserWarning, match="pruned weights"):
-        in_parts = run([(0, 1), (1, 2), (2, 3), (3, 4)])
-    assert all(np.array_equal(a, b) for a, b in zip(whole, in_parts, strict=True))
-
-
 def test_a_fit_may_be_shorter_than_the_phases(digits, compiled, mlp):
     model = compiled(dsd.apply(mlp()))
     with pytest.warns(UserWarning, match="DSD phase 1 of 3; .*`initial_epoch` of fit"):

@@ -62,7 +62,9 @@ def test_accumulated_gradients():
     assert moves.used == pytest.approx(rates, rel=1e-3, abs=1e-9)
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["dsd first", "dsd last"])
+@pytest.mark.parametrize("first", [
+    pytest.param(True, id="dsd first", marks=pytest.mark.slow), pytest.param(False, id="dsd last"),
+])  # fmt: skip
 def test_callbacks_that_set_it_each_epoch(first):
     """They read what they set, whatever the phase, and so does who evaluates in between."""
     halve = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5)

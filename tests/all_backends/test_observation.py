@@ -192,7 +192,7 @@ def test_a_run_traces_one_step_more_than_a_plain_fit():
     assert traces(5, dsd.DSDSchedule(phases=phases)) == plain + 1
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="only there is there a tf.function")
+@pytest.mark.only_on("tf_keras", "tensorflow")
 @pytest.mark.filterwarnings("ignore:fit has trained model=")
 @pytest.mark.parametrize("traced_before", ["", "in a fit without DSD", "in a run"])
 def test_a_train_step_that_is_a_tf_function_of_the_users(traced_before):
@@ -227,12 +227,12 @@ def test_a_train_step_that_is_a_tf_function_of_the_users(traced_before):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="it places variables")
+@pytest.mark.only_on("tf_keras", "tensorflow")
 def test_devices_are_the_users_and_replicas_scale_too():
     programs.run("placed_run")
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="a debugger of TensorFlow's")
+@pytest.mark.only_on("tf_keras", "tensorflow")
 def test_debuggers_look_into_every_update(digits, compiled):
     """They can't look into a program of XLA's, which updates of large weights are otherwise."""
     tf = importlib.import_module("tensorflow")

@@ -131,7 +131,9 @@ def test_what_the_user_holds_is_what_trains():
     assert dsd.strip(applied).get_layer("age") is age
 
 
-@pytest.mark.parametrize("how", ["set_weights", "load_weights"])
+@pytest.mark.parametrize(
+    "how", [pytest.param("set_weights", marks=pytest.mark.slow), "load_weights"]
+)
 def test_weights_that_are_restored_in_the_sparse_phase_are_masked_again(how, tmp_path):
     path, zeros = str(tmp_path / "dense.weights.h5"), []
 

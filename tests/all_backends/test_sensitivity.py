@@ -120,6 +120,7 @@ def test_a_scan_that_stopped_leaves_no_trace_and_goes_on(digits, model, loss, tm
 
 
 @pytest.mark.filterwarnings("ignore:fit has trained model=")
+@pytest.mark.once_per_keras
 def test_the_model_trains_on_as_if_it_had_not_been_scanned(digits, loss):
     trained = []
     for scanned in (False, True):

@@ -362,7 +362,10 @@ def test_a_custom_train_step_stays(digits, compiled, mlp):
         assert type(dsd.strip(model)) is type(plain)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+@pytest.mark.parametrize("policy", [
+    "mixed_float16",
+    *(pytest.param(policy, marks=pytest.mark.slow) for policy in ("mixed_bfloat16", "float64")),
+])  # fmt: skip
 def test_dtype_policies(policy, digits, compiled):
     plain = tf_keras.Sequential([
         layers.Input((8, 8, 1)), layers.Flatten(), layers.Dense(16, dtype=policy),
@@ -382,7 +385,8 @@ def test_dtype_policies(policy, digits, compiled):
 
 
 @pytest.mark.parametrize("options", [
-    {"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 4},
+    {"jit_compile": True}, {"run_eagerly": True},
+    pytest.param({"steps_per_execution": 4}, marks=pytest.mark.slow),
 ], ids=str)  # fmt: skip
 def test_ways_to_compile(options, digits, compiled, mlp):
     model = compiled(dsd.apply(mlp(), 0.5), **options)

@@ -19,7 +19,7 @@ OPTIMIZERS = {
 # How many values a tensor has to have to be compiled with others, and by itself.
 COMPILED_FROM = {"never": (2**60, 2**60), "together": (1, 2**60), "alone": (1, 1)}
 # Whatever the optimizer, tensors are joined by the same lines: these show it.
-JOINED = ("Adam", "averages", "own")
+JOINED = ("Adam", "averages", "loss scaling", "own")
 
 
 class Own(optimizers.SGD):
@@ -42,7 +42,10 @@ def zeros_and_values(model, digits, schedule):
     return zeros, [w.numpy() for w in dsd.weights(model)]
 
 
-@pytest.mark.parametrize("case", optimizers_of_both.cases(OPTIMIZERS, *JOINED))
+@pytest.mark.parametrize("case", [
+    pytest.param(case, marks=[] if case in ("Adam", "own") else pytest.mark.slow)
+    for case in OPTIMIZERS
+])  # fmt: skip
 @pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
 def test_compiled_updates_do_what_others_do(case, digits, compiled, mlp, monkeypatch):
     results = []
