@@ -97,7 +97,7 @@ def zero(variable: tf.Variable, mask: tf.Variable | tf.Tensor) -> None:
     kept = tf.convert_to_tensor(mask)
     # ensure_shape would make an XLA program dynamic: dropout took many times as long in it.
     kept.set_shape(value.shape)
-    variable.assign(tf.where(kept, value, tf.zeros_like(value)))
+    variable.assign(tf.where(kept, value, tf.zeros([], value.dtype)))
 
 
 def update_replicas(

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 MARKS = {"one_device": [pytest.mark.exhaustive], "mirrored": [], "central_storage": []}
 # What a mask adds to a step on each replica: it is read, multiplied with the weight and assigned.
 OPERATIONS_OF_A_MASK = {
-    "Placeholder", "ReadVariableOp", "SelectV2", "AssignVariableOp", "Const", "Fill",
+    "Placeholder", "ReadVariableOp", "SelectV2", "AssignVariableOp", "Const",
 }  # fmt: skip
 # What multiplies the learning rate is read, and multiplied where a weight is updated.
 OPERATIONS_OF_THE_FACTOR = {"Placeholder", "ReadVariableOp", "Mul"}
