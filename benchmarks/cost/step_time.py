@@ -90,7 +90,7 @@ def model_in(phase: str, keras: Any, network: networks.Network) -> Any:
     model = networks.compiled(keras, dsd.apply(network.build(keras), _SPARSITY))
     model.optimizer.build(model.trainable_variables)
     trainer = Trainer(model, registry.adapter_of(model).training_adapter(model))
-    trainer.open(after_first_step=lambda: None)
+    trainer.open(after_first_step=lambda: None, before_remade_step=lambda: None)
     if phase == "sparse":
         for weight in trainer.weights:
             values = np.abs(weight.numpy())

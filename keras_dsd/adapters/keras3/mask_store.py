@@ -1,9 +1,13 @@
 """Selections and active masks of Keras 3 models, stored per model, outside of it."""
 
+import functools
+import inspect
 import weakref
+from collections.abc import Callable
 
 import keras
 
+from keras_dsd.adapters.base.observation import ClassHooks
 from keras_dsd.adapters.base.weight import Candidate
 from keras_dsd.adapters.keras3 import backends
 from keras_dsd.algorithm.selection import UNTRAINED, Selection
@@ -18,12 +22,14 @@ class MaskStore:
 
     Attributes:
         jit_compile: What `compile` was given after `apply`; Keras keeps what "auto" comes to.
+        forget_notes: Ends, once, that `compile` is listened to for the model.
     """
 
     def __init__(self, selection: Selection, refuse_later: bool) -> None:
         self.selection = selection
         self.refuse_later = refuse_later
         self.jit_compile: object = "auto"
+        self.forget_notes: weakref.finalize[..., keras.Layer] | None = None
         # By the variable's id; the variable is stored too, so that no other gets its id.
         self._sparsities: dict[int, tuple[keras.Variable, float, str | None]] = {}
         self._untrained: dict[int, keras.Variable] = {}
@@ -81,9 +87,32 @@ class MaskStore:
 _STORES: "weakref.WeakKeyDictionary[keras.Layer, MaskStore]" = weakref.WeakKeyDictionary()
 
 
+def _noted(compile: Callable[..., None]) -> Callable[..., None]:
+    """Returns `compile`, which notes what a model from `apply` is given."""
+    names = list(inspect.signature(compile).parameters)
+
+    @functools.wraps(compile)
+    def noted(model: keras.Model, *args: object, **kwargs: object) -> None:
+        store = get(model)
+        if store is not None:
+            given = {**dict(zip(names, (model, *args), strict=False)), **kwargs}
+            store.jit_compile = given.get("jit_compile", "auto")
+        compile(model, *args, **kwargs)
+
+    return noted
+
+
+# On `compile` of Keras's models, for as long as a model has a store.
+_NOTES = ClassHooks([k for k in keras.Model.__mro__ if "compile" in vars(k)], {"compile": _noted})
+
+
 def put(part: keras.Layer, store: MaskStore) -> None:
     """Stores that `part` went through `apply`."""
     _STORES[part] = store
+    if backends.current().compiles_updates:
+        _NOTES.__enter__()
+        store.forget_notes = weakref.finalize(part, _NOTES.__exit__)
+        store.forget_notes.atexit = False
 
 
 def get(part: keras.Layer) -> MaskStore | None:
@@ -100,4 +129,7 @@ def is_copy(model: keras.Layer) -> bool:
 
 def drop(part: keras.Layer) -> None:
     """Drops the store of `part`, and its masks."""
-    _STORES.pop(part).remove_mask()
+    store = _STORES.pop(part)
+    store.remove_mask()
+    if store.forget_notes is not None:
+        store.forget_notes()

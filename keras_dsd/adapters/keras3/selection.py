@@ -4,7 +4,6 @@
 """
 
 import functools
-import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
@@ -54,8 +53,6 @@ def apply(model: keras.Layer, selection: Selection) -> keras.Layer:
         warn_of_rest(model, selection, weights(model), skipped(model))
     PLAIN_FITS.expect([model])
     _refuse_fit_on_several_workers(model)
-    if backends.current().compiles_updates and isinstance(model, keras.Model):
-        vars(model)["compile"] = functools.partial(_compile, model, store)
     return model
 
 
@@ -67,9 +64,8 @@ def strip(model: keras.Layer) -> keras.Layer:
         run.abandon()
     PLAIN_FITS.forget(model)
     for part, _ in found:
-        for name, ours in (("fit", _fit), ("compile", _compile)):
-            if getattr(vars(part).get(name), "func", None) is ours:
-                del vars(part)[name]
+        if getattr(vars(part).get("fit"), "func", None) is _fit:
+            del vars(part)["fit"]
         mask_store.drop(part)
     return model
 
@@ -155,15 +151,6 @@ def _paths(part: keras.Layer, model: keras.Layer) -> Iterator[str]:
     """Yields the paths of all variables of a part, biases and statistics too."""
     for variable in part.variables:
         yield from (variable.path, short_path(variable.path, model))
-
-
-def _compile(model: keras.Model, store: MaskStore, *args: object, **kwargs: object) -> None:
-    """Compiles a model, and notes what was said of XLA."""
-    type(model).compile(model, *args, **kwargs)
-    given = inspect.signature(keras.Model.compile).parameters
-    store.jit_compile = {**dict(zip(list(given)[1:], args, strict=False)), **kwargs}.get(
-        "jit_compile", "auto"
-    )
 
 
 def _check_model(model: keras.Layer) -> None:
