@@ -175,11 +175,15 @@ def masks_for(
     for weight in weights:
         key = weight.pattern if weight.scope == "global" else object()
         together.setdefault(key, []).append(weight)
-    groups = list(together.values())
-    with_numpy = [each for group in groups if _is_for_numpy(group) for each in group]
+    with_numpy, on_device = list[_Weight](), list[list[_Weight]]()
+    for group in together.values():
+        if _is_for_numpy(group):
+            with_numpy += group
+        else:
+            on_device.append(group)
     for weight, mask in masks.masks_for(with_numpy, sparsity):
         yield weight, weight.arrays.to_device(mask, weight.tensor())
-    yield from _masks_on_device([each for each in groups if not _is_for_numpy(each)], sparsity)
+    yield from _masks_on_device(on_device, sparsity)
 
 
 def check_pruned_alike(weights: Sequence[DeviceWeight], sparsity: float | None) -> int:
@@ -191,9 +195,11 @@ def check_pruned_alike(weights: Sequence[DeviceWeight], sparsity: float | None) 
     Returns:
         How many zeros are not known to be pruned or kept: a file may not hold the mask.
     """
-    num_unknown = 0
-    for weight, mask in masks_for(weights, sparsity):
-        alone, under = measure([weight, weight], [None, mask])
+    made, num_unknown = list(masks_for(weights, sparsity)), 0
+    order = [weight for weight, _ in made]
+    measured = measure([*order, *order], [None] * len(made) + [mask for _, mask in made])
+    pairs = zip(order, measured[: len(made)], measured[len(made) :], strict=True)
+    for weight, alone, under in pairs:
         if alone.num_zeros and under.num_violations:
             raise ValueError(
                 f"Expected the weights of the sparse phase that the run goes on within, or dense "

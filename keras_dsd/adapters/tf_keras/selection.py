@@ -111,11 +111,8 @@ def skipped(model: Layer) -> list[SkippedWeight]:
 def layers_of_kernels(model: Layer) -> list[tuple[str, frozenset[str]]]:
     """Returns the kernels of `model`, and the names of their layers' classes."""
     check_layer(model, Layer, "tf_keras")
-    leaves = [
-        (leaf.layer if isinstance(leaf, DSDWrapper) else leaf, prefix)
-        for leaf, prefix in wrap_model.leaves(model)
-    ]
-    found = [each for layer, prefix in leaves for each in candidates_of(layer, prefix)]
+    leaves = wrap_model.leaves(model)
+    found = [each for leaf, prefix in leaves for each in candidates_of(_unwrapped(leaf), prefix)]
     return [(each.path, class_names(each.layer)) for each in found]
 
 
@@ -138,7 +135,7 @@ def _reasons(
     leaf: Layer, prefix: str, selection: Selection
 ) -> Iterator[tuple[tf.Variable, str, str]]:
     """Yields the variables of a layer, their paths, and why they stay dense where they do."""
-    layer = leaf.layer if isinstance(leaf, DSDWrapper) else leaf
+    layer = _unwrapped(leaf)
     for candidate in candidates_of(layer, prefix):
         _, reason = selection.choose(candidate, candidate.unless_named)
         if isinstance(leaf, DSDWrapper) and leaf.masks.is_left_dense(candidate.variable):
@@ -155,6 +152,10 @@ def _reasons(
         is_matrix = len(variable.shape) > 1
         reason = reasons.UNKNOWN_LAYER if is_matrix and not known else reasons.NOT_A_KERNEL
         yield variable, path_of(variable, prefix + inner), reason
+
+
+def _unwrapped(leaf: Layer) -> Layer:
+    return leaf.layer if isinstance(leaf, DSDWrapper) else leaf
 
 
 def _wrappers(model: Layer) -> list[DSDWrapper]:

@@ -27,6 +27,19 @@ PruningVars: TypeAlias = list[tuple[tf.Variable, tf.Variable, tf.Variable]]
 # shadowed by the wrapper's, so it is offered by a name that means the same in a path.
 _LAYER_OF_LAYER = "layer/"
 
+
+def _nodes_of_layer(name: str) -> property:
+    """Returns the property of a wrapper that is an attribute of its layer: a list of nodes."""
+
+    def get(wrapper: "DSDWrapper") -> list[Any]:
+        return getattr(wrapper.layer, name) if wrapper._is_made else []
+
+    def put(wrapper: "DSDWrapper", nodes: list[Any]) -> None:
+        setattr(wrapper.layer, name, nodes)
+
+    return property(get, put)
+
+
 tf_keras.saving.get_custom_objects().pop(WRAPPER, None)  # what stood in for it so far
 _registered = tf_keras.saving.register_keras_serializable(*WRAPPER.split(">"))
 
@@ -98,21 +111,8 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         names = set(dir(self.layer))
         return names - {"layer"} | {_LAYER_OF_LAYER} if "layer" in names else names
 
-    @property
-    def _inbound_nodes(self) -> list[Any]:
-        return self.layer._inbound_nodes if self._is_made else []
-
-    @_inbound_nodes.setter
-    def _inbound_nodes(self, nodes: list[Any]) -> None:
-        self.layer._inbound_nodes = nodes
-
-    @property
-    def _outbound_nodes(self) -> list[Any]:
-        return self.layer._outbound_nodes if self._is_made else []
-
-    @_outbound_nodes.setter
-    def _outbound_nodes(self, nodes: list[Any]) -> None:
-        self.layer._outbound_nodes = nodes
+    _inbound_nodes = _nodes_of_layer("_inbound_nodes")
+    _outbound_nodes = _nodes_of_layer("_outbound_nodes")
 
     def _trackable_children(
         self, save_type: str = "checkpoint", **kwargs: Any
