@@ -282,9 +282,15 @@ def _title(phase: Phase, kind: str) -> str:
     return (kind if sparsity is None else f"{kind} {sparsity:.0%}") + until
 
 
+def length_text(phase: Phase) -> str:
+    """Returns the length of a phase as text, such as `"at most 10 epochs"`."""
+    length = f"{phase.epochs} epoch" if phase.epochs == 1 else f"{phase.epochs} epochs"
+    return length if phase.until is None else f"at most {length}"
+
+
 def _length(phase: Phase) -> str:
-    most = f"{phase.epochs} epoch" if phase.epochs == 1 else f"{phase.epochs} epochs"
-    return most if phase.until is None else f"at most {most} ({phase.until})"
+    length = length_text(phase)
+    return length if phase.until is None else f"{length} ({phase.until})"
 
 
 def _times(factor: float) -> str:

@@ -1,1 +1,1 @@
-"""One run: takes a model through a timeline, and reaches Keras through protocols alone."""
+"""A run: takes one model through a timeline, and reaches Keras through the protocols alone."""

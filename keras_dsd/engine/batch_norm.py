@@ -1,4 +1,4 @@
-"""BatchNormalization after pruning: its statistics, estimated from a few batches."""
+"""BatchNormalization statistics after pruning, estimated from a few batches."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ from keras_dsd.utils import checks
 
 
 class IndexedBatches(Protocol):
-    """Batches that are read by index, as those of a Keras `PyDataset`."""
+    """Batches that are read by index, such as a Keras `PyDataset`."""
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -24,15 +24,15 @@ BatchSource = Iterable[object] | IndexedBatches
 
 
 class Batches(NamedTuple):
-    """Batches that statistics are estimated from: at most `number` of those in `data`."""
+    """Batches for estimating statistics: at most the first `number` of `data`."""
 
     data: BatchSource
     number: int
 
     def inputs(self) -> Iterator[object]:
-        """Yields the model's inputs of each batch."""
+        """Yields the model inputs of each batch."""
         batches = self.data
-        if hasattr(batches, "__getitem__"):  # a Keras PyDataset is not for iterating
+        if hasattr(batches, "__getitem__"):  # a Keras PyDataset can't be iterated
             indexed = cast("IndexedBatches", batches)
             batches = map(indexed.__getitem__, range(len(indexed)))
         for batch in itertools.islice(batches, self.number):
@@ -40,22 +40,22 @@ class Batches(NamedTuple):
 
 
 def check_batches(data: object, number: object) -> Batches | None:
-    """Returns `batch_norm_data` and `batch_norm_batches` of `DSDSchedule`, checked.
+    """Returns the checked `batch_norm_data` and `batch_norm_batches` of `DSDSchedule`.
 
     Raises:
-        TypeError: `data` is no collection of batches, as `(x, y)` is none, or can be read only
+        TypeError: `data` is not a collection of batches (`(x, y)` is not one), or can be read only
             once; or `number` is not an integer.
         ValueError: `number` is below 1.
     """
     number = checks.whole_number("batch_norm_batches", number, least=1, unit="batches")
     if data is None:
         return None
-    # An array would be taken for a list of batches; what is an iterator is used up after a phase.
+    # An array would pass as a list of batches; an iterator is exhausted after one phase.
     is_array = hasattr(data, "shape") or isinstance(data, str | bytes | dict | tuple)
     if is_array or (not isinstance(data, Iterable) and not hasattr(data, "__getitem__")):
-        advice = "Cut it into batches, such as [x[i : i + 32] for i in range(0, len(x), 32)]."
+        advice = "Split it into batches, such as [x[i : i + 32] for i in range(0, len(x), 32)]."
     elif isinstance(data, Iterator):
-        advice = "Give what can be read for each sparse phase anew, such as list(batches)."
+        advice = "Pass a collection that can be read in each sparse phase, such as list(batches)."
     else:
         return Batches(cast("BatchSource", data), number)
     raise TypeError(
@@ -71,13 +71,19 @@ def estimate(
     batches: Batches,
     advance: Callable[[str], None],
 ) -> int:
-    """Sets the moving mean and variance of layers to the means over batches.
+    """Sets the moving mean and variance of layers to the averages over batches.
 
-    `forward` runs the model on the inputs of a batch, as in training; `advance` is called after
-    each, with a text for the progress bar. Returns the number of batches.
+    Args:
+        layers: The layers.
+        forward: Runs the model in training mode on the inputs of a batch.
+        batches: The batches.
+        advance: Called after each batch with a text for the progress bar.
+
+    Returns:
+        The number of batches.
 
     Raises:
-        ValueError: There are none. Statistics are unchanged.
+        ValueError: There are no batches. Statistics are unchanged.
     """
     statistics = [each for layer in layers for each in (layer.moving_mean, layer.moving_variance)]
     found = [np.array(each.numpy()) for each in statistics]
@@ -85,12 +91,12 @@ def estimate(
     try:
         number, sums = 0, [np.zeros(each.shape) for each in found]
         for layer in layers:
-            layer.momentum = 0.0  # after each batch they are that batch's
+            layer.momentum = 0.0  # moving statistics become those of the batch
         for inputs in batches.inputs():
             try:
                 forward(inputs)
             except Exception as error:
-                error.add_note("This was a batch of DSDSchedule's batch_norm_data.")
+                error.add_note("Raised for a batch of DSDSchedule's batch_norm_data.")
                 raise
             number += 1
             advance("batches for BatchNormalization")
@@ -98,8 +104,8 @@ def estimate(
                 total += each.numpy()
         if not number:
             raise ValueError(
-                "Expected `batch_norm_data` to hold batches. Received: none. Give the data that "
-                "the model is trained on, in batches."
+                "Expected `batch_norm_data` to hold batches. Received: none. Pass batches of the "
+                "training data."
             )
         found = [total / number for total in sums]
     finally:

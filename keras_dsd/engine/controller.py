@@ -1,4 +1,4 @@
-"""Controller: takes one model through a timeline, through the protocols of adapters alone."""
+"""The controller: takes one model through a timeline, through the protocols alone."""
 
 import dataclasses
 import itertools
@@ -14,6 +14,7 @@ from keras_dsd.algorithm.device_masks import Measured, measure
 from keras_dsd.algorithm.timeline import SparsePhase, Timeline
 from keras_dsd.engine import transition as transitions
 from keras_dsd.engine.batch_norm import Batches
+from keras_dsd.engine.messages import phase_message
 from keras_dsd.engine.observers import FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH, Moment, Observer
 from keras_dsd.engine.run_history import RunHistory
 from keras_dsd.engine.trainer import Trainer
@@ -23,37 +24,36 @@ from keras_dsd.utils import checks
 from keras_dsd.utils.progress import progress_bar
 from keras_dsd.utils.warn import warn
 
-# A transition that takes longer than this gets a progress bar.
+# A transition that takes longer than this shows a progress bar.
 _SECONDS_WITHOUT_BAR = 1.0
 
 
 @dataclasses.dataclass
 class RunState:
-    """All that is known of a run, beside the model's own weights and masks.
+    """State of a run, other than the model's weights and masks.
 
-    `Controller.start` makes a new one and `Controller.stop` drops it; only the history outlives
-    them. The phase of an epoch, its start and its remaining epochs are derived from the history.
+    `Controller.start` creates it and `Controller.stop` discards it; only the history is kept. The
+    phase of an epoch, its start and its remaining epochs are derived from the history.
 
     Attributes:
-        history: Monitored values, best weights and warnings. Across resumed runs of the model
-            through the same phases; the values and weights, with `backup_dir`, also of another
-            process.
-        is_open: Whether the run was started and not stopped.
-        epochs: The epoch that training is to end at; None if unknown. For the run.
-        is_shown: Whether changes are printed, and not logged. For the run.
-        is_in_epoch: Whether an epoch has started and not ended. For the epoch.
-        phase_index: Index of the phase that was entered last; None before the first one, which
-            tells a run that starts or resumes. For the phase.
-        num_pruned: Number of weights that its masks prune, to notice a mask that something else
-            violates. For the phase.
-        is_violated: Whether the last epoch ended with violated masks, as a warning said. For the
+        history: Monitored values, best weights and warnings. Shared by all runs of the model
+            through the same phases; with `backup_dir`, values and weights are also shared between
+            processes.
+        is_open: True if the run was started and not stopped.
+        epochs: The epoch at which training ends; None if unknown. Scope: the run.
+        is_shown: True if phase changes are printed instead of logged. Scope: the run.
+        is_in_epoch: True if an epoch has started and not ended. Scope: the epoch.
+        phase_index: Index of the current phase; None while the run starts or resumes. Scope: the
             phase.
-        masked: Paths of the masked weights. For the phase.
-        unpruned: Where weights were pruned before any update was observed, their values before, by
-            path. Until the first training step.
-        is_rate_checked: Whether it was found out if the learning rate is scaled. For the run.
-        regrown: Tensors whose weights regrow in it, each with their number, to notice that
-            something else restored pruned weights. For the phase.
+        num_pruned: Number of pruned weights, to detect violated masks. Scope: the phase.
+        is_violated: True if the last epoch ended with violated masks, which was warned of. Scope:
+            the phase.
+        masked: Paths of the masked weights. Scope: the phase.
+        unpruned: Earlier values, by path, of weights that were pruned before any optimizer update
+            was observed. Scope: up to the first training step.
+        is_rate_checked: True if the scaling of the learning rate was checked. Scope: the run.
+        regrown: Tensors with regrown weights, each with their number, to detect that something
+            else restored pruned weights. Scope: the phase.
     """
 
     history: RunHistory
@@ -73,8 +73,8 @@ class RunState:
 class Controller:
     """Takes one model through a timeline.
 
-    Masks are read back off the weights, so a run may start at any epoch, from any checkpoint. The
-    arguments are as of `DSDSchedule`: `folder` is `backup_dir`, `batches` are `batch_norm_data`.
+    Masks are recovered from the weights, so a run can start at any epoch, from any checkpoint. The
+    arguments are those of `DSDSchedule`: `folder` is `backup_dir`, `batches` are `batch_norm_data`.
     """
 
     def __init__(
@@ -97,25 +97,25 @@ class Controller:
 
     @property
     def is_open(self) -> bool:
-        """Whether a run was started and not stopped."""
+        """True if a run was started and not stopped."""
         return self._run.is_open
 
     @property
     def is_in_epoch(self) -> bool:
-        """Whether an epoch has started and not ended."""
+        """True if an epoch has started and not ended."""
         return self._run.is_in_epoch
 
     @property
     def is_over(self) -> bool:
-        """Whether the last phase is over, so that training is to end."""
+        """True if the last phase is over, so that training ends."""
         return self._timeline.is_over(self._run.history.epochs, self._remaining_epochs)
 
     def start(self, epochs: int | None, verbose: bool = False) -> None:
-        """Checks that the model can be trained, and starts a run; `epochs` is where `fit` ends.
+        """Checks that the model can be trained, and starts a run that ends at epoch `epochs`.
 
         Raises:
-            ValueError: The model can't be trained by DSD, or the folder for backups is not
-                writable. Nothing was changed.
+            ValueError: DSD can't train the model, or the folder for backups is not writable.
+                Nothing is changed.
         """
         self._trainer.check()
         self._run.history.check()
@@ -131,17 +131,16 @@ class Controller:
 
         Raises:
             TypeError: `epoch` is not an integer.
-            ValueError: `epoch` is negative; a weight that is to be pruned or regrown holds NaN or
-                infinity; the run resumes within a sparse phase with weights that were pruned at
-                another sparsity; or the history of earlier epochs is needed and there is none. No
-                weight was changed.
+            ValueError: `epoch` is negative; a weight to prune or regrow holds NaN or infinity; the
+                run resumes within a sparse phase with weights that were pruned at another sparsity;
+                or the history of earlier epochs is needed and missing. No weight is changed.
         """
         epoch = checks.whole_number("epoch", epoch, least=0)
         if not self._run.history.resume(epoch, self._all_weights):
             warn(
-                f"What epoch {epoch} measured was not recorded: the run was stopped between a "
-                f"callback that saved that epoch and DSDSchedule. It counts as not measured, so a "
-                f"phase may last longer. Put DSDSchedule before BackupAndRestore."
+                f"The monitored values of epoch {epoch} are missing: the run was stopped after "
+                f"another callback saved this epoch and before DSDSchedule recorded it. The phase "
+                f"may last longer. Put DSDSchedule before BackupAndRestore."
             )
         transition = self.transition(epoch)
         if transition is not None:
@@ -192,26 +191,26 @@ class Controller:
         self._notify(transition.moments_after)
         run.phase_index = transition.index
         texts = (change.description, statistics, reset.description, learning_rate)
-        self._announce(transition, "; ".join(filter(None, texts)))
+        self._announce(transition, ", ".join(filter(None, texts)))
 
     def _hold_masks(self) -> None:
-        """Applies the masks to weights that something else has set since the last step."""
+        """Applies the masks to weights that were replaced after the last training step."""
         num_violations = self._measured()[0].num_violations
         is_known, self._run.is_violated = self._run.is_violated, False
         if not num_violations:
             return
         if not is_known:
             warn(
-                f"Weights were replaced during the sparse phase: {num_violations} that its masks "
-                f"prune were set to other values after the last training step (set_weights, "
-                f"load_weights, a callback that restores earlier weights). They are zero again, "
-                f"as the masks stay until the phase ends. Restore weights of this phase, or end "
-                f"it with until=keras_dsd.Plateau(..., restore_best=True)."
+                f"Weights were replaced during the sparse phase: {num_violations} pruned weights "
+                f"were set to other values after the last training step (set_weights, "
+                f"load_weights, a callback that restores earlier weights). They are set to zero, "
+                f"as masks stay active until the phase ends. Restore weights of this phase, or use "
+                f"until=keras_dsd.Plateau(..., restore_best=True)."
             )
         transitions.hold_masks(self._trainer.weights)
 
     def _prune_unfrozen(self) -> frozenset[str]:
-        """Prunes weights that were unfrozen since a sparse phase started, before its first step.
+        """Prunes weights that were unfrozen after a sparse phase started, before its first step.
 
         Returns the paths of all masked weights.
         """
@@ -226,17 +225,18 @@ class Controller:
         return self._run.masked
 
     def _after_first_step(self) -> None:
-        """Acts on what the first training step of the run has shown."""
+        """Checks, after the first training step of the run, which weights it updates."""
         unpruned, self._run.unpruned = self._run.unpruned, {}
         if not self._trainer.is_observed:
             self._run.is_rate_checked = True
             self._warn_once(
                 "no optimizer was seen",
                 f"No optimizer was seen to update weights in the training step of "
-                f"model={self._trainer.model.name!r}: a tf.function of your own was traced before "
-                f"this fit, or weights are updated by hand. Masks hold, as each step ends in them; "
-                f"the learning rate of a phase can't be multiplied. Make that function anew before "
-                f"fit, update weights by an optimizer, or write the loop with keras_dsd.DSDLoop.",
+                f"model={self._trainer.model.name!r}: a custom tf.function was traced before this "
+                f"fit, or the step updates weights without an optimizer. Masks are applied after "
+                f"each step; the learning rate factor of a phase is not. Create the tf.function "
+                f"again before fit, update weights with an optimizer, or write a custom training "
+                f"loop with keras_dsd.DSDLoop.",
             )
             return
         untrained = [each for each in self._trainer.untrained() if each.path in unpruned]
@@ -254,13 +254,13 @@ class Controller:
             shown = ", ".join(map(repr, paths[:3])) + (", ..." if len(paths) > 3 else "")
             warn(
                 f"No optimizer trains {len(paths)} of the selected weights: {shown}. They stay "
-                f"dense, as their zeros would never leave. Exclude them, apply(model, "
-                f"exclude=[...]), or freeze the layers that hold them (a target network, a "
-                f"teacher), and this warning ends; report(model) lists them."
+                f"dense, as they would not regrow after pruning. Exclude them with apply(model, "
+                f"exclude=[...]), or freeze their layers (such as a target network or a teacher). "
+                f"report(model) lists them."
             )
 
     def _check_learning_rate(self, lr: float) -> None:
-        """Warns, once, where the learning rate of a phase has no effect."""
+        """Warns once if the learning rate factor of a phase has no effect."""
         if lr == 1.0 or self._run.is_rate_checked or self._trainer.was_skipped:
             return
         self._run.is_rate_checked = True
@@ -268,43 +268,40 @@ class Controller:
             self._warn_once(
                 "no optimizer was seen",
                 f"The phase multiplies learning rates by {lr:g}, but no optimizer was seen to "
-                f"update weights: the function that trains was traced before. Call it for the "
-                f"first time after begin_epoch(), or make it anew: tf.function(train_step).",
+                f"update weights: the training function was traced before the phase. Call it for "
+                f"the first time after begin_epoch(), or create it again: tf.function(train_step).",
             )
         for name in self._trainer.unscaled_optimizers:
             self._warn_once(
                 f"{name} reads no learning rate",
                 f"The phase multiplies learning rates by {lr:g}, but {name} updates weights "
-                f"without reading its `learning_rate`. Received: optimizer={name}. Read the rate "
-                f"as self.learning_rate in its update, or use phases with lr=1.0 and "
-                f"redense_lr=1.0 and scale it yourself.",
+                f"without reading its `learning_rate`. Received: optimizer={name}. Read "
+                f"self.learning_rate in its update, or use phases with lr=1.0 and redense_lr=1.0 "
+                f"and scale the learning rate yourself.",
             )
 
     def _announce(self, transition: Transition, changed: str) -> None:
-        index, phase = transition.index, transition.phase
-        message = (
-            f"DSD phase {index + 1} of {len(self._timeline.phases)} begins at epoch "
-            f"{transition.epoch + 1}: {phase}; {changed}"
-        )
+        index, phase, epoch = transition.index, transition.phase, transition.epoch
+        message = phase_message(self._timeline, index, epoch, transition.is_start, changed)
         if self._run.is_shown:  # where Keras shows its progress
             print(message, flush=True)
         else:
             logging.info("%s", message)
         for observer in self._observers:
-            observer.on_phase(index, phase, transition.epoch, changed)
+            observer.on_phase(index, phase, epoch, changed)
 
     def end_epoch(self, logs: Mapping[str, float]) -> dict[str, float]:
         """Adds the logs of an epoch to the history, and returns further entries for them.
 
         Returns:
             `dsd_phase`, the index of the phase; `dsd_sparsity`, the measured fraction of zeros
-            among the selected weights: in a sparse phase, of zeros that its masks prune, as a kept
-            weight that underflows to zero is not pruned; `dsd_epochs_left`, remaining epochs of
-            the phase, at most where `until` may end it early; and `dsd_learning_rate`, the learning
-            rate in use, of the first optimizer that was seen to update weights, where it has one.
+            among the selected weights (in a sparse phase, of pruned weights: a kept weight that
+            underflows to zero does not count); `dsd_epochs_left`, the remaining epochs of the
+            phase, an upper bound if `until` may end it early; and `dsd_learning_rate`, the learning
+            rate in use, of the first optimizer that was seen to update weights, if it has one.
         """
         if not isinstance(logs, Mapping):
-            hint = "Give a dict, or nothing."
+            hint = "Pass a dict, or nothing."
             raise checks.invalid_type("logs", logs, "to be a dict from names to numbers", hint)
         self._trainer.end_epoch()
         starts = self._run.history.phase_starts
@@ -315,12 +312,12 @@ class Controller:
         self._run.is_violated = bool(is_violated)
         if is_violated:
             warn(
-                f"The mask did not hold: {found.num_zeros} weights are zero at the end of an epoch "
-                f"in which {self._run.num_pruned} were to stay so. Weights were replaced after its "
-                f"last training step (set_weights, load_weights, a callback that restores earlier "
-                f"ones), or something other than that step updates them; a DSDLoop has to call "
-                f"apply_masks() after each update. Masks are applied again as the next epoch "
-                f"starts."
+                f"The masks were violated: {found.num_zeros} weights are zero at the end of an "
+                f"epoch in which {self._run.num_pruned} are pruned. Weights were replaced after "
+                f"its last training step (set_weights, load_weights, a callback that restores "
+                f"earlier weights), or something other than this step updates them; a custom "
+                f"training loop calls DSDLoop.apply_masks() after each update. Masks are applied "
+                f"again at the start of the next epoch."
             )
         lr = self._timeline.phases[index].lr
         self._check_learning_rate(lr)
@@ -340,20 +337,20 @@ class Controller:
         return measured
 
     def _measured(self) -> tuple[Measured, int]:
-        """Returns what all weights measure together, in one transfer, and their size."""
+        """Returns measurements of all weights together, in one transfer, and their size."""
         weights = self._trainer.weights
         found = zip(Measured(0, 0, 0, 0), *measure(weights), strict=True)
         return Measured(*map(sum, found)), sum(math.prod(each.shape) for each in weights)
 
     def _epochs_left(self, index: int, start: int, epoch: int) -> int:
-        """Returns the remaining epochs of a phase, at most where `until` may end it early."""
+        """Returns the remaining epochs of a phase, an upper bound if `until` may end it early."""
         end = start + self._timeline.phases[index].epochs
         if index + 1 == len(self._timeline.phases) and self._remaining_epochs == "redense":
             end = max(end, self._run.epochs or 0)
         return max(end - epoch, 0)
 
     def stop(self) -> None:
-        """Ends the run in any phase."""
+        """Ends the run, in any phase."""
         self._trainer.leave_untrained_dense()
         run, self._run = self._run, RunState(self._run.history)
         index, last = run.phase_index, len(self._timeline.phases) - 1
@@ -367,35 +364,36 @@ class Controller:
             self._notify([Moment(LAST_REDENSE_EPOCH, len(run.history.epochs), index)])
         for observer in self._observers:
             observer.on_end()
+        resume = f"Resume with `initial_epoch={len(run.history.epochs)}`"
         if self._is_pruned(run.regrown):
             self._warn_once(
                 "ended with pruned weights",
-                "Training ended with pruned weights: the sparse phase was the last one reached "
-                "(or its weights were restored). Go on at the next epoch (`initial_epoch` of fit) "
-                "to train them dense again, or use the model as it is, sparse.",
+                f"Training ended with pruned weights: the sparse phase was the last one reached "
+                f"(or its weights were restored). {resume} to regrow them, or use the sparse model "
+                f"as it is.",
             )
         elif index is not None and index < last:
             message = (
-                f"Training ended in DSD phase {index + 1} of {last + 1}; the phases after it did "
-                f"not run. Go on at the next epoch (`initial_epoch` of fit) to run them."
+                f"Training ended in DSD phase {index + 1} of {last + 1}: the later phases did not "
+                f"run. {resume} to run them."
             )
-            # Whoever stops early meant to; whoever gave too few epochs may not know.
+            # Early stopping is intended; too few epochs may be a mistake.
             if run.epochs is not None and run.epochs < self._timeline.epochs:
                 self._warn_once("ended before the last phase", message)
             else:
                 logging.warning(message)
 
     def _may_resume(self, run: RunState) -> bool:
-        """Returns whether training ended as planned, and before the last epoch of the timeline.
+        """Returns whether training ended as planned, before the last epoch of the timeline.
 
-        What stops it before `fit` has all its epochs, such as early stopping, ends the run.
+        Early stopping, or anything else that stops `fit` before its last epoch, ends the run.
         """
         most = self._timeline.epochs
         is_short = run.epochs is None or run.epochs < most
         return is_short and len(run.history.epochs) < most and not self.is_over
 
     def _warn_once(self, kind: str, message: str) -> None:
-        """Warns, once in a run, however many calls of `fit` it takes."""
+        """Warns once in a run, which may take several calls of `fit`."""
         if kind not in self._run.history.warned:
             self._run.history.warned.add(kind)
             warn(message)
@@ -408,7 +406,7 @@ class Controller:
         return progress_bar(self._run.is_shown, total, 0, after=_SECONDS_WITHOUT_BAR)
 
     def _is_pruned(self, regrown: tuple[tuple[PrunableWeight, int], ...]) -> bool:
-        """Returns whether weights are pruned now, if only since others restored them so."""
+        """Returns whether weights are pruned, be it because pruned weights were restored."""
         if any(weight.is_masked for weight in self._trainer.weights):
             return True
         found = measure([weight for weight, _ in regrown])
@@ -420,4 +418,4 @@ class Controller:
 
     def _restore(self, epoch: int) -> None:
         self._trainer.set_weights(self._run.history.best_weights(epoch))
-        logging.info("DSD restored the weights of epoch %d, the best of its phase", epoch + 1)
+        logging.info("DSD restored the weights of epoch %d, the best epoch of its phase", epoch + 1)

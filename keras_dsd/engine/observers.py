@@ -13,7 +13,7 @@ AFTER_PRUNING = "after pruning"
 END_OF_SPARSE = "end of sparse"
 FIRST_REDENSE_EPOCH = "first re-dense epoch"
 LAST_REDENSE_EPOCH = "last re-dense epoch"
-# As they follow each other around a sparse phase.
+# In their order around a sparse phase.
 MOMENTS = (
     BEFORE_PRUNING, AFTER_PRUNING, END_OF_SPARSE, FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH,
 )  # fmt: skip
@@ -25,7 +25,7 @@ class Moment:
 
     Attributes:
         name: `"before pruning"`, `"after pruning"`, `"end of sparse"` (masks are still active),
-            `"first re-dense epoch"` (its end) or `"last re-dense epoch"` (likewise).
+            `"first re-dense epoch"` (its end) or `"last re-dense epoch"` (its end).
         epoch: Number of epochs trained so far.
         phase: Index of the sparse phase that starts or ends, or of the dense phase after it.
     """
@@ -36,60 +36,62 @@ class Moment:
 
 
 class Observer:
-    """Base class of what `DSDSchedule(observers=[...])` takes.
+    """Base class of the items of `DSDSchedule(observers=[...])`.
 
-    Its methods do nothing; a subclass overrides those it needs. None may change a weight. After an
-    exception inside `fit`, `on_end` is not called.
+    Its methods do nothing; a subclass overrides those it needs. No method may change a weight.
+    After an exception inside `fit`, `on_end` is not called.
     """
 
     def __getattr__(self, name: str) -> NoReturn:
         where = ""
         if name.startswith(("on_", "set_", "_implements_")):  # Keras asks a callback for these
-            where = ". It is no callback: give it to DSDSchedule(..., observers=[...]), not to fit"
+            where = (
+                ". It is not a callback: pass it to DSDSchedule(..., observers=[...]), not to fit"
+            )
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{where}.")
 
     def on_begin(self, timeline: Timeline) -> None:
-        """A run starts or resumes."""
+        """Called when a run starts or resumes."""
 
     def on_phase(self, index: int, phase: Phase, epoch: int, changed: str) -> None:
-        """A phase starts, or a run resumes within it.
+        """Called when a phase starts, or a run resumes within it.
 
         Args:
             index: Index of the phase, from 0.
             phase: The phase.
             epoch: The epoch that is about to start, counted from 0.
-            changed: Description of what changed with it.
+            changed: Description of the changes that come with it.
         """
 
     def on_moment(self, moment: Moment, weights: Sequence[PrunableWeight]) -> None:
-        """Weights are at a moment around a phase change.
+        """Called at a moment around a phase change.
 
-        A resumed run notifies of the moments that it reaches, and not again of earlier ones.
+        A resumed run notifies of the moments that it reaches, and not of earlier ones.
         """
 
     def on_epoch_end(
         self, epoch: int, logs: Mapping[str, float], weights: Sequence[PrunableWeight]
     ) -> None:
-        """An epoch is over.
+        """Called at the end of an epoch.
 
         Args:
-            epoch: Counted from 0.
-            logs: Its logs, with those that `DSDSchedule` adds.
+            epoch: The epoch, counted from 0.
+            logs: Its logs, including those that `DSDSchedule` adds.
             weights: The weights that DSD prunes.
         """
 
     def on_end(self) -> None:
-        """The run is over."""
+        """Called at the end of the run."""
 
 
 def check_observers(observers: object) -> tuple[Observer, ...]:
-    """Returns the argument `observers` of `DSDSchedule` as a tuple, checked.
+    """Returns the checked argument `observers` of `DSDSchedule` as a tuple.
 
     Raises:
-        TypeError: `observers` is no list, or an item is no `Observer`.
+        TypeError: `observers` is not a list, or an item is not an `Observer`.
     """
     hint = "Write observers=[dsd.WeightHistory()]."
     given = checks.listed("observers", observers, "to be a list", hint)
     expected = "to be an Observer, such as WeightHistory() or DSDTensorBoard(log_dir)"
-    checks.check_items("observers", given, Observer, expected, "Give callbacks of Keras to fit.")
+    checks.check_items("observers", given, Observer, expected, "Pass Keras callbacks to fit.")
     return tuple(given)

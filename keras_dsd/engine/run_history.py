@@ -1,4 +1,4 @@
-"""Monitored values and best weights of a run: the current phase is derived from them."""
+"""Monitored values and best weights of a run, from which the current phase is derived."""
 
 import os
 import pathlib
@@ -21,13 +21,13 @@ _BEST = "dsd_best_{:06d}.npz"
 class RunHistory:
     """Monitored values of each epoch, and the best weights of a phase with `restore_best`.
 
-    With a folder, both are also written there, each file complete or not at all. A run that was
-    killed resumes from it at any earlier epoch.
+    With a folder, both are also written there, each file atomically. A killed run resumes from it
+    at any earlier epoch.
 
     Attributes:
-        epochs: For each epoch so far, the values in its logs that phases monitor.
-        warned: Kinds of the warnings that the run has given. A run may take many calls of `fit`,
-            and each of them would give these again.
+        epochs: The monitored values in the logs of each epoch so far.
+        warned: Kinds of the warnings that the run has issued. A run may take many calls of `fit`,
+            each of which would otherwise issue them again.
     """
 
     def __init__(self, timeline: Timeline, folder: pathlib.Path | None) -> None:
@@ -38,10 +38,10 @@ class RunHistory:
         self.warned: set[str] = set()
 
     def last_of(self, model: Model) -> "RunHistory":
-        """Returns the history of the last run of `model` if its phases and folder are these.
+        """Returns the history of the last run of `model` if it has the same phases and folder.
 
         Otherwise this history becomes that of the model. So the same schedule, or an equal one,
-        resumes in another `fit` what an earlier one has begun.
+        resumes the run of an earlier `fit`.
         """
         found = _HISTORIES.get(model)
         if found is None or (found._timeline, found._folder) != (self._timeline, self._folder):
@@ -54,31 +54,31 @@ class RunHistory:
         return self._timeline.starts(self.epochs)
 
     def check(self) -> None:
-        """Makes the folder, where something is to be written to it.
+        """Creates the folder if anything will be written to it.
 
         Raises:
-            ValueError: It is no folder, or not writable.
+            ValueError: It is not a folder, or not writable.
         """
         if self._folder is None or not self._timeline.monitors:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             if not os.access(self._folder, os.W_OK | os.X_OK):
-                raise PermissionError("it can't be written to")
+                raise PermissionError("it is not writable")
         except OSError as error:
-            expected = "to be a folder that can be written to"
-            hint, note = "Give another, or let it be written to.", f": {error}"
+            expected = "to be a writable folder"
+            hint, note = "Pass another folder, or make this one writable.", f": {error}"
             raise checks.invalid("backup_dir", str(self._folder), expected, hint, note) from error
 
     def resume(self, epoch: int, weights: Callable[[], list[np.ndarray]]) -> bool:
         """Brings the history to the start of `epoch`; `weights` returns those of the model.
 
         Returns:
-            Whether the history is complete; False where only the epoch before is missing, because
-            the run was killed after another callback saved that epoch and before it was added.
+            True if the history is complete. False if only the previous epoch is missing, because
+            the run was killed after another callback saved this epoch and before it was added.
 
         Raises:
-            ValueError: Monitored values or best weights of earlier epochs are needed, and can't be
+            ValueError: Monitored values or best weights of earlier epochs are needed, but can't be
                 read. The history is unchanged.
         """
         epochs = self.epochs
@@ -98,7 +98,7 @@ class RunHistory:
     def add(
         self, logs: Mapping[str, SupportsFloat], weights: Callable[[], list[np.ndarray]]
     ) -> None:
-        """Adds the logs of an epoch; `weights` is called where it is the best of the phase."""
+        """Adds the logs of an epoch; `weights` is called if it is the best epoch of the phase."""
         found = {
             name: checks.as_float(f"logs[{name!r}]", logs[name])
             for name in self._timeline.monitors
@@ -113,20 +113,20 @@ class RunHistory:
         self.epochs = epochs
 
     def unmeasured(self, index: int, start: int, end: int) -> str | None:
-        """Returns a warning where no epoch of a phase had the monitored value in its logs."""
+        """Returns a warning if no epoch of a phase had the monitored value in its logs."""
         until = self._timeline.phases[index].until
         epochs = self.epochs[start:end]
         if until is None or any(until.monitor in each for each in epochs):
             return None
         return (
-            f"A phase is to end when {until.monitor!r} stops improving, but "
-            f"{until.monitor!r} was in the logs of none of the {len(epochs)} epochs that it "
-            f"took. Give fit validation_data for a name that begins with val_, or put what "
-            f"measures it before DSDSchedule in the callbacks; or give it to DSDLoop.end_epoch()."
+            f"A phase ends when {until.monitor!r} stops improving, but {until.monitor!r} was in "
+            f"the logs of none of its {len(epochs)} epochs. For a name that starts with val_, pass "
+            f"validation_data to fit. Otherwise put the callback that logs it before DSDSchedule, "
+            f"or pass it to DSDLoop.end_epoch()."
         )
 
     def epoch_to_restore(self) -> int | None:
-        """Returns the best epoch of a phase with `restore_best` that ends now, if not the last."""
+        """Returns the best epoch of a `restore_best` phase that ends now, or None if the last."""
         last = len(self.epochs) - 1
         best = self._best_of(self.epochs, last) if last >= 0 else None
         return None if best == last else best
@@ -144,29 +144,29 @@ class RunHistory:
         return self._best[epoch]
 
     def forget_best(self) -> None:
-        """Frees the memory of the best weights, as the run is over."""
+        """Frees the memory of the best weights at the end of the run."""
         self._best = {}
 
     def _read_best(self, epoch: int, like: list[np.ndarray]) -> list[np.ndarray]:
-        """Returns the best weights that an earlier run wrote, as arrays like those given."""
+        """Returns the best weights that an earlier run wrote, as arrays like `like`."""
         path = None if self._folder is None else self._folder / _BEST.format(epoch)
         missing = "Expected the best weights of the phase, to restore them. Received: "
-        advice = "Give the backup_dir of the run that stopped, or go on without restore_best."
+        advice = "Pass the backup_dir of the interrupted run, or resume without restore_best."
         if path is None or not path.exists():
             raise ValueError(
-                f"{missing}no record of those of epoch {epoch + 1}, with "
+                f"{missing}no file of those of epoch {epoch + 1}, "
                 f"backup_dir={_text(self._folder)}. {advice}"
             )
         try:
-            # NumPy leaves a file open that it opened and can't read.
+            # NumPy does not close a file that it opened and can't read.
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = [stored[f"arr_{index}"] for index in range(len(stored.files))]
-        except Exception as error:  # of a file that is cut or of something else, anything may come
+        except Exception as error:  # a truncated or foreign file may raise anything
             raise ValueError(
-                f"{missing}path={str(path)!r}, which is not whole or something else "
+                f"{missing}path={str(path)!r}, which is incomplete or another file "
                 f"({shown(error)}). {advice}"
             ) from error
-        # NumPy writes bfloat16 as bytes without a name.
+        # NumPy writes bfloat16 as bytes without a dtype name.
         named = [
             a.view(b.dtype) if a.dtype == f"V{b.itemsize}" else a
             for a, b in zip(arrays, like, strict=False)
@@ -174,15 +174,15 @@ class RunHistory:
         found, expected = ([f"{a.dtype}{a.shape}" for a in each] for each in (named, like))
         if len(arrays) != len(like) or found != expected:
             raise ValueError(
-                f"{missing}path={str(path)!r}, which is of another model, with weights "
-                f"{shown(found)}; here they are {shown(expected)}. {advice}"
+                f"{missing}path={str(path)!r}, from another model, with weights {shown(found)} "
+                f"instead of {shown(expected)}. {advice}"
             )
         return named
 
     def _keep(self, epoch: int, weights: list[np.ndarray]) -> None:
         if self._folder is not None:
             replace(self._folder / _BEST.format(epoch), lambda file: np.savez(file, *weights))
-            # The one before stays: a run may resume from before this epoch.
+            # The previous file stays: a run may resume from before this epoch.
             for path in sorted(self._folder.glob("dsd_best_*.npz"))[:-2]:
                 path.unlink(missing_ok=True)  # another worker may share the folder
         self._best = {epoch: weights}
@@ -190,27 +190,27 @@ class RunHistory:
     def _read(self, epoch: int) -> list[dict[str, float]]:
         path = None if self._folder is None else self._folder / _HISTORY
         missing = (
-            f"Expected a record of what the {epoch} epochs before measured, as `until` decides by "
-            f"it. Received: backup_dir={_text(self._folder)}, "
+            f"Expected the monitored values of the previous {epoch} epochs, which `until` needs. "
+            f"Received: backup_dir={_text(self._folder)}, "
         )
-        advice = "Give DSDSchedule the backup_dir of the run that stopped, or begin anew."
+        advice = "Pass the backup_dir of the interrupted run to DSDSchedule, or start a new run."
         if path is None or not path.exists():
-            raise ValueError(f"{missing}which has none. {advice}")
+            raise ValueError(f"{missing}which holds none. {advice}")
         try:
             epochs, timeline = read_json(path, _parse)
         except ValueError as error:
             raise ValueError(
-                f"{missing}where {_HISTORY} is not whole ({error}). {advice}"
+                f"{missing}where {_HISTORY} is incomplete ({error}). {advice}"
             ) from error
         if timeline != str(self._timeline):
-            here = f"here they are {self._timeline}"
-            raise ValueError(f"{missing}which is of other phases: {timeline}; {here}. {advice}")
+            here = f"instead of {self._timeline}"
+            raise ValueError(f"{missing}from other phases: {timeline}, {here}. {advice}")
         if len(epochs) < epoch - 1:
-            raise ValueError(f"{missing}which has {len(epochs)} epochs. {advice}")
+            raise ValueError(f"{missing}which holds {len(epochs)} epochs. {advice}")
         return epochs
 
 
-# No history may refer to its model, which would then never be freed.
+# A history must not refer to its model, which would then never be freed.
 _HISTORIES: "weakref.WeakKeyDictionary[Model, RunHistory]" = weakref.WeakKeyDictionary()
 
 

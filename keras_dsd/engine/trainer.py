@@ -1,4 +1,4 @@
-"""Trainer: gives a model in `fit` a compiled training step for each kind of phase."""
+"""The trainer: gives a model in `fit` a compiled training step for each kind of phase."""
 
 import sys
 import types
@@ -12,11 +12,11 @@ from keras_dsd.protocols import Model, OpenRun, PrunableWeight, Step, TrainingAd
 
 
 class Trainer:
-    """One model in training, for as long as a `fit` lasts.
+    """One model during a `fit`.
 
-    Either Keras reads `model.train_function` afresh at every step. So there are two compiled steps:
-    one that masks, and a dense one, which holds no pruning operation and serves every dense phase.
-    The one thing put on the model hides a method of its class; `close` takes it away.
+    Both Kerases read `model.train_function` at every step. So there are two compiled steps: a
+    masked one, and a dense one without any pruning operation for all dense phases. The only
+    attribute that is set on the model hides a method of its class; `close` removes it.
     """
 
     def __init__(self, model: Model, adapter: TrainingAdapter) -> None:
@@ -32,16 +32,16 @@ class Trainer:
 
     @property
     def weights(self) -> Sequence[PrunableWeight]:
-        """The weights that DSD prunes; empty as long as the model has not made them."""
+        """The weights that DSD prunes; empty until the model is built."""
         return self._adapter.weights
 
     @property
     def frozen(self) -> Sequence[str]:
-        """Paths of the weights that would be pruned if they were not frozen."""
+        """Paths of the selected weights that are frozen."""
         return self._adapter.frozen
 
     def check(self) -> None:
-        """Raises ValueError where the model can't be trained by DSD, before anything changes."""
+        """Raises ValueError if DSD can't train the model, before anything is changed."""
         earlier = open_run_of(self.model)
         if isinstance(earlier, _Remake) and earlier.is_of_this_fit():
             raise ValueError(
@@ -55,12 +55,12 @@ class Trainer:
         after_first_step: Callable[[], None],
         before_remade_step: Callable[[], frozenset[str]],
     ) -> None:
-        """Starts to stand between Keras and the model.
+        """Intercepts `model.make_train_function`, up to `close`.
 
         Args:
-            after_first_step: Called once, when the first training step has run.
-            before_remade_step: Called where the model was compiled anew after an epoch has started
-                and before its first step; returns the paths of the weights that are masked then.
+            after_first_step: Called once, after the first training step.
+            before_remade_step: Called if the model is compiled again between the start of an epoch
+                and its first step; returns the paths of the masked weights.
         """
         abandon(self.model)
         self._history = getattr(self.model, "history", None)
@@ -70,14 +70,14 @@ class Trainer:
         self._adapter.open()
 
     def close(self) -> None:
-        """Gives the model its own method and step back."""
+        """Restores the model's own method and step."""
         vars(self.model).pop("make_train_function", None)
         self.model.train_function = self._current = None
         self._steps.clear()
         self._adapter.close()
 
     def get_weights(self) -> list[np.ndarray]:
-        """Returns a copy of the model's weights, in an order that stays."""
+        """Returns a copy of the model's weights, in a fixed order."""
         return self._adapter.get_weights()
 
     def set_weights(self, values: Sequence[np.ndarray]) -> None:
@@ -85,59 +85,61 @@ class Trainer:
         self._adapter.set_weights(values)
 
     def reset_optimizers(self) -> None:
-        """Resets the state of the optimizers, but for moving averages of weights."""
+        """Resets the state of the optimizers, except for moving averages of weights."""
         self._adapter.reset_optimizers()
 
     def estimate_batch_norms(self, batches: Batches, advance: Callable[[str], None]) -> str:
-        """Estimates the statistics of BatchNormalization, and describes this.
+        """Estimates BatchNormalization statistics, and returns a description for the log message.
 
         Raises:
             ValueError: There are no batches.
         """
         layers = self._adapter.batch_norms
         number = estimate(layers, self._adapter.forward, batches, advance) if layers else 0
-        return f"statistics of {len(layers)} BatchNormalizations estimated from {number} batches"
+        return (
+            f"BatchNormalization statistics of {len(layers)} layers estimated from {number} batches"
+        )
 
     @property
     def is_observed(self) -> bool:
-        """Whether an optimizer was seen to update weights in this run."""
+        """True if an optimizer was seen to update weights in this run."""
         return self._adapter.is_observed
 
     @property
     def was_skipped(self) -> bool:
-        """Whether all updates of this run were skipped yet, as a scaled loss has overflown."""
+        """True if all updates of this run so far were skipped, as the scaled loss overflowed."""
         return self._adapter.was_skipped
 
     @property
     def may_leave_untrained(self) -> bool:
-        """Whether weights may turn out, at the first step, to be trained by no optimizer."""
+        """True if the first step may show that no optimizer trains some of the weights."""
         return self._adapter.has_own_train_step and not self._adapter.is_observed
 
     def untrained(self) -> Sequence[PrunableWeight]:
-        """Returns the weights that no optimizer trains, as far as that is known."""
+        """Returns the weights that are known to be trained by no optimizer."""
         return self._adapter.untrained()
 
     def leave_untrained_dense(self) -> list[str]:
-        """Leaves these weights dense from now on, and returns their paths."""
+        """Leaves these weights dense, and returns their paths."""
         self._notice_compile()
         untrained = self._adapter.untrained()
         for weight in untrained:
             weight.leave_dense()
-        if untrained:  # masked steps were made for them too
+        if untrained:  # masked steps include them
             self._steps = {masked: step for masked, step in self._steps.items() if not masked}
         return [weight.path for weight in untrained]
 
     @property
     def unscaled_optimizers(self) -> list[str]:
-        """Names of the optimizers that updated weights and did not read a learning rate."""
+        """Names of the optimizers that updated weights without reading a learning rate."""
         return self._adapter.unscaled_optimizers
 
     def use_step(self, *, masked: frozenset[str], lr: float) -> None:
-        """Puts the compiled step of a phase in place; it is traced when it first runs.
+        """Sets the compiled step of a phase, which is traced when it first runs.
 
         Args:
-            masked: Paths of the weights whose updates end in `weight * mask`.
-            lr: Multiplies the learning rates within the step.
+            masked: Paths of the weights that are multiplied by their masks after each update.
+            lr: Factor of the learning rates within the step.
         """
         self._notice_compile()
         self._adapter.set_factor(lr)
@@ -145,18 +147,18 @@ class Trainer:
         self._put_step()
 
     def remake_step(self) -> None:
-        """Makes the steps anew, of the model as it is compiled now."""
+        """Creates the steps of the model as it is compiled now."""
         self._forget_steps()
         if self._is_unused and self._before_remade_step is not None:
             self._masked = self._before_remade_step()
         self._put_step()
 
     def prints(self) -> bool:
-        """Returns whether Keras prints its progress; it can be set to log it."""
+        """Returns whether Keras prints its progress instead of logging it."""
         return self._adapter.prints()
 
     def learning_rates(self) -> list[float]:
-        """Returns the learning rates, as their owner set them, of what reads one."""
+        """Returns the learning rates, without the factor, of the optimizers that read one."""
         return self._adapter.learning_rates()
 
     def learning_rate_text(self, lr: float) -> str:
@@ -164,7 +166,7 @@ class Trainer:
         return learning_rate_text(self.learning_rates(), self._adapter.is_scheduled(), lr)
 
     def end_epoch(self) -> None:
-        """Notes that an epoch is over."""
+        """Called at the end of an epoch."""
 
     def _notice_compile(self) -> None:
         if self._current is not None and self.model.train_function is not self._current:
@@ -172,12 +174,12 @@ class Trainer:
         self._forget_updates()
 
     def _forget_steps(self) -> None:
-        """Forgets the steps of a model that was compiled anew."""
+        """Discards the steps of a model that was compiled again."""
         self._steps.clear()
         self._is_compiled_anew = True
 
     def _forget_updates(self) -> None:
-        """Forgets what was observed before, as the epoch may still be measured by that."""
+        """Discards earlier observations, which the end of an epoch may still need until here."""
         if self._is_compiled_anew:
             self._adapter.forget_updates()
         self._is_compiled_anew = False
@@ -192,7 +194,7 @@ class Trainer:
         self._current = self.model.train_function
 
     def _first(self, step: Step) -> Step:
-        """Returns `step`, followed by what is due after the first one of the run."""
+        """Returns `step`, followed by `after_first_step` when it first updates weights."""
 
         def first(*args: object) -> object:
             self._is_unused = False
@@ -211,11 +213,11 @@ class Trainer:
 
 
 class _Remake(OpenRun):
-    """Stands in for `model.make_train_function`, which Keras calls when training starts."""
+    """Replacement of `model.make_train_function`, which Keras calls when training starts."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
-        self._is_in_fit = _is_in_fit(trainer.model)  # or the hooks are called by hand
+        self._is_in_fit = _is_in_fit(trainer.model)  # or hooks are called without `fit`
 
     def __call__(self, force: bool = False) -> object:
         trainer, model = self._trainer, self._trainer.model
@@ -229,20 +231,20 @@ class _Remake(OpenRun):
         return type(model).make_train_function(model, force=force)
 
     def is_of_this_fit(self) -> bool:
-        """Returns whether the fit that is about to train opened it: no step was made in it yet."""
+        """Returns whether the current `fit` opened it, before any step."""
         history = getattr(self._trainer.model, "history", None)
         same = history is not None and history is self._trainer._history
         return same and not self._trainer._steps
 
     def abandon(self) -> None:
-        """Ends a run that an exception stopped before it could end itself."""
+        """Ends a run that an exception interrupted."""
         self._trainer.close()
 
 
 def _is_in_fit(model: Model) -> bool:
     """Returns whether a `fit` of `model` called what runs now, however indirectly.
 
-    After an exception nothing else tells that the run is over: no callback is called.
+    After an exception there is no other sign that the run is over: no callback is called.
     """
     frame: types.FrameType | None = sys._getframe()
     while frame is not None:
@@ -253,7 +255,7 @@ def _is_in_fit(model: Model) -> bool:
 
 
 def abandon(model: Model) -> None:
-    """Ends a run of `model` that an exception stopped before it could end itself, if any."""
+    """Ends a run of `model` that an exception interrupted, if any."""
     earlier = open_run_of(model)
     if earlier is not None:
         earlier.abandon()

@@ -1,8 +1,7 @@
-"""A phase change: as a value that can be read before it is applied, and its effect on weights."""
+"""A phase change as a value, computed before it is applied, and its effect on weights."""
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Sequence
 
 from keras_dsd.algorithm.device_masks import (
@@ -23,21 +22,21 @@ from keras_dsd.utils.warn import warn
 
 @dataclasses.dataclass(frozen=True)
 class Transition:
-    """All that changes as a run enters a phase, in the order of the attributes.
+    """Changes that come with a phase, in the order of the attributes.
 
     Attributes:
         index: Index of the phase.
-        phase: The phase. Entering a sparse one prunes weights, entering a dense one removes masks.
+        phase: The phase. A sparse phase prunes weights, a dense phase removes masks.
         epoch: The epoch that is about to start, counted from 0.
-        is_start: Whether it is the first one of the phase; otherwise the run resumes within it.
+        is_start: True if this epoch is the first of the phase; False if the run resumes within it.
         warnings: Messages to the user.
-        restored_epoch: The epoch whose weights, the best of the phase that ends, are restored
-            first; None: weights stay as they are.
-        lost_masks_of: The sparse phase that ends, where a run resumes right after it from a file
-            that may hold its zeros but not its masks; these are applied again.
-        checked_for: The sparse phase that a run resumes within: weights have to fit it, or dense.
+        restored_epoch: The best epoch of the phase that ends, whose weights are restored first;
+            None if no weights are restored.
+        lost_masks_of: The sparse phase that ends, if the run resumes right after it: a checkpoint
+            may hold its zeros without its masks, which are applied again.
+        checked_for: The sparse phase that a run resumes within: weights must be dense or match it.
         moments_before: Moments that observers are notified of before weights change.
-        reset: Optimizer state to reset for pruned or regrown weights, as `DSDSchedule` has it.
+        reset: Optimizer state to reset for pruned or regrown weights; see `DSDSchedule`.
         batches: Batches to estimate BatchNormalization statistics from afterwards, or None.
         moments_after: Moments that observers are notified of after that.
     """
@@ -67,8 +66,8 @@ def transition_to(
 ) -> Transition | None:
     """Returns the phase change at the start of an epoch, or None within a phase.
 
-    `history` is of the epochs before. `current` is the index of the phase that the run is in, None
-    where it starts or resumes.
+    `history` holds the epochs before. `current` is the index of the current phase; None if the run
+    starts or resumes.
     """
     starts = history.phase_starts
     index = len(starts) - 1
@@ -104,7 +103,7 @@ def transition_to(
 
 @dataclasses.dataclass(frozen=True)
 class WeightChange:
-    """Effect of a phase change on the weights: in words, and as `RunState` keeps it."""
+    """Effect of a phase change on the weights: as text, and as `RunState` stores it."""
 
     description: str
     num_pruned: int = 0
@@ -113,32 +112,41 @@ class WeightChange:
 
 
 class OptimizerReset:
-    """Resets optimizer state of weights that are pruned or regrown, and counts these."""
+    """Resets optimizer state of pruned and regrown weights."""
 
     def __init__(self, reset: str) -> None:
         self._reset = reset
-        self._num_weights = 0
+        self._kinds: list[str] = []
 
-    def reset_pruned(self, weight: PrunableWeight, mask: Tensor, number: int) -> None:
-        """Resets the state of `weight` where `mask` prunes it, in a number of entries."""
-        if number:
-            (weight.reset_averages if self._reset == "none" else weight.reset_slots)(mask)
-        self._num_weights += number
+    def reset_entries(self, weight: PrunableWeight, mask: Tensor, number: int, kind: str) -> None:
+        """Resets the state of the entries that `mask` prunes.
+
+        Args:
+            weight: The weight.
+            mask: Boolean mask of the kept entries.
+            number: Number of the pruned entries.
+            kind: `"pruned"` or `"regrown"`: their state after the phase change.
+        """
+        if not number:
+            return
+        (weight.reset_averages if self._reset == "none" else weight.reset_slots)(mask)
+        if kind not in self._kinds:
+            self._kinds.append(kind)
 
     @property
     def includes_all(self) -> bool:
-        """Whether the state of all other weights is to be reset too."""
-        return self._reset == "all" and self._num_weights > 0
+        """True if the state of all other weights is reset too."""
+        return self._reset == "all" and bool(self._kinds)
 
     @property
     def description(self) -> str:
-        """What happened to the state, for the log message; empty where nothing did."""
-        if not self._num_weights:
+        """Description of the reset for the log message; empty if no state is affected."""
+        if not self._kinds:
             return ""
         if self._reset == "none":
-            return "optimizer slots are kept"
-        whose = "all" if self._reset == "all" else f"{self._num_weights:,}"
-        return f"optimizer slots of {whose} weights begin anew"
+            return "optimizer state kept"
+        whose = "all" if self._reset == "all" else " and ".join(self._kinds)
+        return f"optimizer state reset for {whose} weights"
 
 
 def prune(
@@ -150,46 +158,44 @@ def prune(
     """Applies the masks of a sparse phase, and calls `advance` with the path of each weight.
 
     Raises:
-        ValueError: There are no weights, or one holds NaN or infinity; nothing was changed.
+        ValueError: There are no weights, or one holds NaN or infinity; nothing is changed.
     """
-    started = time.perf_counter()
     if not weights:
         raise ValueError(
-            "Expected trainable weights to prune when a sparse phase begins. Received: a model "
-            "that has not been built. Call model.build(input_shape), or the model on one batch, "
-            "before fit."
+            "Expected trainable weights to prune when a sparse phase starts. Received: a model "
+            "that has not been built. Call model.build(input_shape), or call the model on one "
+            "batch, before fit."
         )
     made = []
     for weight, mask in masks_for(weights, sparsity):
         made.append((weight, mask))
         advance(weight.path)
-    seconds, measured = time.perf_counter() - started, _measure_under(made)
+    measured = _measure_under(made)
     for (weight, mask), found in zip(made, measured, strict=True):
         _apply_mask(weight, mask, found, reset)
     num_pruned = sum(found.num_pruned for found in measured)
     size = sum(math.prod(weight.shape) for weight in weights)
-    description = (
-        f"pruned {num_pruned:,} of {size:,} weights in {len(weights)} tensors, "
-        f"masks took {seconds:.3f} s"
-    )
+    tensors = f"{len(weights)} tensor{'' if len(weights) == 1 else 's'}"
+    numbers = f"{num_pruned:,} of {size:,} weights in {tensors}"
+    description = f"{num_pruned / max(size, 1):.1%} sparsity ({numbers})"
     return WeightChange(description, num_pruned, frozenset(weight.path for weight in weights))
 
 
 def refuse_frozen(name: str, frozen: Sequence[str]) -> None:
-    """Refuses a sparse phase for which all that was selected is frozen, if anything is."""
+    """Refuses a sparse phase if all selected weights are frozen."""
     if frozen:
         shown = ", ".join(map(repr, frozen[:3])) + (", ..." if len(frozen) > 3 else "")
         raise ValueError(
-            f"Expected trainable weights to prune when a sparse phase begins. Received: "
-            f"model={name!r}, in which all that was selected is frozen: {shown}. Set trainable = "
-            f"True on the model, or on these layers, before the phase begins. A discriminator that "
-            f"is frozen for the combined model of a GAN: set discriminator.trainable = True before "
-            f"each epoch of its own, and False before each of the combined model."
+            f"Expected trainable weights to prune when a sparse phase starts. Received: "
+            f"model={name!r}, whose selected weights are all frozen: {shown}. Set trainable = True "
+            f"on the model, or on these layers, before the phase starts. If a GAN's discriminator "
+            f"is frozen in the combined model, set discriminator.trainable = True before each "
+            f"epoch of the discriminator, and False before each epoch of the combined model."
         )
 
 
 def hold_masks(weights: Sequence[PrunableWeight]) -> None:
-    """Sets weights to zero where an active mask prunes them."""
+    """Sets pruned weights to zero, under the active masks."""
     for weight in weights:
         mask = weight.mask_tensor()
         if mask is not None:
@@ -200,7 +206,7 @@ def remove_masks(weights: Sequence[PrunableWeight], reset: OptimizerReset) -> We
     """Removes all masks: pruned weights regrow from zero.
 
     Raises:
-        ValueError: A masked weight holds NaN or infinity; nothing was changed.
+        ValueError: A masked weight holds NaN or infinity; nothing is changed.
     """
     active = [(weight, weight.mask_tensor()) for weight in weights]
     masked = [(weight, mask) for weight, mask in active if mask is not None]
@@ -208,17 +214,17 @@ def remove_masks(weights: Sequence[PrunableWeight], reset: OptimizerReset) -> We
     check_finite([weight for weight, _ in masked], measured)
     regrown = []
     for (weight, mask), found in zip(masked, measured, strict=True):
-        reset.reset_pruned(weight, mask, found.num_pruned)
+        reset.reset_entries(weight, mask, found.num_pruned, "regrown")
         weight.remove_mask()
         if found.num_pruned:
             regrown.append((weight, found.num_pruned))
     num_regrown = sum(number for _, number in regrown)
-    description = f"{num_regrown:,} weights return from zero" if masked else "all weights train"
+    description = f"{num_regrown:,} weights regrow from zero" if masked else "all weights train"
     return WeightChange(description, regrown=tuple(regrown))
 
 
 def apply_lost_masks(weights: Sequence[PrunableWeight], phase: SparsePhase) -> None:
-    """Applies the masks of a phase to weights that are zero where it prunes and have no mask.
+    """Applies the masks of a phase to weights without a mask whose pruned entries are all zero.
 
     Without them these weights would regrow with optimizer state that an uninterrupted run resets.
     """
@@ -237,21 +243,22 @@ def check_resumed(weights: Sequence[PrunableWeight], phase: SparsePhase) -> None
     num_unknown = check_pruned_alike(weights, phase.sparsity)
     if num_unknown:
         warn(
-            f"A sparse phase goes on with {num_unknown} more zeros than its masks prune, and "
-            f"the file has no masks: of equal weights, those that come first stay pruned. "
-            f"The others train. Was its sparsity higher, or have kept weights underflowed?"
+            f"The run resumes within a sparse phase with {num_unknown} more zeros than its masks "
+            f"prune, and the checkpoint holds no masks: among equal weights, the first by index "
+            f"stay pruned and the others train. Check that the sparsity is that of the saved run, "
+            f"and that kept weights have not underflowed to zero."
         )
 
 
 def _measure_under(pairs: Sequence[tuple[PrunableWeight, Tensor]]) -> list[Measured]:
-    """Measures weights under masks, all in one transfer."""
+    """Measures weights under masks, in one transfer."""
     return measure([weight for weight, _ in pairs], [mask for _, mask in pairs])
 
 
 def _apply_mask(
     weight: PrunableWeight, mask: Tensor, found: Measured, reset: OptimizerReset
 ) -> None:
-    """Applies a mask unless it is active; `found` was measured under it."""
+    """Applies a mask unless it is active; `found` are the measurements under it."""
     before, num_regrown = weight.mask_tensor(), 0
     if before is not None:
         num_different = weight.arrays.num_different(before, mask)
@@ -262,6 +269,6 @@ def _apply_mask(
     weight.apply_mask(mask)
     if found.num_violations or num_regrown:
         weight.zero(mask)
-        reset.reset_pruned(weight, mask, found.num_pruned)
-        if before is not None:  # what it pruned and still does was reset just now
-            reset.reset_pruned(weight, before, num_regrown)
+        reset.reset_entries(weight, mask, found.num_pruned, "pruned")
+        if before is not None:  # entries that stay pruned are reset already
+            reset.reset_entries(weight, before, num_regrown, "regrown")

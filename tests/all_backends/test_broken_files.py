@@ -100,7 +100,9 @@ def test_the_record_of_a_run_is_read_or_refused(make, digits, tmp_path):
     for path, content in broken:
         path.write_bytes(content)
         again.set_weights(keep.ends[2])
-        with pytest.raises(ValueError, match="^Expected .*Received: .*backup_dir of the run"):
+        with pytest.raises(
+            ValueError, match="^Expected .*Received: .*backup_dir of the interrupted run"
+        ):
             train(again, digits, Keep(), until(folder), first=3, epochs=6)
         assert same(arrays(again), keep.ends[2]) and not trap.exists()
         path.write_bytes(good[path])
@@ -290,7 +292,7 @@ def test_a_folder_that_is_none_is_refused_before_training(make, digits, tmp_path
     before = arrays(model)
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(ValueError, match="`backup_dir` to be a folder that can be written to"):
+        with pytest.raises(ValueError, match="`backup_dir` to be a writable folder"):
             train(model, digits, Keep(), until(folder), epochs=6)
         with pytest.raises(ValueError, match="`path` to be a file in a folder that exists"):
             dsd.sensitivity(model, pytest.fail, path=folder / "scan.json")
@@ -302,7 +304,7 @@ def test_a_folder_that_is_read_only_is_refused_before_training(make, digits, tmp
     before = arrays(model)
     with mounted(tmp_path, "ro"):
         for folder in (tmp_path, tmp_path / "run"):
-            with pytest.raises(ValueError, match="folder that can be written to.*Received: backup"):
+            with pytest.raises(ValueError, match="writable folder.*Received: backup"):
                 train(model, digits, Keep(), until(folder), epochs=6)
         with pytest.raises(OSError, match="Expected to write a file. Received: path="):
             dsd.sensitivity(model, lambda model: 0.0, path=tmp_path / "a.json", progress=False)

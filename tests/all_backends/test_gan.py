@@ -33,7 +33,7 @@ def kernels(discriminator):
 
 def test_that_it_is_frozen_is_said_with_what_to_do():
     discriminator, _, _ = gan()
-    message = "in which all that was selected is frozen: .*kernel.*discriminator.trainable = True"
+    message = "whose selected weights are all frozen: .*kernel.*discriminator.trainable = True"
     before = discriminator.get_weights()
     schedule = dsd.DSDSchedule(0, 1, 1)
     schedule.set_model(discriminator)

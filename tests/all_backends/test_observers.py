@@ -21,7 +21,7 @@ class Seen(Observer):
         self.calls.append(("begin", len(timeline.phases)))
 
     def on_phase(self, index, phase, epoch, changed):
-        self.calls.append(("phase", index, epoch, changed.partition(";")[0].partition(",")[0]))
+        self.calls.append(("phase", index, epoch, changed.partition(", opt")[0]))
 
     def on_moment(self, moment, weights):
         self.calls.append((moment.name, moment.epoch, moment.phase))
@@ -53,14 +53,14 @@ def test_a_run_tells_of_all_that_happens(run):
     seen, _ = run([DENSE, SPARSE, dsd.DensePhase(2)])
     assert seen.calls == [
         ("begin", 3),
-        ("phase", 0, 0, "all weights train"),
+        ("phase", 0, 0, "all weights train, learning rate 0.001"),
         ("epoch", 0, 0, True, 2),
         ("before pruning", 1, 1),
         ("after pruning", 1, 1),
-        ("phase", 1, 1, "pruned 355 of 1"),
+        ("phase", 1, 1, "30.0% sparsity (355 of 1,184 weights in 2 tensors)"),
         ("epoch", 1, 1, True, 2),
         ("end of sparse", 2, 1),
-        ("phase", 2, 2, "355 weights return from zero"),
+        ("phase", 2, 2, "355 weights regrow from zero"),
         ("first re-dense epoch", 3, 2),
         ("epoch", 2, 2, True, 2),
         ("epoch", 3, 2, True, 2),
@@ -79,6 +79,6 @@ def test_what_is_no_list_of_observers_is_refused(bad):
 def test_an_observer_given_to_fit_says_where_it_belongs(make, digits):
     model = compiled(dsd.apply(classifier()), "adam")
     with pytest.raises(
-        AttributeError, match=r"no callback: give it to DSDSchedule\(.*observers=\["
+        AttributeError, match=r"not a callback: pass it to DSDSchedule\(.*observers=\["
     ):
         model.fit(*digits, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1), make()])

@@ -56,7 +56,7 @@ class Seen(Observer):
         self.calls.append(("begin", len(timeline.phases)))
 
     def on_phase(self, index, phase, epoch, changed):
-        self.calls.append(("phase", index, phase, epoch, changed.partition(";")[0][:12]))
+        self.calls.append(("phase", index, phase, epoch, changed[:12]))
 
     def on_moment(self, moment, weights):
         assert isinstance(moment, Moment) and len(weights) == 2
@@ -177,8 +177,8 @@ def test_a_name_that_is_never_measured_is_warned_of(model):
     listed = [dsd.DensePhase(2, until=UNTIL), dsd.SparsePhase(1, until=UNTIL), D1]
     with pytest.warns(UserWarning) as caught:
         fit(model, dsd.DSDSchedule(phases=listed), 4, log=lambda epoch: {"acc": 1.0})
-    found = [str(each.message).partition("'loss' was")[2][:46] for each in caught]
-    assert found == [f" in the logs of none of the {n} epochs that it t" for n in (2, 1)]
+    found = [str(each.message).partition("'loss' was")[2][:48] for each in caught]
+    assert found == [f" in the logs of none of its {n} epochs. For a nam" for n in (2, 1)]
 
 
 def test_observers_are_notified_in_order(model):
@@ -189,12 +189,12 @@ def test_observers_are_notified_in_order(model):
         ("begin", 5),
         ("phase", 0, listed[0], 0, "all weights "), ("epoch", 0),
         ("before pruning", 1, 1), ("after pruning", 1, 1),
-        ("phase", 1, listed[1], 1, "pruned 22 of"), ("epoch", 1),
+        ("phase", 1, listed[1], 1, "50.0% sparsi"), ("epoch", 1),
         ("end of sparse", 2, 1),
         ("phase", 2, listed[2], 2, "22 weights r"),
         ("first re-dense epoch", 3, 2), ("epoch", 2), ("epoch", 3),
         ("last re-dense epoch", 4, 2), ("before pruning", 4, 3), ("after pruning", 4, 3),
-        ("phase", 3, listed[3], 4, "pruned 22 of"), ("epoch", 4),
+        ("phase", 3, listed[3], 4, "50.0% sparsi"), ("epoch", 4),
         ("end of sparse", 5, 3),
         ("phase", 4, listed[4], 5, "22 weights r"),
         ("first re-dense epoch", 6, 4), ("epoch", 5),
@@ -270,11 +270,11 @@ def test_every_run_warns_not_only_the_first(model):
 def test_a_run_that_ends_early_says_what_did_not_run(model, caplog):
     with caplog.at_level("WARNING", logger="absl"):
         fit(model, dsd.DSDSchedule(2, 2, 2), 6, after=stop_after(model, 0))
-    assert "Training ended in DSD phase 1 of 3; the phases after it did not run" in caplog.text
+    assert "Training ended in DSD phase 1 of 3: the later phases did not run" in caplog.text
 
 
 def test_too_few_epochs_are_warned_of_as_they_end(model, caplog):
-    with pytest.warns(UserWarning, match="DSD phase 1 of 3; .*Go on at the next epoch"):
+    with pytest.warns(UserWarning, match="DSD phase 1 of 3: .*Resume with `initial_epoch=2`"):
         fit(model, dsd.DSDSchedule(2, 2, 2), 2)
     assert is_plain(model)
     fit(model, dsd.DSDSchedule(1, 1, 3), 3)  # short, yet in its last phase
@@ -327,7 +327,7 @@ def test_a_mask_that_something_else_violates_is_warned_of(model):
     controller.start(2)
     controller.begin_epoch(0)
     model.kernels[1].values += 0.01
-    with pytest.warns(UserWarning, match="did not hold: 12 weights are zero .* 22 were to stay so"):
+    with pytest.warns(UserWarning, match="violated: 12 weights are zero .* 22 are pruned"):
         controller.end_epoch({})
 
 
@@ -337,11 +337,13 @@ def test_replaced_weights_are_masked_again_as_the_next_epoch_starts(model):
     train(controller, model, range(2))
     dense, pruned = [kernel.values + 1 for kernel in model.kernels], model.kernels[0].mask
     model.set_weights([*dense, model.bias])  # as a callback does that comes after DSDSchedule
-    with pytest.warns(UserWarning, match="Weights were replaced during the sparse phase: 22 that"):
+    with pytest.warns(
+        UserWarning, match="Weights were replaced during the sparse phase: 22 pruned"
+    ):
         controller.begin_epoch(2)
     assert np.array_equal(model.kernels[0].values, np.where(pruned, dense[0], 0))
     model.set_weights([*dense, model.bias])  # and as one that comes before it
-    with pytest.warns(UserWarning, match="The mask did not hold: 0 .* Weights were replaced"):
+    with pytest.warns(UserWarning, match="The masks were violated: 0 .* Weights were replaced"):
         controller.end_epoch({})
     controller.begin_epoch(3)  # of which nothing more is said
     assert np.array_equal(model.kernels[0].values, np.where(pruned, dense[0], 0))
@@ -355,7 +357,7 @@ def test_a_mask_that_something_else_removed_is_warned_of(model):
     controller.start(2)
     controller.begin_epoch(0)
     model.kernels[1].mask = None
-    with pytest.warns(UserWarning, match="The mask did not hold"):
+    with pytest.warns(UserWarning, match="The masks were violated"):
         controller.end_epoch({})
 
 
@@ -406,8 +408,8 @@ def test_a_model_of_which_all_is_frozen_is_refused_before_anything_changes(model
     controller.end_epoch({})
     before = model.state()
     with pytest.raises(ValueError, match=(
-        "model='net', in which all that was selected is frozen: 'a/kernel', 'b/kernel', 'c/kernel',"
-        r" \.\.\.\. Set trainable = True .*discriminator.trainable = True before"
+        "model='net', whose selected weights are all frozen: 'a/kernel', 'b/kernel', 'c/kernel', "
+        r"\.\.\.\. Set trainable = True .*discriminator.trainable = True before"
     )):  # fmt: skip
         controller.begin_epoch(1)
     assert all(map(np.array_equal, model.state(), before)) and model.factor == 1.0
@@ -431,19 +433,16 @@ def messages_of(capsys, caplog, verbose, interactive=True):
 def test_messages_are_shown_where_keras_prints_and_logged_otherwise(capsys, caplog):
     shown, logged = messages_of(capsys, caplog, 2)
     assert logged == [] and len(shown) == 3
-    assert shown[0] == (
-        "DSD phase 1 of 3 begins at epoch 1: dense for 2 epochs; all weights train; "
-        "learning rate 0.1"
-    )
-    assert shown[1].startswith("DSD phase 2 of 3 begins at epoch 3: sparse for 1 epoch; pruned 22")
-    assert shown[2] == (
-        "DSD phase 3 of 3 begins at epoch 4: dense for 1 epoch at 0.1 times the learning rate; "
-        "22 weights return from zero; optimizer slots of 22 weights begin anew; learning rate 0.01"
-    )
+    assert shown == [
+        "Epoch 1: DSD phase 1/3 (dense, 2 epochs): all weights train, learning rate 0.1",
+        "Epoch 3: DSD phase 2/3 (sparse, 1 epoch): 50.0% sparsity (22 of 44 weights in 2 tensors), "
+        "optimizer state reset for pruned weights, learning rate 0.1",
+        "Epoch 4: DSD phase 3/3 (re-dense, 1 epoch): 22 weights regrow from zero, optimizer state "
+        "reset for regrown weights, learning rate 0.01",
+    ]
     for verbose, interactive in ((0, True), (2, False)):
         out, logged = messages_of(capsys, caplog, verbose, interactive)
-        assert out == [] and [each[:11] for each in logged] == ["DSD phase 1", "DSD phase 2",
-                                                                "DSD phase 3"]  # fmt: skip
+        assert out == [] and logged == shown
 
 
 def test_restored_weights_are_logged(caplog, model):
@@ -455,15 +454,15 @@ def test_restored_weights_are_logged(caplog, model):
             fit(model, dsd.DSDSchedule(phases=phases), 3, log=lambda epoch: {"loss": epoch})
     finally:
         logging.set_verbosity(verbosity)
-    assert "DSD restored the weights of epoch 1, the best of its phase" in caplog.text
+    assert "DSD restored the weights of epoch 1, the best epoch of its phase" in caplog.text
 
 
 def test_a_learning_rate_that_is_computed_is_named_as_that(capsys, model):
     model.adapter.scheduled = True
     fit(model, dsd.DSDSchedule(1, 1, 1), 3, verbose=1)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].endswith("; learning rate: what its schedule says")
-    assert lines[2].endswith("; learning rate: 0.1 times what its schedule says")
+    assert lines[1].endswith(", scheduled learning rate")
+    assert lines[2].endswith(", 0.1 times the scheduled learning rate")
 
 
 @pytest.mark.parametrize("verbose", [0, 1])

@@ -153,7 +153,9 @@ def test_who_forgets_the_masks_is_warned(model):
     with loop_of(model, 0, 1, 1) as loop:
         loop.begin_epoch(0)
         model.train_step(masked=False)
-        with pytest.warns(UserWarning, match=r"The mask did not hold: 0 .* call apply_masks\(\)"):
+        with pytest.warns(
+            UserWarning, match=r"The masks were violated: 0 .* DSDLoop.apply_masks\(\)"
+        ):
             loop.end_epoch()
 
 

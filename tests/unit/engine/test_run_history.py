@@ -145,19 +145,19 @@ def unchanged(model, before):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    (None, "which has none. Give DSDSchedule the backup_dir of the run that stopped"),
-    ("{", r"where dsd_history.json is not whole \(JSONDecodeError"),
-    ("[]", "where dsd_history.json is not whole"),
-    ('{"history": [{"loss": "x"}], "timeline": ""}', "where dsd_history.json is not whole"),
-    ('{"history": [], "timeline": "x"}', "which is of other phases: x; here they are dense"),
-    (json.dumps({"history": [{}], "timeline": str(schedule().timeline)}), "which has 1 epochs"),
+    (None, "which holds none. Pass the backup_dir of the interrupted run"),
+    ("{", r"where dsd_history.json is incomplete \(JSONDecodeError"),
+    ("[]", "where dsd_history.json is incomplete"),
+    ('{"history": [{"loss": "x"}], "timeline": ""}', "where dsd_history.json is incomplete"),
+    ('{"history": [], "timeline": "x"}', "from other phases: x, instead of dense"),
+    (json.dumps({"history": [{}], "timeline": str(schedule().timeline)}), "which holds 1 epochs"),
 ])  # fmt: skip
 def test_a_history_that_is_broken_or_foreign_is_refused(killed, text, message):
     model, folder = killed
     path = folder / "dsd_history.json"
     path.unlink() if text is None else path.write_text(text)
     before = model.state()
-    with pytest.raises(ValueError, match=f"the 3 epochs before measured.*{message}"):
+    with pytest.raises(ValueError, match=f"monitored values of the previous 3 epochs.*{message}"):
         fit(model, schedule(folder), 10, initial_epoch=3, log=log)
     assert unchanged(model, before)
 
@@ -165,7 +165,7 @@ def test_a_history_that_is_broken_or_foreign_is_refused(killed, text, message):
 def test_without_a_folder_there_is_no_history_to_resume_from(killed):
     model, _ = killed
     before = model.state()
-    with pytest.raises(ValueError, match="backup_dir=None, which has none"):
+    with pytest.raises(ValueError, match="backup_dir=None, which holds none"):
         fit(model, schedule(), 10, initial_epoch=3, log=log)
     assert unchanged(model, before)
 
@@ -188,10 +188,10 @@ def other_dtype(path):
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize(("spoil", "message"), [
-    (remove, "no record of those of epoch 2, with backup_dir="),
-    (cut, "dsd_best_000001.npz', which is not whole or something else"),
-    (other_model, "which is of another model, with weights .*here they are"),
-    (other_dtype, "which is of another model, with weights .*float32.*float64"),
+    (remove, "no file of those of epoch 2, backup_dir="),
+    (cut, "dsd_best_000001.npz', which is incomplete or another file"),
+    (other_model, "from another model, with weights .*instead of"),
+    (other_dtype, "from another model, with weights .*float32.*float64"),
 ])  # fmt: skip
 def test_best_weights_that_are_broken_or_foreign_are_refused(killed, spoil, message):
     model, folder = killed
@@ -241,10 +241,10 @@ def test_a_folder_that_is_not_writable_is_refused_before_anything_changes(tmp_pa
     (tmp_path / "file").write_text("")
     model = FakeModel()
     before = model.state()
-    with pytest.raises(ValueError, match=r"`backup_dir` to be a folder that can be written to.*"):
+    with pytest.raises(ValueError, match=r"`backup_dir` to be a writable folder.*"):
         fit(model, schedule(tmp_path / "file"), 10)
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(ValueError, match="it can't be written to. Give another"):
+    with pytest.raises(ValueError, match="it is not writable. Pass another"):
         fit(model, schedule(tmp_path / "made" / "anew"), 10)
     assert unchanged(model, before)
     assert "make_train_function" not in vars(model)
