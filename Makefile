@@ -15,7 +15,7 @@ INSTALL = $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)
 # TensorFlow's C++ side logs dozens of lines as it is imported.
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: demo bench figures torch onnx orbax ray mlflow wandb kubernetes recipes everything test test-slow test-oldest lint typecheck build-check wheel-check docs docs-check notebook clean
+.PHONY: demo bench studies figures torch onnx orbax ray mlflow wandb kubernetes recipes everything test test-slow test-oldest lint typecheck build-check wheel-check docs docs-check notebook clean
 
 demo: $(VENV)/.has-examples $(patsubst %,$(VENV)/.has-%,$(filter jax torch,$(KERAS_BACKEND)))
 	$(VENV)/bin/python examples/quickstart.py $(ARGS)
@@ -28,6 +28,10 @@ figures: notebook $(VENV)/.has-examples $(VENV)/.has-plots $(patsubst %,$(VENV)/
 # What DSD costs, for docs/benchmarks.md.
 bench: $(VENV)/.has-bench
 	$(VENV)/bin/python benchmarks/cost/bench.py $(ARGS)
+
+# A task of docs/results.md: make studies TASK=mnist-shifts DATA=mnist.npz resumes or rebuilds it.
+studies: $(VENV)/.has-compare $(VENV)/.has-jax
+	$(VENV)/bin/python benchmarks/studies/run.py --task=$(TASK) $(if $(DATA),--data=$(DATA)) $(ARGS)
 
 # What these need is tested where it is installed.
 torch onnx orbax ray mlflow wandb kubernetes recipes everything: %: $(VENV)/.has-%

@@ -23,7 +23,8 @@ from verdicts import best_variant, of_each_variant
 
 from keras_dsd.analysis.comparison.arms import DSD, FIRST
 from keras_dsd.analysis.comparison.compare import load
-from keras_dsd.analysis.comparison.result import BEST, LAST, Comparison, Gain, mean_and_sd
+from keras_dsd.analysis.comparison.result import BEST, LAST, Comparison, Gain
+from keras_dsd.analysis.comparison.statistics import mean_and_sd
 from keras_dsd.analysis.evaluation import BETTER
 from keras_dsd.utils.figures import new_figure
 

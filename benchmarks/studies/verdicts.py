@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_dsd.analysis.comparison.arms import DSD
-from keras_dsd.analysis.comparison.result import BEST, Comparison, Run, mean_and_sd
+from keras_dsd.analysis.comparison.result import BEST, Comparison, Run
+from keras_dsd.analysis.comparison.statistics import mean_and_sd
 
 
 def of_each_variant(identity: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, Comparison]:

@@ -10,7 +10,13 @@ import pytest
 from scipy import stats
 
 from keras_dsd.analysis.comparison.arms import FIRST
-from keras_dsd.analysis.comparison.result import Comparison, Run, mean_and_sd, paired
+from keras_dsd.analysis.comparison.result import Comparison, Run, paired
+from keras_dsd.analysis.comparison.statistics import (
+    difference,
+    holm,
+    mean_and_sd,
+    smallest_effect,
+)
 
 NAN = math.nan
 
@@ -232,3 +238,39 @@ def test_an_environment_without_scipy_is_told_so_before_anything_is_built(monkey
 
     with pytest.raises(ImportError, match="pip install scipy, or this package.*`compare`"):
         dsd.compare(pytest.fail, {}, phases=[])
+
+
+def test_a_difference_is_that_of_the_t_distribution():
+    found = difference([1.0, 2.0, 4.0], [1.0, 1.0, 1.0])
+    # Differences 0, 1, 3: sd sqrt(7/3), standard error sqrt(7)/3, t of 2 degrees at 0.975: 4.3027.
+    assert found.mean == pytest.approx(4 / 3) and found.number == 3
+    assert found.sd == pytest.approx(math.sqrt(7 / 3))
+    assert found.high - found.mean == pytest.approx(4.30265 * math.sqrt(7) / 3, rel=1e-5)
+    assert found.mean - found.low == pytest.approx(found.high - found.mean)
+    assert found.p_value == pytest.approx(0.2697, abs=1e-4)
+
+
+@pytest.mark.parametrize("ones", [[2.0], [math.nan, 1.0]], ids=["one pair", "not finite"])
+def test_a_difference_without_a_spread_has_no_interval(ones):
+    found = difference(ones, [1.0] * len(ones))
+    assert all(map(math.isnan, (found.low, found.high, found.p_value, found.smallest)))
+
+
+def test_equal_differences_have_an_interval_of_no_width_and_no_test():
+    found = difference([1.1, 2.1, 3.1], [1.0, 2.0, 3.0])
+    assert found.low == found.high == found.mean == pytest.approx(0.1)
+    assert math.isnan(found.p_value)
+
+
+def test_the_smallest_effect_is_found_four_times_in_five():
+    effect = smallest_effect(30, 2.0)
+    drawn = np.random.default_rng(0).normal(effect, 2.0, (10_000, 30))
+    p_values = stats.ttest_1samp(drawn, 0.0, axis=1).pvalue
+    assert np.mean(p_values < 0.05) == pytest.approx(0.8, abs=0.01)
+    assert difference(drawn[0], np.zeros(30)).p_value == pytest.approx(p_values[0])
+
+
+def test_p_values_are_adjusted_by_holm():
+    found = holm({"a": 0.04, "b": 0.01, "c": 0.03, "d": 0.9})
+    assert found == pytest.approx({"a": 0.09, "b": 0.04, "c": 0.09, "d": 0.9})
+    assert list(found) == ["a", "b", "c", "d"]

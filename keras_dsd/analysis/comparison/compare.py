@@ -40,7 +40,8 @@ from keras_dsd.analysis.comparison import dataset
 from keras_dsd.analysis.comparison.arms import ARMS, FIRST, make_arms, num_shared
 from keras_dsd.analysis.comparison.dataset import arguments
 from keras_dsd.analysis.comparison.importable import check_guarded, check_importable
-from keras_dsd.analysis.comparison.result import Comparison, Run, scipy_stats
+from keras_dsd.analysis.comparison.result import Comparison, Run
+from keras_dsd.analysis.comparison.statistics import scipy_stats
 from keras_dsd.analysis.comparison.training import Job, inspect, train_seeds
 from keras_dsd.callback import DSDSchedule
 from keras_dsd.utils import checks, files

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import types
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from keras_dsd.analysis.comparison.arms import DSD, FIRST
+from keras_dsd.analysis.comparison.statistics import CONFIDENCE, mean_and_sd, scipy_stats
 from keras_dsd.analysis.evaluation import BETTER
 from keras_dsd.utils.figures import new_panels
 from keras_dsd.utils.files import plain
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 LAST, BEST = "last", "best"
 WHEN = {LAST: "at the last epoch", BEST: "at the epoch best on validation data"}
-_CONFIDENCE = 0.95
 _RESAMPLES = 9999
 # Of the dots of a figure: marker, its face (None: its colour), and how far they stand aside.
 _STYLES = {LAST: ("o", "none", -0.15), BEST: ("o", None, 0.15)}
@@ -48,12 +47,7 @@ class Paired(NamedTuple):
     @property
     def is_shown(self) -> bool:
         """Whether both, the test and the interval, show that the mean is not zero."""
-        return self.p_value < 1 - _CONFIDENCE and (self.low > 0 or self.high < 0)
-
-
-def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Returns the mean and the standard deviation of a sample of two or more."""
-    return float(np.mean(values)), float(np.std(values, ddof=1))
+        return self.p_value < 1 - CONFIDENCE and (self.low > 0 or self.high < 0)
 
 
 def paired(ones: Sequence[float], others: Sequence[float]) -> Paired:
@@ -71,23 +65,11 @@ def paired(ones: Sequence[float], others: Sequence[float]) -> Paired:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of two or three pairs that say little
         interval = stats.bootstrap(
-            (differences,), np.mean, confidence_level=_CONFIDENCE, n_resamples=_RESAMPLES,
+            (differences,), np.mean, confidence_level=CONFIDENCE, n_resamples=_RESAMPLES,
             method="BCa", random_state=np.random.default_rng(0),
         ).confidence_interval  # fmt: skip
     low, high = (0.0 if abs(end) <= rounding else float(end) for end in interval)
     return Paired(mean, sd, low, high, float(stats.ttest_rel(ones, others).pvalue))
-
-
-def scipy_stats() -> types.ModuleType:
-    """Returns `scipy.stats`, which is imported only where it is needed."""
-    try:
-        from scipy import stats
-    except ImportError as error:
-        raise ImportError(
-            "Expected SciPy, which compare() takes its statistics from. Received: an environment "
-            "without it. Install it: pip install scipy, or this package with its extra `compare`."
-        ) from error
-    return stats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,7 +258,7 @@ class Comparison(Tabled):
         axes.set_xticks(range(len(names)), names, fontsize="small")
         axes.set_xlim(-0.6, len(names) - 0.4)
         axes.set_ylabel(
-            f"gain of dsd, mean and {_CONFIDENCE:.0%} interval\n(above 0: dsd is better)"
+            f"gain of dsd, mean and {CONFIDENCE:.0%} interval\n(above 0: dsd is better)"
         )
 
     def _rows(self) -> list[str]:
@@ -341,6 +323,6 @@ def _gain_text(gain: Gain) -> str:
         test = f"paired t-test p = {found.p_value:.3g}"
     return (
         f"gain of dsd over {gain.control} {WHEN[gain.when]}: {found.mean:+.4g} "
-        f"({_CONFIDENCE:.0%} bootstrap interval {found.low:+.4g} to {found.high:+.4g}; {test}; "
+        f"({CONFIDENCE:.0%} bootstrap interval {found.low:+.4g} to {found.high:+.4g}; {test}; "
         f"{gain.relative:+.2%})"
     )

@@ -1,0 +1,255 @@
+"""The protocol of the studies: arms of equal updates, tuning on seeds apart, and the statistics.
+
+Fixed before the runs that it judges; docs/results.md begins with it in words. Nothing here trains:
+`trials.py` does, `tasks.py` has the tasks, and `run.py` is the command.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase
+from keras_dsd.analysis.comparison.statistics import Difference, difference, holm
+
+# Seeds of tuning start here; those that are reported count from 0.
+FIRST_TUNING_SEED = 1000
+# An interval within this share of the control's mean shows that the two are equal in practice.
+EQUIVALENT = 0.01
+
+FIRST = "first dense"
+SAME, AVERAGED, SINGLE, LOW, HIGH = (
+    "same rates", "same rates, averaged", "one run", "low rate", "first rate",
+)  # fmt: skip
+PRUNED, DSD, RANDOM, ITERATED = "pruned", "dsd", "dsd, random masks", "dsd, iterated"
+PLAIN = (SAME, AVERAGED, SINGLE, LOW, HIGH)
+SPARSE = (PRUNED, DSD, RANDOM, ITERATED)
+# These are trained with the settings that tuning chose for another arm, and not tuned.
+SETTINGS_OF = {AVERAGED: SAME, RANDOM: DSD, ITERATED: DSD}
+WORDS = {
+    SAME: "the learning rates of DSD in every epoch, no masks",
+    AVERAGED: "the same, scored by the mean of its weights at the epochs of the last phase so far",
+    SINGLE: "one conventional run: the first dense phase's schedule, stretched over all epochs",
+    LOW: "trained on at the last learning rate of the first dense phase (LLR)",
+    HIGH: "trained on at the first learning rate",
+    PRUNED: "as DSD, but pruned weights never regrow",
+    DSD: "Dense-Sparse-Dense",
+    RANDOM: "DSD with masks drawn at random",
+    ITERATED: "DSD twice in the same epochs, at a sparsity of 50 %, then 25 %",
+}
+_ITERATED_RATES = (1.0, 0.3, 0.3, 0.1)
+_ITERATED_SPARSITIES = (0.5, 0.25)
+
+
+def steps(epochs: int, first: float = 1.0) -> tuple[float, ...]:
+    """Returns factors of the learning rate that fall twice to a tenth, as in conventional training.
+
+    Half of the epochs are at `first`, three tenths at a tenth of it, the rest at a hundredth.
+    """
+    at_first, at_tenth = round(0.5 * epochs), round(0.3 * epochs)
+    lengths = (at_first, at_tenth, epochs - at_first - at_tenth)
+    return tuple(first * 0.1**index for index, length in enumerate(lengths) for _ in range(length))
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """An arm.
+
+    Attributes:
+        rates: Factor of the learning rate in each epoch that follows the shared first phase, or in
+            every epoch where the arm shares none.
+        phases: What a `DSDSchedule` takes for these epochs; none in plain arms.
+        shares_first: Whether the arm branches from the first dense phase.
+    """
+
+    rates: tuple[float, ...]
+    phases: tuple[Phase, ...] = ()
+    shares_first: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Lengths:
+    """The epochs of the three phases; each has learning rates that fall by `steps`.
+
+    Attributes:
+        dense: Epochs of the first dense phase, until it has converged.
+        sparse: Epochs of the sparse phase.
+        redense: Epochs of the last phase.
+        sparse_lr: Factor of the learning rate at which the sparse phase starts.
+        redense_lr: Factor of the learning rate at which the last phase starts.
+    """
+
+    dense: int
+    sparse: int
+    redense: int
+    sparse_lr: float = 1.0
+    redense_lr: float = 0.1
+
+    @property
+    def first(self) -> tuple[float, ...]:
+        """The learning rates of the first dense phase."""
+        return steps(self.dense)
+
+    @property
+    def rest(self) -> tuple[float, ...]:
+        """The learning rates of the sparse and the last phase."""
+        return steps(self.sparse, self.sparse_lr) + steps(self.redense, self.redense_lr)
+
+
+def arms(lengths: Lengths, sparsity: float) -> dict[str, Arm]:
+    """Returns every arm that is trained, `AVERAGED` apart, which is `SAME` scored otherwise."""
+    rest = lengths.rest
+    sparse, after = SparsePhase(lengths.sparse, sparsity=sparsity), lengths.redense
+    for_good = dataclasses.replace(sparse, epochs=after)
+    return {
+        SAME: Arm(rest),
+        SINGLE: Arm(steps(lengths.dense + len(rest)), shares_first=False),
+        LOW: Arm((lengths.first[-1],) * len(rest)),
+        HIGH: Arm((1.0,) * len(rest)),
+        PRUNED: Arm(rest, (sparse, for_good)),
+        DSD: Arm(rest, (sparse, DensePhase(after))),
+        RANDOM: Arm(rest, (sparse, DensePhase(after))),
+        ITERATED: _iterated(len(rest), lengths.sparse_lr),
+    }  # fmt: skip
+
+
+def _iterated(epochs: int, first: float) -> Arm:
+    quarter = epochs // 4
+    lengths = (epochs - 3 * quarter, quarter, quarter, quarter)
+    rates: tuple[float, ...] = ()
+    phases: list[Phase] = []
+    for index, (length, factor) in enumerate(zip(lengths, _ITERATED_RATES, strict=True)):
+        rates += steps(length, factor * first)
+        sparsity = _ITERATED_SPARSITIES[index // 2]
+        phases.append(DensePhase(length) if index % 2 else SparsePhase(length, sparsity=sparsity))
+    return Arm(rates, tuple(phases))
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is tuned: each arm gets the setting that is best on the tuning seeds' validation data.
+
+    Attributes:
+        l2: The coefficient of Keras's `L2` regularizer, which all kernels have.
+        lr: The first learning rate.
+        sparsity: Of DSD and of what is pruned for good; None in plain arms.
+    """
+
+    l2: float
+    lr: float
+    sparsity: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """An arm, trained from one seed.
+
+    Attributes:
+        seed: The seed.
+        arm: The name of the arm.
+        setting: What it was trained with.
+        validation: The loss on validation data after each epoch, those of the first phase too.
+        test: The same on test data; empty of tuning seeds, whose test data nobody looks at.
+        train: The training loss of each epoch, as `fit` averages it, without penalties.
+        error: The share of wrong test answers at the best and at the last epoch; NaN without any.
+        num_updates: How many updates the optimizer made.
+        seconds: How long the epochs that are this arm's own took.
+    """
+
+    seed: int
+    arm: str
+    setting: Setting
+    validation: tuple[float, ...]
+    test: tuple[float, ...]
+    train: tuple[float, ...]
+    error: tuple[float, float]
+    num_updates: int
+    seconds: float
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch that validation chooses: of equal ones the first, in every arm alike."""
+        return best_epoch(self.validation)
+
+    @property
+    def test_best(self) -> float:
+        """The primary outcome: the test loss after the epoch that validation chooses."""
+        return self.test[self.best_epoch]
+
+
+def best_epoch(validation: Sequence[float]) -> int:
+    """Returns the index of the smallest value, of equal ones the first; NaN is never the best."""
+    order = [(value != value, value, epoch) for epoch, value in enumerate(validation)]
+    return min(order)[2]
+
+
+def chosen_setting(tuning: Sequence[Run], arm: str) -> Setting:
+    """Returns the setting whose mean best validation loss over the tuning seeds is the smallest."""
+    return min(_means(tuning, SETTINGS_OF.get(arm, arm)).items(), key=lambda item: item[1])[0]
+
+
+def best_plain(tuning: Sequence[Run]) -> str:
+    """Returns the unpruned arm that is best on the tuning seeds, each with its own setting."""
+    return min(PLAIN, key=lambda arm: _means(tuning, arm)[chosen_setting(tuning, arm)])
+
+
+def _means(tuning: Sequence[Run], arm: str) -> dict[Setting, float]:
+    found: dict[Setting, list[float]] = {}
+    for run in tuning:
+        if run.arm == arm:
+            found.setdefault(run.setting, []).append(run.validation[run.best_epoch])
+    most = max(map(len, found.values()))  # a setting that diverged in a seed does not win by that
+    return {
+        setting: sum(values) / most
+        for setting, values in found.items()
+        if len(values) == most and all(value == value for value in values)
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a task says to one question, on its reported seeds.
+
+    Attributes:
+        control: The arm that DSD is measured against.
+        mean: The control's mean primary outcome.
+        best: DSD minus the control, seed by seed, at the epochs that validation chooses.
+        last: The same at the last epoch.
+        num_better: In how many seeds DSD is better at the chosen epoch.
+    """
+
+    control: str
+    mean: float
+    best: Difference
+    last: Difference
+    num_better: int
+
+    @property
+    def is_equivalent(self) -> bool:
+        """Whether the interval lies within `EQUIVALENT` of the control."""
+        margin = EQUIVALENT * abs(self.mean)
+        return -margin < self.best.low and self.best.high < margin
+
+
+def answer(runs: Sequence[Run], control: str, arm: str = DSD) -> Answer:
+    """Returns the paired difference of two arms, over the seeds that have both."""
+    ours, theirs = ({run.seed: run for run in runs if run.arm == name} for name in (arm, control))
+    seeds = sorted(set(ours) & set(theirs))
+    pairs = [(ours[seed], theirs[seed]) for seed in seeds]
+    best = [(one.test_best, other.test_best) for one, other in pairs]
+    last = [(one.test[-1], other.test[-1]) for one, other in pairs]
+    return Answer(
+        control, sum(other for _, other in best) / len(best),
+        difference(*zip(*best, strict=True)), difference(*zip(*last, strict=True)),
+        sum(one < other for one, other in best),
+    )  # fmt: skip
+
+
+def verdicts(answers: Mapping[str, Answer]) -> dict[str, str]:
+    """Returns, for each task, better, worse, equivalent or not shown; p by Holm over all tasks."""
+    adjusted = holm({name: each.best.p_value for name, each in answers.items()})
+    return {name: _verdict(each, adjusted[name]) for name, each in answers.items()}
+
+
+def _verdict(found: Answer, p_value: float) -> str:
+    if p_value < 0.05:
+        return "better" if found.best.mean < 0 else "worse"
+    return "equal within 1 %" if found.is_equivalent else "no difference shown"

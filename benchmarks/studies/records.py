@@ -1,0 +1,99 @@
+"""The results of a task of the protocol: one compressed JSON file, written after each piece."""
+
+import gzip
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from protocol import FIRST_TUNING_SEED, Run, Setting
+
+_CURVES = ("validation", "test", "train")
+_DIGITS = 5
+
+
+class Records:
+    """The runs in a file, and which pieces of a task, a seed at a setting, are done.
+
+    Args:
+        path: The file; it need not exist.
+        identity: What tells the task from others.
+
+    Raises:
+        ValueError: The file is of another task, or of other settings.
+    """
+
+    def __init__(self, path: pathlib.Path, identity: Mapping[str, Any]) -> None:
+        self._path, self.identity = path, dict(identity)
+        self.runs: list[Run] = []
+        self._done: list[list[Any]] = []
+        if path.exists():
+            found = json.loads(gzip.decompress(path.read_bytes()))
+            for name, now in self.identity.items():
+                if found["identity"].get(name) != now:
+                    raise ValueError(
+                        f"Expected {path} to be of the same task. Received: {name} "
+                        f"{found['identity'].get(name)!r}, but {now!r} here. Move the file away."
+                    )
+            self._done = found["done"]
+            self.runs = [_parse(entry) for entry in found["runs"]]
+
+    @property
+    def tuning(self) -> list[Run]:
+        """The runs of tuning seeds."""
+        return [run for run in self.runs if run.seed >= FIRST_TUNING_SEED]
+
+    @property
+    def reported(self) -> list[Run]:
+        """The runs of seeds that are reported."""
+        return [run for run in self.runs if run.seed < FIRST_TUNING_SEED]
+
+    def has(self, seed: int, base: Sequence[float]) -> bool:
+        """Returns whether a seed is done at a setting of learning rate and L2."""
+        return [seed, list(base)] in self._done
+
+    def add(self, runs: Iterable[Run], base: Sequence[float]) -> None:
+        """Adds all runs of a seed at a setting, and writes the file."""
+        runs = list(runs)
+        self.runs += runs
+        self._done.append([runs[0].seed, list(base)])
+        data = {
+            "identity": self.identity, "done": self._done,
+            "runs": [_entry(run) for run in self.runs],
+        }  # fmt: skip
+        text = json.dumps(data, separators=(",", ":"))
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        written = self._path.with_suffix(".new")
+        written.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+        written.replace(self._path)
+
+
+def load(path: pathlib.Path) -> Records:
+    """Returns the records in a file, whatever task they are of."""
+    identity = json.loads(gzip.decompress(path.read_bytes()))["identity"]
+    return Records(path, identity)
+
+
+def _entry(run: Run) -> dict[str, Any]:
+    curves = {name: [_short(value) for value in getattr(run, name)] for name in _CURVES}
+    return {
+        "seed": run.seed, "arm": run.arm, "setting": vars(run.setting), **curves,
+        "error": [_short(value) for value in run.error], "num_updates": run.num_updates,
+        "seconds": round(run.seconds, 1),
+    }  # fmt: skip
+
+
+def _parse(entry: Mapping[str, Any]) -> Run:
+    curves = {name: tuple(map(_number, entry[name])) for name in _CURVES}
+    setting, error = Setting(**entry["setting"]), tuple(map(_number, entry["error"]))
+    return Run(**{**entry, **curves, "setting": setting, "error": error})
+
+
+def _short(value: float) -> float | None:
+    """Returns a value to five digits; None where it is not finite, which JSON lacks."""
+    return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,106 @@
+"""Statistics of paired differences: intervals, tests, and the smallest effect that would show."""
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+CONFIDENCE = 0.95
+POWER = 0.8
+_Key = TypeVar("_Key")
+
+
+def scipy_stats() -> types.ModuleType:
+    """Returns `scipy.stats`, which is imported only where it is needed."""
+    try:
+        from scipy import stats
+    except ImportError as error:
+        raise ImportError(
+            "Expected SciPy, which compare() takes its statistics from. Received: an environment "
+            "without it. Install it: pip install scipy, or this package with its extra `compare`."
+        ) from error
+    return stats
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the mean and the standard deviation of a sample of two or more."""
+    return float(np.mean(values)), float(np.std(values, ddof=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """The mean of paired differences, by the t distribution.
+
+    Attributes:
+        number: How many pairs there are.
+        mean: The mean of the differences.
+        sd: Their standard deviation, of the sample.
+        low: Lower end of the 95 % interval of the mean.
+        high: Upper end of it.
+        p_value: Of the paired t-test, two-sided; NaN where all differences are alike or not finite.
+        smallest: The smallest mean difference that so many pairs of this spread show, at 5 % and
+            two-sided, four times in five.
+    """
+
+    number: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+    p_value: float
+    smallest: float
+
+
+def difference(ones: Sequence[float], others: Sequence[float]) -> Difference:
+    """Returns the statistics of `ones - others`; of less than two pairs, all are NaN but the mean.
+
+    Args:
+        ones: Values, one of each pair.
+        others: Those that are subtracted, in the same order.
+    """
+    values = np.asarray(ones, float) - np.asarray(others, float)
+    number, mean = len(values), float(np.mean(values))
+    if number < 2 or not np.isfinite(values).all():
+        return Difference(number, mean, *[math.nan] * 5)
+    sd = float(np.std(values, ddof=1))
+    # Rounding makes differences that are alike differ in their last bits.
+    if sd <= 1e-12 * max(np.abs(ones).max(), np.abs(others).max()):
+        return Difference(number, mean, 0.0, mean, mean, math.nan, 0.0)
+    stats, error = scipy_stats(), sd / math.sqrt(number)
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, number - 1)) * error
+    p_value = float(2 * stats.t.sf(abs(mean) / error, number - 1))
+    return Difference(
+        number, mean, sd, mean - reach, mean + reach, p_value, smallest_effect(number, sd)
+    )
+
+
+def smallest_effect(number: int, sd: float) -> float:
+    """Returns the mean difference that a paired t-test shows with a probability of `POWER`.
+
+    Args:
+        number: How many pairs there are.
+        sd: The standard deviation of their differences.
+    """
+    stats, degrees = scipy_stats(), number - 1
+    limit = float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))
+    low, high = 0.0, 100.0  # of the noncentrality, the effect in standard errors
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        power = stats.nct.sf(limit, degrees, middle) + stats.nct.cdf(-limit, degrees, middle)
+        low, high = (middle, high) if power < POWER else (low, middle)
+    return high * sd / math.sqrt(number)
+
+
+def holm(p_values: Mapping[_Key, float]) -> dict[_Key, float]:
+    """Returns p-values adjusted for their number by Holm's method; NaN stays and counts as one."""
+    order = sorted(
+        p_values, key=lambda key: math.inf if math.isnan(p_values[key]) else p_values[key]
+    )
+    adjusted, largest = {}, 0.0
+    for rank, key in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[key]))
+        adjusted[key] = math.nan if math.isnan(p_values[key]) else largest
+    return {key: adjusted[key] for key in p_values}

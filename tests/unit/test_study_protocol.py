@@ -1,0 +1,119 @@
+"""The protocol of the studies: arms of equal length, what tuning chooses, and the records."""
+
+import importlib
+import math
+import sys
+
+import pytest
+
+from keras_dsd.algorithm.timeline import SparsePhase, Timeline
+from tests.helpers import pages
+
+STUDIES = pages.ROOT / "benchmarks" / "studies"
+
+
+@pytest.fixture(scope="module")
+def protocol():
+    sys.path.insert(0, str(STUDIES))
+    yield importlib.import_module("protocol")
+    sys.path.remove(str(STUDIES))
+    for name in ("protocol", "records"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def records(protocol):
+    return importlib.import_module("records")
+
+
+def test_learning_rates_fall_twice_to_a_tenth(protocol):
+    assert protocol.steps(10) == pytest.approx([1.0] * 5 + [0.1] * 3 + [0.01] * 2)
+    assert protocol.steps(30, 0.1) == pytest.approx([0.1] * 15 + [0.01] * 9 + [0.001] * 6)
+
+
+@pytest.mark.parametrize(("sparse", "redense"), [(10, 10), (3, 8)])
+def test_every_arm_is_as_long_and_the_control_has_the_rates_of_dsd(protocol, sparse, redense):
+    lengths = protocol.Lengths(30, sparse, redense)
+    arms = protocol.arms(lengths, 0.4)
+    assert {*arms, protocol.AVERAGED} == {*protocol.PLAIN, *protocol.SPARSE}
+    for name, arm in arms.items():
+        shared = lengths.dense if arm.shares_first else 0
+        assert shared + len(arm.rates) == 30 + sparse + redense, name
+        if arm.phases:
+            assert Timeline(arm.phases).epochs == len(arm.rates)
+    assert arms["same rates"].rates == arms["dsd"].rates == arms["pruned"].rates
+    assert set(arms["low rate"].rates) == {lengths.first[-1]}
+    assert lengths.first[-1] == pytest.approx(0.01)
+    assert set(arms["first rate"].rates) == {1.0}
+    assert [isinstance(phase, SparsePhase) for phase in arms["pruned"].phases] == [True, True]
+    iterated = arms["dsd, iterated"].phases
+    assert [phase.sparsity for phase in iterated[::2]] == [0.5, 0.25]
+    assert not any(isinstance(phase, SparsePhase) for phase in iterated[1::2])
+
+
+def run(protocol, seed, arm, best, setting=(1e-4, 0.1), test=(), sparsity=None):
+    """Returns a run of three epochs, the second of which is the best on validation data."""
+    setting = protocol.Setting(*setting, sparsity)
+    validation = (best + 1, best, best + 0.5)
+    return protocol.Run(seed, arm, setting, validation, test, (), (0.1, 0.2), 30, 1.0)
+
+
+def test_tuning_chooses_the_best_mean_and_a_setting_that_fails_in_a_seed_is_not_chosen(protocol):
+    tuning = [
+        run(protocol, seed, arm, best, (l2, 0.1))
+        for arm, of_l2 in {"same rates": {1e-4: (3, 3), 1e-3: (1, math.nan), 1e-2: (4, 1)},
+                           "same rates, averaged": {1e-4: (3, 3), 1e-2: (2, 2)}}.items()
+        for l2, values in of_l2.items() for seed, best in zip((1000, 1001), values, strict=True)
+    ]  # fmt: skip
+    assert protocol.chosen_setting(tuning, "same rates").l2 == 1e-2
+    assert protocol.chosen_setting(tuning, "same rates, averaged").l2 == 1e-2
+    others = [run(protocol, 1000, arm, 2.4) for arm in ("one run", "low rate", "first rate")]
+    assert protocol.best_plain([*tuning, *others]) == "same rates, averaged"
+
+
+def test_the_epoch_is_chosen_alike_and_the_first_of_equal_ones(protocol):
+    assert protocol.best_epoch([3.0, 1.0, 2.0, 1.0]) == 1
+    assert protocol.best_epoch([math.nan, 2.0]) == 1
+    assert run(protocol, 0, "dsd", 1.0, test=(9.0, 7.0, 8.0)).test_best == 7.0
+
+
+def test_an_answer_pairs_seeds_and_says_what_is_shown(protocol):
+    runs = [
+        run(protocol, seed, arm, 1.0, test=(9.0, value + seed / 10, last))
+        for arm, value, last in (("dsd", 1.0, 3.0), ("pruned", 1.5, 2.0))
+        for seed in range(4 if arm == "dsd" else 3)
+    ]
+    found = protocol.answer(runs, "pruned")
+    assert found.best.number == 3 and found.num_better == 3 and found.mean == pytest.approx(1.6)
+    assert found.best.mean == pytest.approx(-0.5) and found.last.mean == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "verdict"),
+    [(-0.1, 0.1, "better"), (0.1, 0.1, "worse"), (0.0, 0.01, "equal within 1 %"),
+     (0.0, 0.2, "no difference shown")],
+)  # fmt: skip
+def test_a_verdict_needs_what_holm_leaves(protocol, mean, sd, verdict):
+    ours = [(seed, mean + sd * (-1) ** seed) for seed in range(10)]
+    runs = [run(protocol, seed, "dsd", 1.0, test=(2.0, 1 + value, 2.0)) for seed, value in ours]
+    runs += [run(protocol, seed, "one run", 1.0, test=(2.0, 1.0, 2.0)) for seed in range(10)]
+    answers = {"task": protocol.answer(runs, "one run")}
+    assert protocol.verdicts(answers) == {"task": verdict}
+    many = {**answers, **{str(i): protocol.answer(runs, "dsd") for i in range(60)}}
+    if verdict in ("better", "worse"):  # p is 0.01, and 61 times that is too much
+        assert protocol.verdicts(many)["task"] == "no difference shown"
+
+
+def test_records_resume_and_refuse_another_task(records, protocol, tmp_path):
+    path, base = tmp_path / "task.json.gz", (0.1, 1e-4)
+    kept = records.Records(path, {"task": "a", "lengths": {"dense": 3}})
+    failed = run(protocol, 1000, "dsd", math.nan, sparsity=0.4)
+    kept.add([run(protocol, 0, "dsd", 1.234567, test=(1.0, 2.0, 3.0))], base)
+    kept.add([failed], base)
+    again = records.load(path)
+    assert again.has(0, base) and not again.has(1, base) and not again.has(0, (0.1, 1e-3))
+    (one,), (other,) = again.reported, again.tuning
+    assert one.validation == (2.2346, 1.2346, 1.7346) and one.test == (1.0, 2.0, 3.0)
+    assert other.setting == failed.setting and math.isnan(other.validation[1])
+    with pytest.raises(ValueError, match="lengths"):
+        records.Records(path, {"task": "a", "lengths": {"dense": 4}})
