@@ -1,4 +1,4 @@
-"""apply, strip, weights and report: the functions on a model outside of `fit`."""
+"""apply, strip, weights and report: functions of a model outside of `fit`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,41 +20,42 @@ def apply(
 ) -> Any:
     """Chooses the weights that DSD prunes and returns the model to compile and fit.
 
-    The same model is returned. Of Keras 3 it is as it was; its selection is stored per model,
-    outside of it. Of tf_keras, wrappers with their layers' names stand in its list of layers.
-    Nothing is pruned yet: `DSDSchedule` does that. A model that was compiled stays compiled, with
-    its optimizer's state. Whether a layer is frozen counts when a sparse phase begins. Weights
-    that can't be pruned stay as they are; `report` lists them.
+    Returns the same model. A Keras 3 model is unchanged; the selection is stored per model, outside
+    of it. In a tf_keras model, prunable layers are replaced by wrappers with the same names.
+    `apply` prunes nothing; `DSDSchedule` does. A compiled model stays compiled, with its optimizer
+    state. Layers that are frozen when a sparse phase starts are not pruned. Weights that can't be
+    pruned are left alone; `report` lists them.
 
     Args:
-        model: Any Keras 3 model or layer, built or not. Or a Sequential or functional tf_keras
-            model, with others nested in it or not; or a single tf_keras layer, for use inside a
+        model: A Keras 3 model or layer, built or not. Or a Sequential or functional tf_keras
+            model, with or without nested models; or a single tf_keras layer, for use inside a
             subclassed model.
-        sparsity: Share of each weight tensor to prune, a fraction in [0, 1). Or a dict
-            `{regular expression on the weight's path: fraction}`, where the first that `re.search`
-            finds in the path, with or without the model's own name, counts, 0 leaves the weight
-            dense and so does a path that none matches; what is left dense by default, such as a
-            frozen weight, needs its full path, as it is or as `"^" + re.escape(path) + "$"`.
+        sparsity: Fraction of each weight tensor to prune, in [0, 1). Or a dict
+            `{regular expression on the weight's path: fraction}`: the first expression that
+            `re.search` finds in the path, with or without the model name, counts. A weight with
+            fraction 0 or without a match stays dense. A weight that is dense by default, such as a
+            frozen one, needs its full path, verbatim or as `"^" + re.escape(path) + "$"`.
             Or a callable from a `PrunableWeight` to a fraction. Defaults to `0.3`.
-        exclude: Regular expressions on paths; weights whose path one matches stay dense.
-            `exclusions.published(model)` has those of the first convolution and of embeddings,
-            which are pruned by default.
-        pattern: `None` prunes single weights; `Block(height, width)` blocks of them, ranked by
-            their pooled magnitude; `NM(n, m)` all but the `n` largest of every `m` consecutive
+        exclude: Regular expressions on paths; weights whose path matches one stay dense.
+            `exclusions.published(model)` returns those of the first convolution and of embeddings,
+            which are pruned by default. Defaults to `()`.
+        pattern: `None` prunes single weights; `Block(height, width)` prunes blocks, ranked by their
+            pooled magnitude; `NM(n, m)` prunes all but the `n` largest of every `m` consecutive
             inputs, which fixes the sparsity. Defaults to `None`.
-        scope: `"layer"`: each tensor is pruned to its own sparsity. `"global"`: one ranking over
-            all, pruned by as many in sum; each keeps a tenth of what it would by itself, at least.
+        scope: `"layer"` prunes each tensor to its own sparsity. `"global"` prunes the same total
+            number in one ranking over all tensors, each of which keeps at least a tenth of the
+            weights that it would keep alone. Defaults to `"layer"`.
 
     Returns:
         The same model, to train; of a tf_keras layer, its wrapper.
 
     Raises:
-        TypeError: `model` is no Keras model or layer, or holds layers of the other Keras, or
+        TypeError: `model` is not a Keras model or layer, or holds layers of the other Keras, or
             another argument is of the wrong type.
-        ValueError: A fraction is outside [0, 1), a pattern matches no weight, nothing is left
-            to prune, `scope` is unknown, `sparsity` or `scope="global"` is given with an `NM`,
-            `model` is of a tf_keras subclass, or has been through `apply` before. `model` is as
-            it was then.
+        ValueError: A fraction is outside [0, 1), an expression matches no weight, no weight is
+            selected, `scope` is unknown, `sparsity` or `scope="global"` is given with an `NM`,
+            `model` is a subclassed tf_keras model, or was passed through `apply` before. `model` is
+            unchanged.
 
     Examples:
         >>> model = apply(model, {"conv": 0.3, "dense": 0.5}, exclude=["predictions/"])
@@ -68,20 +69,18 @@ def apply(
 def strip(model: Any) -> Any:
     """Returns the model without DSD: layers, names, weights and config as before `apply`.
 
-    The same model is returned, without the wrappers of a tf_keras one. A compiled model stays
-    compiled. Strip after training; weights that are
-    pruned at that moment stay zero.
+    Returns the same model, a tf_keras model without the wrappers. A compiled model stays compiled.
+    Strip after training: weights that are pruned at that moment stay zero.
 
     Args:
-        model: A model, or a layer, that `apply` returned; of tf_keras, also one loaded from its
-            file.
+        model: A model or layer that `apply` returned; for tf_keras, also one loaded from its file.
 
     Returns:
         The same model; of a tf_keras wrapper, its layer.
 
     Raises:
-        TypeError: `model` is no Keras model or layer.
-        ValueError: `model` holds nothing that `apply` returned.
+        TypeError: `model` is not a Keras model or layer.
+        ValueError: `model` was not passed through `apply`.
     """
     return registry.adapter_of(model).strip(model)
 
@@ -90,28 +89,28 @@ def weights(model: Any) -> list[PrunableWeight]:
     """Returns the weights of `model` that DSD prunes, in the model's order.
 
     Args:
-        model: A model, or a layer, that `apply` returned; a subclassed one with such layers.
+        model: A model or layer that `apply` returned, or a subclassed model with such layers.
 
     Returns:
         A list of `PrunableWeight`: `.path`, `.shape`, `.sparsity` (target), `.mask` (boolean array,
         or None in dense phases) and `.numpy()`.
 
     Raises:
-        TypeError: `model` is no Keras model or layer.
-        ValueError: `model` holds nothing that `apply` returned.
+        TypeError: `model` is not a Keras model or layer.
+        ValueError: `model` was not passed through `apply`.
     """
     return list(registry.adapter_of(model).weights(model))
 
 
 def report(model: Any) -> SparsityReport:
-    """Measures how sparse each weight is now, and lists weights that are never pruned and why.
+    """Measures the sparsity of each weight, and lists weights that are never pruned, with reasons.
 
     Args:
-        model: A model, or a layer, that `apply` returned; a subclassed one with such layers.
+        model: A model or layer that `apply` returned, or a subclassed model with such layers.
 
     Raises:
-        TypeError: `model` is no Keras model or layer.
-        ValueError: `model` holds nothing that `apply` returned.
+        TypeError: `model` is not a Keras model or layer.
+        ValueError: `model` was not passed through `apply`.
     """
     adapter = registry.adapter_of(model)
     return make_report(adapter.weights(model), adapter.skipped(model))

@@ -16,14 +16,14 @@ from keras_dsd.utils.checks import shown
 
 
 def _hook(self: Any, *args: Any, **kwargs: Any) -> None:
-    """Does nothing: Keras calls this."""
+    """Does nothing."""
 
 
 class Hooks:
     """Base class of a callback that Keras 2 and Keras 3 both accept.
 
-    Both call hooks by name and require no base class. The attributes that their callback lists
-    read are here too: no batch hook does anything, so no step has to wait for one.
+    Both call hooks by name and require no base class. The attributes that their callback lists read
+    are defined here too: batch hooks do nothing, so no step waits for one.
     """
 
     _supports_tf_logs = True
@@ -38,7 +38,7 @@ class Hooks:
         self.params = params or {}
 
     def set_model(self, model: Any) -> None:
-        """Receives the model that trains, is evaluated or predicts."""
+        """Receives the model."""
         self.model = model
 
     def _implements_train_batch_hooks(self) -> bool:
@@ -59,46 +59,50 @@ class Hooks:
 class DSDSchedule(Hooks):
     """Takes a model through Dense, Sparse and re-Dense training inside one `fit`.
 
-    The current phase is derived from the epoch number. Extra epochs of `fit` extend the last phase;
-    where it ends before that one, a warning says so, and `initial_epoch` resumes the run in another
-    `fit`, of this schedule or an equal one. Every epoch's logs get `dsd_phase` (index),
-    `dsd_sparsity` (measured fraction of zeros among the selected weights), `dsd_epochs_left` (of
-    the phase; at most, where `until` may end it early) and `dsd_learning_rate` (in use, of the
-    first optimizer); put this callback before those that read logs. Where `fit` shows its progress,
-    a message describes what changes as a phase starts; otherwise that is logged.
+    The current phase is derived from the epoch number. Call `fit` with at least the total number of
+    epochs of the schedule; extra epochs extend the last phase. If `fit` ends before the last phase,
+    a warning is issued, and `initial_epoch` resumes the run in another `fit` with this schedule or
+    an equal one.
 
-    A phase multiplies the learning rate within each update. `optimizer.learning_rate` stays yours:
-    read and set it at any time.
+    Every epoch's logs get `dsd_phase` (index), `dsd_sparsity` (measured fraction of zeros among the
+    selected weights), `dsd_epochs_left` (remaining epochs of the phase; an upper bound if `until`
+    may end it early) and `dsd_learning_rate` (in use, of the first optimizer). Put this callback
+    before those that read logs. When a phase starts, a message describes the changes; it is printed
+    if `fit` shows its progress, and logged otherwise.
+
+    A phase multiplies the learning rate within each update. It never sets
+    `optimizer.learning_rate`, which you can read and set at any time.
 
     Args:
         dense: Epochs of the first phase, ordinary training; `0` starts from a trained model.
         sparse: Epochs of the second phase, under a fixed mask. At least 1.
         redense: Epochs of the third phase, in which pruned weights regrow from zero. At least 1.
         redense_lr: Factor of the learning rate in the third phase. Defaults to `0.1`.
-        phases: The phases as a list, in place of the arguments above.
+        phases: List of phases, in place of the arguments above.
         reset: Optimizer state, such as momentum, that is reset when weights are pruned and when
             they regrow. `"pruned"`: that of these weights. `"all"`: that of all weights, except
-            moving averages of weights and Ftrl's slots, from which it computes them. `"none"`:
-            none. AC/DC resets all of it, but only when weights regrow. Defaults to `"pruned"`.
-        remaining_epochs: What happens to the epochs that a phase with `until` does not use:
-            `"redense"` adds them to the last phase, `"stop"` drops them. Defaults to `"redense"`.
-        backup_dir: A folder for the values that `until` monitors, and the best weights if it
-            restores them, so that `initial_epoch` can resume a run with `until`; for this schedule
-            alone. Defaults to `None`: nothing is written.
-        batch_norm_data: Batches of training data, as `fit` takes them, which can be read again: a
-            list, a `tf.data.Dataset`, a `PyDataset`, a `DataLoader`. After pruning, the moving mean
-            and variance of each trainable BatchNormalization are set to the means over these, of
-            the pruned model, which runs on them as in training. Defaults to `None`: training
+            moving averages of weights and the slots of Ftrl, from which it computes the weights.
+            `"none"`: no state. AC/DC resets all state, but only when weights regrow. Defaults to
+            `"pruned"`.
+        remaining_epochs: Use of the epochs that a phase with `until` leaves unused: `"redense"`
+            adds them to the last phase, `"stop"` drops them. Defaults to `"redense"`.
+        backup_dir: Folder for the values that `until` monitors and the best weights that it
+            restores, so that `initial_epoch` can resume a run with `until` in another process. Use
+            one folder per run. Defaults to `None`: nothing is written.
+        batch_norm_data: Batches of training data, as `fit` takes them, that can be read repeatedly:
+            a list, a `tf.data.Dataset`, a `PyDataset` or a `DataLoader`. After pruning, the moving
+            mean and variance of each trainable BatchNormalization are set to the averages over
+            these batches, of the pruned model in training mode. Defaults to `None`: training
             continues from the statistics of the dense model.
-        batch_norm_batches: How many of them to take, at most. Defaults to `100`.
+        batch_norm_batches: Maximum number of these batches to use. Defaults to `100`.
         observers: Observers that are notified of the run: `WeightHistory()`,
-            `DSDTensorBoard(...)`, or a subclass of `Observer`. Defaults to none.
+            `DSDTensorBoard(...)`, or a subclass of `Observer`. Defaults to `()`.
 
     Raises:
-        TypeError: Epochs are not integers, `redense_lr` is not a number, or arguments are
-            missing or given both ways, or `batch_norm_data` or `observers` are of another type.
-        ValueError: Epochs are too few, `redense_lr` is not above 0, `phases` is empty, or
-            `reset` or `remaining_epochs` unknown.
+        TypeError: Epochs are not integers, `redense_lr` is not a number, arguments are missing or
+            given both ways, or `batch_norm_data` or `observers` is of the wrong type.
+        ValueError: Epochs are too few, `redense_lr` is not above 0, `phases` is empty, or `reset`
+            or `remaining_epochs` is unknown.
 
     Examples:
         >>> print(DSDSchedule(dense=10, sparse=5, redense=10).timeline)
@@ -177,7 +181,7 @@ learning rate
             self.model.stop_training = True
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """Leaves the model training as it did before; warns where weights are still pruned."""
+        """Restores the model's own training; warns if weights are still pruned."""
         self._open_controller().stop()
         self._controller = None
 

@@ -15,25 +15,26 @@ from keras_dsd.utils import checks
 class DSDLoop:
     """Takes a model through the phases of a schedule in a custom training loop.
 
-    Two calls stand around each epoch, and one follows each update of the weights, outside of
-    `tf.function`. A function that trains has to be traced, for the first time, between these two
-    calls: there the optimizers are observed, and the learning rate of a phase is multiplied within
-    their updates. JAX traces it again for another factor. `optimizer.learning_rate` stays yours, a
-    number or a `LearningRateSchedule`.
+    Call `begin_epoch` and `end_epoch` around each epoch, and `apply_masks` after each update of the
+    weights, outside of `tf.function`. Trace a training function for the first time between
+    `begin_epoch` and `end_epoch`: there the optimizers are observed, and a phase multiplies the
+    learning rate within their updates. JAX traces it again for another factor.
+    `optimizer.learning_rate`, a number or a `LearningRateSchedule`, is never set.
 
-    A step without state, as on JAX, takes the masks as an argument, `loop.masks()`, and ends in
-    `jnp.where(mask, value, 0)`. The variables of model and optimizer have to hold their values
-    when `begin_epoch` and `end_epoch` are called; read them after `begin_epoch`, which sets them.
+    A stateless step, as on JAX, takes the masks as an argument, `loop.masks()`, and ends with
+    `jnp.where(mask, value, 0)`. The variables of model and optimizer must be up to date when
+    `begin_epoch` and `end_epoch` are called; read them after `begin_epoch`, which sets them.
 
     Args:
         model: A built model that `apply` returned. It need not be compiled.
-        optimizer: What updates it, or a list of these: of `keras.optimizers` or, for tf_keras
-            models, `tf_keras.optimizers`; on PyTorch also of `torch.optim`.
-        schedule: The phases, and what else a `DSDSchedule` was given.
+        optimizer: The optimizer that updates the model, or a list of optimizers: of
+            `keras.optimizers` or, for tf_keras models, `tf_keras.optimizers`; on PyTorch also of
+            `torch.optim`.
+        schedule: The phases and other options, as a `DSDSchedule`.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `model` did not go through `apply`.
+        ValueError: `model` was not passed through `apply`.
 
     Examples:
         >>> with dsd.DSDLoop(model, optimizer, dsd.DSDSchedule(10, 10, 10)) as loop:
@@ -54,7 +55,7 @@ class DSDLoop:
             raise checks.invalid_type("schedule", schedule, "to be a DSDSchedule", hint)
         optimizers = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
         if not optimizers or any(each is None for each in optimizers):
-            hint = "Give what updates the model."
+            hint = "Give the optimizer that updates the model."
             raise checks.invalid_type(
                 "optimizer", optimizer, "to be an optimizer or a list of these", hint
             )
@@ -80,18 +81,18 @@ class DSDLoop:
         """Enters the phase of an epoch: prunes or regrows weights, and observes the optimizers.
 
         Args:
-            epoch: Counted from 0; a run that stopped resumes at any.
+            epoch: The epoch, counted from 0; an interrupted run resumes at any epoch.
 
         Raises:
             TypeError: `epoch` is not an integer.
-            ValueError: `epoch` is negative, the one before has not ended, a weight to be pruned
-                holds NaN or infinity, or is not there yet, as the model is not built.
+            ValueError: `epoch` is negative, the previous epoch has not ended, a weight to prune
+                holds NaN or infinity, or the model is not built.
         """
         checks.whole_number("epoch", epoch, least=0)
         if self._controller.is_in_epoch:
             raise ValueError(
                 f"Expected end_epoch() before the next begin_epoch(). Received: epoch={epoch} "
-                f"while one lasts. Call loop.end_epoch() first."
+                f"within an epoch. Call loop.end_epoch() first."
             )
         if not self._controller.is_open:
             self._controller.start(None)
@@ -101,15 +102,15 @@ class DSDLoop:
         """Sets pruned weights, and moving averages of them, to zero. Call it after each update.
 
         Raises:
-            ValueError: It is called within a `tf.function`, which would keep what it did first,
-                or before `begin_epoch`.
+            ValueError: It is called within a `tf.function`, which would keep the masks of its
+                first call, or before `begin_epoch`.
         """
         self._check_in_epoch("apply_masks")
         if self._trainer.is_tracing():
             raise ValueError(
-                "Expected apply_masks() outside of tf.function, which would keep the masks, or "
-                "that there were none, of its first call. Received: a call while one is traced. "
-                "Call it after the function that trains, or give that loop.masks() as an argument."
+                "Expected apply_masks() outside of tf.function, which would keep the masks of its "
+                "first call. Received: a call within a tf.function. Call it after the training "
+                "function, or pass loop.masks() to this function as an argument."
             )
         self._trainer.apply_masks()
 
@@ -121,12 +122,12 @@ class DSDLoop:
                 `trainable_variables`.
 
         Returns:
-            For each variable a boolean tensor of the backend's, of its shape and True where kept;
-            None where nothing is pruned, as everywhere in a dense phase. A moving average that the
-            optimizer keeps of a pruned weight has that weight's mask.
+            For each variable a boolean tensor of the backend, of the same shape and True for kept
+            entries; None without a mask, as in a dense phase. An optimizer's moving average of a
+            masked weight has the mask of this weight.
 
         Raises:
-            TypeError: `variables` is no list.
+            TypeError: `variables` is not a list.
             ValueError: It is called before `begin_epoch`.
         """
         self._check_in_epoch("masks")
@@ -137,18 +138,18 @@ class DSDLoop:
         return self._trainer.masks_of(given)
 
     def end_epoch(self, logs: Mapping[str, float] | None = None) -> dict[str, float]:
-        """Ends an epoch; updates are not observed any more.
+        """Ends an epoch, and the observation of updates.
 
         Args:
-            logs: Values of the epoch by name, for phases with `until`.
+            logs: Values of the epoch by name, for phases with `until`. Defaults to `None`.
 
         Returns:
             `dsd_phase`, the index of the phase; `dsd_sparsity`, the measured fraction of zeros
-            among the selected weights; `dsd_epochs_left`, remaining epochs of the phase; and
+            among the selected weights; `dsd_epochs_left`, the remaining epochs of the phase; and
             `dsd_learning_rate`, the learning rate in use.
 
         Raises:
-            TypeError: `logs` is no dict, or a value that is monitored no number.
+            TypeError: `logs` is not a dict, or a monitored value is not a number.
             ValueError: It is called before `begin_epoch`.
         """
         self._check_in_epoch("end_epoch")
@@ -156,11 +157,11 @@ class DSDLoop:
 
     @property
     def is_over(self) -> bool:
-        """Whether phases with `until` have ended all training that the schedule asks for."""
+        """True if the last phase has ended, so that training is over."""
         return self._controller.is_over
 
     def end(self) -> None:
-        """Ends the run; warns where weights are still pruned. A `with` block calls it."""
+        """Ends the run; warns if weights are still pruned. A `with` block calls it."""
         if self._controller.is_open:
             self._controller.stop()
 
@@ -173,7 +174,7 @@ class DSDLoop:
 
 
 class CustomLoopTrainer(Trainer):
-    """One model in a custom training loop, whose steps are made elsewhere."""
+    """One model in a custom training loop, which compiles its own steps."""
 
     def __init__(self, model: Model, adapter: TrainingAdapter) -> None:
         super().__init__(model, adapter)
@@ -181,7 +182,7 @@ class CustomLoopTrainer(Trainer):
         self._epoch = contextlib.ExitStack()
 
     def check(self) -> None:
-        """Raises ValueError where the model can't be trained by DSD, before anything changes."""
+        """Raises ValueError if DSD can't train the model, before anything is changed."""
         self._adapter.check()
 
     def open(
@@ -189,37 +190,37 @@ class CustomLoopTrainer(Trainer):
         after_first_step: Callable[[], None],
         before_remade_step: Callable[[], frozenset[str]],
     ) -> None:
-        """Ends a `fit` that an exception stopped."""
-        del after_first_step, before_remade_step  # the steps are made elsewhere
+        """Ends a `fit` that an exception interrupted."""
+        del after_first_step, before_remade_step  # the custom loop compiles its own steps
         abandon(self.model)
         self._adapter.open()
 
     def close(self) -> None:
-        """Ends the epoch, if there is one."""
+        """Ends the epoch, if one is open."""
         self._apply_masks = None
         self.end_epoch()
         self._adapter.close()
 
     def use_step(self, *, masked: frozenset[str], lr: float) -> None:
-        """Observes what updates weights in an epoch."""
+        """Observes optimizer updates in an epoch."""
         del masked
         self.end_epoch()
         self._epoch.enter_context(self._adapter.observing(lr))
         self._apply_masks = self._adapter.masking()
 
     def end_epoch(self) -> None:
-        """Observes no more."""
+        """Ends the observation."""
         self._epoch.close()
 
     def apply_masks(self) -> None:
-        """Sets masked weights, and moving averages of them, to zero; within an epoch only."""
+        """Sets pruned weights, and moving averages of them, to zero; only within an epoch."""
         if self._apply_masks is not None:
             self._apply_masks()
 
     def is_tracing(self) -> bool:
-        """Returns whether a call is being traced now."""
+        """Returns whether the current call is being traced."""
         return self._adapter.is_tracing()
 
     def masks_of(self, variables: Sequence[Any] | None) -> list[Any]:
-        """Returns the active masks of variables; None: of all trainable ones."""
+        """Returns the active masks of variables; None for all trainable ones."""
         return self._adapter.masks_of(variables)

@@ -45,7 +45,7 @@ class Layer(Protocol):
 
     @property
     def trainable(self) -> bool:
-        """Whether the layer trains."""
+        """True if the layer trains."""
 
 
 class BatchNormalization(Layer, Protocol):
@@ -82,11 +82,11 @@ class Model(Layer, Protocol):
 class PrunableWeight(DeviceWeight, Protocol):
     """One weight tensor that DSD prunes.
 
-    Masks that its methods take are boolean tensors where the values are, True where kept.
+    Mask arguments are boolean tensors on the device of the values, True for kept entries.
     """
 
     def copy(self) -> Tensor:
-        """Returns a copy of the values, where they are."""
+        """Returns a copy of the values, on their device."""
 
     def assign(self, value: np.ndarray | Tensor) -> None:
         """Sets the values; `value` has the shape `shape`."""
@@ -95,7 +95,7 @@ class PrunableWeight(DeviceWeight, Protocol):
         """Sets the values to zero where `mask` is False."""
 
     def apply_mask(self, mask: Tensor) -> None:
-        """Makes `mask` the active mask: masked steps keep the weight at `weight * mask`."""
+        """Sets the active mask: masked steps compute `weight * mask` after each update."""
 
     def remove_mask(self) -> None:
         """Removes the active mask."""
@@ -116,8 +116,8 @@ class SkippedWeight:
 
     Attributes:
         path: Its path in the model.
-        shape: Its shape; `(0,)` for a layer that prepares inputs and trains nothing.
-        reason: Why it stays dense.
+        shape: Its shape; `(0,)` for a preprocessing layer that trains nothing.
+        reason: Reason why it stays dense.
     """
 
     path: str
@@ -131,7 +131,7 @@ class SkippedWeight:
 
 
 class TrainingAdapter(Protocol):
-    """The training of one model, in the terms of its Keras."""
+    """The training of one model, implemented for each Keras."""
 
     @property
     def weights(self) -> Sequence[PrunableWeight]:
@@ -139,13 +139,13 @@ class TrainingAdapter(Protocol):
 
     @property
     def frozen(self) -> list[str]:
-        """Paths of the weights that would be pruned if they were not frozen."""
+        """Paths of the selected weights that are frozen."""
 
     def check(self) -> None:
-        """Raises ValueError where DSD can't train the model, before anything changes."""
+        """Raises ValueError if DSD can't train the model, before anything is changed."""
 
     def get_weights(self) -> list[np.ndarray]:
-        """Returns a copy of the model's weights, in an order that stays."""
+        """Returns a copy of the model's weights, in a fixed order."""
 
     def set_weights(self, values: Sequence[np.ndarray]) -> None:
         """Sets the model's weights."""
@@ -161,41 +161,41 @@ class TrainingAdapter(Protocol):
         """Runs the model on the inputs of a batch, in training mode."""
 
     def open(self) -> None:
-        """Starts a run: observes what updates weights in the training steps from now on."""
+        """Starts a run: observes optimizer updates in training steps."""
 
     def close(self) -> None:
         """Ends a run; may be called again."""
 
     def forget_updates(self) -> None:
-        """Forgets what was observed: the model was compiled anew."""
+        """Discards observations, as the model was compiled again."""
 
     @property
     def is_observed(self) -> bool:
-        """Whether any update of this run was observed."""
+        """True if any update of this run was observed."""
 
     @property
     def was_skipped(self) -> bool:
-        """Whether all updates of this run were skipped yet, as a scaled loss has overflown."""
+        """True if all updates of this run so far were skipped, as the scaled loss overflowed."""
 
     @property
     def has_own_train_step(self) -> bool:
-        """Whether the training step is the user's own, who may leave weights untrained."""
+        """True if the model has a custom training step, which may not train all weights."""
 
     def untrained(self) -> Sequence[PrunableWeight]:
-        """Returns the weights that no optimizer trains, as far as that is known."""
+        """Returns the weights that are known to be trained by no optimizer."""
 
     @property
     def unscaled_optimizers(self) -> list[str]:
-        """Names of the optimizers that updated weights and did not read a learning rate."""
+        """Names of the optimizers that updated weights without reading a learning rate."""
 
     def set_factor(self, factor: float) -> None:
-        """Multiplies the learning rates by `factor` within later steps, and nowhere else."""
+        """Sets the factor of the learning rates within later steps."""
 
     def observing(self, factor: float) -> AbstractContextManager[None]:
-        """Observes a custom training loop within a block, and multiplies its learning rates."""
+        """Observes a custom training loop in a `with` block, and scales its learning rates."""
 
     def learning_rates(self) -> list[float]:
-        """Returns the learning rates, as their owner set them, of what reads one."""
+        """Returns the learning rates, without the factor, of the optimizers that read one."""
 
     def prints(self) -> bool:
         """Returns whether this Keras prints its progress instead of logging it."""
@@ -204,23 +204,23 @@ class TrainingAdapter(Protocol):
         """Returns a function that masks the currently masked weights and their averages."""
 
     def is_tracing(self) -> bool:
-        """Returns whether the current call is traced, to be run again and again."""
+        """Returns whether the current call is being traced."""
 
     def is_scheduled(self) -> bool:
-        """Returns whether a learning rate is computed from the step."""
+        """Returns whether a learning rate is a schedule of the step."""
 
     def masks_of(self, variables: Sequence[Variable] | None) -> list[Tensor | None]:
-        """Returns the active mask of each variable as the backend's boolean tensor, or None.
+        """Returns the active mask of each variable as a boolean tensor of the backend, or None.
 
         Args:
-            variables: Of the model or of its optimizers; None for all that the model trains.
+            variables: Variables of the model or its optimizers; None for the trainable ones.
         """
 
     def make_step(self, masked: bool) -> dict[str, Step | None]:
         """Makes a training step that is compiled when it first runs.
 
         Args:
-            masked: Whether each update of a masked weight ends in `weight * mask`.
+            masked: True for a step that multiplies masked weights by their masks after each update.
 
         Returns:
             The attributes to set on the model, `train_function` among them.
@@ -228,10 +228,10 @@ class TrainingAdapter(Protocol):
 
 
 class TrainingState(Protocol):
-    """Reads and writes everything that the training of models depends on."""
+    """Reads and writes the complete training state of models."""
 
     def begin(self, seed: int) -> None:
-        """Seeds Python, NumPy and the backend, and resets the names that Keras makes up."""
+        """Seeds Python, NumPy and the backend, and resets the names that Keras generates."""
 
     def seed(self, value: int) -> None:
         """Seeds Python, NumPy and the backend."""
@@ -264,15 +264,15 @@ class TrainingState(Protocol):
     def renewed(self, model: Model) -> Model:
         """Returns a model with the same config and compile options, and fresh weights.
 
-        What layers have of data by `adapt`, such as a vocabulary, is kept.
+        State that layers have by `adapt`, such as a vocabulary, is kept.
         """
 
 
 class KerasAdapter(Protocol):
     """One Keras; the packages `adapters.keras3` and `adapters.tf_keras` satisfy it as modules.
 
-    `apply`, `strip`, `weights`, `skipped` and `training_adapter` raise TypeError where `model` is
-    no layer of this Keras; all but `apply` ValueError where it did not go through `apply`.
+    `apply`, `strip`, `weights`, `skipped` and `training_adapter` raise TypeError if `model` is not
+    a layer of this Keras; all but `apply` raise ValueError if it was not passed through `apply`.
     """
 
     __name__: str
@@ -286,7 +286,7 @@ class KerasAdapter(Protocol):
 
         Raises:
             TypeError: `model` holds layers of another Keras.
-            ValueError: `model` went through `apply` already, or nothing is selected.
+            ValueError: `model` was passed through `apply` before, or nothing is selected.
         """
 
     def strip(self, model: Layer) -> Layer:
@@ -301,26 +301,26 @@ class KerasAdapter(Protocol):
     def layers_of_kernels(self, model: Layer) -> list[tuple[str, frozenset[str]]]:
         """Returns the kernels of `model` that are built, before `apply` or after it.
 
-        Of each the path without the model's own name, and the names of its layer's classes.
+        Each is its path without the model name, and the names of its layer's classes.
         """
 
     def is_applied(self, model: Layer) -> bool:
-        """Returns whether `model`, or a part of it, went through `apply`."""
+        """Returns whether `model`, or a part of it, was passed through `apply`."""
 
     def mask_bytes(self, model: Layer) -> int:
-        """Returns the memory that the masks of a sparse phase take, in bytes."""
+        """Returns the memory for the masks of a sparse phase, in bytes."""
 
     def load_model(self, path: str, safe_mode: bool, compiled: bool) -> Model:
-        """Returns the model in a file.
+        """Loads a model from a file.
 
         Args:
             path: The file.
-            safe_mode: Whether Keras refuses what it recognizes as code.
-            compiled: Whether to compile it as the file describes.
+            safe_mode: Whether Keras refuses to deserialize code.
+            compiled: Whether to compile the model as the file describes.
         """
 
     def is_compiled(self, model: Model) -> bool:
-        """Returns whether `model` has a loss, and so can be evaluated."""
+        """Returns whether `model` has a loss, so that it can be evaluated."""
 
     def training_adapter(
         self, model: Layer, optimizers: Sequence[object] | None = None
@@ -329,22 +329,22 @@ class KerasAdapter(Protocol):
 
         Args:
             model: A model or layer.
-            optimizers: These update it in a custom training loop. Defaults to `None`: the model's.
+            optimizers: The optimizers of a custom training loop. Defaults to `None`: the model's.
 
         Raises:
-            TypeError: One of `optimizers` is of no known kind.
+            TypeError: One of `optimizers` is of an unknown type.
         """
 
 
 class OpenRun:
-    """Stands on a model in place of its `make_train_function` while a run is open."""
+    """Replacement of a model's `make_train_function` while a run is open."""
 
     def abandon(self) -> None:
-        """Closes a run that an exception stopped before it could close itself."""
+        """Ends a run that an exception interrupted."""
 
 
 def open_run_of(model: Layer) -> OpenRun | None:
-    """Returns the run that is open on `model`, in `fit` or stopped by an exception, or None."""
+    """Returns the open run of `model`, in `fit` or interrupted by an exception, or None."""
     found: Mapping[str, object] = vars(model)
     run = found.get("make_train_function")
     return run if isinstance(run, OpenRun) else None

@@ -1,1 +1,1 @@
-"""The paper in NumPy and plain values: phases, masks, selection. Imports no framework."""
+"""The algorithm in NumPy and plain values: phases, masks, selection. Imports no framework."""

@@ -1,12 +1,12 @@
-"""Masks made where weights are: on accelerators, or in parts that several processes hold.
+"""Masks computed where weights are: on accelerators, or sharded over several processes.
 
-The host finds the limit between pruned and kept magnitudes by bisection, and devices count. So
-nothing is sorted, no weight is copied or gathered, and a mask is in parts as its weight is. Masks
-are those of `masks`, bit for bit. NumPy makes them where weights are in this machine's memory: it
-is faster there.
+The host finds the threshold between pruned and kept magnitudes by bisection, and devices count. So
+nothing is sorted, no weight is copied or gathered, and a mask is sharded as its weight is. Masks
+equal those of `masks`, bit for bit. NumPy computes the masks of weights in host memory, as it is
+faster there.
 
 The key of a value is its magnitude as an integer of the same order: its bits without the sign. No
-float is compared, since some devices take subnormal numbers for zero.
+floats are compared, since some devices flush subnormal numbers to zero.
 """
 
 import dataclasses
@@ -21,14 +21,14 @@ from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.algorithm.patterns import NM, Block
 from keras_dsd.algorithm.weight import ReadableWeight, Tensor
 
-# The key of infinity, by the name of a dtype: keys of numbers are below it, those of NaN above.
+# The key of infinity by dtype name: keys of finite numbers are below it, keys of NaN above.
 INFINITY = {
     "float16": 0x7C00,
     "bfloat16": 0x7F80,
     "float32": 0x7F800000,
     "float64": 0x7FF0000000000000,
 }
-# How many limits are tried in one reading of an array.
+# Number of limits that are tried in one pass over an array.
 NUM_TRIED = 3
 
 
@@ -37,9 +37,9 @@ class Ranked(NamedTuple):
 
     Attributes:
         values: Floats, or keys.
-        mask: Boolean, or None: zeros that it keeps rank as the smallest number above zero.
-        shape: The shape of both.
-        dtype: The name of the dtype of floats that keys are of.
+        mask: Boolean mask or None. Zeros that it keeps rank as the smallest number above zero.
+        shape: Shape of both.
+        dtype: Name of the dtype of the floats, from which the keys are computed.
     """
 
     values: Tensor
@@ -54,7 +54,7 @@ class Ranked(NamedTuple):
 
 
 class DeviceArrays(Protocol):
-    """What devices do for the host: adapters implement it for each backend.
+    """Operations on device arrays, which adapters implement for each backend.
 
     Every process of a run makes the same calls in the same order.
     """
@@ -66,29 +66,29 @@ class DeviceArrays(Protocol):
         """Returns the name of the dtype."""
 
     def to_device(self, mask: np.ndarray, values: Tensor) -> Tensor:
-        """Returns `mask` as a boolean tensor where `values` are."""
+        """Returns `mask` as a boolean tensor on the device of `values`."""
 
     def measure(self, pairs: Sequence[tuple[Tensor, Tensor | None]]) -> list[list[int]]:
-        """Counts in values with their masks, all in one transfer.
+        """Counts values under their masks, in one transfer.
 
         Returns:
-            For each pair four numbers: of zeros, under a mask those it prunes; of values that it
-            prunes; of these that are numbers other than zero; of values that are NaN or infinite.
+            Four numbers for each pair: zeros (under a mask, pruned zeros), pruned values, pruned
+            values that are numbers other than zero, and values that are NaN or infinite.
         """
 
     def all_kept(self, values: Tensor) -> Tensor:
-        """Returns a mask of `values` that keeps all."""
+        """Returns a mask that keeps all of `values`."""
 
     def num_different(self, one: Tensor, other: Tensor) -> int:
-        """Returns in how many entries two masks differ."""
+        """Returns the number of entries in which two masks differ."""
 
     def num_below(
         self, arrays: Sequence[Ranked], limits: Sequence[Sequence[int]]
     ) -> list[list[int]]:
-        """Returns of each array how many keys are below each of its `NUM_TRIED` limits."""
+        """Returns, for each array, the number of keys below each of its `NUM_TRIED` limits."""
 
     def ties(self, array: Ranked, limit: int, index: tuple[int, ...], axis: int) -> np.ndarray:
-        """Returns how many keys equal `limit` at each index of `axis`.
+        """Returns the number of keys equal to `limit` at each index of `axis`.
 
         Args:
             array: The array.
@@ -101,7 +101,7 @@ class DeviceArrays(Protocol):
         """Returns the mask of keys above `limit`, and of those equal to it from `index` on."""
 
     def scores(self, array: Ranked, block: Block, layout: Layout) -> Ranked:
-        """Returns the keys of the pooled magnitudes of blocks, as `Block.scores` has them."""
+        """Returns the keys of the pooled magnitudes of blocks; see `Block.scores`."""
 
     def expand(self, kept: Tensor, block: Block, layout: Layout, values: Tensor) -> Tensor:
         """Returns the mask of `values` from the mask of their blocks."""
@@ -119,24 +119,26 @@ class DeviceWeight(ReadableWeight, Protocol):
 
     @property
     def is_masked(self) -> bool:
-        """Whether a mask is active."""
+        """True if a mask is active."""
 
     def tensor(self) -> Tensor:
-        """Returns the values, where they are."""
+        """Returns the values on their device."""
 
     def mask_tensor(self) -> Tensor | None:
-        """Returns the active mask as a boolean tensor where the values are, or None."""
+        """Returns the active mask as a boolean tensor on the device of the values, or None."""
 
 
 _Weight = TypeVar("_Weight", bound=DeviceWeight)
 
 
 class Measured(NamedTuple):
-    """Measurements of weights at one moment: numbers of values.
+    """Measurements of weights.
 
-    `num_zeros` are zero and, under a mask, pruned by it: a value that a mask keeps may be zero by
-    itself, as where float16 underflows. `num_pruned` are pruned by masks; `num_violations` of these
-    are numbers other than zero, and `num_not_finite` of all values are no numbers.
+    Attributes:
+        num_zeros: Number of zeros; under a mask, of pruned zeros, as a kept value may underflow.
+        num_pruned: Number of values that masks prune.
+        num_violations: Number of pruned values that are numbers other than zero.
+        num_not_finite: Number of values that are NaN or infinite.
     """
 
     num_zeros: int
@@ -157,7 +159,7 @@ def measure(
 
 
 def check_finite(weights: Sequence[DeviceWeight], measured: Sequence[Measured]) -> None:
-    """Refuses weights that were measured with values that are NaN or infinite."""
+    """Raises ValueError if measured weights hold NaN or infinity."""
     for weight, each in zip(weights, measured, strict=True):
         masks.refuse_not_finite(each.num_not_finite, math.prod(weight.shape), weight.path)
 
@@ -165,7 +167,7 @@ def check_finite(weights: Sequence[DeviceWeight], measured: Sequence[Measured]) 
 def masks_for(
     weights: Sequence[_Weight], sparsity: float | None
 ) -> Iterator[tuple[_Weight, Tensor]]:
-    """Yields the mask of each weight, where that is, at a sparsity or each at its own.
+    """Yields the mask of each weight, on its device, at `sparsity` or its own target.
 
     A weight that holds NaN or infinity is refused before anything is yielded.
     """
@@ -187,13 +189,16 @@ def masks_for(
 
 
 def check_pruned_alike(weights: Sequence[DeviceWeight], sparsity: float | None) -> int:
-    """Checks the weights with which a run resumes within a sparse phase.
+    """Checks the weights of a run that resumes within a sparse phase.
 
-    They are those of that phase, zero where its masks prune; or dense ones, which are pruned now.
-    Weights pruned at another sparsity would lose more values, or regrow some too early.
+    They are either pruned by the masks of this phase, or dense, and pruned now. Weights that were
+    pruned at another sparsity would lose more values, or regrow some too early.
 
     Returns:
-        How many zeros are not known to be pruned or kept: a file may not hold the mask.
+        The number of zeros of unknown origin, pruned or kept: a checkpoint may not hold the mask.
+
+    Raises:
+        ValueError: Weights were pruned at another sparsity.
     """
     made, num_unknown = list(masks_for(weights, sparsity)), 0
     order = [weight for weight, _ in made]
@@ -202,21 +207,18 @@ def check_pruned_alike(weights: Sequence[DeviceWeight], sparsity: float | None) 
     for weight, alone, under in pairs:
         if alone.num_zeros and under.num_violations:
             raise ValueError(
-                f"Expected the weights of the sparse phase that the run goes on within, or dense "
-                f"ones. Received: {weight.path} with {alone.num_zeros} of "
-                f"{math.prod(weight.shape)} values zero, of which this phase prunes "
-                f"{under.num_pruned}: it was pruned at another sparsity. Nothing was changed. Ask "
-                f"for the run's sparsity, or begin at the phase's first epoch."
+                f"Expected dense weights, or those of the sparse phase in which the run resumes. "
+                f"Received: {weight.path} with {alone.num_zeros} of {math.prod(weight.shape)} "
+                f"values zero, of which this phase prunes {under.num_pruned}: it was pruned at "
+                f"another sparsity. Nothing is changed. Use the sparsity of the saved run, or "
+                f"resume at the first epoch of the phase."
             )
         num_unknown += 0 if weight.is_masked else max(alone.num_zeros - under.num_pruned, 0)
     return num_unknown
 
 
 def _is_for_numpy(together: Sequence[DeviceWeight]) -> bool:
-    """Returns whether NumPy makes the masks of weights that are ranked together.
-
-    This is the one place that decides it.
-    """
+    """Returns whether NumPy computes the masks of weights that are ranked together."""
     tensors = [(weight.arrays, weight.tensor()) for weight in together]
     return all(
         arrays.is_on_host(values) or arrays.dtype_of(values) not in INFINITY
@@ -226,9 +228,12 @@ def _is_for_numpy(together: Sequence[DeviceWeight]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Ranking:
-    """Arrays that are ranked together: the first `count` by (magnitude, array, flat index) go.
+    """Arrays that are ranked together by (magnitude, array, flat index).
 
-    `most` bounds how many of each. The others of an array are its largest, which are not ranked.
+    Attributes:
+        arrays: The arrays.
+        count: Number of values to prune: the first of the ranking.
+        most: Upper bound of the number of values to prune, for each array.
     """
 
     arrays: Sequence[Ranked]
@@ -237,7 +242,7 @@ class _Ranking:
 
     @property
     def dtype(self) -> str:
-        """A dtype that has all numbers of the arrays."""
+        """A dtype that represents all numbers of the arrays."""
         dtypes = {each.dtype for each in self.arrays}
         return dtypes.pop() if len(dtypes) == 1 else "float64"
 
@@ -247,9 +252,12 @@ class _Ranking:
 
 
 class _Limit(NamedTuple):
-    """Where a ranking is cut: at the key of the last weight that is pruned.
+    """Threshold of a ranking.
 
-    `num_below` and `num_up_to` it are numbers of keys of each array.
+    Attributes:
+        key: Key of the last weight that is pruned.
+        num_below: Number of smaller keys, for each array.
+        num_up_to: Number of smaller or equal keys, for each array.
     """
 
     key: int
@@ -280,7 +288,7 @@ def _masks_on_device(
 
 
 def _ranked(weight: DeviceWeight) -> Ranked:
-    """Returns what is ranked of a weight: its values, or the scores of its blocks."""
+    """Returns the ranked array of a weight: its values, or the scores of its blocks."""
     values = weight.tensor()
     dtype = weight.arrays.dtype_of(values)
     array = Ranked(values, weight.mask_tensor(), weight.shape, dtype)
@@ -308,7 +316,7 @@ def _cut(arrays: DeviceArrays, rankings: Sequence[_Ranking]) -> Iterator[list[Te
         limits = zip(ranking.limits(limit.key), ranking.limits(limit.key + 1), strict=True)
         for place, (array, (at, above)) in enumerate(zip(ranking.arrays, limits, strict=True)):
             most, below = ranking.most[place], limit.num_below[place]
-            if below > most:  # so the cut is lower here
+            if below > most:  # so its threshold is lower
                 alone = _Ranking([array], most, [array.size])
                 kept += next(_cut(arrays, [alone]))
                 continue
@@ -323,7 +331,7 @@ def _cut(arrays: DeviceArrays, rankings: Sequence[_Ranking]) -> Iterator[list[Te
 
 
 def _search(arrays: DeviceArrays, rankings: Sequence[_Ranking]) -> list[_Limit]:
-    """Returns the limits of rankings, which are searched for in the same readings."""
+    """Returns the limits of rankings, all found in the same passes."""
     ends = [INFINITY[ranking.dtype] for ranking in rankings]
     low = [_Limit(0, [0] * len(ranking.arrays), []) for ranking in rankings]
     high = [
@@ -358,7 +366,7 @@ def _search(arrays: DeviceArrays, rankings: Sequence[_Ranking]) -> list[_Limit]:
 
 
 def _index(arrays: DeviceArrays, array: Ranked, limit: int, num: int) -> tuple[int, ...]:
-    """Returns the index of the key equal to `limit` that has `num` such before it in C order."""
+    """Returns the index of the key equal to `limit` after `num` others, in C order."""
     index = (0,) * len(array.shape)
     for axis in range(len(array.shape)):
         if not num:
@@ -371,9 +379,9 @@ def _index(arrays: DeviceArrays, array: Ranked, limit: int, num: int) -> tuple[i
 
 
 def _converted(key: int, of: str, to: str) -> int:
-    """Returns the smallest key of dtype `to` whose number is that of `key` of dtype `of`, or more.
+    """Returns the smallest key of dtype `to` whose number is at least that of `key` of dtype `of`.
 
-    Keys of one dtype are those of its numbers in order; so the search is by bisection.
+    Keys have the order of their numbers, so the search is by bisection.
     """
     if of == to:
         return key
@@ -385,7 +393,7 @@ def _converted(key: int, of: str, to: str) -> int:
 
 
 def _number(key: int, dtype: str) -> float:
-    """Returns the number that has a key."""
+    """Returns the number of a key."""
     if dtype == "bfloat16":  # the upper half of a float32
         key, dtype = key << 16, "float32"
     bits = np.dtype(f"u{np.dtype(dtype).itemsize}")

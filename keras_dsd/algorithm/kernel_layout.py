@@ -7,10 +7,10 @@ import numpy as np
 
 
 class Layout(NamedTuple):
-    """The axes of a kernel.
+    """Axes of a kernel.
 
-    There is a matrix for each position along `batch`, such as the positions of a convolution;
-    `inputs` are summed over; `outputs` are the others.
+    A kernel has a matrix for each index along `batch`, such as the positions of a convolution. The
+    linear map sums over `inputs`; `outputs` are the other axes.
     """
 
     batch: tuple[int, ...]
@@ -18,7 +18,7 @@ class Layout(NamedTuple):
     outputs: tuple[int, ...]
 
     def sizes(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """Returns how many matrices a kernel of `shape` is, their inputs and their outputs."""
+        """Returns the numbers of matrices, of inputs and of outputs of a kernel of `shape`."""
         batch, inputs, outputs = (math.prod(shape[axis] for axis in axes) for axes in self)
         return batch, inputs, outputs
 
@@ -52,9 +52,9 @@ def einsum_layout(equation: object, rank: int) -> Layout:
     """Returns the layout of EinsumDense, which sums over the axes that the output lacks.
 
     Args:
-        equation: Axes of inputs, kernel and outputs, such as `"ab,bc->ac"`. What describes no
-            kernel of `rank` axes, as in a subclass with other variables, gives the default layout.
-        rank: The number of axes of the kernel.
+        equation: Axes of inputs, kernel and outputs, such as `"ab,bc->ac"`. An equation that does
+            not describe a kernel of `rank` axes gives the default layout.
+        rank: Number of axes of the kernel.
     """
     operands, _, outputs = str(equation).replace("...", "").replace(" ", "").partition("->")
     inputs, _, kernel = operands.partition(",")

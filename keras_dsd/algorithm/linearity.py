@@ -1,8 +1,8 @@
-"""Whether a weight of an unknown layer is that of a linear map: by its shape, and by its name.
+"""Detection of linear maps among the weights of unknown layers: by shape and by name.
 
-A kernel has an axis as long as an input has features, and sums over it. What has one value for each
-feature, or is shaped as one example, is added to an input or multiplied with it value by value.
-Where a shape may be either, the names that are in use decide.
+A kernel has an axis of the length of the input features, and sums over it. A weight with one value
+per feature, or with the shape of one example, is added to the input or multiplied with it
+elementwise. If a shape allows both, common names decide.
 """
 
 import math
@@ -24,11 +24,11 @@ _MATRICES = {"kernel", "kernels", "weight", "weights", "matrix", "projection", "
 
 
 class Inputs(NamedTuple):
-    """What a layer takes, as far as that is known.
+    """Known inputs of a layer.
 
     Attributes:
-        examples: The shapes of its inputs, without the batch's axis; None where a size varies.
-        features: Numbers of features; where there are no examples, sizes of the layer's vectors.
+        examples: Shapes of its inputs, without the batch axis; None for a size that varies.
+        features: Numbers of features; without examples, the sizes of the layer's vectors.
     """
 
     examples: Sequence[Shape]
@@ -36,27 +36,27 @@ class Inputs(NamedTuple):
 
     @classmethod
     def of(cls, examples: Iterable[Shape], vectors: Iterable[int]) -> "Inputs":
-        """Returns the inputs of `examples`, or else what the sizes of vectors tell."""
+        """Returns the inputs of `examples` or, without them, of the sizes of vectors."""
         found = [example for example in examples if example]
         last = [example[-1] for example in found]
         return cls(found, frozenset([size for size in last if size] if found else vectors))
 
     @property
     def rows(self) -> "Inputs":
-        """The inputs that are rows of features, such as a sequence; ids and vectors are not."""
+        """Inputs that are rows of features, such as a sequence; ids and vectors are not."""
         return Inputs.of([example for example in self.examples if len(example) > 1], ())
 
 
 def why_not_linear(
     name: str, owners: Sequence[str], shape: tuple[int, ...], inputs: Inputs
 ) -> str | None:
-    """Returns the reason why a weight is not that of a linear map, or None where it is.
+    """Returns the reason why a weight is not that of a linear map, or None if it is.
 
     Args:
-        name: Its name.
-        owners: The names of its layer and of that one's class.
+        name: Name of the weight.
+        owners: Names of its layer and of the layer's class.
         shape: Its shape, at least two axes.
-        inputs: What the layer takes.
+        inputs: Inputs of the layer.
 
     Returns:
         `NOT_A_KERNEL` for a bias, `NOT_LINEAR_BY_SHAPE`, `NOT_LINEAR` by its name, or None.
@@ -81,12 +81,12 @@ def why_not_linear(
 
 
 def is_of_positions(*names: set[str]) -> bool:
-    """Returns whether words name what is known of each position of an input."""
+    """Returns whether words name a value for each position of an input."""
     return any(each & _POSITIONS for each in names)
 
 
 def words(name: str) -> set[str]:
-    """Returns the words in a name: `"posEmbedding_2"` has `pos` and `embedding`."""
+    """Returns the words in a name: `pos` and `embedding` in `"posEmbedding_2"`."""
     return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
 
 
@@ -99,7 +99,7 @@ def _sums_over_features(shape: tuple[int, ...], inputs: Inputs) -> bool:
 
 
 def _has_value_for_each(shape: tuple[int, ...], inputs: Inputs) -> bool:
-    """Returns whether a shape can only be that of values for each feature, or each of an input."""
+    """Returns whether a shape can only be that of a value per feature or per input value."""
     if len(_significant(shape)) < 2:
         return True
     if math.prod(shape) in inputs.features:  # split, such as over heads
@@ -108,7 +108,7 @@ def _has_value_for_each(shape: tuple[int, ...], inputs: Inputs) -> bool:
 
 
 def _may_be_table(shape: tuple[int, ...], inputs: Inputs) -> bool:
-    """Returns whether a shape may be that of a row of features for each position."""
+    """Returns whether a shape may be that of a row of features per position."""
     if not inputs.features:
         return True
     lengths = {example[0] for example in inputs.rows.examples}
@@ -125,6 +125,6 @@ def _is_example(shape: tuple[int, ...], inputs: Inputs) -> bool:
 
 
 def _significant(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns a shape without the axes of length 1 that it begins with."""
+    """Returns a shape without its leading axes of length 1."""
     first = next((axis for axis, size in enumerate(shape) if size > 1), len(shape))
     return shape[first:]

@@ -2,7 +2,7 @@
 
 Pure NumPy, so every backend, replica and worker gets the same mask. Weights are ranked by
 (magnitude, flat index) or, with a pattern, by the scores of its blocks or groups. `device_masks`
-makes the same masks where weights are on other devices or in parts.
+computes the same masks of weights on other devices or in shards.
 """
 
 import math
@@ -17,12 +17,12 @@ from keras_dsd.utils.checks import shown
 
 _Weight = TypeVar("_Weight", bound=ReadableWeight)
 
-_PART = 2**16  # values that stay in a core's cache
+_PART = 2**16  # number of values that fit a core's cache
 _SAMPLE = 2**18
 
 
 def num_pruned(size: int, sparsity: float) -> int:
-    """Returns how many of `size` weights are pruned: round(size · sparsity), halves to even."""
+    """Returns the number of pruned weights: round(size · sparsity), halves to even."""
     return round(size * float(sparsity))
 
 
@@ -30,9 +30,9 @@ def magnitude_mask(weights: np.ndarray, sparsity: float) -> np.ndarray:
     """Returns the mask that keeps the largest magnitudes of one weight tensor.
 
     Exactly `num_pruned(weights.size, sparsity)` entries are False. They are the first in the
-    order of (magnitude, flat index in C order): of equal magnitudes the one that comes first
-    is pruned first. So the mask can be read back off pruned weights:
-    `magnitude_mask(weights * mask, sparsity)` is `mask` again.
+    order of (magnitude, flat index in C order): of equal magnitudes, the lowest index is pruned
+    first. So the mask can be recovered from pruned weights:
+    `magnitude_mask(weights * mask, sparsity)` equals `mask`.
 
     Raises:
         ValueError: `weights` holds NaN or infinity.
@@ -49,11 +49,11 @@ def global_masks(weights: Sequence[np.ndarray], sparsities: Sequence[float]) -> 
     """Returns the masks that keep the largest magnitudes of several weight tensors in one ranking.
 
     Exactly the sum of `size * sparsity` over all tensors, rounded, is pruned: the first in the
-    order of (magnitude, tensor, flat index). But no tensor is pruned completely: the largest of
-    each, a tenth of what it would keep at its own sparsity and at least one, stay.
+    order of (magnitude, tensor, flat index). But no tensor is pruned completely: each keeps its
+    largest weights, at least one and a tenth of those it would keep at its own sparsity.
 
     Raises:
-        ValueError: An array holds NaN or infinity, or too few weights stay for each to have one.
+        ValueError: An array holds NaN or infinity, or fewer weights than tensors are kept.
     """
     weights = [comparable(each) for each in weights]
     for each in weights:
@@ -66,7 +66,7 @@ def global_masks(weights: Sequence[np.ndarray], sparsities: Sequence[float]) -> 
 
 
 def count_and_floors(sizes: Sequence[int], sparsities: Sequence[float]) -> tuple[int, list[int]]:
-    """Returns how many weights that are ranked together go, and how many of each tensor stay."""
+    """Returns the number to prune in one ranking, and the least number each tensor keeps."""
     pairs = list(zip(sizes, sparsities, strict=True))
     count = round(sum(size * float(sparsity) for size, sparsity in pairs))
     return count, [max(-(-(n - num_pruned(n, sparsity)) // 10), 1) for n, sparsity in pairs]
@@ -78,10 +78,10 @@ def mask_of(
     sparsity: float | None,
     active: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Returns the mask of `values` if they were those of `weight`, ranked alone.
+    """Returns the mask of `values` as values of `weight`, ranked alone.
 
-    Without a `sparsity` they are pruned to the weight's own. Zeros that the `active` mask keeps
-    rank above those that it prunes.
+    `sparsity` defaults to the target of the weight. Zeros that the `active` mask keeps rank above
+    those that it prunes.
     """
     ranked = _ranked(values, active, weight)
     if isinstance(weight.pattern, NM):
@@ -93,7 +93,7 @@ def mask_of(
 def masks_for(
     weights: Sequence[_Weight], sparsity: float | None
 ) -> Iterator[tuple[_Weight, np.ndarray]]:
-    """Yields the mask of each weight, of its current values, at a sparsity or each at its own.
+    """Yields the mask of the current values of each weight, at `sparsity` or its own target.
 
     One tensor is read at a time, except those that are ranked together. A weight that holds NaN or
     infinity is refused before anything is yielded.
@@ -115,11 +115,11 @@ def masks_for(
 
 
 def thresholds(weights: Sequence[ReadableWeight]) -> Iterator[float | None]:
-    """Yields, for each weight, the smallest magnitude that is kept.
+    """Yields, for each weight, the smallest kept magnitude.
 
-    Under a mask, of what the mask keeps; otherwise of what a sparse phase would keep if it started
-    now. With a `Block`, the smallest pooled magnitude of a block. None with an `NM`, whose groups
-    have none in common, and where nothing can be ranked, as with NaN in the weight.
+    Without a mask, that of the weights that a sparse phase would keep if it started now. With a
+    `Block`, the smallest pooled magnitude of a block. None with an `NM`, whose groups have no
+    common threshold, and if nothing can be ranked, as with NaN in the weight.
 
     One tensor is read at a time, except those that are ranked together.
     """
@@ -140,16 +140,16 @@ def thresholds(weights: Sequence[ReadableWeight]) -> Iterator[float | None]:
 
 
 def num_zeros(values: np.ndarray, mask: np.ndarray | None) -> int:
-    """Returns how many values are zero; under a mask, how many of those that it prunes.
+    """Returns the number of zeros; under a mask, of pruned zeros.
 
-    A value that a mask keeps may be zero by itself, as where float16 underflows.
+    A kept value may be zero too, as when float16 underflows.
     """
     found = values if mask is None else values[~mask]
     return found.size - int(np.count_nonzero(found))
 
 
 def check_phase(weights: Sequence[ReadableWeight], sparsity: float | None) -> None:
-    """Checks that no weight has a pattern that fixes its sparsity, where the phase has one."""
+    """Raises ValueError if a phase has a sparsity and the pattern of a weight fixes it."""
     for weight in weights:
         if sparsity is not None and isinstance(weight.pattern, NM):
             raise ValueError(
@@ -160,20 +160,20 @@ def check_phase(weights: Sequence[ReadableWeight], sparsity: float | None) -> No
 
 
 def check_finite(weights: np.ndarray, path: str = "weights") -> None:
-    """Refuses weights that are NaN or infinite; `path` names them in the message."""
+    """Raises ValueError if weights hold NaN or infinity; `path` names them in the message."""
     flat = weights.ravel()
     num_bad = sum(part.size - np.count_nonzero(np.isfinite(part)) for part in _parts([flat]))
     refuse_not_finite(int(num_bad), flat.size, path)
 
 
 def refuse_not_finite(num_bad: int, size: int, path: str) -> None:
-    """Refuses a weight of `size` values of which `num_bad` are NaN or infinite, if any."""
+    """Raises ValueError if `num_bad` of the `size` values of a weight are NaN or infinite."""
     if num_bad:
         raise ValueError(
-            f"Expected finite weights to make a mask from. Received: {path} with {num_bad} of "
-            f"{size} values NaN or infinite. Nothing was pruned, and all weights are as they "
-            f"were: training diverged before, or its data hold such values. See the data; or load "
-            f"an earlier checkpoint, and lower the learning rate."
+            f"Expected finite weights to compute a mask from. Received: {path} with {num_bad} of "
+            f"{size} values NaN or infinite. No weight is changed. Training diverged, or the data "
+            f"hold NaN or infinity: check the data, or load an earlier checkpoint and lower the "
+            f"learning rate."
         )
 
 
@@ -184,10 +184,10 @@ def comparable(weights: np.ndarray) -> np.ndarray:
 
 
 def _ranked(values: np.ndarray, active: np.ndarray | None, weight: ReadableWeight) -> np.ndarray:
-    """Returns what is ranked of a weight: its values, or the scores of its blocks.
+    """Returns the ranked array of a weight: its values, or the scores of its blocks.
 
-    A value that the active mask keeps may be zero by itself, as where float16 underflows. It counts
-    as the smallest number above zero, so that a mask that is made again is the same one.
+    A kept value may be zero too, as when float16 underflows. It counts as the smallest number above
+    zero, so that computing the mask again gives the same mask.
     """
     ranked, dtype, kept = values, values.dtype, active
     if isinstance(weight.pattern, Block):
@@ -211,7 +211,7 @@ def _thresholds_of(weights: Sequence[ReadableWeight]) -> dict[int, float | None]
     """Returns the thresholds of weights that are ranked together, by identity."""
     try:
         return {id(w): _smallest(w, mask) for w, mask in masks_for(weights, None)}
-    except ValueError:  # not finite, or so few would be left that a tensor had none
+    except ValueError:  # not finite, or fewer kept weights than tensors
         return {}
 
 
@@ -256,10 +256,10 @@ def _rank_above_floors(
 
 
 def refuse_too_many(count: int, sizes: Sequence[int], floors: Sequence[int]) -> None:
-    """Refuses to prune `count` weights of tensors of which the largest `floors` stay."""
+    """Raises ValueError if pruning `count` weights leaves a tensor without any."""
     if count > sum(sizes) - sum(floors):
         raise ValueError(
-            f"Expected `sparsity` to leave a weight in each of {len(sizes)} tensors that are "
+            f"Expected `sparsity` to keep a weight in each of {len(sizes)} tensors that are "
             f"ranked together. Received: {count} of {sum(sizes)} weights to prune. Lower the "
             f"sparsity, or exclude the smallest tensors."
         )
@@ -268,8 +268,8 @@ def refuse_too_many(count: int, sizes: Sequence[int], floors: Sequence[int]) -> 
 def _nth_magnitude(weights: Sequence[np.ndarray], count: int) -> np.floating:
     """Returns the `count`-th smallest magnitude in flat arrays.
 
-    A sample bounds it between two values, so that the arrays are read but not copied; where the
-    sample is wrong, all are ranked.
+    A sample gives lower and upper bounds, so that the arrays are read but not copied. If the bounds
+    are wrong, all values are ranked.
     """
     total = sum(each.size for each in weights)
     step = max(total // _SAMPLE, 1)
@@ -291,7 +291,7 @@ def _nth_magnitude(weights: Sequence[np.ndarray], count: int) -> np.floating:
 
 
 def _at_least(values: np.ndarray, threshold: np.floating, above: bool) -> np.ndarray:
-    """Returns whether each magnitude is above a threshold, or equal to it, part by part."""
+    """Returns whether each magnitude is at or above a threshold, computed in parts."""
     found = np.empty(values.shape, bool)
     for start in range(0, values.size, _PART):
         part = slice(start, start + _PART)

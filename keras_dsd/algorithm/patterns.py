@@ -1,4 +1,4 @@
-"""Patterns of pruning: blocks of weights, or some of every group of inputs."""
+"""Pruning patterns: blocks of weights, and N:M groups of inputs."""
 
 import dataclasses
 import itertools
@@ -10,9 +10,9 @@ import numpy as np
 from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.utils import checks
 
-# Groups are worked on in parts of so many values, so that no array of the tensor's size is made.
+# Groups are processed in parts of this many values, to allocate no array of the tensor's size.
 _PART = 2**21
-# Up to this size comparing every two of a group is faster than numpy.partition for each group.
+# Up to this size, comparing all pairs of a group is faster than numpy.partition per group.
 _BY_PAIRS = 8
 
 
@@ -20,14 +20,15 @@ _BY_PAIRS = 8
 class Block:
     """Blocks of a kernel's matrix, each kept or pruned completely, by its pooled magnitude.
 
-    A kernel counts as a matrix of inputs by outputs; that of a convolution as one at each position,
-    of input by output channels. Rows and columns at the edge that make no full block stay dense;
-    the report says how many values they have.
+    A kernel is a matrix of inputs by outputs; a convolution has such a matrix, of input by output
+    channels, at each position. Rows and columns at the edge that fill no block stay dense; the
+    report shows their number of values.
 
     Args:
-        height: Consecutive inputs in a block. At least 1.
-        width: Consecutive outputs in a block. At least 1.
-        pooling: `"avg"` or `"max"` of a block's magnitudes ranks it. Defaults to `"avg"`.
+        height: Number of consecutive inputs in a block. At least 1.
+        width: Number of consecutive outputs in a block. At least 1.
+        pooling: Pooling of a block's magnitudes, by which blocks are ranked: `"avg"` or `"max"`.
+            Defaults to `"avg"`.
 
     Raises:
         TypeError: `height` or `width` is not an integer.
@@ -47,17 +48,17 @@ class Block:
         )
 
     def num_covered(self, shape: tuple[int, ...], layout: Layout) -> int:
-        """Returns how many values of a kernel are in full blocks."""
+        """Returns the number of values of a kernel in full blocks."""
         batch, rows, columns = self.blocks(shape, layout)
         return batch * rows * columns * self.height * self.width
 
     def scores(self, kernel: np.ndarray, layout: Layout) -> np.ndarray:
         """Returns the pooled magnitude of each block, of shape (matrices, rows, columns).
 
-        The order of sums is part of the definition, so that every backend prunes the same blocks:
-        the rows of a block are added one after another, then the columns of that. Sums are in
-        float32, of float64 kernels in float64. Subnormal terms count as zero, since not every
-        device adds them, and infinite sums as the largest number.
+        The order of summation is part of the definition, so that every backend prunes the same
+        blocks: the rows of a block are added one after another, then the columns of the sum. Sums
+        are in float32; of float64 kernels in float64. Subnormal terms count as zero, since not
+        every device adds them, and infinite sums as the largest number.
         """
         matrices = layout.matrices(kernel)
         batch, rows, columns = self.blocks(kernel.shape, layout)
@@ -78,13 +79,13 @@ class Block:
         return np.minimum(pooled, limits.max, out=pooled)
 
     def kept(self, mask: np.ndarray, layout: Layout) -> np.ndarray:
-        """Returns the mask of the blocks, of shape (matrices, rows, columns), from a kernel's."""
+        """Returns the mask of blocks, of shape (matrices, rows, columns), from a kernel mask."""
         _, rows, columns = self.blocks(mask.shape, layout)
         covered = layout.matrices(mask)[:, : rows * self.height, : columns * self.width]
         return covered[:, :: self.height, :: self.width]
 
     def magnitudes(self, kernel: np.ndarray, layout: Layout) -> np.ndarray:
-        """Returns the scores in the unit of the weights: averages where `pooling` is `"avg"`."""
+        """Returns the scores in the unit of the weights: averages if `pooling` is `"avg"`."""
         scores = self.scores(kernel, layout)
         return scores / (self.height * self.width) if self.pooling == "avg" else scores
 
@@ -99,7 +100,7 @@ class Block:
         return layout.kernel(mask, shape)
 
     def blocks(self, shape: tuple[int, ...], layout: Layout) -> tuple[int, int, int]:
-        """Returns how many matrices a kernel is, and how many rows and columns of blocks each."""
+        """Returns the numbers of matrices of a kernel, and of block rows and columns in each."""
         batch, inputs, outputs = layout.sizes(shape)
         return batch, inputs // self.height, outputs // self.width
 
@@ -108,7 +109,7 @@ class Block:
 
 
 def _pooled(pool: np.ufunc, parts: np.ndarray, axis: int) -> np.ndarray:
-    """Returns the parts along an axis pooled one after another."""
+    """Returns the parts along an axis, pooled one after another."""
     first, *others = np.moveaxis(parts, axis, 0)
     found = first.copy()
     for each in others:
@@ -118,15 +119,15 @@ def _pooled(pool: np.ufunc, parts: np.ndarray, axis: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class NM:
-    """The `n` largest of every `m` consecutive inputs of an output are kept: 2:4 is `NM(2, 4)`.
+    """N:M sparsity: keeps the `n` largest of every `m` consecutive inputs. 2:4 is `NM(2, 4)`.
 
-    That fixes the sparsity: 1 - n/m. The inputs of a convolution are its input channels, at each
-    position by itself. Inputs at the edge that make no full group stay dense; the report says how
-    many values they have. TF-MOT's `sparsity_m_by_n` counts the zeros instead.
+    It fixes the sparsity at 1 - n/m. The inputs of a convolution are its input channels, at each
+    position separately. Inputs at the edge that fill no group stay dense; the report shows their
+    number of values. TF-MOT's `sparsity_m_by_n` counts the zeros instead.
 
     Args:
-        n: How many of a group are kept. At least 1.
-        m: How many make a group. More than `n`.
+        n: Number of kept inputs in a group. At least 1.
+        m: Number of inputs in a group. More than `n`.
 
     Raises:
         TypeError: `n` or `m` is not an integer.
@@ -146,16 +147,16 @@ class NM:
 
     @property
     def sparsity(self) -> float:
-        """The share of each group that is pruned, a fraction."""
+        """Fraction of each group that is pruned."""
         return 1 - self.n / self.m
 
     def num_covered(self, shape: tuple[int, ...], layout: Layout) -> int:
-        """Returns how many values of a kernel are in full groups."""
+        """Returns the number of values of a kernel in full groups."""
         batch, inputs, outputs = layout.sizes(shape)
         return batch * (inputs // self.m * self.m) * outputs
 
     def mask(self, kernel: np.ndarray, layout: Layout) -> np.ndarray:
-        """Returns the mask of a kernel: of equal magnitudes the first input is pruned first."""
+        """Returns the mask of a kernel; of equal magnitudes, the first input is pruned first."""
         matrices = layout.matrices(kernel)
         mask = np.ones(matrices.shape, bool)
         step = max(_PART // max(matrices.shape[2], 1) // self.m, 1) * self.m
@@ -168,7 +169,7 @@ class NM:
         return layout.kernel(mask, kernel.shape)
 
     def _kept(self, magnitudes: np.ndarray) -> np.ndarray:
-        """Returns which of (groups, inputs of a group, outputs) are kept."""
+        """Returns the mask of an array of shape (groups, inputs of a group, outputs)."""
         if self.m <= _BY_PAIRS:
             above = np.zeros(magnitudes.shape, np.uint8)
             for i, j in itertools.combinations(range(self.m), 2):
@@ -194,7 +195,7 @@ Pattern = Block | NM | None
 
 
 def num_covered(shape: tuple[int, ...], pattern: Pattern, layout: Layout) -> int:
-    """Returns how many values of a kernel a pattern may prune: all but those at an edge."""
+    """Returns the number of values that a pattern may prune: all but those at an edge."""
     return math.prod(shape) if pattern is None else pattern.num_covered(shape, layout)
 
 

@@ -6,17 +6,17 @@ from keras_dsd.utils.checks import invalid_type
 
 __all__ = ["acdc", "dsd", "dsdsd"]
 
-_MOST_CYCLES = 10**5  # more phases than any run has, and few enough to hold
+_MOST_CYCLES = 10**5  # more phases than any run has, and few enough for memory
 
 
 def dsd(dense: int, sparse: int, redense: int, *, redense_lr: float = 0.1) -> list[Phase]:
-    """Returns Dense, Sparse, re-Dense: what `DSDSchedule(dense, sparse, redense)` runs.
+    """Returns Dense, Sparse, re-Dense: the phases of `DSDSchedule(dense, sparse, redense)`.
 
     Args:
         dense: Epochs of ordinary training; `0` starts from a trained model.
         sparse: Epochs under a fixed mask. At least 1.
         redense: Epochs in which pruned weights regrow from zero. At least 1.
-        redense_lr: Factor of the learning rate in these. Defaults to `0.1`.
+        redense_lr: Factor of the learning rate in the re-dense phase. Defaults to `0.1`.
 
     Raises:
         TypeError: Epochs are not integers, or `redense_lr` is not a number.
@@ -42,7 +42,7 @@ def dsdsd(
     sparsities: tuple[float, float] = (0.5, 0.25),
     redense_lr: float = 0.1,
 ) -> list[Phase]:
-    """Returns DSD with a second, gentler sparse phase, as for the paper's speech networks.
+    """Returns DSDSD: a second sparse phase of lower sparsity, as in the paper's speech networks.
 
     Args:
         dense: Epochs of ordinary training; `0` starts from a trained model.
@@ -50,10 +50,10 @@ def dsdsd(
         redense: Epochs of the first re-dense phase. At least 1.
         sparse_again: Epochs of the second sparse phase. At least 1.
         redense_again: Epochs of the second re-dense phase. At least 1.
-        sparsities: Share of each tensor to prune in the two, fractions in [0, 1). Defaults to
-            `(0.5, 0.25)`.
-        redense_lr: Factor of the learning rate from the first re-dense phase on, and once more
-            in the second. Defaults to `0.1`.
+        sparsities: Fractions of each tensor to prune in the two sparse phases, in [0, 1). Defaults
+            to `(0.5, 0.25)`.
+        redense_lr: Factor of the learning rate from the first re-dense phase on, applied again in
+            the second. Defaults to `0.1`.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -91,18 +91,18 @@ def acdc(
     end: str = "dense",
     last: int | None = None,
 ) -> list[Phase]:
-    """Returns AC/DC: dense training, then sparse and dense phases in turn.
+    """Returns AC/DC: dense training, then alternating sparse and dense phases.
 
     Args:
         warmup: Epochs of dense training before the first cycle. At least 1.
-        cycles: How many times a sparse phase and a dense one follow. At least 1.
+        cycles: Number of cycles of a sparse and a dense phase. At least 1.
         sparse: Epochs of each sparse phase. At least 1.
         dense: Epochs of each dense phase. At least 1.
-        sparsity: Share of each tensor to prune, a fraction in [0, 1). Defaults to `None`: the
-            sparsity that `apply` gave each weight.
+        sparsity: Fraction of each tensor to prune, in [0, 1). Defaults to `None`: the sparsity
+            that `apply` set for each weight.
         end: `"dense"` ends with the last cycle; `"sparse"` with one more sparse phase, as the
             published schedule does, so that the network stays sparse. Defaults to `"dense"`.
-        last: Epochs of the phase that it ends with. Defaults to `None`: as long as the others.
+        last: Epochs of the last phase. Defaults to `None`: those of the others of its kind.
 
     Raises:
         TypeError: An argument is of the wrong type.

@@ -1,4 +1,4 @@
-"""Selection of the weights to prune, with their sparsities, and the reasons of the others."""
+"""Selection of the weights to prune with their sparsities, and reasons for the other weights."""
 
 import numbers
 import re
@@ -11,36 +11,36 @@ from keras_dsd.algorithm.weight import SelectableWeight
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import invalid_type, shown
 
-UNKNOWN_LAYER = "layer type is unknown: give it a get_prunable_weights() method"
+UNKNOWN_LAYER = "unknown layer type: give it a get_prunable_weights() method"
 NOT_A_KERNEL = "not a kernel: biases, normalisation and depthwise weights stay dense"
-LORA = "LoRA is enabled: kernel and low-rank factors stay as they are"
+LORA = "LoRA is enabled: kernel and low-rank factors are not pruned"
 QUANTISED = "quantised: its values are not trained"
-_ASK = "give its whole path in a `sparsity` dict to prune it all the same"
+_ASK = "to prune it anyway, give its full path in a `sparsity` dict"
 FROZEN = f"not trainable: {_ASK}"
-PREPARES = "prepares inputs: what it knows of data, such as a vocabulary, is not trained"
-UNTRAINED = "trained by no optimizer: its zeros would stay"
+PREPARES = "preprocessing layer: its state, such as a vocabulary, is not trained"
+UNTRAINED = "trained by no optimizer: pruned weights would not regrow"
 DEPTHWISE = f"depthwise kernel: {_ASK}"
-NOT_LINEAR = f"not the weights of a linear map, by its name: {_ASK}"
-NOT_LINEAR_BY_SHAPE = f"not the weights of a linear map, by its shape: {_ASK}"
+NOT_LINEAR = f"not a linear map, by its name: {_ASK}"
+NOT_LINEAR_BY_SHAPE = f"not a linear map, by its shape: {_ASK}"
 EXCLUDED = "excluded"
 NO_MATCH = "no pattern of `sparsity` matches"
-ZERO_SPARSITY = "asked to stay dense: sparsity 0"
+ZERO_SPARSITY = "excluded: target sparsity 0"
 ONE_LAYER = "outside the layer that was wrapped"
-TOO_SMALL = "too small for one whole block or group of the pattern"
+TOO_SMALL = "too small for a full block or group of the pattern"
 
-# What a user asked for, or what does not train.
+# Requested by the user, or not trainable.
 _LEFT_BY_USER = {FROZEN, UNTRAINED, LORA, QUANTISED, EXCLUDED, NO_MATCH, ZERO_SPARSITY, ONE_LAYER}
 
 Sparsity = float | Mapping[str, float] | Callable[[Any], float]
-# Compared by identity: 0.3 given with an N:M pattern is refused, 0.3 left out is not.
+# Compared by identity: an explicit 0.3 with an N:M pattern is refused, the default is not.
 DEFAULT_SPARSITY = float("0.3")
 
 
 class Selection:
-    """The arguments of `apply`, checked: a sparsity for each weight, by path, and the pattern.
+    """Checked arguments of `apply`: a sparsity for each weight, by path, and the pattern.
 
-    Of a mapping from regular expressions to fractions, the first that `re.search` finds in the path
-    counts. 0 leaves a weight dense, and so does a path that no expression matches.
+    In a mapping from regular expressions to fractions, the first expression that `re.search` finds
+    in the path counts. A weight with fraction 0 stays dense, and so does one without a match.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -67,11 +67,11 @@ class Selection:
         self.sparsity = pattern.sparsity if isinstance(pattern, NM) else _check_sparsity(sparsity)
         self.exclude = _check_exclude(exclude)
         named = tuple(self.sparsity) if isinstance(self.sparsity, Mapping) else ()
-        # The regular expressions that no path seen so far matched.
+        # Regular expressions that have not matched any path so far.
         self.unmatched = named + self.exclude
 
     def see(self, paths: Iterable[str]) -> None:
-        """Notes which regular expressions match one of `paths`."""
+        """Records the regular expressions that match one of `paths`."""
         seen = list(paths)
         self.unmatched = tuple(p for p in self.unmatched if not _finds(p, seen))
 
@@ -80,11 +80,12 @@ class Selection:
     ) -> tuple[float, str | None]:
         """Returns the sparsity of one weight, and None; or 0.0 and the reason why it stays dense.
 
-        `unless_named` is the reason why it does unless its full path is given, such as `FROZEN`.
+        `unless_named` is the reason why it stays dense unless its full path is given, such as
+        `FROZEN`.
 
         Raises:
-            TypeError: The callable given as `sparsity` returned no number.
-            ValueError: The callable given as `sparsity` returned a number outside [0, 1).
+            TypeError: The `sparsity` callable does not return a number.
+            ValueError: The `sparsity` callable returns a number outside [0, 1).
         """
         if unless_named is None and getattr(weight, "is_table_of_positions", False):
             unless_named = NOT_LINEAR
@@ -109,7 +110,7 @@ class Selection:
         return (sparsity, None) if sparsity else (0.0, ZERO_SPARSITY)
 
     def leaves_dense(self, path: str) -> bool:
-        """Returns whether the arguments exclude a path, or a `sparsity` dict has none for it."""
+        """Returns whether the arguments exclude a path, or a `sparsity` dict does not match it."""
         if isinstance(self.sparsity, Mapping):
             matches = (share for pattern, share in self.sparsity.items() if _finds(pattern, [path]))
             if not next(matches, 0.0):
@@ -117,12 +118,12 @@ class Selection:
         return any(_finds(pattern, [path]) for pattern in self.exclude)
 
     def names(self, weight: SelectableWeight) -> bool:
-        """Returns whether `sparsity` has the full path, as it is or as `exact` writes it."""
+        """Returns whether `sparsity` has the full path, verbatim or as `exact` writes it."""
         given = self.sparsity if isinstance(self.sparsity, Mapping) else ()
         return any(path in given or exact(path) in given for path in _paths_of(weight))
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments as plain values; a callable can't be written and gives None."""
+        """Returns the arguments as plain values; None for a callable, which can't be serialized."""
         sparsity: Any = self.sparsity
         if isinstance(sparsity, Mapping):
             sparsity = dict(sparsity)
@@ -133,10 +134,7 @@ class Selection:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Selection":
-        """Returns the selection that `get_config` described.
-
-        Where that was made with a callable, nothing more is selected by the new one.
-        """
+        """Returns the selection of a config; one of a callable selects no further weights."""
         sparsity = {} if config["sparsity"] is None else config["sparsity"]
         pattern, scope = patterns.from_config(config.get("pattern")), config.get("scope", "layer")
         if isinstance(pattern, NM):
@@ -156,13 +154,13 @@ def _finds(pattern: str, paths: Iterable[str]) -> bool:
 def exact(path: str) -> str:
     """Returns the regular expression that matches `path` and nothing longer.
 
-    A path as it is may be found in longer ones, and need not match itself: `c++/kernel` does not.
+    A verbatim path may match longer paths, and may not match itself: `c++/kernel` does not.
     """
     return f"^{re.escape(path)}$"
 
 
 def _check_fixed(pattern: NM, scope: str, sparsity: Sparsity) -> None:
-    """Checks that nothing else is asked of a pattern that fixes the sparsity."""
+    """Checks that no other argument contradicts a pattern that fixes the sparsity."""
     if sparsity is not DEFAULT_SPARSITY:
         raise ValueError(
             f"Expected `sparsity` to be left out: the pattern {pattern} fixes it at "
@@ -177,7 +175,7 @@ def _check_fixed(pattern: NM, scope: str, sparsity: Sparsity) -> None:
 
 
 def refuse_unmatched(selection: Selection, paths: Sequence[str]) -> None:
-    """Refuses regular expressions that match none of `paths`: they are most often misspelt."""
+    """Raises ValueError if an expression matches none of `paths`: it is probably misspelt."""
     selection.see(paths)
     if selection.unmatched:
         pattern = selection.unmatched[0]
@@ -192,15 +190,15 @@ def refuse_unmatched(selection: Selection, paths: Sequence[str]) -> None:
 def rest_message(
     selection: Selection, name: str, num_selected: int, rest: Iterable[tuple[str, int, str]]
 ) -> str | None:
-    """Returns a message where less than half of a model's kernels is selected, or None.
+    """Returns a warning if less than half of a model's kernels is selected, or None.
 
-    What the user left dense does not count.
+    Weights that the user left dense do not count.
 
     Args:
         selection: The arguments of `apply`.
-        name: The model's name.
+        name: Name of the model.
         num_selected: Number of values in the selected weights.
-        rest: Path, number of values and reason of each other weight of two axes and more.
+        rest: Path, number of values and reason of each other weight with two or more axes.
     """
     layers: dict[tuple[str, str], int] = {}
     for path, size, reason in rest:
@@ -215,16 +213,16 @@ def rest_message(
     more = f"; and {len(largest) - 3} more" if len(largest) > 3 else ""
     return (
         f"Less than half of model={name!r} is selected: {num_selected:,} of {total:,} weights in "
-        f"tensors of two axes and more, {num_selected / total:.2%}. The rest is in "
-        f"{'; '.join(texts)}{more}. DSD trains these densely in all phases. Where that is meant, "
-        f"exclude them: apply(model, exclude=[...]). report(model) lists all."
+        f"tensors of two or more axes, {num_selected / total:.2%}. The rest is in "
+        f"{'; '.join(texts)}{more}, and stays dense in all phases. If this is intended, exclude "
+        f"them: apply(model, exclude=[...]). report(model) lists all weights."
     )
 
 
 def refuse_nothing(
     selection: Selection, name: str, reasons: Mapping[str, str | None], hint: str = ""
 ) -> None:
-    """Refuses a selection that selects no weight of a model, and says why each stays dense."""
+    """Raises ValueError if no weight of a model is selected, with the reasons."""
     because = "; ".join(sorted({reason for reason in reasons.values() if reason}))
     raise ValueError(
         f"Expected a model with weights to prune. Received: model={name!r} with "

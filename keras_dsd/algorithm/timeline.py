@@ -1,4 +1,4 @@
-"""Phases and timelines as values: lengths, convergence, learning rates, and the current phase."""
+"""Phases and timelines as values: lengths, convergence, learning rates, the current phase."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -16,21 +16,22 @@ _LARGER_IS_BETTER = ("acc", "auc", "f1", "precision", "recall")
 
 @dataclasses.dataclass(frozen=True)
 class Plateau:
-    """Ends a phase when a quantity in the logs has stopped improving, as EarlyStopping ends a fit.
+    """Ends a phase when a monitored quantity has stopped improving.
 
     Args:
-        monitor: Its name in the logs, such as `"val_loss"`.
-        min_delta: An improvement is larger than this. Defaults to `0.0`.
-        patience: The phase ends after so many epochs without an improvement. Epochs whose logs do
-            not have `monitor`, for want of a validation, do not count. Defaults to `3`.
-        mode: `"min"` where smaller is better, `"max"` where larger is; `"auto"` tells from the
-            name. Defaults to `"auto"`.
-        restore_best: Whether the phase ends with the weights of its best epoch, as `get_weights`
-            has them; optimizer state stays. The last phase ends with the run's last epoch, and not
-            with a `fit` that is shorter than the timeline. Defaults to `False`.
+        monitor: Name of the quantity in the logs, such as `"val_loss"`.
+        min_delta: Minimum change that counts as an improvement. Defaults to `0.0`.
+        patience: Number of epochs without an improvement after which the phase ends. Epochs whose
+            logs lack `monitor`, such as those without validation, do not count. Defaults to `3`.
+        mode: `"min"` if smaller is better, `"max"` if larger is better; `"auto"` infers it from
+            the name. Defaults to `"auto"`.
+        restore_best: If `True`, the phase ends with the weights of its best epoch, as returned by
+            `get_weights`; optimizer state is kept. The last phase ends with the last epoch of the
+            run, not with a `fit` that is shorter than the timeline. Defaults to `False`.
 
     Raises:
-        TypeError: `monitor` is no text, `restore_best` no bool, or a number of the wrong type.
+        TypeError: `monitor` is not a str, `restore_best` is not a bool, or a number is of the
+            wrong type.
         ValueError: `min_delta` is negative, `patience` below 1, or `mode` unknown.
     """
 
@@ -59,7 +60,7 @@ class Plateau:
         return [logs.get(self.monitor) for logs in history]
 
     def length(self, values: Sequence[float | None]) -> int | None:
-        """Returns how many epochs a phase lasts; None where it is not over after these values."""
+        """Returns the length of a phase in epochs; None if it is not over after these values."""
         best, waited = None, 0
         for index, value in enumerate(values):
             if value is None:
@@ -72,7 +73,7 @@ class Plateau:
         return None
 
     def best(self, values: Sequence[float | None]) -> int | None:
-        """Returns the index of the best value; None where nothing was measured."""
+        """Returns the index of the best value; None without values."""
         found, best = None, None
         for index, value in enumerate(values):
             if value is not None and self._is_better(value, best):
@@ -82,7 +83,7 @@ class Plateau:
     def _is_better(self, value: float, best: float | None) -> bool:
         larger = self.mode == "max" or (self.mode == "auto" and is_larger_better(self.monitor))
         if best is None:
-            return value == value  # NaN is never good
+            return value == value  # NaN is never better
         return value > best + self.min_delta if larger else value < best - self.min_delta
 
     def __str__(self) -> str:
@@ -91,7 +92,7 @@ class Plateau:
 
 
 def is_larger_better(name: str) -> bool:
-    """Returns whether larger values of a metric are better, by its name."""
+    """Returns whether larger values of a metric are better, according to its name."""
     return any(part in name.lower() for part in _LARGER_IS_BETTER)
 
 
@@ -109,7 +110,7 @@ def _check_phase(phase: "DensePhase | SparsePhase") -> None:
 
 @dataclasses.dataclass(frozen=True)
 class DensePhase:
-    """A phase in which every weight trains.
+    """A phase that trains all weights.
 
     Args:
         epochs: How long the phase lasts, in epochs; with `until`, at most. At least 1.
@@ -117,7 +118,7 @@ class DensePhase:
         until: A `Plateau` that ends the phase early. Defaults to `None`: it lasts its `epochs`.
 
     Raises:
-        TypeError: `epochs` is not an integer, `lr` not a number, or `until` no `Plateau`.
+        TypeError: `epochs` is not an integer, `lr` is not a number, or `until` is not a `Plateau`.
         ValueError: `epochs` is below 1, or `lr` is not finite and above 0.
     """
 
@@ -137,19 +138,19 @@ class DensePhase:
 class SparsePhase:
     """A phase that prunes the smallest weights at its start and keeps them at zero.
 
-    Weights that are zero already are the smallest, and equal: where a gentler sparse phase follows
-    a sparser one, those that regrow are chosen by index. Put a dense phase between.
+    Weights that are already zero are the smallest, and equal: if a sparse phase follows one of
+    higher sparsity, regrown weights are chosen by index. Put a dense phase between the two.
 
     Args:
         epochs: How long the phase lasts, in epochs; with `until`, at most. At least 1.
-        sparsity: Share of each selected weight tensor to prune, a fraction in [0, 1).
-            Defaults to `None`: the sparsity that `apply` gave each weight.
+        sparsity: Fraction of each selected weight tensor to prune, in [0, 1). Defaults to `None`:
+            the sparsity that `apply` set for each weight.
         lr: Factor of the learning rate while the phase lasts. Defaults to `1.0`.
         until: A `Plateau` that ends the phase early. Defaults to `None`: it lasts its `epochs`.
 
     Raises:
-        TypeError: `epochs` is not an integer, `lr` or `sparsity` not a number, or `until` no
-            `Plateau`.
+        TypeError: `epochs` is not an integer, `lr` or `sparsity` is not a number, or `until` is
+            not a `Plateau`.
         ValueError: `epochs` is below 1, `lr` is not finite and above 0, or `sparsity` is outside
             [0, 1).
     """
@@ -200,20 +201,20 @@ class Timeline:
 
     @property
     def epochs(self) -> int:
-        """How many epochs all phases take together."""
+        """Total number of epochs of all phases."""
         return sum(phase.epochs for phase in self.phases)
 
     @property
     def monitors(self) -> tuple[str, ...]:
-        """The names in the logs that end phases early, each once."""
+        """Names of the monitored quantities, without duplicates."""
         return tuple(dict.fromkeys(p.until.monitor for p in self.phases if p.until is not None))
 
     def is_sparse(self, index: int) -> bool:
-        """Returns whether there is a phase of that index and it is sparse."""
+        """Returns whether a phase of this index exists and is sparse."""
         return 0 <= index < len(self.phases) and isinstance(self.phases[index], SparsePhase)
 
     def is_redense(self, index: int) -> bool:
-        """Returns whether there is a phase of that index and it is dense after a sparse one."""
+        """Returns whether a phase of this index exists and is dense after a sparse one."""
         return 0 < index < len(self.phases) and self.is_sparse(index - 1) > self.is_sparse(index)
 
     def kind(self, index: int) -> str:
@@ -226,8 +227,8 @@ class Timeline:
         """Returns the first epochs, counted from 0, of the phases started so far.
 
         The last of them is the phase of epoch `len(history)`. Epochs past the end belong to the
-        last phase. `history` has the values of `monitors` at each epoch; the same one always gives
-        the same phases, so a run can resume from it.
+        last phase. `history` holds the values of `monitors` at each epoch; the same history always
+        gives the same phases, so a run can resume from it.
         """
         starts = [0]
         for phase in self.phases[:-1]:
@@ -238,10 +239,10 @@ class Timeline:
         return starts
 
     def is_over(self, history: Sequence[Mapping[str, float]], remaining_epochs: str) -> bool:
-        """Returns whether nothing is left to train after the epochs in `history`.
+        """Returns whether training is over after the epochs in `history`.
 
-        With `remaining_epochs="stop"` the last phase ends with its `epochs`; with `"redense"` it
-        also has those that other phases did not use. What ends it early counts in any case.
+        With `remaining_epochs="stop"`, the last phase ends with its `epochs`; with `"redense"`, it
+        also gets the unused epochs of the other phases. Its `until` ends it in both cases.
         """
         starts = self.starts(history)
         if len(starts) < len(self.phases):
@@ -251,9 +252,9 @@ class Timeline:
         return is_done or _converged(last, epochs) is not None
 
     def plot(self) -> "Figure":
-        """Returns a figure: the phases over the epochs, and the factors of the learning rate.
+        """Returns a figure of the phases and their learning rate factors over the epochs.
 
-        Phases that `until` may end early are drawn as long as they can get. The figure belongs to
+        Phases that `until` may end early are drawn at their maximum length. The figure belongs to
         no window; `figure.savefig("timeline.png")` writes it.
 
         Raises:
@@ -269,7 +270,7 @@ class Timeline:
         axes.set_xlim(0, start)
         axes.set_yscale("log")
         axes.set_xlabel("epoch")
-        axes.set_ylabel("learning rate\n(multiple of yours)")
+        axes.set_ylabel("learning rate\nfactor")
         return figure
 
     def __str__(self) -> str:
@@ -298,7 +299,7 @@ def _times(factor: float) -> str:
 
 
 def _ended(phase: Phase, history: Sequence[Mapping[str, float]]) -> int | None:
-    """Returns the length of a phase that has the epochs in `history`, or None: it is not over."""
+    """Returns the length of a phase with the epochs in `history`, or None if it is not over."""
     length = _converged(phase, history)
     if length is not None:
         return min(length, phase.epochs)
@@ -306,5 +307,5 @@ def _ended(phase: Phase, history: Sequence[Mapping[str, float]]) -> int | None:
 
 
 def _converged(phase: Phase, history: Sequence[Mapping[str, float]]) -> int | None:
-    """Returns after how many of the epochs in `history` a phase had converged, or None."""
+    """Returns the number of epochs in `history` until a phase converged, or None."""
     return None if phase.until is None else phase.until.length(phase.until.values(history))

@@ -1,4 +1,4 @@
-"""A weight as the algorithm reads it; the protocol of adapters adds the methods that change it."""
+"""A weight as the algorithm reads it; the adapters' protocol adds methods that change it."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -18,7 +18,7 @@ class Tensor(Protocol):
 
     @property
     def dtype(self) -> object:
-        """The backend's type of the values."""
+        """The backend's dtype of the values."""
 
 
 class SelectableWeight(Protocol):
@@ -42,23 +42,23 @@ class ReadableWeight(SelectableWeight, Protocol):
 
     @property
     def short_path(self) -> str:
-        """The path without the model's own name: the same before and after a file."""
+        """Path without the model name: the same before saving and after loading."""
 
     @property
     def sparsity(self) -> float:
-        """The share of the tensor that `apply` was asked to prune, a fraction in [0, 1)."""
+        """Target sparsity: the fraction of the tensor to prune, in [0, 1)."""
 
     @property
     def pattern(self) -> Pattern:
-        """The pattern by which it is pruned, or None: single values."""
+        """Pruning pattern, or None for single values."""
 
     @property
     def scope(self) -> str:
-        """`"layer"` if it is ranked alone, `"global"` if with others."""
+        """`"layer"` if it is ranked alone, `"global"` if together with others."""
 
     @property
     def mask(self) -> np.ndarray | None:
-        """The active mask, boolean, of shape `shape`, True where kept; None in dense phases."""
+        """Boolean mask of the kept weights, of shape `shape`; None in dense phases."""
 
     def numpy(self) -> np.ndarray:
         """Returns a copy of the values, in the dtype the optimizer updates."""

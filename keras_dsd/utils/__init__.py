@@ -1,1 +1,1 @@
-"""Helpers that know nothing of training: argument checks, files, tables, progress, figures."""
+"""Helpers that are independent of training: argument checks, files, tables, progress, figures."""

@@ -1,8 +1,8 @@
-"""Checks of arguments that several public names share, and the errors that they raise.
+"""Argument checks that public names share, and their errors.
 
-In every function, `name` is what the caller calls the argument and `value` is what was given. A
-check returns the value as the type that it promises. It raises TypeError for a wrong type and
-ValueError for a wrong value; both say what was expected, what was received, and what to do.
+In every function, `name` is the name of the argument and `value` its value. A check returns the
+value, converted to the documented type. It raises TypeError for a wrong type and ValueError for a
+wrong value; both messages have three parts: expected, received, what to do.
 """
 
 import math
@@ -14,16 +14,16 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-_MOST_SHOWN = 200  # characters of a value that a message repeats
+_MOST_SHOWN = 200  # number of characters of a value in a message
 
 _Converted = TypeVar("_Converted")
 
 
 def shown(value: object) -> str:
-    """Returns `repr(value)` for a message, cut where it is long."""
+    """Returns `repr(value)` for a message, truncated if it is long."""
     try:
         text = repr(value)
-    except Exception as error:  # anything may be given, and its repr may raise anything
+    except Exception as error:  # the repr of an arbitrary value may raise anything
         return f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
@@ -31,7 +31,7 @@ def shown(value: object) -> str:
 def invalid(name: str, value: object, expected: str, hint: str, note: str = "") -> ValueError:
     """Returns the error for an argument of the right type and a wrong value.
 
-    `expected` completes "Expected `name` ...": "to be in [0, 1)". `hint` says what to do. `note`
+    `expected` completes "Expected `name` ...": "to be in [0, 1)". `hint` is the advice. `note`
     follows the value in the message, such as ", which is plain training".
     """
     return ValueError(
@@ -40,7 +40,7 @@ def invalid(name: str, value: object, expected: str, hint: str, note: str = "") 
 
 
 def invalid_type(name: str, value: object, expected: str, hint: str, note: str = "") -> TypeError:
-    """Returns the error for an argument of a wrong type; arguments as for `invalid`."""
+    """Returns the error for an argument of a wrong type; see `invalid`."""
     received = f"{name}={shown(value)} of type {type(value).__name__}{note}"
     return TypeError(f"Expected `{name}` {expected}. Received: {received}. {hint}")
 
@@ -49,7 +49,7 @@ def fraction(name: str, value: object) -> float:
     """Returns a real number in [0, 1) as a float."""
     number = _real(name, value, "a number in [0, 1), such as 0.3 for 30 %")
     if not 0.0 <= number < 1.0:
-        hint = "Give the share of weights to prune, such as 0.3 for 30 %."
+        hint = "Give the fraction of weights to prune, such as 0.3 for 30 %."
         raise invalid(name, value, "to be in [0, 1)", hint)
     return number
 
@@ -97,7 +97,7 @@ def flag(name: str, value: object) -> bool:
 
 def choice(name: str, value: object, choices: tuple[str, ...], advice: str = "") -> str:
     """Returns one of `choices`; `advice` replaces the hint of the error."""
-    # A comparison with something else, such as an array, may be anything or raise.
+    # Comparing with another type, such as an array, may return anything or raise.
     if not isinstance(value, str) or value not in choices:
         expected = f"to be {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
         raise invalid(name, value, expected, advice or "Give one of them.")
@@ -105,7 +105,7 @@ def choice(name: str, value: object, choices: tuple[str, ...], advice: str = "")
 
 
 def listed(name: str, value: Any, expected: str, hint: str, kind: type = Sequence) -> list[Any]:
-    """Returns the items of a collection of type `kind`, which text is not, as a list."""
+    """Returns the items of a collection of type `kind` as a list; a str is refused."""
     is_listed = isinstance(value, kind) and not isinstance(value, str | bytes)
     if not is_listed:
         raise invalid_type(name, value, expected, hint)
@@ -113,7 +113,7 @@ def listed(name: str, value: Any, expected: str, hint: str, kind: type = Sequenc
 
 
 def check_items(name: str, found: Iterable[object], kind: Any, expected: str, hint: str) -> None:
-    """Raises TypeError where an item of the argument `name` is not of the type `kind`."""
+    """Raises TypeError if an item of the argument `name` is not of the type `kind`."""
     for index, each in enumerate(found):
         if not isinstance(each, kind):
             raise TypeError(
@@ -123,7 +123,7 @@ def check_items(name: str, found: Iterable[object], kind: Any, expected: str, hi
 
 
 def items(name: str, value: Iterable[Any]) -> list[Any]:
-    """Returns the items of a collection as a list; of a mapping, its pairs."""
+    """Returns the items of a collection, or the pairs of a mapping, as a list."""
     if isinstance(value, Mapping):
         return converted(name, value, lambda mapping: list(mapping.items()), "a plain dict")
     return converted(name, value, list, "a plain list")
@@ -132,7 +132,7 @@ def items(name: str, value: Iterable[Any]) -> list[Any]:
 def converted(
     name: str, value: Any, convert: Callable[[Any], _Converted], wanted: str
 ) -> _Converted:
-    """Returns `convert(value)`; a type from elsewhere may raise anything there."""
+    """Returns `convert(value)`; a foreign type may raise anything in it."""
     try:
         return convert(value)
     except Exception as error:
@@ -142,7 +142,7 @@ def converted(
 
 
 def as_float(name: str, value: Any) -> float:
-    """Returns a number as a float; an infinite one where it is too large for that."""
+    """Returns a number as a float; infinity if it is too large for one."""
 
     def convert(number: Any) -> float:
         try:
@@ -154,7 +154,7 @@ def as_float(name: str, value: Any) -> float:
 
 
 def normalise(frozen: object, **fields: object) -> None:
-    """Sets fields of a frozen dataclass, in its `__post_init__`, to what its checks returned."""
+    """Sets fields of a frozen dataclass, in its `__post_init__`, to their checked values."""
     for name, value in fields.items():
         object.__setattr__(frozen, name, value)
 
@@ -162,7 +162,7 @@ def normalise(frozen: object, **fields: object) -> None:
 def path(name: str, value: object, kind: str, example: str) -> pathlib.Path | None:
     """Returns a str or any `os.PathLike` as a path, and None as None.
 
-    It is that of a `"file"` or a `"folder"`, such as `example`.
+    `kind` is `"file"` or `"folder"`; `example` is a valid path for the message.
     """
     expected = f"to be the path of a {kind}"
     if not isinstance(value, str | os.PathLike | None):
@@ -174,7 +174,7 @@ def path(name: str, value: object, kind: str, example: str) -> pathlib.Path | No
         if b"\0" in os.fsencode(found):
             raise ValueError("null byte")
     except ValueError as error:
-        note = f", which no file system has ({error})"
+        note = f", which is invalid on every file system ({error})"
         raise invalid(name, value, expected, f"Give one such as {example!r}.", note) from error
     return found
 

@@ -1,4 +1,4 @@
-"""Empty figures, and the colours of the phases; matplotlib is imported when one is made."""
+"""Empty figures, and the colours of the phases; matplotlib is imported on first use."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +27,10 @@ def new_panels(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "Expected matplotlib, which figures are drawn with. Received: an environment without "
-            "it. Install it: pip install matplotlib, or this package with its extra `plots`."
+            "Expected matplotlib, which draws the figures. Received: an environment without it. "
+            "Run pip install matplotlib, or install this package with its extra `plots`."
         ) from error
-    # Whatever page it is put on: where that is dark, black letters need a ground of their own.
+    # On a dark page, black text needs a white background.
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 

@@ -1,4 +1,4 @@
-"""Files that are complete or absent, whenever the process ends, and the JSON that they hold."""
+"""Files that are written atomically, and JSON."""
 
 import dataclasses
 import json
@@ -10,17 +10,17 @@ from typing import Any, BinaryIO, TypeVar
 
 from keras_dsd.utils.checks import invalid
 
-_MOST_SHOWN = 200  # characters of an error that a message repeats
+_MOST_SHOWN = 200  # number of characters of an error in a message
 
 _Parsed = TypeVar("_Parsed")
 
 
 def replace(path: pathlib.Path, write: Callable[[BinaryIO], object]) -> None:
-    """Replaces a file in one step by what `write` writes, and makes its folder where there is none.
+    """Replaces a file atomically by the output of `write`, and creates its folder if necessary.
 
-    Where it can't be written, what was there is complete.
+    If writing fails, the previous file is unchanged.
     """
-    # Not by the process's id: containers that share a folder may each have the same one.
+    # Not by process id: containers that share a folder may have equal ones.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,41 +33,44 @@ def replace(path: pathlib.Path, write: Callable[[BinaryIO], object]) -> None:
     except OSError as error:
         raise OSError(
             error.errno,
-            f"Expected to write a file. Received: path={str(path)!r}, where the system says: "
-            f"{error.strerror or error}. What was there before is whole. Make room, or see that it "
-            f"can be written to, and go on from there",
+            f"Expected a writable file. Received: path={str(path)!r}, which failed with: "
+            f"{error.strerror or error}. The previous file is unchanged. Free disk space, or make "
+            f"the folder writable, and resume",
         ) from error
 
 
 def write_json(path: pathlib.Path, data: object, indent: int | None = 1) -> None:
-    """Replaces a file in one step by what JSON makes of `data`."""
+    """Replaces a file atomically by `data` as JSON."""
     text = json.dumps(data, indent=indent).encode()
     replace(path, lambda file: file.write(text))
 
 
 def read_json(path: pathlib.Path, parse: Callable[[Any], _Parsed]) -> _Parsed:
-    """Returns the content of a JSON file, which `parse` makes of what JSON has.
+    """Returns the content of a JSON file, converted by `parse`.
 
     Raises:
-        FileNotFoundError: There is no file.
-        ValueError: The file can't be read, is not complete, or is something else; says how.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file can't be read, is incomplete, or has another content.
     """
     try:
         return parse(json.loads(path.read_bytes().decode("utf-8")))
     except FileNotFoundError:
         raise
-    # What a file holds that was cut, or is of something else, may raise any of these in `parse`.
+    # A truncated or foreign file may raise any of these in `parse`.
     except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError,
             ValueError) as error:  # fmt: skip
         raise ValueError(f"{type(error).__name__}: {error}"[:_MOST_SHOWN]) from error
 
 
 def read_results(
-    path: pathlib.Path, parse: Callable[[Any], _Parsed], writer: str, verb: str = "begin"
+    path: pathlib.Path, parse: Callable[[Any], _Parsed], writer: str, verb: str = "start"
 ) -> _Parsed | None:
-    """Returns the content of the JSON file `path=` that something long resumes from, if it exists.
+    """Returns the content of the JSON file that a long computation resumes from, or None.
 
-    `writer` and `verb` tell in the message what writes such files, and what it does without one.
+    In the message, `writer` names what writes such files, and `verb` what to do without one.
+
+    Raises:
+        ValueError: The file is incomplete, or has another content.
     """
     try:
         return read_json(path, parse)
@@ -75,13 +78,13 @@ def read_results(
         return None
     except ValueError as error:
         expected = f"to be a file that {writer} wrote, or a new one"
-        hint = f"Delete it to {verb} anew, or give another path."
-        note = f", which is not whole or something else ({error})"
+        hint = f"Delete it to {verb} again, or give another path."
+        note = f", which is incomplete or another file ({error})"
         raise invalid("path", str(path), expected, hint, note) from error
 
 
 def plain(value: object) -> Any:
-    """Returns a value as JSON has it: a dict for a dataclass, a list for a tuple, None for NaN."""
+    """Returns a value as JSON types: a dict for a dataclass, a list for a tuple, None for NaN."""
     if dataclasses.is_dataclass(value):
         value = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -92,12 +95,12 @@ def plain(value: object) -> Any:
 
 
 def number(value: object) -> float:
-    """Returns a finite number of JSON as a float."""
+    """Returns a finite JSON number as a float."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
+        raise ValueError(f"{value!r} is not a finite number")
     return float(value)
 
 
 def number_or_nan(value: object) -> float:
-    """Returns a finite number as a float, and None, which stands for NaN in JSON, as NaN."""
+    """Returns a finite JSON number as a float, and None as NaN."""
     return math.nan if value is None else number(value)

@@ -1,4 +1,4 @@
-"""Attributes set on objects for a while, in front of the original ones."""
+"""Temporary attributes of objects, which hide the original ones."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ _ABSENT = object()
 
 
 class Patch(NamedTuple):
-    """A value for the attribute `name` of an object, of which `place` is the `vars`."""
+    """A value for the attribute `name` of the object with the `vars` in `place`."""
 
     place: dict[str, Any]
     name: str
@@ -17,7 +17,7 @@ class Patch(NamedTuple):
 def put(patches: Sequence[Patch]) -> Callable[[], None]:
     """Sets the attributes, and returns a function that restores the original ones.
 
-    An attribute that somebody else has set meanwhile stays.
+    An attribute that other code has set since then is kept.
     """
     originals = [place.get(name, _ABSENT) for place, name, _ in patches]
     for place, name, value in patches:

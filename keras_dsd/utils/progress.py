@@ -1,4 +1,4 @@
-"""A progress bar on the terminal, by rich, which is imported only where one may be shown."""
+"""A progress bar on the terminal, by rich, which is imported only if a bar may be shown."""
 
 import contextlib
 import time
@@ -9,28 +9,36 @@ from collections.abc import Callable, Iterator
 def progress_bar(
     shown: bool, total: int, done: int, *, after: float = 0.0
 ) -> Iterator[Callable[[str], None]]:
-    """Shows how far something is, on stderr where that is a terminal, or in a notebook.
+    """Shows a progress bar in a notebook, or on stderr if it is a terminal.
 
-    Of `total` steps `done` were taken earlier. Nothing is shown in the first `after` seconds: what
-    is over by then needs no bar. Yields a function to call after each step, with words on it.
+    Args:
+        shown: If `False`, no bar is shown.
+        total: Number of steps.
+        done: Number of steps that are already done.
+        after: Number of seconds before the bar is shown.
+
+    Yields:
+        A function to call with a text after each step.
     """
     if not shown:
-        yield lambda words: None
+        yield lambda text: None
         return
     from rich import progress as parts
     from rich.console import Console
 
     console, began = Console(stderr=True), time.monotonic()
-    is_file = not (console.is_terminal or console.is_jupyter)  # rich would write the bar at its end
+    is_file = not (
+        console.is_terminal or console.is_jupyter
+    )  # rich would write the bar when it stops
     text = parts.TextColumn("{task.description}", markup=False)  # brackets in a path are no markup
     columns = (text, parts.BarColumn(), parts.MofNCompleteColumn(), parts.TimeRemainingColumn())
     progress = parts.Progress(*columns, console=console, disable=is_file)
     task = progress.add_task("", total=total, completed=done)
 
-    def step(words: str) -> None:
-        progress.update(task, advance=1, description=words)
+    def step(description: str) -> None:
+        progress.update(task, advance=1, description=description)
         if time.monotonic() - began >= after:
-            progress.start()  # once started, it stays so
+            progress.start()  # no effect after the first call
 
     if not after:
         progress.start()

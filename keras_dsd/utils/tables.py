@@ -1,4 +1,4 @@
-"""Tables for a terminal, a file and a notebook, drawn by rich, which is imported when needed."""
+"""Tables for terminals, files and notebooks, drawn by rich, which is imported on first use."""
 
 import html
 import json
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-# Above a width that no table has: rich cuts what is wider.
+# Wider than any table: rich truncates wider ones.
 _WIDE = 10**9
-# A rule under the head and one above the totals, in characters that every terminal has.
+# A rule below the header and one above the totals, in ASCII.
 _PLAIN = "    \n    \n -- \n    \n -- \n    \n    \n    \n"
 
 
 class Table(NamedTuple):
-    """The content of a table: its columns, its body, and totals below a rule.
+    """Content of a table: header, body, and totals below a rule.
 
-    The columns in `left` are flush left, the others flush right; `lines` are text below it.
+    The columns in `left` are left-aligned, the others right-aligned; `lines` are text below it.
     """
 
     head: Sequence[str]
@@ -28,13 +28,13 @@ class Table(NamedTuple):
 
 
 class Tabled:
-    """Base of results that are shown as a table: in text, by rich and in a notebook."""
+    """Base class of results that are shown as a table: as text, by rich and in a notebook."""
 
     def _table(self) -> Table:
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values: lists, dicts, numbers and text; None for NaN."""
+        """Returns plain values: lists, dicts, numbers and str; None for NaN."""
         raise NotImplementedError
 
     def to_json(self) -> str:
@@ -42,7 +42,7 @@ class Tabled:
         return json.dumps(self.to_dict(), indent=1)
 
     def render(self) -> str:
-        """Returns a table in plain text, however wide."""
+        """Returns a table in plain text, of any width."""
         from rich.box import Box
         from rich.console import Console
         from rich.table import Table as RichTable
@@ -64,17 +64,17 @@ class Tabled:
         return self.render()
 
     def __rich__(self) -> "RenderableType":
-        """Returns what `rich.print` shows: lines wrap where the terminal is narrow."""
+        """Returns the content of `rich.print`; lines wrap in a narrow terminal."""
         from rich.text import Text
 
-        # A table of rich's that does not fit would cut numbers, and paths to nothing.
+        # A rich table that does not fit would truncate numbers, and hide paths.
         return Text(self.render())
 
     def _repr_html_(self) -> str:
-        """Returns what a notebook shows, in its own colours."""
+        """Returns the content of a notebook cell, in the colours of the notebook."""
         return f'<pre style="white-space: pre">{html.escape(self.render())}</pre>'
 
 
 def shape_text(shape: Sequence[int]) -> str:
-    """Returns a shape in words: `"64 x 16"`."""
+    """Returns a shape as text: `"64 x 16"`."""
     return " x ".join(map(str, shape)) or "scalar"

@@ -161,7 +161,7 @@ def test_weights_are_read_and_set_by_value(mlp):
 def test_that_all_is_frozen_is_said(mlp):
     model = mlp()
     model.trainable = False
-    with pytest.raises(ValueError, match=r"select none of .*not trainable: give its whole path"):
+    with pytest.raises(ValueError, match=r"select none of .*not trainable: to prune it anyway"):
         dsd.apply(model, 0.3)
 
 

@@ -163,7 +163,7 @@ def test_a_sparse_phase_does_not_go_on_with_weights_of_another_sparsity(make, di
     train(whole, digits, keep, dsd.DSDSchedule(1, 2, 1))
     again.set_weights(keep.ends[1])
     other = [dsd.DensePhase(1), dsd.SparsePhase(2, sparsity=0.7), dsd.DensePhase(1, lr=0.1)]
-    with pytest.raises(ValueError, match="was pruned at another sparsity. Nothing was changed"):
+    with pytest.raises(ValueError, match="was pruned at another sparsity. Nothing is changed"):
         train(again, digits, dsd.DSDSchedule(phases=other), first=2)
     assert same(arrays(again), keep.ends[1])
     train(again, digits, dsd.DSDSchedule(1, 2, 1), first=2)
@@ -226,7 +226,7 @@ def test_a_full_disk_leaves_the_record_whole_and_the_run_goes_on(make, digits, d
             on_epoch_begin=lambda epoch, *_: epoch == 2 and stack.enter_context(full(folder))
         )
         schedule = until(folder / "run")
-        with pytest.raises(OSError, match="Expected to write a file. Received: path=.*dsd_history"):
+        with pytest.raises(OSError, match="Expected a writable file. Received: path=.*dsd_history"):
             train(again, digits, fill, keep, schedule, epochs=6)
     files = sorted(path.name for path in (folder / "run").iterdir())
     assert files == ["dsd_best_000000.npz", "dsd_best_000001.npz", "dsd_history.json"]
@@ -250,7 +250,7 @@ def test_a_full_disk_stops_a_scan_which_goes_on(make, disk):
     def scan(**options):
         return dsd.sensitivity(model, evaluate, [0.2, 0.4, 0.6], progress=False, **options)
 
-    with contextlib.ExitStack() as stack, pytest.raises(OSError, match="Expected to write a file"):
+    with contextlib.ExitStack() as stack, pytest.raises(OSError, match="Expected a writable file"):
         scan(path=folder / "scan.json")
     assert same(arrays(model), before) and len(counted) == 4
     assert [path.name for path in folder.iterdir()] == ["scan.json"]
@@ -306,6 +306,6 @@ def test_a_folder_that_is_read_only_is_refused_before_training(make, digits, tmp
         for folder in (tmp_path, tmp_path / "run"):
             with pytest.raises(ValueError, match="writable folder.*Received: backup"):
                 train(model, digits, Keep(), until(folder), epochs=6)
-        with pytest.raises(OSError, match="Expected to write a file. Received: path="):
+        with pytest.raises(OSError, match="Expected a writable file. Received: path="):
             dsd.sensitivity(model, lambda model: 0.0, path=tmp_path / "a.json", progress=False)
     assert same(arrays(model), before)

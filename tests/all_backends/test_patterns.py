@@ -144,12 +144,12 @@ def test_the_edge_is_reported_and_what_is_too_small_is_skipped():
     model = dsd.apply(classifier("mlp"), pattern=dsd.NM(2, 50))
     assert [each.shape for each in dsd.weights(model)] == [(64, 16)]
     reasons = {each.shape: each.reason for each in dsd.report(model).skipped}
-    assert reasons[(16, 10)] == "too small for one whole block or group of the pattern"
+    assert reasons[(16, 10)] == "too small for a full block or group of the pattern"
 
 
 @pytest.mark.once_per_keras
 def test_a_pattern_that_fits_nowhere_is_refused():
-    with pytest.raises(ValueError, match=r"select none of .*too small for one whole block"):
+    with pytest.raises(ValueError, match=r"select none of .*too small for a full block"):
         dsd.apply(classifier("mlp"), 0.5, pattern=dsd.Block(100, 1))
 
 

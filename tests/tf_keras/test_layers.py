@@ -126,7 +126,7 @@ def test_unknown_layers_are_left_alone_and_reported(digits, compiled):
     assert [w.path for w in found.weights] == ["head/kernel"]
     reasons = {s.path: s.reason for s in found.skipped}
     assert reasons == {
-        "scale/matrix": "layer type is unknown: give it a get_prunable_weights() method",
+        "scale/matrix": "unknown layer type: give it a get_prunable_weights() method",
         "head/bias": "not a kernel: biases, normalisation and depthwise weights stay dense",
     }
     assert "scale/matrix" in found.render()

@@ -493,7 +493,7 @@ def test_a_file_that_is_not_whole_is_refused_wherever_it_ends(made, data, tmp_pa
     written = path.read_bytes()
     for end in range(0, len(written), 7):
         path.write_bytes(written[:end])
-        with pytest.raises(ValueError, match=r"comparison\.json', which is not whole.*Delete it"):
+        with pytest.raises(ValueError, match=r"comparison\.json', which is incomplete.*Delete it"):
             run(made, data, path=path)
 
 
@@ -508,7 +508,7 @@ def test_a_file_that_something_else_wrote_is_refused(made, data, tmp_path, put):
     held = json.loads(path.read_text())
     held["runs"][1].update(put)
     path.write_text(json.dumps(held))
-    with pytest.raises(ValueError, match="not whole or something else"):
+    with pytest.raises(ValueError, match="incomplete or another file"):
         run(made, data, path=path)
     identity = {**held["identity"], "seeds": [[0], 1]}
     path.write_text(json.dumps({**held, "identity": identity, "runs": []}))

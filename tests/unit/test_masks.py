@@ -117,7 +117,7 @@ def test_one_ranking_equals_sorting_all(pairs):
     if count > sum(each.size for each in weights) - sum(
         max(-(-(w.size - round(w.size * s)) // 10), 1) for w, s in pairs
     ):
-        with pytest.raises(ValueError, match="leave a weight in each"):
+        with pytest.raises(ValueError, match="keep a weight in each"):
             masks.global_masks(weights, sparsities)
         return
     found = masks.global_masks(weights, sparsities)

@@ -81,10 +81,10 @@ REST = [("bert/words", 600, selection.UNKNOWN_LAYER), ("bert/a/kernel", 90, sele
 
 def test_the_layers_that_hold_the_rest_are_named_largest_first():
     message = selection.rest_message(Selection(), "net", 10, REST)
-    assert "model='net' is selected: 10 of 800 weights in tensors of two axes" in message
-    assert "1.25%. The rest is in bert with 600 (layer type is unknown: " in message
+    assert "model='net' is selected: 10 of 800 weights in tensors of two or more axes" in message
+    assert "1.25%. The rest is in bert with 600 (unknown layer type: " in message
     places = [message.index(part) for part in ("bert with 600", "bert/a with 100", "head with 50")]
-    assert places == sorted(places) and "; and 1 more. DSD" in message
+    assert places == sorted(places) and "; and 1 more, and stays dense" in message
 
 
 @pytest.mark.parametrize(("selected", "rest"), [

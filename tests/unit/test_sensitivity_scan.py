@@ -333,7 +333,7 @@ def test_a_file_that_is_not_whole_is_refused_wherever_it_ends(model, tmp_path):
     written = path.read_bytes()
     for end in range(len(written)):
         path.write_bytes(written[:end])
-        with pytest.raises(ValueError, match=r"scan\.json', which is not whole.*Delete it"):
+        with pytest.raises(ValueError, match=r"scan\.json', which is incomplete.*Delete it"):
             scan(model, pytest.fail, path=path)
 
 
@@ -348,10 +348,10 @@ def test_a_file_that_something_else_wrote_is_refused(model, tmp_path, put):
     path = tmp_path / "scan.json"
     scan(model, path=path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **put}))
-    with pytest.raises(ValueError, match="not whole or something else"):
+    with pytest.raises(ValueError, match="incomplete or another file"):
         scan(model, pytest.fail, path=path)
     path.write_bytes(b"\x80\x04K\x01.")  # a pickle
-    with pytest.raises(ValueError, match="not whole or something else"):
+    with pytest.raises(ValueError, match="incomplete or another file"):
         scan(model, pytest.fail, path=path)
 
 

@@ -227,7 +227,7 @@ def test_a_file_that_can_not_be_written_is_told_as_the_run_begins(tmp_path, monk
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.replace", full)
-    with pytest.raises(OSError, match=r"Expected to write .* No space left"):
+    with pytest.raises(OSError, match=r"Expected a writable .* No space left"):
         kept.on_begin(TIMELINE)
 
 

@@ -84,7 +84,7 @@ def test_methods_out_of_order_are_refused(model):
     loop.end()  # nothing is open
     all_refused()
     loop.begin_epoch(0)
-    with pytest.raises(ValueError, match=r"end_epoch\(\) before the next begin.*epoch=1 while"):
+    with pytest.raises(ValueError, match=r"end_epoch\(\) before the next begin.*epoch=1 within"):
         loop.begin_epoch(1)
     loop.end_epoch()
     all_refused()
