@@ -228,7 +228,9 @@ def test_a_folder_that_is_gone_is_said(tmp_path):
     timeline = dsd.DSDSchedule(1, 1, 1).timeline
     board.on_begin(timeline)
     shutil.rmtree(tmp_path / "dsd")
-    with pytest.raises(OSError, match=r"Expected a writable .*Received: path=.*tfevents.* Make room"):
+    with pytest.raises(
+        OSError, match=r"Expected a writable .*Received: path=.*tfevents.* Make room"
+    ):
         board.on_phase(0, timeline.phases[0], 0, "all weights train")
 
 
