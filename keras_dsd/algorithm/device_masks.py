@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from keras_dsd.algorithm import masks
+from keras_dsd.algorithm import criteria, masks
 from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.algorithm.patterns import NM, Block
 from keras_dsd.algorithm.weight import ReadableWeight, Tensor
@@ -165,20 +165,21 @@ def check_finite(weights: Sequence[DeviceWeight], measured: Sequence[Measured]) 
 
 
 def masks_for(
-    weights: Sequence[_Weight], sparsity: float | None
+    weights: Sequence[_Weight], sparsity: float | None, scores: criteria.Scores | None = None
 ) -> Iterator[tuple[_Weight, Tensor]]:
     """Yields the mask of each weight, on its device, at `sparsity` or its own target.
 
-    A weight that holds NaN or infinity is refused before anything is yielded.
+    A weight that holds NaN or infinity is refused before anything is yielded. With `scores`, these
+    rank the weights, on the host, and magnitudes do not.
     """
     masks.check_phase(weights, sparsity)
     check_finite(weights, measure(weights, [None] * len(weights)))
-    together: dict[object, list[_Weight]] = {}
-    for weight in weights:
-        key = weight.pattern if weight.scope == "global" else object()
-        together.setdefault(key, []).append(weight)
+    if scores is not None:
+        for weight, mask in criteria.masks_by_score(weights, sparsity, scores):
+            yield weight, weight.arrays.to_device(mask, weight.tensor())
+        return
     with_numpy, on_device = list[_Weight](), list[list[_Weight]]()
-    for group in together.values():
+    for group in masks.ranked_together(weights):
         if _is_for_numpy(group):
             with_numpy += group
         else:
@@ -188,19 +189,29 @@ def masks_for(
     yield from _masks_on_device(on_device, sparsity)
 
 
-def check_pruned_alike(weights: Sequence[DeviceWeight], sparsity: float | None) -> int:
+def are_pruned_by(
+    weights: Sequence[DeviceWeight], sparsity: float | None, scores: criteria.Scores | None
+) -> bool:
+    """Returns whether weights are zero wherever the masks made of them now prune them."""
+    made = list(masks_for(weights, sparsity, scores))
+    measured = measure([weight for weight, _ in made], [mask for _, mask in made])
+    return not any(found.num_violations for found in measured)
+
+
+def check_pruned_alike(weights: Sequence[DeviceWeight], sparsity: float | None) -> tuple[bool, int]:
     """Checks the weights of a run that resumes within a sparse phase.
 
     They are either pruned by the masks of this phase, or dense, and pruned now. Weights that were
     pruned at another sparsity would lose more values, or regrow some too early.
 
     Returns:
-        The number of zeros of unknown origin, pruned or kept: a checkpoint may not hold the mask.
+        Whether the weights are pruned, so that masks can be read off their zeros; and the number
+        of zeros of unknown origin, pruned or kept: a checkpoint may not hold the mask.
 
     Raises:
         ValueError: Weights were pruned at another sparsity.
     """
-    made, num_unknown = list(masks_for(weights, sparsity)), 0
+    made, num_violations, num_unknown = list(masks_for(weights, sparsity)), 0, 0
     order = [weight for weight, _ in made]
     measured = measure([*order, *order], [None] * len(made) + [mask for _, mask in made])
     pairs = zip(order, measured[: len(made)], measured[len(made) :], strict=True)
@@ -213,8 +224,9 @@ def check_pruned_alike(weights: Sequence[DeviceWeight], sparsity: float | None) 
                 f"another sparsity. Nothing is changed. Use the sparsity of the saved run, or "
                 f"resume at the first epoch of the phase."
             )
+        num_violations += under.num_violations
         num_unknown += 0 if weight.is_masked else max(alone.num_zeros - under.num_pruned, 0)
-    return num_unknown
+    return not num_violations, num_unknown
 
 
 def _is_for_numpy(together: Sequence[DeviceWeight]) -> bool:

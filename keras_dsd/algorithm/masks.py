@@ -83,11 +83,7 @@ def mask_of(
     `sparsity` defaults to the target of the weight. Zeros that the `active` mask keeps rank above
     those that it prunes.
     """
-    ranked = _ranked(values, active, weight)
-    if isinstance(weight.pattern, NM):
-        return weight.pattern.mask(comparable(ranked), weight.layout)
-    share = weight.sparsity if sparsity is None else sparsity
-    return _expand(magnitude_mask(ranked, share), weight)
+    return _mask_alone(_ranked(values, active, weight), weight, sparsity)
 
 
 def masks_for(
@@ -101,17 +97,43 @@ def masks_for(
     check_phase(weights, sparsity)
     for weight in weights:
         check_finite(weight.numpy(), weight.path)
-    ranked: dict[object, list[_Weight]] = {}
+    for group in ranked_together(weights):
+        made = masks_of_ranked(group, [read(weight) for weight in group], sparsity)
+        yield from zip(group, made, strict=True)
+
+
+def read(weight: ReadableWeight) -> np.ndarray:
+    """Returns what is ranked of a weight: of its current values, under its active mask."""
+    return _ranked(weight.numpy(), weight.mask, weight)
+
+
+def ranked_together(weights: Sequence[_Weight]) -> list[list[_Weight]]:
+    """Returns the groups of weights that are ranked together; with `scope="layer"`, of one each."""
+    groups: dict[object, list[_Weight]] = {}
     for weight in weights:
-        if weight.scope == "global":
-            ranked.setdefault(weight.pattern, []).append(weight)
-        else:
-            yield weight, mask_of(weight.numpy(), weight, sparsity, weight.mask)
-    for together in ranked.values():
-        scores = [_ranked(weight.numpy(), weight.mask, weight) for weight in together]
-        shares = [weight.sparsity if sparsity is None else sparsity for weight in together]
-        for weight, kept in zip(together, global_masks(scores, shares), strict=True):
-            yield weight, _expand(kept, weight)
+        key = weight.pattern if weight.scope == "global" else object()
+        groups.setdefault(key, []).append(weight)
+    return list(groups.values())
+
+
+def masks_of_ranked(
+    weights: Sequence[ReadableWeight], ranked: Sequence[np.ndarray], sparsity: float | None
+) -> list[np.ndarray]:
+    """Returns the masks of weights that are ranked together, by the magnitudes of `ranked`.
+
+    Args:
+        weights: The weights.
+        ranked: Of each an array of its shape or, with a `Block`, of its blocks.
+        sparsity: For all of them; None: each has its own.
+    """
+    if weights[0].scope != "global":
+        return [
+            _mask_alone(each, weight, sparsity)
+            for weight, each in zip(weights, ranked, strict=True)
+        ]
+    shares = [weight.sparsity if sparsity is None else sparsity for weight in weights]
+    kept = global_masks(ranked, shares)
+    return [_expand(each, weight) for weight, each in zip(weights, kept, strict=True)]
 
 
 def thresholds(weights: Sequence[ReadableWeight]) -> Iterator[float | None]:
@@ -198,6 +220,14 @@ def _ranked(values: np.ndarray, active: np.ndarray | None, weight: ReadableWeigh
         return ranked
     smallest = np.ones((), f"u{dtype.itemsize}").view(dtype)
     return np.where(kept & (ranked == 0), comparable(smallest), comparable(ranked))
+
+
+def _mask_alone(ranked: np.ndarray, weight: ReadableWeight, sparsity: float | None) -> np.ndarray:
+    """Returns the mask of a weight that is ranked alone, by the magnitudes of `ranked`."""
+    if isinstance(weight.pattern, NM):
+        return weight.pattern.mask(comparable(ranked), weight.layout)
+    share = weight.sparsity if sparsity is None else sparsity
+    return _expand(magnitude_mask(ranked, share), weight)
 
 
 def _expand(kept: np.ndarray, weight: ReadableWeight) -> np.ndarray:

@@ -52,8 +52,10 @@ class Block:
         batch, rows, columns = self.blocks(shape, layout)
         return batch * rows * columns * self.height * self.width
 
-    def scores(self, kernel: np.ndarray, layout: Layout) -> np.ndarray:
+    def scores(self, kernel: np.ndarray, layout: Layout, signed: bool = False) -> np.ndarray:
         """Returns the pooled magnitude of each block, of shape (matrices, rows, columns).
+
+        With `signed`, values are pooled as they are, instead of their magnitudes.
 
         The order of summation is part of the definition, so that every backend prunes the same
         blocks: the rows of a block are added one after another, then the columns of the sum. Sums
@@ -69,14 +71,16 @@ class Block:
         for matrix, scores in zip(matrices, pooled, strict=True):
             for start in range(0, rows, step):
                 inside = slice(start * self.height, min(start + step, rows) * self.height)
-                part = np.abs(matrix[inside, : columns * self.width].astype(pooled.dtype))
+                part = matrix[inside, : columns * self.width].astype(pooled.dtype)
+                if not signed:
+                    np.abs(part, out=part)
                 if self.pooling == "avg":
-                    part[part < limits.smallest_normal] = 0
+                    part[(np.abs(part) if signed else part) < limits.smallest_normal] = 0
                 with np.errstate(over="ignore"):
                     of_rows = _pooled(pool, part.reshape(-1, self.height, columns * self.width), 1)
                     of_blocks = _pooled(pool, of_rows.reshape(-1, columns, self.width), 2)
                 scores[start : start + step] = of_blocks
-        return np.minimum(pooled, limits.max, out=pooled)
+        return np.clip(pooled, limits.min, limits.max, out=pooled)
 
     def kept(self, mask: np.ndarray, layout: Layout) -> np.ndarray:
         """Returns the mask of blocks, of shape (matrices, rows, columns), from a kernel mask."""

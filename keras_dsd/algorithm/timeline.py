@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from keras_dsd.algorithm import criteria
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import invalid, invalid_type
 from keras_dsd.utils.figures import new_figure, shade
@@ -136,7 +137,7 @@ class DensePhase:
 
 @dataclasses.dataclass(frozen=True)
 class SparsePhase:
-    """A phase that prunes the smallest weights at its start and keeps them at zero.
+    """A phase that prunes weights at its start, by default the smallest, and keeps them at zero.
 
     Weights that are already zero are the smallest, and equal: if a sparse phase follows one of
     higher sparsity, regrown weights are chosen by index. Put a dense phase between the two.
@@ -147,12 +148,17 @@ class SparsePhase:
             the sparsity that `apply` set for each weight.
         lr: Factor of the learning rate while the phase lasts. Defaults to `1.0`.
         until: A `Plateau` that ends the phase early. Defaults to `None`: it lasts its `epochs`.
+        criterion: How weights are ranked; the lowest are pruned. `"magnitude"`; `"random"`, the
+            control of what a criterion adds; or a function of a `PrunableWeight` that returns an
+            array of its shape, which has to be the same in every process. Defaults to
+            `"magnitude"`.
+        seed: Of `criterion="random"`, with the path and the size of each weight. Defaults to `0`.
 
     Raises:
-        TypeError: `epochs` is not an integer, `lr` or `sparsity` is not a number, or `until` is
-            not a `Plateau`.
-        ValueError: `epochs` is below 1, `lr` is not finite and above 0, or `sparsity` is outside
-            [0, 1).
+        TypeError: `epochs` or `seed` is not an integer, `lr` or `sparsity` is not a number, `until`
+            is not a `Plateau`, or `criterion` is not callable.
+        ValueError: `epochs` is below 1, `lr` is not finite and above 0, `sparsity` is outside
+            [0, 1), `criterion` is unknown, or `seed` is negative or not used.
     """
 
     epochs: int
@@ -160,15 +166,25 @@ class SparsePhase:
     sparsity: float | None = None
     lr: float = 1.0
     until: Plateau | None = None
+    criterion: criteria.Criterion = "magnitude"
+    seed: int = 0
 
     def __post_init__(self) -> None:
         _check_phase(self)
         if self.sparsity is not None:
             checks.normalise(self, sparsity=checks.fraction("sparsity", self.sparsity))
+        seed = checks.whole_number("seed", self.seed, least=0, unit="any unit")
+        checks.normalise(self, criterion=criteria.check(self.criterion), seed=seed)
+        if seed and self.criterion != "random":
+            note = f" with criterion={criteria.name_of(self.criterion)!r}"
+            hint = "Leave it out, or give criterion='random'."
+            raise invalid("seed", seed, "to be used by the criterion", hint, note)
 
     def __str__(self) -> str:
         share = "" if self.sparsity is None else f" at sparsity {self.sparsity:g}"
-        return f"sparse for {_length(self)}{share}{_times(self.lr)}"
+        by = "" if self.criterion == "magnitude" else f" by {criteria.name_of(self.criterion)}"
+        seed = f" (seed {self.seed})" if self.criterion == "random" else ""
+        return f"sparse for {_length(self)}{share}{by}{seed}{_times(self.lr)}"
 
 
 Phase = DensePhase | SparsePhase

@@ -168,8 +168,7 @@ class Controller:
         self._warn_of_untrained(self._trainer.leave_untrained_dense())
         if transition.lost_masks_of is not None:
             transitions.apply_lost_masks(self._trainer.weights, transition.lost_masks_of)
-        if transition.checked_for is not None:
-            transitions.check_resumed(self._trainer.weights, transition.checked_for)
+        reads_masks = transitions.reads_masks(self._trainer.weights, transition)
         self._notify(transition.moments_before)
         reset = transitions.OptimizerReset(transition.reset)
         run, weights = self._run, self._trainer.weights  # in the complete model, each time
@@ -177,7 +176,7 @@ class Controller:
             if run.phase_index is None and self._trainer.may_leave_untrained:
                 run.unpruned = {each.path: each.copy() for each in weights}
             with self._bar(len(weights)) as advance:
-                change = transitions.prune(weights, transition.phase.sparsity, reset, advance)
+                change = transitions.prune(weights, transition.phase, reset, advance, reads_masks)
         else:
             change = transitions.remove_masks(weights, reset)
         run.num_pruned, run.masked, run.regrown = change.num_pruned, change.masked, change.regrown
@@ -220,7 +219,7 @@ class Controller:
         unfrozen = any(weight.path not in self._run.masked for weight in weights)
         if isinstance(phase, SparsePhase) and is_start and unfrozen:
             reset = transitions.OptimizerReset(self._reset)
-            change = transitions.prune(weights, phase.sparsity, reset, lambda path: None)
+            change = transitions.prune(weights, phase, reset, lambda path: None)
             self._run.num_pruned, self._run.masked = change.num_pruned, change.masked
         return self._run.masked
 

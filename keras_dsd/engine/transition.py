@@ -4,8 +4,10 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
+from keras_dsd.algorithm.criteria import scores_of
 from keras_dsd.algorithm.device_masks import (
     Measured,
+    are_pruned_by,
     check_finite,
     check_pruned_alike,
     masks_for,
@@ -34,7 +36,8 @@ class Transition:
             None if no weights are restored.
         lost_masks_of: The sparse phase that ends, if the run resumes right after it: a checkpoint
             may hold its zeros without its masks, which are applied again.
-        checked_for: The sparse phase that a run resumes within: weights must be dense or match it.
+        is_resumed: True if this epoch is the first of the run. If the run resumes within a sparse
+            phase, weights must be dense or match it.
         moments_before: Moments that observers are notified of before weights change.
         reset: Optimizer state to reset for pruned or regrown weights; see `DSDSchedule`.
         batches: Batches to estimate BatchNormalization statistics from afterwards, or None.
@@ -48,7 +51,7 @@ class Transition:
     warnings: tuple[str, ...] = ()
     restored_epoch: int | None = None
     lost_masks_of: SparsePhase | None = None
-    checked_for: SparsePhase | None = None
+    is_resumed: bool = False
     moments_before: tuple[Moment, ...] = ()
     reset: str = "pruned"
     batches: Batches | None = None
@@ -93,7 +96,7 @@ def transition_to(
         warnings=(unmeasured,) if unmeasured else (),
         restored_epoch=history.epoch_to_restore() if ended else None,
         lost_masks_of=ended_sparse if is_resumed else None,
-        checked_for=sparse if is_resumed and not is_start else None,
+        is_resumed=is_resumed,
         moments_before=tuple(Moment(name, epoch, of) for name, of, is_due in moments if is_due),
         reset=reset,
         batches=batches if prunes else None,
@@ -151,14 +154,19 @@ class OptimizerReset:
 
 def prune(
     weights: Sequence[PrunableWeight],
-    sparsity: float | None,
+    phase: SparsePhase,
     reset: OptimizerReset,
     advance: Callable[[str], None],
+    read_masks: bool = False,
 ) -> WeightChange:
     """Applies the masks of a sparse phase, and calls `advance` with the path of each weight.
 
+    With `read_masks` they are read off the zeros of the weights, whatever the criterion.
+
     Raises:
-        ValueError: There are no weights, or one holds NaN or infinity; nothing is changed.
+        TypeError: The criterion is a callable whose scores are not numbers.
+        ValueError: There are no weights, or weights or scores hold NaN or infinity, or scores are
+            of another shape; nothing is changed.
     """
     if not weights:
         raise ValueError(
@@ -167,7 +175,8 @@ def prune(
             "batch, before fit."
         )
     made = []
-    for weight, mask in masks_for(weights, sparsity):
+    scores = None if read_masks else scores_of(phase.criterion, phase.seed)
+    for weight, mask in masks_for(weights, phase.sparsity, scores):
         made.append((weight, mask))
         advance(weight.path)
     measured = _measure_under(made)
@@ -228,19 +237,37 @@ def apply_lost_masks(weights: Sequence[PrunableWeight], phase: SparsePhase) -> N
 
     Without them these weights would regrow with optimizer state that an uninterrupted run resets.
     """
-    made = list(masks_for(weights, phase.sparsity))
+    scores = scores_of(phase.criterion, phase.seed)
+    if scores is not None and not (
+        scores.is_repeatable and are_pruned_by(weights, phase.sparsity, scores)
+    ):
+        scores = None  # the masks are read off the zeros
+    made = list(masks_for(weights, phase.sparsity, scores))
     for (weight, mask), found in zip(made, _measure_under(made), strict=True):
         if not weight.is_masked and not found.num_violations:
             weight.apply_mask(mask)
 
 
-def check_resumed(weights: Sequence[PrunableWeight], phase: SparsePhase) -> None:
-    """Checks the weights of a run that resumes within `phase`; changes nothing.
+def reads_masks(weights: Sequence[PrunableWeight], transition: Transition) -> bool:
+    """Returns whether the masks of a sparse phase are read off the zeros of weights.
+
+    A run that resumes brings weights that are pruned, and may do so within the first epoch of the
+    phase. What was scored is no longer there then. Nothing is changed.
 
     Raises:
-        ValueError: They were pruned at another sparsity.
+        ValueError: The run resumes within a phase, and weights were pruned at another sparsity.
     """
-    num_unknown = check_pruned_alike(weights, phase.sparsity)
+    phase = transition.phase
+    if not transition.is_resumed or not isinstance(phase, SparsePhase):
+        return False
+    scores = scores_of(phase.criterion, phase.seed)
+    if scores is not None and scores.is_repeatable:
+        if transition.is_start or are_pruned_by(weights, phase.sparsity, scores):
+            return False
+    if transition.is_start:  # the zeros may be those of a sparse phase that ends
+        is_scored = scores is not None and transition.lost_masks_of is None
+        return is_scored and are_pruned_by(weights, phase.sparsity, None)
+    is_pruned, num_unknown = check_pruned_alike(weights, phase.sparsity)
     if num_unknown:
         warn(
             f"The run resumes within a sparse phase with {num_unknown} more zeros than its masks "
@@ -248,6 +275,7 @@ def check_resumed(weights: Sequence[PrunableWeight], phase: SparsePhase) -> None
             f"stay pruned and the others train. Check that the sparsity is that of the saved run, "
             f"and that kept weights have not underflowed to zero."
         )
+    return is_pruned
 
 
 def _measure_under(pairs: Sequence[tuple[PrunableWeight, Tensor]]) -> list[Measured]:

@@ -70,3 +70,13 @@ def fit(model, note):
     callbacks = [schedule(), keras.callbacks.LambdaCallback(on_train_batch_end=note)]
     x, y = data()
     model.fit(x, y, BATCH, EPOCHS, verbose=0, callbacks=callbacks, shuffle=False)
+
+
+def random_masks(model, parts_of, path):
+    """Prunes random weights, and writes the masks of each device."""
+    seen, (x, y) = Seen(model, parts_of), data()
+    phases = [dsd.SparsePhase(1, criterion="random", seed=2), dsd.DensePhase(1)]
+    callbacks = [dsd.DSDSchedule(phases=phases)]
+    callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_end=seen.note))
+    model.fit(x, y, BATCH, 2, verbose=0, callbacks=callbacks)
+    np.save(path, seen.masks)

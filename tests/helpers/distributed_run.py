@@ -166,25 +166,28 @@ def operations_of_tfmot(strategy, optimizer):
 
 
 def statistics(strategy):
-    """Returns those of BatchNormalization, estimated right after pruning, on each replica."""
+    """Returns what replicas hold right after pruning: of BatchNormalization, and random masks."""
     tf_keras.utils.set_random_seed(1)
     with strategy.scope():
         norm = layers.BatchNormalization(synchronized=True)
         model = tf_keras.Sequential([layers.Input((64,)), layers.Dense(16), norm, layers.Dense(10)])
         model.compile("sgd", tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    found = []
+    found, masks = [], []
 
     def note(epoch, logs):
         if epoch == 0:
-            variables = (norm.moving_mean, norm.moving_variance)
-            for each in variables:
-                found.append([v.numpy() for v in strategy.experimental_local_results(each)])
+            local = strategy.experimental_local_results
+            for each in (norm.moving_mean, norm.moving_variance):
+                found.append([v.numpy() for v in local(each)])
+            masks.extend(m.numpy() for m in local(dsd.weights(pruned)[0].mask_variable))
 
     x, y = data()
-    schedule = dsd.DSDSchedule(0, 1, 1, batch_norm_data=[x[:100], x[100:200]])
+    phases = [dsd.SparsePhase(1, criterion="random"), dsd.DensePhase(1)]
+    schedule = dsd.DSDSchedule(phases=phases, batch_norm_data=[x[:100], x[100:200]])
     look = tf_keras.callbacks.LambdaCallback(on_epoch_begin=note)
-    dsd.apply(model, SPARSITY).fit(x[:32], y[:32], epochs=2, verbose=0, callbacks=[schedule, look])
-    return np.array(found)
+    pruned = dsd.apply(model, SPARSITY)
+    pruned.fit(x[:32], y[:32], epochs=2, verbose=0, callbacks=[schedule, look])
+    return {"statistics": np.array(found), "random_masks": np.array(masks)}
 
 
 def write(path, strategy):
@@ -202,7 +205,7 @@ def write(path, strategy):
     np.savez(
         path.with_suffix(".npz"), *model.get_weights(), values=look.values, masks=look.masks,
         predicted=model.predict(data()[0], verbose=0), exported=reloaded.serve(data()[0]),
-        statistics=statistics(strategy), loop_values=by_hand.values, loop_masks=by_hand.masks,
+        **statistics(strategy), loop_values=by_hand.values, loop_masks=by_hand.masks,
     )  # fmt: skip
     counts = {"plain": plain_operations(strategy, optimizer), **look.operations}
     if path.name == "mirrored":

@@ -13,7 +13,16 @@ import keras
 import tensorflow as tf
 
 import keras_dsd as dsd
-from tests.helpers.devices_model import BATCH, EPOCHS, Seen, compiled, data, fit, schedule
+from tests.helpers.devices_model import (
+    BATCH,
+    EPOCHS,
+    Seen,
+    compiled,
+    data,
+    fit,
+    random_masks,
+    schedule,
+)
 
 
 def loop(strategy, model, note):
@@ -61,6 +70,10 @@ def train(strategy, path, by_hand=False):
     else:
         fit(model, seen.note)
     seen.write(path)
+    if not by_hand:
+        with strategy.scope():
+            model = compiled()
+        random_masks(model, parts_of, path.with_suffix(".npy"))
 
 
 def work(folder):

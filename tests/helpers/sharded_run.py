@@ -10,7 +10,7 @@ import sys
 import keras
 
 import keras_dsd as dsd
-from tests.helpers.devices_model import Seen, compiled, fit
+from tests.helpers.devices_model import Seen, compiled, fit, random_masks
 
 DEVICES = keras.distribution.list_devices()
 
@@ -53,6 +53,9 @@ def train(path, distribution):
             path.stem, len(before), "in parts of", *kernels[0].value.sharding.shard_shape((64, 16))
         )
         seen.write(path)
+        model = compiled()
+        before |= {each.path: each.variable.value.sharding for each in dsd.weights(model)}
+        random_masks(model, parts_of, path.with_suffix(".npy"))
 
 
 if __name__ == "__main__":

@@ -57,6 +57,13 @@ def test_every_device_holds_the_mask_of_the_whole_tensor(runs):
     assert (~several["masks"][:, 0, 64 * 16 :]).sum(axis=1).tolist() == [round(16 * 12 * 0.4)] * 10
 
 
+@pytest.mark.parametrize("way", [way for way in WAYS.get(BACKEND, []) if way != "loop"])
+def test_every_device_holds_the_same_random_mask(way, folder):
+    one, several = np.load(folder / "one.npy"), np.load(folder / f"{way}.npy")
+    assert several.shape == (5, 2 if BACKEND == "tensorflow" else 1, 64 * 16 + 16 * 12)
+    assert (several == one).all() and (~one[0, 0]).sum() == round(1024 * 0.4) + round(192 * 0.4)
+
+
 def test_every_device_holds_its_zeros_at_every_batch_end(runs):
     _, several = runs
     np.testing.assert_array_equal(several["values"][10:20] != 0, several["masks"])

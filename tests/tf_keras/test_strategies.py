@@ -59,6 +59,13 @@ def test_every_replica_holds_the_same_mask_at_every_batch_end(strategy_runs, str
     assert several["masks"][:10].all() and several["masks"][20:].all()
 
 
+def test_every_replica_holds_the_same_random_mask(strategy_runs, strategy):
+    one, several = run(strategy_runs, "one"), run(strategy_runs, strategy)
+    assert several["random_masks"].shape == (num_replicas(strategy), 64, 16)
+    assert (several["random_masks"] == one["random_masks"]).all()
+    assert (~one["random_masks"]).sum() == round(1024 * 0.4)
+
+
 def test_every_replica_holds_its_zeros_at_every_batch_end(strategy_runs, strategy):
     several = run(strategy_runs, strategy)
     np.testing.assert_array_equal(several["values"][10:20] == 0, several["masks"][10:20] == 0)

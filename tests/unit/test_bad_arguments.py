@@ -26,7 +26,9 @@ ARGUMENTS = {
     dsd.Plateau: {
         "monitor": "loss", "min_delta": 0.0, "patience": 1, "mode": "auto", "restore_best": False,
     },
-    dsd.SparsePhase: {"epochs": 1, "sparsity": 0.5, "lr": 1.0, "until": None},
+    dsd.SparsePhase: {
+        "epochs": 1, "sparsity": 0.5, "lr": 1.0, "until": None, "criterion": "random", "seed": 1,
+    },
     presets.dsd: {**THREE, "redense_lr": 0.1},
     presets.dsdsd: {**THREE, **AGAIN, "redense_lr": 0.1},
     presets.acdc: {

@@ -17,6 +17,15 @@ from tests.unit.engine.fake_adapter import FakeModel, fit
 D1, D2, S1, S2 = dsd.DensePhase(1), dsd.DensePhase(2), dsd.SparsePhase(1), dsd.SparsePhase(2)
 LOW = dsd.DensePhase(2, lr=0.1)
 SPARSER, GENTLER = dsd.SparsePhase(2, sparsity=0.75), dsd.SparsePhase(2, sparsity=0.25)
+
+
+def by_order(weight):
+    """Scores that depend on values: those of a pruned weight are others."""
+    return np.cumsum(weight.numpy()).reshape(weight.shape)
+
+
+RANDOM = dsd.SparsePhase(2, criterion="random", seed=1)
+CALLABLE = dsd.SparsePhase(2, sparsity=0.4, criterion=by_order)
 TIMELINES = {
     "DSD": [D2, S2, LOW],
     "dense=0": [S2, LOW],
@@ -26,6 +35,10 @@ TIMELINES = {
     "harder": [GENTLER, SPARSER, D1],
     "dense, dense": [D2, LOW, S1, D1],
     "ends sparse": [D1, S2],
+    "random": [D1, RANDOM, LOW],
+    "callable": [D1, CALLABLE, LOW],
+    "random, gentler": [D1, SPARSER, RANDOM, LOW],
+    "callable, gentler": [D1, SPARSER, CALLABLE, LOW],
 }
 
 

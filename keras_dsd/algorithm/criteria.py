@@ -1,0 +1,171 @@
+"""Criteria: scores that rank weights in place of their magnitudes, the lowest pruned first.
+
+Scores are NumPy arrays on the host, so every backend, replica and worker gets the same mask. They
+are pooled over blocks and ranked in groups as magnitudes are.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+
+from keras_dsd.algorithm import masks
+from keras_dsd.algorithm.patterns import Block
+from keras_dsd.algorithm.weight import ReadableWeight
+from keras_dsd.utils.checks import converted, invalid, invalid_type, shown
+
+_Weight = TypeVar("_Weight", bound=ReadableWeight)
+
+# A name, or a function that returns the scores of a weight, an array of its shape.
+Criterion: TypeAlias = str | Callable[[Any], np.ndarray]
+
+NAMES = ("magnitude", "random")
+_PART = 2**20  # random bits that are drawn at a time
+
+
+class Scores(NamedTuple):
+    """Scores of weights, and what they depend on.
+
+    Attributes:
+        of: Returns the scores of a weight.
+        is_repeatable: Whether these are the same at any time: masks can be made again. Otherwise
+            weights that are zero are pruned first, so that masks can be read off the zeros.
+    """
+
+    of: Callable[[ReadableWeight], np.ndarray]
+    is_repeatable: bool
+
+
+def check(criterion: object) -> Criterion:
+    """Returns a criterion: one of `NAMES`, or a callable.
+
+    Raises:
+        TypeError: It is neither text nor callable.
+        ValueError: No criterion has that name.
+    """
+    hint = "Give one of the names, or a function of a weight that returns an array of its shape."
+    expected = f"to be {', '.join(map(repr, NAMES))} or a callable"
+    if isinstance(criterion, str):
+        if criterion not in NAMES:
+            raise invalid("criterion", criterion, expected, hint)
+        return criterion
+    if not callable(criterion):
+        raise invalid_type("criterion", criterion, expected, hint)
+    return criterion
+
+
+def name_of(criterion: Criterion) -> str:
+    """Returns the name of a criterion, that of a callable too."""
+    if isinstance(criterion, str):
+        return criterion
+    return getattr(criterion, "__name__", type(criterion).__name__)
+
+
+def scores_of(criterion: Criterion, seed: int) -> Scores | None:
+    """Returns what scores weights by a criterion; None: their magnitudes rank them."""
+    if criterion == "magnitude":
+        return None
+    if criterion == "random":
+        return Scores(lambda weight: random_scores(weight, seed), is_repeatable=True)
+    given: Any = criterion
+    name = name_of(criterion)
+    return Scores(lambda weight: _checked(given(weight), weight, name), is_repeatable=False)
+
+
+def random_scores(weight: ReadableWeight, seed: int) -> np.ndarray:
+    """Returns uniform random scores in [0, 1), float32, of the shape of a weight.
+
+    They depend on the seed, the weight's path in the model and its size, and on nothing else. At a
+    higher sparsity they prune the same weights, and more.
+    """
+    key = zlib.crc32(weight.short_path.encode())
+    bits = np.random.PCG64(np.random.SeedSequence([seed, key]))
+    scores = np.empty(weight.shape, np.float32)
+    flat = scores.reshape(-1)
+    for start in range(0, flat.size, _PART):
+        part = flat[start : start + _PART]
+        # The raw bits stay the same in every version of NumPy; a float32 has 24 of them.
+        part[:] = (bits.random_raw(part.size) >> np.uint64(40)) * np.float32(2**-24)
+    return scores
+
+
+def masks_by_score(
+    weights: Sequence[_Weight], sparsity: float | None, scores: Scores
+) -> Iterator[tuple[_Weight, np.ndarray]]:
+    """Yields the masks that keep the highest scores, at a sparsity or at each weight's own.
+
+    Numbers of pruned weights, ties, blocks, groups and `scope` are as for magnitudes. What an
+    active mask prunes is pruned first; and what is zero, unless the scores are repeatable.
+
+    Raises:
+        TypeError: Scores are no numbers.
+        ValueError: Scores are not of the weight's shape, or not finite.
+    """
+    masks.check_phase(weights, sparsity)
+    for group in masks.ranked_together(weights):
+        pooled, kept = list[np.ndarray](), list[np.ndarray | None]()
+        for weight in group:
+            found = scores.of(weight)
+            if isinstance(weight.pattern, Block):
+                found = weight.pattern.scores(found, weight.layout, signed=True)
+            pooled.append(found)
+            kept.append(_kept(weight, scores.is_repeatable))
+        ranks = _ranks(pooled, kept)
+        yield from zip(group, masks.masks_of_ranked(group, ranks, sparsity), strict=True)
+
+
+def _kept(weight: ReadableWeight, is_repeatable: bool) -> np.ndarray | None:
+    """Returns which weights, or blocks, are ranked after those that are pruned first, or None."""
+    mask = weight.mask
+    if not is_repeatable:
+        kept = masks.read(weight) != 0
+        return None if kept.all() else kept
+    if mask is None or not isinstance(weight.pattern, Block):
+        return mask
+    return weight.pattern.kept(mask, weight.layout)
+
+
+def _ranks(scores: Sequence[np.ndarray], kept: Sequence[np.ndarray | None]) -> Sequence[np.ndarray]:
+    """Returns numbers of at least 0 in the order of scores; kept ones come last."""
+    is_ranked = all(each.min(initial=0.0) >= 0 for each in scores)
+    if is_ranked and all(mask is None for mask in kept):
+        return scores
+    values, ranks = np.unique(
+        np.concatenate([each.ravel() for each in scores]), return_inverse=True
+    )
+    ranks, found, start = ranks.reshape(-1).astype(np.float64), list[np.ndarray](), 0
+    for each, mask in zip(scores, kept, strict=True):
+        part = ranks[start : start + each.size].reshape(each.shape)
+        found.append(part if mask is None else part + mask * float(values.size))
+        start += each.size
+    return found
+
+
+def _checked(given: object, weight: ReadableWeight, name: str) -> np.ndarray:
+    """Returns the scores that a callable gave, as floats."""
+    scores = converted("criterion", given, np.asarray, "a function that returns arrays")
+    received = f"of {name}({weight.path}): "
+    if scores.dtype.kind in "iu":
+        scores = scores.astype(np.float64)
+    if scores.dtype.kind != "f" and scores.dtype.name != "bfloat16":
+        raise TypeError(
+            f"Expected `criterion` to return an array of real numbers. Received {received}"
+            f"{shown(given)} of dtype {scores.dtype}. Nothing was pruned. Return a score for each "
+            f"entry of the weight."
+        )
+    scores = masks.comparable(scores)
+    if scores.shape != tuple(weight.shape):
+        raise ValueError(
+            f"Expected `criterion` to return an array of the weight's shape {weight.shape}. "
+            f"Received {received}shape={scores.shape}. Nothing was pruned. Return a score for "
+            f"each entry of the weight."
+        )
+    num_bad = scores.size - int(np.count_nonzero(np.isfinite(scores)))
+    if num_bad:
+        raise ValueError(
+            f"Expected `criterion` to return finite scores. Received {received}{num_bad} of "
+            f"{scores.size} are NaN or infinite. Nothing was pruned. Return a finite score for "
+            f"each entry, such as 0 where there is none."
+        )
+    return scores
