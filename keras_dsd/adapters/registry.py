@@ -10,7 +10,7 @@ from keras_dsd.adapters.base.layers import WRAPPER, is_layer_of
 from keras_dsd.protocols import KerasAdapter, Layer
 from keras_dsd.utils.checks import shown
 
-if TYPE_CHECKING:  # a type checker compares each package with the protocol
+if TYPE_CHECKING:  # the type checker compares each package with the protocol
     from keras_dsd.adapters import keras3, tf_keras
 
     _OFFERED: tuple[KerasAdapter, ...] = (keras3, tf_keras)
@@ -23,11 +23,11 @@ def adapter_of(model: object, argument: str = "model") -> KerasAdapter:
 
     Args:
         model: A model or a layer.
-        argument: The name of the caller's argument, for the message.
+        argument: Name of the caller's argument, for the message.
 
     Raises:
-        TypeError: `model` is no model or layer of a Keras that is supported.
-        ValueError: Its class has a constructor of its own that does not call Keras's.
+        TypeError: `model` is not a model or layer of a supported Keras.
+        ValueError: Its class has a constructor that does not call that of Keras.
     """
     roots = [str(base.__module__).partition(".")[0] for base in type(model).__mro__]
     for root in roots:
@@ -37,7 +37,7 @@ def adapter_of(model: object, argument: str = "model") -> KerasAdapter:
     raise TypeError(
         f"Expected `{argument}` to be a model or layer of Keras 3 or tf_keras. "
         f"Received: {argument}={shown(model)} of type {type(model).__module__}."
-        f"{type(model).__name__} (not a Keras object). Give the model that you would call fit on."
+        f"{type(model).__name__} (not a Keras object). Pass the model that you call fit on."
     )
 
 
@@ -45,7 +45,7 @@ def adapter_for(root: str) -> KerasAdapter:
     """Returns the adapter of a Keras.
 
     Args:
-        root: The package of that Keras: `"keras"` or `"tf_keras"`.
+        root: Package of the Keras: `"keras"` or `"tf_keras"`.
     """
     return cast(KerasAdapter, importlib.import_module(_ADAPTERS[root]))
 
@@ -53,17 +53,17 @@ def adapter_for(root: str) -> KerasAdapter:
 def _check_made(model: object, argument: str, root: str) -> None:
     if is_layer_of(model, root) and not hasattr(model, "name"):
         raise ValueError(
-            f"Expected `{argument}` to be a model or layer that Keras has made. Received: "
-            f"{argument} of type {type(model).__name__}, whose constructor did not call Keras's. "
-            f"Begin it with super().__init__()."
+            f"Expected `{argument}` to be an initialized model or layer. Received: "
+            f"{argument} of type {type(model).__name__}, whose constructor does not call Keras. "
+            f"Call super().__init__() first in it."
         )
 
 
 def register_wrapper() -> None:
-    """Registers the wrapper with tf_keras now, or as soon as somebody imports it.
+    """Registers the wrapper with tf_keras now, or when it is imported.
 
-    tf_keras looks up custom layers in a registry only. Importing tf_keras to register there would
-    bring TensorFlow into programs that do not use it.
+    tf_keras looks up custom layers only in a registry. Importing tf_keras to register there would
+    import TensorFlow into programs that do not use it.
     """
     wrapt.register_post_import_hook(_register_wrapper, "tf_keras")
 
@@ -73,7 +73,7 @@ def _register_wrapper(tf_keras: ModuleType) -> None:
 
 
 class _LazyWrapper:
-    """Stands in the registry for the wrapper until a file asks for it."""
+    """Placeholder of the wrapper in the registry, until a file needs it."""
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Layer:

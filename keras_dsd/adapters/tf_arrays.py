@@ -1,4 +1,4 @@
-"""Operations on TensorFlow's tensors, for both Kerases."""
+"""Operations on TensorFlow tensors, for both Kerases."""
 
 import functools
 from collections.abc import Callable, Sequence, Set
@@ -14,13 +14,13 @@ _INTEGERS = {2: tf.int16, 4: tf.int32, 8: tf.int64}
 
 
 class TensorFlowArrays(ArrayOperations):
-    """TensorFlow runs operations at once; on a GPU, XLA compiles them.
+    """TensorFlow runs operations eagerly; on a GPU, XLA compiles them.
 
-    TensorFlow's own kernels for integers of 32 bits run on the host, even if a GPU has the tensors.
+    TensorFlow's own kernels for int32 run on the host, even for tensors on a GPU.
     """
 
     def is_on_host(self, values: tf.Tensor) -> bool:
-        """Returns whether NumPy is to read the values, as on a CPU: no GPU has them."""
+        """Returns whether NumPy reads the values: they are on a CPU."""
         return "GPU" not in values.device
 
     def dtype_of(self, values: tf.Tensor) -> str:
@@ -40,7 +40,7 @@ class TensorFlowArrays(ArrayOperations):
         **static: Any,
     ) -> tf.Tensor:
         """Returns the result, on the device of the tensors."""
-        del like  # a tensor is on one device, and a variable copies it to all that it is on
+        del like  # a tensor is on one device, and a variable copies it to all of its devices
         tensors = tf.nest.flatten(arguments)
         devices = {each.device for each in tensors if isinstance(each, tf.Tensor)}
         if not self._compiles(devices):
@@ -49,7 +49,7 @@ class TensorFlowArrays(ArrayOperations):
             return _compiled(function, tuple(static.items()))(*arguments)
 
     def _compiles(self, devices: Set[str]) -> bool:
-        """Returns whether XLA compiles what reads tensors on these devices."""
+        """Returns whether XLA compiles operations on these devices."""
         return len(devices) == 1 and "GPU" in min(devices) and may_use_xla(None)
 
     def fetch(
@@ -59,11 +59,11 @@ class TensorFlowArrays(ArrayOperations):
         return np.array(self.run(function, *arguments, **static).numpy())
 
     def copy(self, values: tf.Tensor) -> tf.Tensor:
-        """Returns the tensor, which no update of its variable changes."""
+        """Returns the tensor, which updates of its variable do not change."""
         return values
 
     def magnitudes(self, values: tf.Tensor) -> tf.Tensor:
-        """Returns the keys of floats, and keys as they are."""
+        """Returns the keys of floats; returns keys unchanged."""
         if values.dtype.is_integer:
             return values
         raw = _INTEGERS[values.dtype.size]
@@ -72,7 +72,7 @@ class TensorFlowArrays(ArrayOperations):
         return bits & tf.constant(raw.max, bits.dtype)
 
     def floats(self, values: tf.Tensor, double: bool) -> tf.Tensor:
-        """Returns values as float32, or float64."""
+        """Returns values as float32 or, if they are float64, as float64."""
         return tf.cast(values, tf.float64 if double else tf.float32)
 
     def where(self, condition: tf.Tensor, one: Any, other: tf.Tensor) -> tf.Tensor:
@@ -80,11 +80,11 @@ class TensorFlowArrays(ArrayOperations):
         return tf.where(condition, tf.cast(one, other.dtype), other)
 
     def totals(self, conditions: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Returns in how many entries each condition is True."""
+        """Returns the number of True entries of each condition."""
         return tf.stack([tf.math.count_nonzero(each) for each in conditions])
 
     def totals_along(self, condition: tf.Tensor, axis: int) -> tf.Tensor:
-        """Returns in how many entries a condition is True at each index of an axis."""
+        """Returns the number of True entries of a condition at each index of an axis."""
         others = [each for each in range(len(condition.shape)) if each != axis]
         return tf.math.count_nonzero(condition, others)
 
@@ -94,19 +94,19 @@ class TensorFlowArrays(ArrayOperations):
         return tf.reshape(tf.range(like.shape[axis]), shape)
 
     def reshape(self, array: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
-        """Returns an array in another shape."""
+        """Returns a reshaped array."""
         return tf.reshape(array, shape)
 
     def transpose(self, array: tf.Tensor, axes: Sequence[int]) -> tf.Tensor:
-        """Returns an array with its axes in another order."""
+        """Returns a transposed array."""
         return tf.transpose(array, axes)
 
     def concatenate(self, arrays: Sequence[tf.Tensor], axis: int) -> tf.Tensor:
-        """Returns arrays, one after another along an axis."""
+        """Returns arrays concatenated along an axis."""
         return tf.concat(arrays, axis)
 
     def repeat(self, array: tf.Tensor, times: int, axis: int) -> tf.Tensor:
-        """Returns an array with each entry along an axis several times."""
+        """Returns an array whose entries are repeated along an axis."""
         return tf.repeat(array, times, axis)
 
 

@@ -1,4 +1,4 @@
-"""TensorFlow as the adapters of both Kerases use it: traces, placement, XLA, replicas."""
+"""TensorFlow for the adapters of both Kerases: traces, placement, XLA, replicas."""
 
 import platform
 import weakref
@@ -10,15 +10,15 @@ import tensorflow as tf
 
 from keras_dsd.adapters.base.private_names import is_debugged
 
-# The factor of a model's learning rates. It stays with the model: a function of the user's own
-# that a step calls keeps its trace, with the variable that it read first, for later runs.
+# The learning rate factor of a model. It lives as long as the model: a custom function that a step
+# calls keeps its trace, with the variable that it read first, for later runs.
 _FACTORS: "weakref.WeakKeyDictionary[Any, tf.Variable]" = weakref.WeakKeyDictionary()
-# Graphs of branches and loops, which belong to the function that they are traced in.
+# Graphs of branches and loops, which belong to the function in which they are traced.
 _CONTROL_FLOW = {"CondBranchFuncGraph", "WhileCondFuncGraph", "WhileBodyFuncGraph"}
 
 
 def factor_of(model: Any) -> tf.Variable:
-    """Returns the variable that multiplies the learning rates of a model; 1.0 outside of runs."""
+    """Returns the variable of a model's learning rate factor; 1.0 outside of runs."""
     if model not in _FACTORS:
         strategy = getattr(model, "distribute_strategy", None) or tf.distribute.get_strategy()
         with strategy.scope():
@@ -27,14 +27,14 @@ def factor_of(model: Any) -> tf.Variable:
 
 
 def current() -> tf.Graph | None:
-    """Returns the graph that is traced now; None where operations run at once."""
+    """Returns the graph that is being traced; None in eager execution."""
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
 def is_within(outer: tf.Graph | None) -> bool:
-    """Returns whether what runs now becomes part of the graph `outer`, or of no graph like it.
+    """Returns whether the current operations become part of the graph `outer`.
 
-    A `tf.function` that is called within a step has a graph of its own, which outlives the step.
+    A `tf.function` that is called within a step has its own graph, which outlives the step.
     """
     graph: Any = current()
     while graph is not outer and type(graph).__name__ in _CONTROL_FLOW:
@@ -43,10 +43,10 @@ def is_within(outer: tf.Graph | None) -> bool:
 
 
 def reads(variable: Any) -> bool:
-    """Returns whether what is traced now reads a variable, itself or in a function that it calls.
+    """Returns whether the current graph, or a function that it calls, reads a variable.
 
     Args:
-        variable: A variable, or what a strategy makes of one: a copy on each replica.
+        variable: A variable, or the distributed variable of a strategy.
     """
     graph: Any = current()
     copies = getattr(variable, "values", None) or [variable]
@@ -55,16 +55,16 @@ def reads(variable: Any) -> bool:
 
 
 def may_use_xla(jit_compile: object) -> bool:
-    """Returns whether updates may be compiled by XLA, whose programs no debugger looks into.
+    """Returns whether XLA may compile updates, which hides them from debuggers.
 
     Args:
-        jit_compile: What the user gave `compile`; False forbids it.
+        jit_compile: The user's argument of `compile`; False forbids XLA.
     """
     return jit_compile is not False and platform.system() != "Darwin" and not is_debugged()
 
 
 def are_together(variables: Iterable[tf.Variable]) -> bool:
-    """Returns whether variables lie on one device, so that one XLA program can update them."""
+    """Returns whether variables are on one device, so that one XLA program can update them."""
     return len({each.device for each in variables}) <= 1
 
 
@@ -82,10 +82,10 @@ def put_mask(
 
 
 def empty_mask(mask: tf.Variable) -> None:
-    """Frees the memory of a mask, and keeps its variable for the next one.
+    """Frees the memory of a mask, and keeps its variable for the next mask.
 
-    Deleting the variable would not free it: TensorFlow's registry of gradients keeps every step
-    that was traced with it, as long as the process lives.
+    Deleting the variable would not free the memory: TensorFlow's gradient registry keeps every step
+    that was traced with it until the process ends.
     """
     if not mask.shape.is_fully_defined():
         mask.assign(np.zeros([0] * mask.shape.rank, bool))
@@ -95,7 +95,7 @@ def zero(variable: tf.Variable, mask: tf.Variable | tf.Tensor) -> None:
     """Sets a variable to zero where its mask is False."""
     value = tf.convert_to_tensor(variable)
     kept = tf.convert_to_tensor(mask)
-    # ensure_shape would make an XLA program dynamic: dropout took many times as long in it.
+    # ensure_shape would make the XLA program dynamic, in which dropout is many times slower.
     kept.set_shape(value.shape)
     variable.assign(tf.where(kept, value, tf.zeros([], value.dtype)))
 
@@ -103,11 +103,11 @@ def zero(variable: tf.Variable, mask: tf.Variable | tf.Tensor) -> None:
 def update_replicas(
     variable: tf.Variable, update: Callable[[tf.Variable, Any], None], argument: tf.Variable
 ) -> None:
-    """Calls `update` with a variable and an argument, on each replica by itself."""
+    """Calls `update` with a variable and an argument, on each replica separately."""
 
     def on_all(strategy: tf.distribute.Strategy, variable: tf.Variable, given: Any) -> None:
         strategy.extended.update(variable, update, args=(given,), group=False)
 
-    # A loop of the user's own may be outside of the scope that the variable was made in.
+    # A custom training loop may be outside of the variable's strategy scope.
     strategy = getattr(variable, "distribute_strategy", None) or tf.distribute.get_strategy()
     tf.__internal__.distribute.interim.maybe_merge_call(on_all, strategy, variable, argument)

@@ -59,7 +59,7 @@ def test_a_wrapper_that_is_given_a_function_trains():
 @pytest.mark.only_on("jax")
 def test_a_wrapper_that_copies_the_model_is_told_to_take_a_function():
     estimator = wrapper(build())
-    message = r"a copy of one that did, .*wrapper a function .*def build\(X, y\)"
+    message = r"a copy of one, .*wrapper a function .*def build\(X, y\)"
     with pytest.raises(ValueError, match=message):
         estimator.fit(X, Y, callbacks=[dsd.DSDSchedule(1, 1, 1)], **OPTIONS)
 
@@ -70,7 +70,7 @@ def test_a_copy_has_to_go_through_apply_itself(copied):
     model = build()
     other = copied(model)
     for function in (dsd.weights, dsd.report, dsd.strip):
-        with pytest.raises(ValueError, match="a copy of one that did"):
+        with pytest.raises(ValueError, match="a copy of one"):
             function(other)
     assert len(dsd.weights(dsd.apply(other))) == len(dsd.weights(model))
 

@@ -142,7 +142,7 @@ def test_errors(digits, mlp):
     for arguments, error, said in [
         ((model, optimizer, 3), TypeError, "to be a DSDSchedule.*schedule=3"),
         ((model, "sgd", schedule), TypeError, "Expected `optimizer` to be of.*optimizer='sgd'"),
-        ((mlp(), optimizer, schedule), ValueError, "went through apply"),
+        ((mlp(), optimizer, schedule), ValueError, "was passed through apply"),
         ((model, [optimizer, "sgd"], schedule), TypeError, "optimizer='sgd' of type builtins.str"),
     ]:
         with pytest.raises(error, match=said):

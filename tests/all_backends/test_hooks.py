@@ -262,7 +262,7 @@ def test_hooks_driven_by_hand_around_train_on_batch(digits, compiled, mlp):
 
 def test_the_callback_without_apply(digits, compiled, mlp):
     model = compiled(mlp())
-    with pytest.raises(ValueError, match=r"went through apply\(\).*keras_dsd.apply\(model"):
+    with pytest.raises(ValueError, match=r"was passed through apply\(\).*keras_dsd.apply\(model"):
         model.fit(*digits, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1)])
 
 

@@ -51,7 +51,9 @@ def around(model):
 ], ids=["model", "layer in a subclass", "model in a model"])  # fmt: skip
 def test_it_is_said_once(make):
     model = make()
-    with pytest.warns(UserWarning, match="it went through apply.*no DSDSchedule followed") as seen:
+    with pytest.warns(
+        UserWarning, match="it was passed through apply.*fit has no DSDSchedule"
+    ) as seen:
         fit(model)
     assert [each.filename for each in seen] == [__file__]
     fit(model)
@@ -93,5 +95,5 @@ def test_nothing_of_it_is_on_the_model(tmp_path):
     ]  # fmt: skip
     for each in copies:  # no call of `apply` returned them
         fit(each)
-    with pytest.warns(UserWarning, match="no DSDSchedule followed"):
+    with pytest.warns(UserWarning, match="fit has no DSDSchedule"):
         fit(model)

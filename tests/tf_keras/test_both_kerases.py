@@ -50,5 +50,5 @@ def test_tfmot_refuses_a_keras_3_model_by_its_type_and_we_take_it():
 def test_a_model_that_tfmot_wrapped_is_refused():
     layers = tf_keras.layers
     plain = tf_keras.Sequential([layers.Input((4,)), layers.Dense(3)])
-    with pytest.raises(ValueError, match=r"not wrapped yet.*strip_pruning"):
+    with pytest.raises(ValueError, match=r"are not wrapped.*strip_pruning"):
         dsd.apply(tfmot.sparsity.keras.prune_low_magnitude(plain))

@@ -40,7 +40,7 @@ def advised(function, model):
     with pytest.raises(ValueError) as caught:
         function(model)
     message = str(caught.value)
-    (code,) = re.findall(r"(model\S* = .*?[])}])(?:, and so on|\. Or, where|\.$)", message)
+    (code,) = re.findall(r"(model\S* = .*?[])}])(?:, and so on|\. Or, if|\.$)", message)
     return code
 
 
@@ -115,7 +115,7 @@ def test_a_third_partys_subclass_is_wrapped_layer_by_layer(built):
     outputs = model(TOKENS)
     for _ in range(11):
         exec(advised(dsd.strip, model), {"model": model, "keras_dsd": dsd})
-    with pytest.raises(ValueError, match=r"went through apply\(\)"):
+    with pytest.raises(ValueError, match=r"was passed through apply\(\)"):
         dsd.strip(model)
     assert np.array_equal(model(TOKENS), outputs)
     assert sorted(map(tuple, before)) == sorted(tuple(w.shape) for w in model.weights)
@@ -147,7 +147,7 @@ def test_layers_are_wrapped_and_stripped_where_they_are_held(held, tmp_path):
     trained(compiled(model), number=2)
     model.save_weights(tmp_path / "weights")  # Keras writes none of a list that was changed
     exec(advised(dsd.strip, model), {"model": model, "keras_dsd": dsd})
-    with pytest.raises(ValueError, match=r"went through apply\(\)"):
+    with pytest.raises(ValueError, match=r"was passed through apply\(\)"):
         dsd.strip(model)
 
 

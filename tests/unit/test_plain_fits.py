@@ -77,7 +77,7 @@ def test_a_model_that_holds_it_is_watched_and_others_are_not(watch):
     other.fit(1)
     with pytest.raises(RuntimeError):  # it did not train
         model.fit(None)
-    with pytest.warns(UserWarning, match="no DSDSchedule followed"):
+    with pytest.warns(UserWarning, match="fit has no DSDSchedule"):
         model.fit(1)
     assert is_plain()
 

@@ -1,7 +1,7 @@
-"""What devices do for masks and measurements, over a few operations of a backend.
+"""Masks and measurements on devices, built on a few operations of a backend.
 
-Magnitudes are compared as integers (see `algorithm.device_masks`). Everything is elementwise, or a
-sum over axes: so arrays stay in the parts that they are in, and only counts are copied to the host.
+Magnitudes are compared as integers (see `algorithm.device_masks`). All operations are elementwise,
+or sums over axes: so arrays keep their sharding, and only counts are copied to the host.
 """
 
 import abc
@@ -32,7 +32,7 @@ class ArrayOperations(abc.ABC):
 
     @abc.abstractmethod
     def to_device(self, mask: np.ndarray, values: Array) -> Array:
-        """Returns `mask` as a boolean tensor where `values` are."""
+        """Returns `mask` as a boolean tensor on the device of `values`."""
 
     @abc.abstractmethod
     def run(
@@ -42,18 +42,18 @@ class ArrayOperations(abc.ABC):
         like: Array | None = None,
         **static: Any,
     ) -> Array:
-        """Returns `function(*arguments, **static)`, compiled where that pays.
+        """Returns `function(*arguments, **static)`, compiled if that is faster.
 
         Args:
             function: A method of this object.
             *arguments: Tensors and NumPy arrays, in lists and tuples.
-            like: The result is on the devices of this tensor, in such parts. None: on any.
-            **static: What a compiled function is made for.
+            like: The result gets the devices and sharding of this tensor; with None, any.
+            **static: Static arguments of the compiled function.
         """
 
     @abc.abstractmethod
     def fetch(self, function: Callable[..., Array], *arguments: Any, **static: Any) -> np.ndarray:
-        """Returns the result of `run` on the host. Nothing else is copied to it."""
+        """Returns the result of `run` on the host."""
 
     @abc.abstractmethod
     def copy(self, values: Array) -> Array:
@@ -65,65 +65,65 @@ class ArrayOperations(abc.ABC):
 
     @abc.abstractmethod
     def magnitudes(self, values: Array) -> Array:
-        """Returns the keys of floats, int32 or of float64 int64; and keys as they are."""
+        """Returns the keys of floats (int32; int64 of float64); returns keys unchanged."""
 
     @abc.abstractmethod
     def floats(self, values: Array, double: bool) -> Array:
-        """Returns values as float32, or float64."""
+        """Returns values as float32 or, if they are float64, as float64."""
 
     @abc.abstractmethod
     def where(self, condition: Array, one: Array | float, other: Array) -> Array:
-        """Returns `one` where `condition` is True, and `other`, whose dtype it has, elsewhere."""
+        """Returns `one` where `condition` is True, else `other`, in the dtype of `other`."""
 
     @abc.abstractmethod
     def totals(self, conditions: Sequence[Array]) -> Array:
-        """Returns in how many entries each condition is True, a vector of integers."""
+        """Returns the number of True entries of each condition, as a vector of integers."""
 
     @abc.abstractmethod
     def totals_along(self, condition: Array, axis: int) -> Array:
-        """Returns in how many entries a condition is True at each index of an axis."""
+        """Returns the number of True entries of a condition at each index of an axis."""
 
     @abc.abstractmethod
     def positions(self, like: Array, axis: int) -> Array:
-        """Returns the indices along an axis of `like`, of size 1 along the others."""
+        """Returns the indices along an axis of `like`, with size 1 along the other axes."""
 
     @abc.abstractmethod
     def reshape(self, array: Array, shape: Sequence[int]) -> Array:
-        """Returns an array in another shape."""
+        """Returns a reshaped array."""
 
     @abc.abstractmethod
     def transpose(self, array: Array, axes: Sequence[int]) -> Array:
-        """Returns an array with its axes in another order."""
+        """Returns a transposed array."""
 
     @abc.abstractmethod
     def concatenate(self, arrays: Sequence[Array], axis: int) -> Array:
-        """Returns arrays, one after another along an axis."""
+        """Returns arrays concatenated along an axis."""
 
     @abc.abstractmethod
     def repeat(self, array: Array, times: int, axis: int) -> Array:
-        """Returns an array with each entry along an axis several times."""
+        """Returns an array whose entries are repeated along an axis."""
 
     def measure(self, pairs: Sequence[tuple[Array, Array | None]]) -> list[list[int]]:
-        """Counts zeros, pruned, violating and not finite values, all in one transfer."""
+        """Counts zeros, pruned, violating and non-finite values, in one transfer."""
         found = self.fetch(self._measured, list(pairs))
         return found.reshape(-1, 4).tolist()
 
     def all_kept(self, values: Array) -> Array:
-        """Returns a mask of `values` that keeps all."""
+        """Returns a mask that keeps all of `values`."""
         return self.run(self._all_kept, values, like=values)
 
     def num_different(self, one: Array, other: Array) -> int:
-        """Returns in how many entries two masks differ."""
+        """Returns the number of entries in which two masks differ."""
         return int(self.fetch(self._different, one, other)[0])
 
     def fill(self, values: Array, mask: Array, number: float) -> Array:
-        """Returns `values`, where `mask` is False a number instead."""
+        """Returns `values`, with a number where `mask` is False."""
         return self.run(self._filled, values, mask, self.numbers(np.array(number)), like=values)
 
     def num_below(
         self, arrays: Sequence[Ranked], limits: Sequence[Sequence[int]]
     ) -> list[list[int]]:
-        """Returns of each array how many keys are below each of its limits."""
+        """Returns, for each array, the number of keys below each of its limits."""
         pairs = [(each.values, each.mask) for each in arrays]
         tried = [
             self.numbers(np.array(each, _int(array)))
@@ -132,7 +132,7 @@ class ArrayOperations(abc.ABC):
         return self.fetch(self._below, pairs, tried).reshape(-1, NUM_TRIED).tolist()
 
     def ties(self, array: Ranked, limit: int, index: tuple[int, ...], axis: int) -> np.ndarray:
-        """Returns how many keys equal `limit` at each index of `axis`."""
+        """Returns the number of keys equal to `limit` at each index of `axis`."""
         return self.fetch(self._ties, *self._cut(array, limit, index), axis=axis)
 
     def kept_from(self, array: Ranked, limit: int, index: tuple[int, ...]) -> Array:
@@ -175,7 +175,7 @@ class ArrayOperations(abc.ABC):
         for values, mask in pairs:
             keys = self.magnitudes(values)
             is_zero, is_bad = keys == 0, keys >= INFINITY[self.dtype_of(values)]
-            pruned = is_zero & is_bad if mask is None else ~mask  # none, or those of the mask
+            pruned = is_zero & is_bad if mask is None else ~mask  # none, or zeros of the mask
             zeros = is_zero if mask is None else is_zero & pruned
             rows.append(self.totals([zeros, pruned, pruned & ~is_zero & ~is_bad, is_bad]))
         return self.concatenate(rows, 0)
@@ -237,7 +237,7 @@ class ArrayOperations(abc.ABC):
         for column in range(1, width):
             of_blocks = pool(of_blocks, of_rows[:, :, column::width])
         keys = self.magnitudes(of_blocks)
-        # Sums of finite magnitudes may be infinite; they are the largest all the same.
+        # Sums of finite magnitudes may be infinite; they rank as the largest.
         infinity = INFINITY["float64" if double else "float32"]
         return self.where(keys >= infinity, infinity - 1, keys) if pool is _sum else keys
 
@@ -245,7 +245,7 @@ class ArrayOperations(abc.ABC):
         return self.where(one < other, other, one)
 
     def _without_subnormals(self, floats: Array) -> Array:
-        """Returns the magnitudes of floats, zero where they are subnormal."""
+        """Returns the magnitudes of floats; zero for subnormal ones."""
         keys = self.magnitudes(floats)
         smallest_normal = 2**52 if "64" in self.dtype_of(floats) else 2**23
         return self.where(keys < smallest_normal, 0.0, abs(floats))
@@ -264,7 +264,7 @@ class ArrayOperations(abc.ABC):
         return self._kernel(self._with_edges(covered, layout.sizes(shape)), layout, shape)
 
     def _with_edges(self, mask: Array, sizes: Sequence[int]) -> Array:
-        """Returns a mask of matrices with True at the edges of axes 1 and 2 that it lacks."""
+        """Returns a mask of matrices, padded with True at the ends of axes 1 and 2."""
         for axis in (1, 2):
             missing = sizes[axis] - mask.shape[axis]
             if missing:
@@ -280,7 +280,7 @@ class ArrayOperations(abc.ABC):
         places, num_above = self.positions(keys, 2), keys & 0
         for shift in range(1, pattern.m):
             other = self.concatenate([keys[:, :, shift:], keys[:, :, :shift]], 2)
-            is_after = places < pattern.m - shift  # of equal ones the last is kept
+            is_after = places < pattern.m - shift  # of equal values the last is kept
             is_above = (other > keys) | ((other == keys) & is_after)
             num_above = num_above + self.where(is_above, 1, keys & 0)
         kept = self.reshape(num_above < pattern.n, (batch, covered, outputs))

@@ -1,14 +1,14 @@
-"""Updates that a framework asks for one by one, compiled together when the last one is due."""
+"""Updates that a framework requests one by one, compiled together at the last one."""
 
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-# A pass of its own over weight and mask costs up to a tenth of a step: from here on the update and
-# the mask are compiled into one pass, all tensors in one program; what is smaller costs less than
-# the time to compile it.
+# A separate pass over weight and mask takes up to a tenth of a step: from this size on, update and
+# mask are compiled into one pass, all tensors in one program. Smaller tensors take less time than
+# their compilation.
 JOINED_SIZE = 2**13
-# From here on each tensor has a program of its own, and several run at a time.
+# From this size on, each tensor has its own program, and several run concurrently.
 COMPILED_SIZE = 2**18
 
 
@@ -16,10 +16,10 @@ Update = TypeVar("Update")
 
 
 class Together(Generic[Update]):
-    """Holds updates back, where a list of them is known to come, until its last one.
+    """Delays the updates of a list until its last one.
 
     Args:
-        make: Compiles and makes updates, given as a list of what `add` was given.
+        make: Compiles and runs a list of updates, the arguments of `add`.
     """
 
     def __init__(self, make: Callable[[list[Update]], None]) -> None:
@@ -29,38 +29,38 @@ class Together(Generic[Update]):
 
     @property
     def is_open(self) -> bool:
-        """Whether updates may wait: they come as a list, whose last one is still to come."""
+        """True if updates may be delayed: the last one of their list is still to come."""
         return self._last is not None
 
     @contextlib.contextmanager
     def up_to(self, last: object) -> Iterator[None]:
-        """Lets updates wait within the block, up to that of the variable with the key `last`."""
+        """Delays updates within the block, up to that of the variable with the key `last`."""
         self._last, self._waiting = last, []
         try:
             yield
-            self._make_waiting()  # the last one may have been left out
+            self._make_waiting()  # the last one may have been skipped
         finally:
             self._last = None
 
     def takes(self, size: int, is_whole: bool) -> bool:
-        """Returns whether an update is worth compiling: with others sooner than by itself.
+        """Returns whether compiling an update pays off: with others it does so at smaller sizes.
 
         Args:
-            size: How many values the tensor has.
-            is_whole: Whether all of it is updated, and not some rows: as many as a batch names,
-                which is compiled anew for each number.
+            size: Number of values of the tensor.
+            is_whole: True if all values are updated; False for some rows, whose number depends on
+                the batch, so that each number would be compiled separately.
         """
         return size >= (JOINED_SIZE if self.is_open and is_whole else COMPILED_SIZE)
 
     def add(self, size: int, update: Update) -> None:
-        """Keeps an update that it takes until the last one, or makes that of a large tensor now."""
+        """Delays an update until the last one, or runs that of a large tensor immediately."""
         if size < COMPILED_SIZE:
             self._waiting.append(update)
         else:
             self._make([update])
 
     def passed(self, key: object) -> None:
-        """Notes that an update was made or waits; after the last one, makes those that wait."""
+        """Records that an update was run or delayed; after the last one, runs the delayed ones."""
         if self.is_open and key == self._last:
             self._last = None
             self._make_waiting()

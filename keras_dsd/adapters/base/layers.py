@@ -15,7 +15,7 @@ from keras_dsd.utils.checks import invalid_type
 
 PartT = TypeVar("PartT")
 
-# The name that tf_keras registers the wrapper under.
+# The registered name of the wrapper in tf_keras.
 WRAPPER = "keras_dsd>DSDWrapper"
 
 
@@ -23,10 +23,10 @@ def check_layer(model: object, kind: type, described: str) -> None:
     """Checks that `model` is a layer of the adapter's Keras.
 
     Raises:
-        TypeError: It is something else.
+        TypeError: It is not.
     """
     if not isinstance(model, kind):
-        hint = "Give the model that you would call fit on."
+        hint = "Pass the model that you call fit on."
         raise invalid_type("model", model, f"to be a {described} model or layer", hint)
 
 
@@ -38,38 +38,38 @@ def class_names(layer: object) -> frozenset[str]:
 def check_applied(
     model: Layer, parts: list[PartT], received: str = "", hint: str = ""
 ) -> list[PartT]:
-    """Returns the parts of `model` that went through `apply`.
+    """Returns the parts of `model` that were passed through `apply`.
 
     Raises:
         ValueError: There are none.
     """
     if not parts:
         raise ValueError(
-            f"Expected a model that went through apply(). Received: model={model.name!r}"
+            f"Expected a model that was passed through apply(). Received: model={model.name!r}"
             f"{received}. Call model = keras_dsd.apply(model, sparsity=0.3) first{hint}."
         )
     return parts
 
 
 def copied(name: str) -> str:
-    """Returns the message for a copy of a model that went through apply()."""
+    """Returns the message for a copy of a model that was passed through apply()."""
     return (
-        f"Expected a model that went through apply(). Received: model={name!r}, a copy of one that "
-        f"did, to which what DSD prunes does not pass: clone_model, copy.deepcopy, load_model and "
+        f"Expected a model that was passed through apply(). Received: model={name!r}, a copy of "
+        f"one, which does not have its selection: clone_model, copy.deepcopy, load_model and "
         f"scikit-learn wrappers make such copies. Call model = keras_dsd.apply(model, "
-        f"sparsity=0.3) on the copy. Give a scikit-learn wrapper a function in place of a model: "
-        f"def build(X, y), which builds one, applies DSD, compiles and returns it."
+        f"sparsity=0.3) on the copy. Pass a scikit-learn wrapper a function instead of a model: "
+        f"def build(X, y) builds a model, applies DSD, compiles and returns it."
     )
 
 
 def refuse_foreign(model: Layer, parts: Iterable[Layer], own: str, foreign: str) -> None:
-    """Refuses a model that holds layers of the other Keras, which would not be trained.
+    """Raises TypeError if a model holds layers of the other Keras, which would not be trained.
 
     Args:
         model: The model.
-        parts: The model itself, and the layers in it that belong to its own Keras.
-        own: The package of its Keras: `"keras"` or `"tf_keras"`.
-        foreign: The package of the other one.
+        parts: The model itself, and its layers of its own Keras.
+        own: Package of its Keras: `"keras"` or `"tf_keras"`.
+        foreign: Package of the other Keras.
 
     Raises:
         TypeError: An attribute of one of `parts` is, or holds, a layer of `foreign`.
@@ -91,8 +91,8 @@ def layout_of(layer: Layer, rank: int, layers: ModuleType) -> Layout:
     Args:
         layer: The layer that holds it.
         rank: The number of its axes.
-        layers: The module `layers` of the Keras of `layer`: attributes and names of a user's class
-            mean what the user likes.
+        layers: The module `layers` of the Keras of `layer`: attributes and names of a custom class
+            may mean anything.
     """
     ranks = {layers.Conv1DTranspose: 3, layers.Conv2DTranspose: 4, layers.Conv3DTranspose: 5}
     if isinstance(layer, layers.EinsumDense):
@@ -103,9 +103,9 @@ def layout_of(layer: Layer, rank: int, layers: ModuleType) -> Layout:
 
 
 def preparing_inputs(model: Any, layers: ModuleType) -> list[Any]:
-    """Returns the layers in `model` that know of data by `adapt`, or turn text into numbers.
+    """Returns the preprocessing layers of `model`, such as those with `adapt`.
 
-    They train nothing: what they know is in tables, in statistics or in no variable at all.
+    They train nothing: their state is in tables, in statistics or in no variable.
 
     Args:
         model: A model or a layer.
@@ -134,7 +134,7 @@ def is_layer_of(value: object, package: str) -> bool:
 
 
 def _layers_in(value: object, depth: int = 2) -> Iterator[object]:
-    """Yields `value`, or the entries of lists and dicts in it."""
+    """Yields `value`, or the entries of its lists and dicts."""
     if depth and isinstance(value, Mapping):
         value = list(value.values())
     if depth and isinstance(value, list | tuple):

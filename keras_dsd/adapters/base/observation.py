@@ -1,8 +1,8 @@
-"""Observes what updates the weights of a model, where that happens: in the optimizers' classes.
+"""Observes the updates of a model's weights, by hooks in the optimizer classes.
 
-Hooks stand in front of a few methods of the optimizer classes, but only while a training step runs
-in Python; of a compiled step that is when it is traced. They act in the threads that run a step of
-the observed model, and pass every other call on.
+Hooks replace a few methods of the optimizer classes, but only while a training step runs in Python;
+for a compiled step, while it is traced. They act in the threads that run a step of the observed
+model, and forward every other call.
 """
 
 import contextlib
@@ -14,43 +14,43 @@ from typing import Any, Protocol, TypeAlias
 
 from keras_dsd.adapters.base.private_names import strategy_of
 
-# An optimizer as observing it requires: Keras's own, or one of torch.optim.
+# An optimizer of Keras or of torch.optim.
 AnyOptimizer: TypeAlias = object
 # A method, or a property, of a class.
 Member: TypeAlias = Any
 
-# What each thread runs now: an observation, and the optimizers that are updating in it.
+# Per thread: the active observation, and the optimizers that are updating.
 _thread = threading.local()
 _of_strategy: dict[int, "Observation"] = {}
 
 
 class UpdateHook(Protocol):
-    """What acts on the updates of a step: it masks them."""
+    """A hook that acts on the updates of a step, to mask them."""
 
     def before(self, optimizer: AnyOptimizer) -> None:
         """Prepares for an update by `optimizer`."""
 
     def after(self, optimizer: AnyOptimizer, is_outermost: bool) -> None:
-        """Follows an update by `optimizer`; one that others make for it is not the outermost."""
+        """Follows an update by `optimizer`; a nested update is not the outermost."""
 
     def finish(self) -> None:
-        """Takes back what `before` prepared, as a step ends."""
+        """Undoes `before` at the end of a step."""
 
 
 class Observation:
-    """What is known of the updates of one model's weights. What was observed is of one run.
+    """The observed updates of one model's weights in one run.
 
     Args:
-        factor: Multiplies the learning rate of every optimizer: a number, a variable or, while a
-            step is traced that takes it as an argument, its tracer.
+        factor: Factor of the learning rate of every optimizer: a number, a variable or, while a
+            step with it as an argument is traced, its tracer.
         strategy: The `tf.distribute.Strategy` whose replica threads work for the model, or None.
-        only: The optimizers to observe, with those that they make their updates through; None: all.
-        loss_scales: The classes of optimizers that scale the loss: they hold no state of a weight.
+        only: The optimizers to observe, including those inside of them; None for all.
+        loss_scales: Classes of optimizers that scale the loss: they hold no state of a weight.
 
     Attributes:
-        optimizers: What updated weights, each once, in the order of the first update.
-        is_factor_read: Whether a step was found to read the factor where no update was seen: the
-            function that updates was traced in an earlier run of the model.
+        optimizers: The optimizers that updated weights, in the order of their first updates.
+        is_factor_read: True if a step reads the factor although no update was seen: the function
+            that updates was traced in an earlier run of the model.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class Observation:
 
     @contextlib.contextmanager
     def active(self, hook: UpdateHook | None = None) -> Iterator[None]:
-        """Observes what the calling thread updates within the block, and lets `hook` act on it."""
+        """Observes updates of the calling thread within the block, and lets `hook` act on them."""
         earlier = getattr(_thread, "observation", None), getattr(_thread, "updating", None)
         _thread.observation, _thread.updating = self, []
         outer, self._hook = self._hook, hook
         if self._num_active == 0:
-            self._num_updating = 0  # an exception may have stopped an update
+            self._num_updating = 0  # an exception may have interrupted an update
             if self._strategy is not None:
                 _of_strategy[id(self._strategy)] = self
         self._num_active += 1
@@ -96,12 +96,12 @@ class Observation:
                     hook.finish()
 
     def is_about(self, optimizer: AnyOptimizer) -> bool:
-        """Returns whether updates by `optimizer` that start now are to be observed."""
+        """Returns whether an update by `optimizer` that starts now is observed."""
         updating = [*_thread.updating, optimizer]
         return self._only is None or any(_holds(self._only, each) for each in updating)
 
     def forget(self) -> None:
-        """Forgets what was observed."""
+        """Discards all observations."""
         self.optimizers, self._variables, self._wrappers, self._scaled = [], {}, [], []
         self.is_factor_read = False
 
@@ -111,12 +111,12 @@ class Observation:
 
     @property
     def was_skipped(self) -> bool:
-        """Whether updates were only skipped yet: a scaled loss has overflown."""
+        """True if all updates so far were skipped, as the scaled loss overflowed."""
         return bool(self._variables) and not self.optimizers
 
     @property
     def updating_optimizers(self) -> list[AnyOptimizer]:
-        """The optimizers that update by themselves, and not through others alone."""
+        """The optimizers that update themselves, not only through others."""
         return [each for each in self.optimizers if not _holds(self._wrappers, each)]
 
     def scales(self, optimizer: AnyOptimizer) -> bool:
@@ -126,12 +126,12 @@ class Observation:
     def update(
         self, optimizer: AnyOptimizer, variables: Iterable[object], make: Callable[[], object]
     ) -> object:
-        """Makes an update of `variables`, and notes it.
+        """Runs an update of `variables`, and records it.
 
         Args:
-            optimizer: The one that makes it.
-            variables: The variables that it has gradients for.
-            make: Makes it.
+            optimizer: The optimizer.
+            variables: The variables with gradients.
+            make: Runs the update.
         """
         self.begin(optimizer)
         try:
@@ -143,7 +143,7 @@ class Observation:
         return result
 
     def begin(self, optimizer: AnyOptimizer) -> None:
-        """Notes that an update by `optimizer` starts."""
+        """Records that an update by `optimizer` starts."""
         updating: list[AnyOptimizer] = _thread.updating
         if updating and not _holds(self._wrappers, updating[-1]):
             self._wrappers.append(updating[-1])
@@ -153,7 +153,7 @@ class Observation:
         self._num_updating += 1
 
     def end(self, optimizer: AnyOptimizer, variables: Iterable[object]) -> None:
-        """Notes that the update of `variables` is made."""
+        """Records that `variables` were updated."""
         self._leave()
         self._variables.update((id(each), each) for each in variables)
         is_scale = isinstance(optimizer, self._loss_scales)
@@ -167,9 +167,9 @@ class Observation:
         self._num_updating -= 1
 
     def factor_for(self, optimizer: AnyOptimizer) -> object | None:
-        """Returns what multiplies the learning rate that `optimizer` reads now.
+        """Returns the factor of the learning rate that `optimizer` reads now.
 
-        None outside of an update, where the rate is read for other reasons.
+        None outside of an update, where the learning rate is read for other reasons.
         """
         if not self._num_updating or not self.is_about(optimizer):
             return None
@@ -181,7 +181,7 @@ class Observation:
 def current() -> Observation | None:
     """Returns the observation that is active in the calling thread, or None.
 
-    TensorFlow may make a replica's update in a new thread: its strategy says whom it works for.
+    TensorFlow may run a replica's update in a new thread, whose strategy identifies the model.
     """
     found: Observation | None = getattr(_thread, "observation", None)
     if found is None:
@@ -193,9 +193,9 @@ def current() -> Observation | None:
 
 
 def observing(optimizer: AnyOptimizer) -> Observation | None:
-    """Returns the observation that is to note an update by `optimizer`, which starts now.
+    """Returns the observation that records an update by `optimizer`, which starts now.
 
-    None where there is none, and where `optimizer` is within its update already.
+    None without an observation, and if `optimizer` is already within its update.
     """
     found = current()
     if found is None or _holds(_thread.updating, optimizer):
@@ -206,9 +206,9 @@ def observing(optimizer: AnyOptimizer) -> Observation | None:
 def scaled_rate(
     optimizer: AnyOptimizer, read: Callable[[], Any], multiply: Callable[[Any, Any], Any]
 ) -> Any:
-    """Returns the learning rate that `read` gives; during an update, times the factor.
+    """Returns the learning rate of `read`; during an update, times the factor.
 
-    Where reading one rate reads another, as of an optimizer inside, it is multiplied once.
+    If reading one learning rate reads another, of an inner optimizer, it is multiplied once.
 
     Args:
         optimizer: The optimizer.
@@ -228,11 +228,11 @@ def scaled_rate(
 
 
 class ClassHooks:
-    """Members put in front of those of classes while a block lasts, counted over threads.
+    """Members that replace those of classes within a block, counted over threads.
 
     Args:
         roots: Classes; all their subclasses are hooked too.
-        hooks: For the name of a member, what makes the one in front of it.
+        hooks: For each name of a member, a function that makes its replacement.
     """
 
     def __init__(
@@ -247,7 +247,7 @@ class ClassHooks:
     def __enter__(self) -> None:
         with self._lock:
             self._count += 1
-            for kind in _with_subclasses(self._roots):  # also those made since
+            for kind in _with_subclasses(self._roots):  # also those defined since then
                 for name in self._hooks.keys() & vars(kind).keys():
                     original, hook = vars(kind)[name], self._put.get((kind, name), (None, None))[1]
                     if original is not hook:
@@ -266,7 +266,7 @@ class ClassHooks:
 
 
 def observed_apply_gradients(apply: Callable[..., object]) -> Member:
-    """Returns an optimizer's `apply_gradients`, which updates variables, observed."""
+    """Returns the observed `apply_gradients` of an optimizer."""
 
     def observed(
         self: AnyOptimizer,
@@ -286,7 +286,7 @@ def observed_apply_gradients(apply: Callable[..., object]) -> Member:
 
 
 def bound(member: Member, owner: object) -> Callable[..., object]:
-    """Returns a method of `owner`, given what its class has: a tf.function is no plain function."""
+    """Returns a method of `owner` from its class attribute, which may be a tf.function."""
     if isinstance(member, types.FunctionType):
         return functools.partial(member, owner)  # torch.compile takes __get__ for a lookup by name
     method: Callable[..., object] = member.__get__(owner, type(owner))

@@ -9,13 +9,13 @@ from keras_dsd.adapters.base.observation import AnyOptimizer
 from keras_dsd.protocols import Layer, Optimizer, Tensor, Variable
 
 OptimizerT = TypeVar("OptimizerT")
-# Lists that an optimizer keeps of variables that are no slots.
+# Lists of variables of an optimizer that are not slots.
 NOT_SLOTS = ("_variables", "_trainable_variables")
 AVERAGES = "_model_variables_moving_average"
 
 
 class OptimizerFunctions(Protocol):
-    """The module `optimizer` of either adapter, as the shared classes use it."""
+    """Protocol of the module `optimizer` of either adapter."""
 
     @property
     def LOSS_SCALES(self) -> tuple[type, ...]:  # noqa: N802 - a constant of the module
@@ -31,7 +31,7 @@ class OptimizerFunctions(Protocol):
         """Returns whether `optimizer` was built to update `variable`."""
 
     def is_scheduled(self, optimizer: AnyOptimizer) -> bool:
-        """Returns whether the learning rate is computed from the step, and so can't be set."""
+        """Returns whether the learning rate is a schedule, which can't be set."""
 
     def learning_rates_of(self, optimizer: AnyOptimizer) -> list[float]:
         """Returns the current learning rates."""
@@ -49,9 +49,9 @@ class OptimizerFunctions(Protocol):
         """Returns a copy of a variable's values."""
 
 
-# Lists longer than this hold data.
+# Longer lists hold data.
 _MOST_ITEMS = 1000
-# How far to look into what holds others.
+# Maximum depth of the search in containers.
 _DEPTH = 4
 _FRAMEWORKS = {"keras", "tf_keras", "tensorflow", "jax", "jaxlib", "torch", "numpy", "builtins"}
 
@@ -59,7 +59,7 @@ _FRAMEWORKS = {"keras", "tf_keras", "tensorflow", "jax", "jaxlib", "torch", "num
 def without_loss_scale(optimizer: AnyOptimizer, loss_scales: tuple[type, ...]) -> Any:
     """Returns the optimizer inside one of the classes `loss_scales`, or `optimizer` itself.
 
-    By class: one of the user's own that has an `inner_optimizer` updates weights itself.
+    By class: a custom optimizer that has an `inner_optimizer` updates weights itself.
     """
     scale: Any = optimizer
     return scale.inner_optimizer if isinstance(optimizer, loss_scales) else optimizer
@@ -70,16 +70,16 @@ def optimizers_in(
     kinds: type[OptimizerT] | tuple[type[OptimizerT], ...],
     loss_scales: tuple[type, ...],
 ) -> list[OptimizerT]:
-    """Returns the optimizers that a model holds, before any is seen at work.
+    """Returns the optimizers that a model holds, before any updates weights.
 
-    These are held by an attribute of the model or of a layer: directly, in lists, tuples, sets and
-    dicts, or in objects of the user's own, such as one that looks ahead. Loss scaling is removed:
-    the optimizer inside is returned.
+    They are attributes of the model or of a layer: directly, in lists, tuples, sets and dicts, or
+    in custom objects, such as a lookahead optimizer. For a loss scale optimizer, the optimizer
+    inside is returned.
 
     Args:
         parts: The model and its layers.
-        kinds: The classes of optimizers.
-        loss_scales: Those of them that scale the loss.
+        kinds: The optimizer classes.
+        loss_scales: The classes among them that scale the loss.
     """
     layers = list(parts)
     seen = set(map(id, layers))
@@ -102,7 +102,7 @@ def optimizers_in(
 
 
 def _held_by(value: object) -> list[object]:
-    """Returns the values in a container, or of the attributes of an object of the user's own."""
+    """Returns the values in a container, or of the attributes of a custom object."""
     if isinstance(value, Mapping | list | tuple | set | frozenset):
         if len(value) > _MOST_ITEMS:
             return []
@@ -113,7 +113,7 @@ def _held_by(value: object) -> list[object]:
 
 
 def slots_at(optimizer: Optimizer, index: int | None) -> dict[str, object]:
-    """Returns the entries at `index` of the lists that an optimizer keeps slots in, by name."""
+    """Returns the slots at `index` of the lists of an optimizer, by the name of the list."""
     return {
         name: value[index]
         for name, value in vars(optimizer).items()

@@ -1,4 +1,4 @@
-"""Warns where `fit` has trained a model that went through `apply`, and DSD took no part."""
+"""Warns if `fit` has trained a model from `apply` without DSD."""
 
 import functools
 import threading
@@ -11,11 +11,11 @@ from keras_dsd.utils.warn import warn
 
 
 class PlainFits:
-    """Watches the `fit` of a Keras's models, from `apply` until something trains what it returned.
+    """Watches the `fit` of models, from `apply` until the first training.
 
-    The hook stands on the classes, so nothing is on a model, in its files or in copies of it, and
-    models that hold what went through `apply` are watched too. What trains first settles it: a run
-    of DSD, or a `fit` without one, which warns.
+    The hook is on the classes, so nothing is set on a model, its files or its copies, and models
+    that contain one from `apply` are watched too. The first training ends the watch: a run of DSD,
+    or a `fit` without one, which warns.
 
     Args:
         kind: The class of this Keras's models.
@@ -31,12 +31,12 @@ class PlainFits:
         self._is_hooked = False
 
     def expect(self, parts: Iterable[Layer]) -> None:
-        """Watches for the first `fit` of a model that holds `parts`, which went through `apply`."""
+        """Watches for the first `fit` of a model with `parts`, which `apply` returned."""
         self._waiting.update(parts)
         self._hook()
 
     def forget(self, model: Layer) -> bool:
-        """Stops to watch for a `fit` of the parts of `model`; returns whether any was expected."""
+        """Stops watching for a `fit` of the parts of `model`; returns whether any was expected."""
         waiting = [part for part in self._parts_of(model) if part in self._waiting]
         self._waiting.difference_update(waiting)
         self._hook()
@@ -57,10 +57,9 @@ class PlainFits:
             result = fit(model, *args, **kwargs)
             if self.forget(model):
                 warn(
-                    f"fit has trained model={model.name!r} as it would without DSD: it went "
-                    f"through apply(), and no DSDSchedule followed. Give fit callbacks=["
-                    f"keras_dsd.DSDSchedule(dense=10, sparse=10, redense=10)], or undo apply() "
-                    f"by strip(model)."
+                    f"fit has trained model={model.name!r} without DSD: it was passed through "
+                    f"apply(), but fit has no DSDSchedule. Pass callbacks=[keras_dsd.DSDSchedule("
+                    f"dense=10, sparse=10, redense=10)] to fit, or undo apply() with strip(model)."
                 )
             return result
 

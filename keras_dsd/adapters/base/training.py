@@ -1,4 +1,4 @@
-"""The training adapter of either Keras, as far as both are the same."""
+"""The training adapter, as far as both Kerases agree."""
 
 import abc
 import contextlib
@@ -24,13 +24,13 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
 
     Args:
         model: The model that trains.
-        weights_of: Returns the weights that DSD prunes in a model, given what returns its
-            optimizers.
+        weights_of: Returns the weights that DSD prunes in a model, given a function that returns
+            its optimizers.
         skipped_of: Returns the weights that DSD leaves dense in a model.
-        optimizers: These update it in a custom training loop; None: what `fit` runs does.
+        optimizers: The optimizers of a custom training loop; None in `fit`.
 
     Raises:
-        TypeError: One of `optimizers` is of no known kind.
+        TypeError: One of `optimizers` is of an unknown type.
     """
 
     optimizer_functions: ClassVar[OptimizerFunctions]
@@ -71,15 +71,15 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
 
     @abc.abstractmethod
     def set_factor(self, factor: float) -> None:
-        """Multiplies the learning rates by `factor` within later steps."""
+        """Sets the factor of the learning rates within later steps."""
 
     @abc.abstractmethod
     def _hooks(self) -> contextlib.AbstractContextManager[object]:
-        """Returns the hooks that a custom training loop needs in place."""
+        """Returns the hooks of a custom training loop."""
 
     @contextlib.contextmanager
     def observing(self, factor: float) -> Iterator[None]:
-        """Observes a custom training loop within the block, and multiplies its learning rates."""
+        """Observes a custom training loop within the block, and scales its learning rates."""
         self.set_factor(factor)
         try:
             with self._hooks(), self._observation.active():
@@ -90,10 +90,10 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
     @property
     @abc.abstractmethod
     def has_own_train_step(self) -> bool:
-        """Whether the training step is the user's own, who may leave weights untrained."""
+        """True if the model has a custom training step, which may not train all weights."""
 
     def open(self) -> None:
-        """Starts a run: observes the training steps from now on."""
+        """Starts a run: observes its training steps."""
         self.plain_fits.forget(self.model)
         self._forget_untrained()
         self._observation.forget()
@@ -103,16 +103,16 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
         self.set_factor(1.0)
 
     def forget_updates(self) -> None:
-        """Forgets what was observed: the model was compiled anew."""
+        """Discards observations, as the model was compiled again."""
         self._observation.forget()
 
     @property
     def weights(self) -> list[WeightT]:
-        """The weights that DSD prunes; empty as long as the model has not built its weights."""
+        """The weights that DSD prunes; empty until the model is built."""
         return self._weights_of(self.model, lambda: self.optimizers)
 
     def get_weights(self) -> list[np.ndarray]:
-        """Returns a copy of the model's weights, in an order that stays."""
+        """Returns a copy of the model's weights, in a fixed order."""
         return self.state.weights_of(self.model)
 
     def set_weights(self, values: Sequence[np.ndarray]) -> None:
@@ -121,12 +121,12 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
 
     @property
     def frozen(self) -> list[str]:
-        """Paths of the weights that would be pruned if they were not frozen."""
+        """Paths of the selected weights that are frozen."""
         return [each.path for each in self._skipped_of(self.model) if each.reason == FROZEN]
 
     @property
     def optimizers(self) -> list[AnyOptimizer]:
-        """The optimizers that update them: those seen at work or, before, those that are held."""
+        """The optimizers that update weights: observed ones or, before, those of the model."""
         if self._given is not None:
             return self._given
         return self._observation.optimizers or list(
@@ -135,26 +135,26 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
 
     @property
     def is_observed(self) -> bool:
-        """Whether any update of this run was observed, or was in the trace that it runs."""
+        """True if any update of this run was observed, or is in the trace that it runs."""
         return bool(self._observation.optimizers) or self._observation.is_factor_read
 
     @property
     def was_skipped(self) -> bool:
-        """Whether all updates of this run were skipped yet, as a scaled loss has overflown."""
+        """True if all updates of this run so far were skipped, as the scaled loss overflowed."""
         return self._observation.was_skipped
 
     def untrained(self) -> list[WeightT]:
-        """Returns the weights that no optimizer trains, as far as that is known.
+        """Returns the weights that are known to be trained by no optimizer.
 
-        Optimizers that were seen at work tell. Before, in a run that resumes, those do that were
-        built for certain variables, and among these those that have made updates.
+        Observed optimizers decide. Before the first update, in a run that resumes, optimizers that
+        are built for certain variables and have made updates decide.
         """
         if self._given is not None:
             return []
         asked = [each for each in self.weights if not each.is_named]
         if not asked:
-            return []  # before they are built, nothing may ask for variables
-        # What is frozen under its mask loses that as the phase ends.
+            return []  # before they are built, reading variables may fail
+        # A weight that is frozen under its mask loses the mask at the end of the phase.
         trainable = {id(each) for each in self.model.trainable_variables}
         asked = [each for each in asked if id(each.variable) in trainable]
         if self._observation.optimizers:
@@ -176,17 +176,17 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
 
     @abc.abstractmethod
     def _forget_untrained(self) -> None:
-        """Selects the weights again that were left dense."""
+        """Selects weights that were left dense again."""
 
     @property
     def unscaled_optimizers(self) -> list[str]:
-        """Names of the optimizers that updated weights and did not read a learning rate."""
+        """Names of the optimizers that updated weights without reading a learning rate."""
         observed = self._observation
         working = observed.updating_optimizers
         return [type(each).__name__ for each in working if not observed.scales(each)]
 
     def learning_rates(self) -> list[float]:
-        """Returns the learning rates, as their owner set them, of what reads one."""
+        """Returns the learning rates, without the factor, of the optimizers that read one."""
         observed, functions = self._observation, self.optimizer_functions
         working = [each for each in observed.updating_optimizers if observed.scales(each)]
         if not observed.optimizers:
@@ -194,7 +194,7 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
         return [rate for each in working for rate in functions.learning_rates_of(each)]
 
     def is_scheduled(self) -> bool:
-        """Returns whether a learning rate is computed from the step."""
+        """Returns whether a learning rate is a schedule of the step."""
         return any(map(self.optimizer_functions.is_scheduled, self.optimizers))
 
     def masks_of(self, variables: Sequence[Variable] | None) -> list[Tensor | None]:

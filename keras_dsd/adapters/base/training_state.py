@@ -1,4 +1,4 @@
-"""Everything that the training of a model depends on, as far as both Kerases are the same."""
+"""The complete training state of a model, as far as both Kerases agree."""
 
 import abc
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class TrainingState(abc.ABC):
 
     @abc.abstractmethod
     def begin(self, seed: int) -> None:
-        """Seeds Python, NumPy and the backend, and resets the names that Keras makes up."""
+        """Seeds Python, NumPy and the backend, and resets the names that Keras generates."""
 
     @abc.abstractmethod
     def is_built(self, model: Model) -> bool:
@@ -37,10 +37,10 @@ class TrainingState(abc.ABC):
 
     @abc.abstractmethod
     def copy_adapted(self, layer: Any, to: Any) -> None:
-        """Gives a layer of the same config what another one has of data by `adapt`."""
+        """Copies the state of `adapt` to a layer of the same config."""
 
     def sync(self, model: Model) -> None:
-        """Updates the variables, where training keeps their values elsewhere."""
+        """Updates the variables if training keeps their values elsewhere."""
         del model
 
     def seed(self, value: int) -> None:
@@ -82,7 +82,7 @@ class TrainingState(abc.ABC):
     def renewed(self, model: Model) -> Model:
         """Returns a model with the same config and compile options, and fresh weights.
 
-        What layers have of data by `adapt`, such as a vocabulary, is kept: no config has it.
+        State of `adapt`, such as a vocabulary, is copied: a config does not hold it.
         """
         config = self._keras.saving.serialize_keras_object(model)
         made: Model = self._keras.saving.deserialize_keras_object(config, safe_mode=False)

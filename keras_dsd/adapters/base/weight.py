@@ -21,12 +21,12 @@ from keras_dsd.utils.warn import warn
 
 
 class Candidate(abc.ABC):
-    """A weight that may be selected; the argument of a callable given as `sparsity`.
+    """A weight that may be selected; the argument of a `sparsity` callable.
 
     Args:
         variable: The kernel.
         path: Its path in the model.
-        short_path: The path without the model's own name.
+        short_path: The path without the model name.
         layer: The layer that holds it.
     """
 
@@ -42,12 +42,12 @@ class Candidate(abc.ABC):
 
     @functools.cached_property
     def layout(self) -> Layout:
-        """Its input and output axes; only patterns ask for them."""
+        """Its input and output axes, which only patterns use."""
         return layout_of(self.layer, len(self.shape), self.layers)
 
     @property
     def is_table_of_positions(self) -> bool:
-        """Whether an Embedding holds it that is named for positions: these are added to words."""
+        """True if it belongs to an Embedding named for positions, which are added to words."""
         names = (self.layer.name, type(self.layer).__name__)
         is_table = isinstance(self.layer, self.layers.Embedding)
         is_asked = hasattr(self.layer, "get_prunable_weights")
@@ -100,25 +100,25 @@ class Weight(abc.ABC):
 
     @abc.abstractmethod
     def tensor(self) -> Tensor:
-        """Returns the values, where they are."""
+        """Returns the values, on their device."""
 
     @property
     @abc.abstractmethod
     def mask(self) -> np.ndarray | None:
-        """The active mask, boolean, True where kept; None in dense phases."""
+        """Boolean mask of the kept weights; None in dense phases."""
 
     @property
     @abc.abstractmethod
     def is_masked(self) -> bool:
-        """Whether a mask is active."""
+        """True if a mask is active."""
 
     @abc.abstractmethod
     def mask_tensor(self) -> Tensor | None:
-        """Returns the active mask as the backend's boolean tensor, or None."""
+        """Returns the active mask as a boolean tensor of the backend, or None."""
 
     @abc.abstractmethod
     def apply_mask(self, mask: Tensor) -> None:
-        """Makes `mask` the active mask."""
+        """Sets the active mask."""
 
     @abc.abstractmethod
     def remove_mask(self) -> None:
@@ -133,7 +133,7 @@ class Weight(abc.ABC):
         return self._candidate.numpy()
 
     def copy(self) -> Tensor:
-        """Returns a copy of the values, where they are."""
+        """Returns a copy of the values, on their device."""
         return self.arrays.copy(self.tensor())
 
     def assign(self, value: np.ndarray | Tensor) -> None:
@@ -180,10 +180,10 @@ def skipped_weights(
     """Returns the weights of a model that are never pruned, each once.
 
     Args:
-        pruned: The weights that are.
-        others: Variables, their paths and the reasons why they stay dense; the first reason for a
-            variable counts, and pruned ones may be among them.
-        preparing: Layers that prepare inputs, whose state need not be a variable.
+        pruned: The weights that are pruned.
+        others: Variables, their paths and reasons why they stay dense; the first reason for a
+            variable counts, and pruned variables are ignored.
+        preparing: Preprocessing layers, whose state need not be a variable.
     """
     taken = {id(weight.variable) for weight in pruned}
     found = []
@@ -197,7 +197,7 @@ def skipped_weights(
 def warn_of_rest(
     model: Layer, selection: Selection, pruned: Iterable[Weight], skipped: Iterable[SkippedWeight]
 ) -> None:
-    """Warns where less than half of a model is selected that nobody asked to leave dense."""
+    """Warns if less than half of a model is selected, without weights left dense by request."""
     num_selected = sum(math.prod(weight.shape) for weight in pruned)
     rest = [(each.path, each.size, each.reason) for each in skipped if len(each.shape) > 1]
     message = rest_message(selection, model.name, num_selected, rest)

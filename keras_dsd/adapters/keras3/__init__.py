@@ -1,4 +1,4 @@
-"""Adapter of Keras 3, on every backend that trains. Models stay as they are."""
+"""Adapter of Keras 3, on every backend that trains. Models are unchanged."""
 
 import keras
 
@@ -12,10 +12,10 @@ training_adapter, training_state = selection.training_adapter, training.training
 
 
 def load_model(path: str, safe_mode: bool, compiled: bool) -> keras.Model:
-    """Returns the model in a file; `safe_mode` refuses what Keras recognizes as code."""
+    """Loads a model from a file; `safe_mode` refuses to deserialize code."""
     return keras.saving.load_model(path, compile=compiled, safe_mode=safe_mode)
 
 
 def is_compiled(model: keras.Model) -> bool:
-    """Returns whether `model` has a loss, and so can be evaluated."""
+    """Returns whether `model` has a loss, so that it can be evaluated."""
     return bool(model.compiled)

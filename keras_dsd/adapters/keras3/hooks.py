@@ -17,7 +17,7 @@ from keras_dsd.adapters.keras3 import backends, kernels
 
 
 def _observed_apply(apply: Callable[..., object]) -> Callable[..., object]:
-    """Returns an optimizer's `apply`, which updates variables, observed."""
+    """Returns the observed `apply` of an optimizer, which updates variables."""
 
     def observed(
         self: keras.optimizers.Optimizer,
@@ -40,7 +40,7 @@ def _observed_apply(apply: Callable[..., object]) -> Callable[..., object]:
 
 
 def _scaled_rate(rate: Callable[[keras.optimizers.Optimizer], object]) -> Callable[..., object]:
-    """Returns what gives an optimizer's learning rate, scaled during an update."""
+    """Returns the scaled getter of an optimizer's learning rate."""
 
     def scaled(self: keras.optimizers.Optimizer) -> object:
         return scaled_rate(self, lambda: rate(self), backends.current().multiply)

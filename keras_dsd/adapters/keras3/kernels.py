@@ -1,4 +1,4 @@
-"""Finds the variables of a Keras 3 model that may be pruned, and why others stay dense."""
+"""Variables of a Keras 3 model that may be pruned, and reasons why others stay dense."""
 
 import collections
 from collections.abc import Iterator
@@ -10,31 +10,31 @@ from keras_dsd.adapters.base.layers import preparing_inputs
 from keras_dsd.algorithm import linearity
 from keras_dsd.algorithm import selection as reasons
 
-# The names that Keras's own layers give to the weights of a linear map. An embedding is one: of
-# the one-hot vector of its input.
+# Names of the weights of linear maps in Keras layers. An embedding is one: a linear map of the
+# one-hot vector of its input.
 _KERNELS = {
     "kernel", "recurrent_kernel", "pointwise_kernel", "embeddings", "reverse_embeddings",
 }  # fmt: skip
 _DEPTHWISE_KERNELS = {"depthwise_kernel"}
-# Keras's layers with the method `enable_lora`.
+# Keras layers with the method `enable_lora`.
 _LORA = (
     keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding, keras.layers.Conv1D,
     keras.layers.Conv2D, keras.layers.Conv3D,
 )  # fmt: skip
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-# These hold a model of another library, whose variables have names of its own.
+# These hold a model of another library, with its own names of variables.
 _FOREIGN = {"TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TFSMLayer"}
 
 
 class Found(NamedTuple):
-    """A variable that a layer trains, or would if it were not frozen.
+    """A variable that a layer trains, frozen or not.
 
     Attributes:
         variable: The variable.
-        path: Keras's path of it. Where two variables have the same, the names of the models
-            that hold them come first.
-        barred: Why it is never pruned, or None.
-        unless_named: Why it is pruned only where its whole path is given, or None.
+        path: Its Keras path. Equal paths of two variables are prefixed by the names of the models
+            that hold them.
+        barred: Reason why it is never pruned, or None.
+        unless_named: Reason why it is pruned only if its full path is given, or None.
         layer: The layer that holds it.
     """
 
@@ -46,7 +46,7 @@ class Found(NamedTuple):
 
 
 def find(model: keras.Layer) -> list[Found]:
-    """Returns the variables of `model` that are built so far, each once, in the model's order."""
+    """Returns the built variables of `model`, without duplicates, in the model's order."""
     found: dict[int, tuple[Found, str]] = {}
     for layer, prefix in _walk(model):
         for each in _find(layer):
@@ -60,12 +60,12 @@ def find(model: keras.Layer) -> list[Found]:
 
 
 def parts_of(model: keras.Layer) -> list[keras.Layer]:
-    """Returns `model` and every layer in it, however deep, each once."""
+    """Returns `model` and every layer in it, at any depth, without duplicates."""
     return [part for part, _ in _walk(model)]
 
 
 def is_built(model: keras.Layer) -> bool:
-    """Returns whether all layers that train have been built: some that prepare inputs never are."""
+    """Returns whether all layers that train are built; preprocessing layers may never be."""
     prepare = preparing_inputs(model, keras.layers)
     others = {id(part) for layer in prepare for part in layer._flatten_layers()}
     return all(part.built or id(part) in others for part in parts_of(model))
@@ -111,13 +111,13 @@ def _find(layer: keras.Layer) -> Iterator[Found]:
 
 
 def _quantization_mode(layer: keras.Layer) -> str | None:
-    """Returns how Keras has quantised `layer`; an attribute of that name may be the user's."""
+    """Returns the quantization mode of `layer`; a custom attribute may have that name."""
     mode: str | None = keras.layers.Layer.quantization_mode.fget(layer)
     return mode
 
 
 def _reasons(layer: keras.Layer, variable: keras.Variable) -> tuple[str | None, str | None]:
-    """Returns why a variable is never pruned, and why only where its whole path is given."""
+    """Returns reasons why a variable is never pruned, and why only if its full path is given."""
     shape = tuple(variable.shape)
     is_float = keras.backend.is_float_dtype(variable.dtype)
     is_state = getattr(variable, "overwrite_with_gradient", False)
@@ -136,12 +136,12 @@ def _reasons(layer: keras.Layer, variable: keras.Variable) -> tuple[str | None, 
 
 
 def _is_kerass_own(layer: keras.Layer) -> bool:
-    """Returns whether Keras has made the class of a layer, and named all its variables."""
+    """Returns whether the class of a layer is one of Keras, which names all its variables."""
     return type(layer).__module__.startswith("keras.") and type(layer).__name__ not in _FOREIGN
 
 
 def _extends_kerass_own(layer: keras.Layer) -> bool:
-    """Returns whether a class extends a layer of Keras's, which may have named a variable."""
+    """Returns whether a class extends a Keras layer, which may have named a variable."""
     own = (base for base in type(layer).__mro__ if base.__module__.startswith("keras.src.layers."))
     return any(base is not keras.layers.Layer for base in own)
 
@@ -149,7 +149,7 @@ def _extends_kerass_own(layer: keras.Layer) -> bool:
 def _inputs_of(layer: keras.Layer) -> linearity.Inputs:
     config = layer.get_build_config() if layer.built else None
     shapes = list(_shapes_in(config))
-    if not shapes:  # of a layer without a build() of its own
+    if not shapes:  # of a layer without its own build()
         nodes = getattr(layer, "_inbound_nodes", ())
         shapes = [tuple(each.shape) for node in nodes for each in node.input_tensors]
     vectors = (variable.shape[0] for variable in layer.variables if len(variable.shape) == 1)
@@ -157,7 +157,7 @@ def _inputs_of(layer: keras.Layer) -> linearity.Inputs:
 
 
 def _shapes_in(config: object) -> Iterator[tuple[int | None, ...]]:
-    """Yields the shapes in what a layer keeps of those that it was built with."""
+    """Yields the input shapes with which a layer was built."""
     if isinstance(config, dict):
         config = list(config.values())
     if isinstance(config, list | tuple):

@@ -14,15 +14,15 @@ from keras_dsd.algorithm.selection import UNTRAINED, Selection
 
 
 class MaskStore:
-    """Selection and masks of one model, or layer, that went through `apply`.
+    """Selection and masks of a model or layer that was passed through `apply`.
 
     Args:
         selection: The arguments of `apply`.
-        refuse_later: Whether patterns that match nothing are known only once all is built.
+        refuse_later: True if patterns without a match are known only after building.
 
     Attributes:
-        jit_compile: What `compile` was given after `apply`; Keras keeps what "auto" comes to.
-        forget_notes: Ends, once, that `compile` is listened to for the model.
+        jit_compile: The argument of `compile` after `apply`; Keras keeps the resolved "auto".
+        forget_notes: Removes, once, the hook into `compile` for the model.
     """
 
     def __init__(self, selection: Selection, refuse_later: bool) -> None:
@@ -30,17 +30,17 @@ class MaskStore:
         self.refuse_later = refuse_later
         self.jit_compile: object = "auto"
         self.forget_notes: weakref.finalize[..., keras.Layer] | None = None
-        # By the variable's id; the variable is stored too, so that no other gets its id.
+        # By the variable's id; the variable is stored too, so that its id stays unique.
         self._sparsities: dict[int, tuple[keras.Variable, float, str | None]] = {}
         self._untrained: dict[int, keras.Variable] = {}
         self._masks: dict[int, tuple[keras.Variable, object | None]] = {}
         self._dropped: dict[int, tuple[keras.Variable, object | None]] = {}
 
     def choose(self, candidate: Candidate, unless_named: str | None) -> tuple[float, str | None]:
-        """Returns the sparsity of a weight and why it stays dense, as first decided.
+        """Returns the sparsity of a weight and the reason why it stays dense, as first decided.
 
-        Freezing and unfreezing counts at any time, but for a weight with an active mask, which is
-        removed as its phase ends.
+        Freezing and unfreezing takes effect at any time, except for a weight with an active mask,
+        which is removed at the end of its phase.
         """
         key = id(candidate.variable)
         if key not in self._sparsities:
@@ -59,7 +59,7 @@ class MaskStore:
         self.remove_mask(variable)
 
     def forget_untrained(self) -> None:
-        """Selects what `leave_dense` was told of again."""
+        """Selects the weights of `leave_dense` again."""
         self._untrained.clear()
 
     def mask_of(self, variable: keras.Variable) -> object | None:
@@ -67,28 +67,28 @@ class MaskStore:
         return self._masks.get(id(variable), (None, None))[1]
 
     def earlier(self, variable: keras.Variable) -> object | None:
-        """Returns the active mask, or what the backend reuses of the last one, or None."""
+        """Returns the active mask, or the part of the last one that the backend reuses, or None."""
         nothing = (variable, None)
         return self._masks.get(id(variable), self._dropped.get(id(variable), nothing))[1]
 
     def set_mask(self, variable: keras.Variable, mask: object) -> None:
-        """Makes a mask the active one."""
+        """Sets the active mask."""
         self._masks[id(variable)] = (variable, mask)
 
     def remove_mask(self, *variables: keras.Variable) -> None:
-        """Removes the masks of `variables`, by default all, and frees their memory."""
+        """Removes the masks of `variables` (default: all), and frees their memory."""
         for key in list(map(id, variables) if variables else self._masks):
             if key in self._masks:
                 variable, mask = self._masks.pop(key)
                 self._dropped[key] = (variable, backends.current().drop_mask(mask))
 
 
-# No store may refer to its model, which would then never be freed.
+# A store must not refer to its model, which would then never be freed.
 _STORES: "weakref.WeakKeyDictionary[keras.Layer, MaskStore]" = weakref.WeakKeyDictionary()
 
 
 def _noted(compile: Callable[..., None]) -> Callable[..., None]:
-    """Returns `compile`, which notes what a model from `apply` is given."""
+    """Returns a `compile` that records the arguments for models from `apply`."""
     names = list(inspect.signature(compile).parameters)
 
     @functools.wraps(compile)
@@ -102,12 +102,12 @@ def _noted(compile: Callable[..., None]) -> Callable[..., None]:
     return noted
 
 
-# On `compile` of Keras's models, for as long as a model has a store.
+# On `compile` of Keras models, as long as any model has a store.
 _NOTES = ClassHooks([k for k in keras.Model.__mro__ if "compile" in vars(k)], {"compile": _noted})
 
 
 def put(part: keras.Layer, store: MaskStore) -> None:
-    """Stores that `part` went through `apply`."""
+    """Stores the selection of `part`, which was passed through `apply`."""
     _STORES[part] = store
     if backends.current().compiles_updates:
         _NOTES.__enter__()
@@ -116,19 +116,19 @@ def put(part: keras.Layer, store: MaskStore) -> None:
 
 
 def get(part: keras.Layer) -> MaskStore | None:
-    """Returns the store of `part` itself, not of layers that it holds or that hold it."""
+    """Returns the store of `part` itself, not of its layers or of layers around it."""
     return _STORES.get(part)
 
 
 def is_copy(model: keras.Layer) -> bool:
-    """Returns whether `model` looks like a copy of one that has a store: its name and weights."""
+    """Returns whether a model of this name and weights has a store: `model` may be its copy."""
     found = [each for each in _STORES if type(each) is type(model) and each.name == model.name]
     weights = [variable.shape for variable in model.variables]
     return any([variable.shape for variable in each.variables] == weights for each in found)
 
 
 def drop(part: keras.Layer) -> None:
-    """Drops the store of `part`, and its masks."""
+    """Deletes the store of `part`, with its masks."""
     store = _STORES.pop(part)
     store.remove_mask()
     if store.forget_notes is not None:

@@ -1,4 +1,4 @@
-"""Ends each update of a masked weight in `weight * mask`."""
+"""Multiplies masked weights by their masks after each update."""
 
 import contextlib
 import functools
@@ -17,10 +17,10 @@ from keras_dsd.utils.patches import Patch, put
 class MaskedUpdates:
     """Updates of a model while weights are masked.
 
-    The mask follows an optimizer's observed update: after a constraint of the user's and the moving
-    averages, which are masked as well. A backend may mask within the update instead. Where a
-    `train_step` or an optimizer of the user's own may update in another way, the weights are
-    masked at the step's end too.
+    The mask is applied after an optimizer's observed update, after user constraints and moving
+    averages, which are masked as well. A backend may mask within the update instead. If a custom
+    `train_step` or optimizer may update weights in another way, they are also masked at the end of
+    the step.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class MaskedUpdates:
         return self._variables
 
     def masks(self) -> list[object]:
-        """Returns the active masks, as the backend stores them."""
+        """Returns the active masks, in the form that the backend stores."""
         return [weight.mask_on_device for weight in self._weights]
 
     def before(self, each: AnyOptimizer) -> None:
-        """Lets the backend mask within the updates of an optimizer, until the step ends."""
+        """Patches an optimizer to mask within its updates, until the step ends."""
         if id(each) in self._restore or not self._is_followed(each):
             return
         if id(each) not in self._within:
@@ -57,10 +57,12 @@ class MaskedUpdates:
         self._restore[id(each)] = put(self._within[id(each)])
 
     def after(self, each: AnyOptimizer, is_outermost: bool) -> None:
-        """Masks what an optimizer has updated and no patch has masked."""
+        """Masks updated weights that no patch has masked."""
         if id(each) not in self._restore:
             return
-        if id(each) not in self._after:  # PyTorch asks at every step; the optimizer is built now
+        if (
+            id(each) not in self._after
+        ):  # PyTorch calls this at every step; the optimizer is built now
             within = bool(self._within[id(each)])
             masked = [
                 weight for weight in self._weights
@@ -73,26 +75,26 @@ class MaskedUpdates:
             self.mask_all()
 
     def finish(self) -> None:
-        """Takes the backend's patches away, as a step ends."""
+        """Removes the patches at the end of a step."""
         while self._restore:
             self._restore.popitem()[1]()
 
     def mask_all(self) -> None:
-        """Sets every masked weight, and its averages, to zero where it is pruned."""
-        # strip may have removed a mask
+        """Sets pruned weights, and their moving averages, to zero."""
+        # strip may have removed the mask
         masked = [weight for weight in self._weights if self._mask_of(weight) is not None]
         self._mask(self._with_averages(masked, self._optimizers()))
 
     @property
     def updates_elsewhere(self) -> bool:
-        """Whether weights may be updated after, or without, an optimizer's observed update."""
+        """True if weights may be updated after, or without, an optimizer's observed update."""
         methods = [type(self._model).train_step, "train_step" in vars(self._model)]
         methods += [getattr(type(each), "apply_gradients", None) for each in self._optimizers()]
         return any(method is True or is_the_users(method) for method in methods if method)
 
     @contextlib.contextmanager
     def use_masks(self, masks: Sequence[object]) -> Iterator[None]:
-        """Makes `masks`, the arguments of a function that is traced, the active ones."""
+        """Sets the active masks to `masks`, arguments of a traced function, within the block."""
         self._traced = {id(v): mask for v, mask in zip(self._variables, masks, strict=True)}
         try:
             yield
@@ -100,7 +102,7 @@ class MaskedUpdates:
             self._traced = {}
 
     def _is_followed(self, each: AnyOptimizer) -> bool:
-        """Returns whether what follows an update becomes part of the step and of no other."""
+        """Returns whether operations after an update become part of this step alone."""
         return isinstance(each, keras.optimizers.Optimizer) and self._backend.is_in_step()
 
     def _patches(self, each: keras.optimizers.Optimizer) -> list[Patch]:
@@ -111,7 +113,7 @@ class MaskedUpdates:
         return self._backend.update_patches(each, self._variables, mask_of, slots_of, jit_compile)
 
     def _mask_in_update(self, each: keras.optimizers.Optimizer) -> Callable[[Key], object | None]:
-        """Returns the function of an optimizer's key that gives the mask within the update."""
+        """Returns a function from an optimizer's key to the mask to apply within the update."""
         free = [weight for weight in self._weights if weight.variable.constraint is None]
         by_key = {private_names.key_of(each, weight.variable): weight for weight in free}
 
@@ -124,7 +126,7 @@ class MaskedUpdates:
     def _with_averages(
         self, weights: Sequence[Weight], optimizers: Sequence[AnyOptimizer]
     ) -> list[tuple[Weight, keras.Variable]]:
-        """Returns each weight with its variable, and with the averages of it."""
+        """Returns each weight with its variable and its moving averages."""
         return [
             (weight, variable)
             for weight in weights
@@ -140,5 +142,5 @@ class MaskedUpdates:
 
 
 def is_the_users(member: object) -> bool:
-    """Returns whether a class or a method is not Keras's own."""
+    """Returns whether a class or a method is not one of Keras."""
     return not getattr(member, "__module__", "").startswith(keras.__name__ + ".")

@@ -24,20 +24,20 @@ LOSS_SCALES = (keras.optimizers.LossScaleOptimizer,)
 
 
 def optimizers_of(model: keras.Layer) -> list[Optimizer]:
-    """Returns the optimizers that a model or its layers hold, those of `torch.optim` too."""
+    """Returns the optimizers that a model or its layers hold, including `torch.optim`."""
     kinds = (keras.optimizers.Optimizer, *backends.current().optimizers)
     return optimizers_in(kernels.parts_of(model), kinds, LOSS_SCALES)
 
 
 def num_updates(optimizer: Optimizer) -> int:
-    """Returns the number of updates that were made; of `torch.optim`, 1 for any."""
+    """Returns the number of updates made; of `torch.optim`, 1 for any number."""
     if isinstance(optimizer, keras.optimizers.Optimizer):
         return int(to_numpy(optimizer.iterations))
     return int(bool(optimizer.state))
 
 
 def is_scheduled(optimizer: Optimizer) -> bool:
-    """Returns whether the learning rate is computed from the step, and so can't be set."""
+    """Returns whether the learning rate is a schedule, which can't be set."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         return False
     rate = private_names.given_rate(optimizer)
@@ -45,7 +45,7 @@ def is_scheduled(optimizer: Optimizer) -> bool:
 
 
 def learning_rates_of(optimizer: Optimizer) -> list[float]:
-    """Returns the current learning rates: of `torch.optim`, one for each parameter group."""
+    """Returns the current learning rates; of `torch.optim`, one per parameter group."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         return [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
     return [float(keras.ops.convert_to_numpy(optimizer.learning_rate))]
@@ -124,7 +124,7 @@ def average_of(optimizer: Optimizer, variable: keras.Variable) -> keras.Variable
 
 
 def updates(optimizer: Optimizer, variable: keras.Variable) -> bool:
-    """Returns whether `optimizer` was made, or built, to update `variable`."""
+    """Returns whether `optimizer` was created or built to update `variable`."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         groups = optimizer.param_groups
         return any(each is variable.value for group in groups for each in group["params"])

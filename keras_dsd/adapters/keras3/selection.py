@@ -1,4 +1,4 @@
-"""Selects the weights of a Keras 3 model; the choice is stored outside of the model.
+"""Selects the weights of a Keras 3 model; the selection is stored outside of the model.
 
 `keras_dsd.protocols.KerasAdapter` describes the arguments and errors of the public functions.
 """
@@ -36,7 +36,7 @@ from keras_dsd.protocols import SkippedWeight, open_run_of
 
 
 def apply(model: keras.Layer, selection: Selection) -> keras.Layer:
-    """Stores, outside of `model`, which of its weights to prune, and returns it."""
+    """Stores the selection of weights outside of `model`, and returns `model`."""
     _check_model(model)
     is_built = kernels.is_built(model)
     store = MaskStore(selection, refuse_later=not is_built)
@@ -57,7 +57,7 @@ def apply(model: keras.Layer, selection: Selection) -> keras.Layer:
 
 
 def strip(model: keras.Layer) -> keras.Layer:
-    """Drops the stored choice and masks of `model`, and returns it."""
+    """Deletes the stored selection and masks of `model`, and returns `model`."""
     found = _applied(model)
     run = open_run_of(model)
     if run is not None:
@@ -105,12 +105,12 @@ def layers_of_kernels(model: keras.Layer) -> list[tuple[str, frozenset[str]]]:
 
 
 def is_applied(model: keras.Layer) -> bool:
-    """Returns whether `model`, or a part of it, went through `apply`."""
+    """Returns whether `model`, or a part of it, was passed through `apply`."""
     return any(mask_store.get(part) for part in kernels.parts_of(model))
 
 
 def mask_bytes(model: keras.Layer) -> int:
-    """Returns the memory that the masks of a sparse phase take, in bytes: one for each value."""
+    """Returns the memory for the masks of a sparse phase: one byte per value."""
     return sum(math.prod(weight.shape) for weight in weights(model))
 
 
@@ -123,7 +123,7 @@ def training_adapter(
 
 
 def _applied(model: keras.Layer) -> list[tuple[keras.Layer, MaskStore]]:
-    """Returns the parts of `model` that went through `apply`, and their stores."""
+    """Returns the parts of `model` that were passed through `apply`, and their stores."""
     check_layer(model, keras.layers.Layer, "Keras")
     found = [(part, store) for part in kernels.parts_of(model) if (store := mask_store.get(part))]
     if not found and mask_store.is_copy(model):
@@ -135,7 +135,7 @@ def _applied(model: keras.Layer) -> list[tuple[keras.Layer, MaskStore]]:
 def _choices(
     part: keras.Layer, model: keras.Layer, store: MaskStore
 ) -> Iterator[tuple[Candidate, float, str | None]]:
-    """Yields each variable of `part`, its sparsity, and why it stays dense."""
+    """Yields each variable of `part`, its sparsity, and the reason why it stays dense."""
     for candidate in _candidates(part, model):
         if candidate.found.barred:
             yield candidate, 0.0, candidate.found.barred
@@ -148,7 +148,7 @@ def _candidates(part: keras.Layer, model: keras.Layer) -> list[Candidate]:
 
 
 def _paths(part: keras.Layer, model: keras.Layer) -> Iterator[str]:
-    """Yields the paths of all variables of a part, biases and statistics too."""
+    """Yields the paths of all variables of a part, including biases and statistics."""
     for variable in part.variables:
         yield from (variable.path, short_path(variable.path, model))
 
@@ -159,17 +159,17 @@ def _check_model(model: keras.Layer) -> None:
     parts = list(kernels.parts_of(model))
     if any(mask_store.get(part) for part in parts):
         raise ValueError(
-            f"Expected a model that did not go through apply() yet. Received: "
+            f"Expected a model that was not passed through apply() before. Received: "
             f"model={model.name!r}, of which "
-            f"{next(p.name for p in parts if mask_store.get(p))!r} did. Call strip() first."
+            f"{next(p.name for p in parts if mask_store.get(p))!r} was. Call strip() first."
         )
     refuse_foreign(model, parts, own="keras", foreign="tf_keras")
 
 
 def _refuse_fit_on_several_workers(model: keras.Layer) -> None:
-    """Makes `model.fit` raise a ValueError, if `model` is spread over several workers.
+    """Makes `model.fit` raise a ValueError if `model` is distributed over several workers.
 
-    Keras fails on its batches before it calls any callback, so no callback could advise.
+    Keras fails on the batches before it calls any callback.
     """
     number = backends.current().num_workers(model)
     if number > 1 and type(model).fit.__module__.startswith("keras."):
@@ -181,5 +181,5 @@ def _fit(number: int, *args: object, **kwargs: object) -> NoReturn:
     raise ValueError(
         f"Expected a model on one worker: Keras 3's fit does not support several. Received: a "
         f"model of a MultiWorkerMirroredStrategy with {number} workers. Train a tf_keras model, "
-        f"whose fit does, or this one in a loop of your own with keras_dsd.DSDLoop."
+        f"whose fit does, or this model in a custom training loop with keras_dsd.DSDLoop."
     )

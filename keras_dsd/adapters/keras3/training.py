@@ -26,7 +26,7 @@ class _TrainingState(TrainingState):
     """Reads and writes the state of Keras 3 models."""
 
     def begin(self, seed: int) -> None:
-        """Seeds Python, NumPy and the backend, and resets the names that Keras makes up."""
+        """Seeds Python, NumPy and the backend, and resets the names that Keras generates."""
         naming.reset_uids()
         self.seed(seed)
 
@@ -52,7 +52,7 @@ class _TrainingState(TrainingState):
         return list(model.weights)
 
     def copy_adapted(self, layer: keras.Layer, to: keras.Layer) -> None:
-        """Gives a layer of the same config what another one has of data, as its file does."""
+        """Copies the state of `adapt` to a layer of the same config, through its file format."""
         variables: dict[str, object] = {}
         layer.save_own_variables(variables)
         to.load_own_variables(variables)
@@ -80,7 +80,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         return kinds, "keras.optimizers, or on PyTorch of torch.optim"
 
     def check(self) -> None:
-        """Raises ValueError where there is no optimizer, or NNX hides the training step."""
+        """Raises ValueError if there is no optimizer, or NNX hides the training step."""
         if not self.optimizers:
             raise ValueError(
                 f"Expected an optimizer. Received: optimizer=None on model={self.model.name!r}. "
@@ -88,7 +88,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
             )
         if getattr(keras.config, "is_nnx_enabled", bool)():
             raise ValueError(
-                "Expected Keras without NNX, which trains past a model's own train_step. Received: "
+                "Expected Keras without NNX, which bypasses the train_step of a model. Received: "
                 "is_nnx_enabled()=True. Set KERAS_NNX_ENABLED=false before Keras is imported."
             )
 
@@ -121,20 +121,20 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         return hooks
 
     def set_factor(self, factor: float) -> None:
-        """Multiplies the learning rates by `factor` within later steps."""
+        """Sets the factor of the learning rates within later steps."""
         backends.current().set_factor(self._observation, factor)
 
     @property
     def has_own_train_step(self) -> bool:
-        """Whether the training step is the user's own, who may leave weights untrained."""
+        """True if the model has a custom training step, which may not train all weights."""
         return "train_step" in vars(self.model) or is_the_users(type(self.model).train_step)
 
     def _is_updated(self, variable: keras.Variable) -> bool:
-        # Users may give an optimizer the backend's own variable.
+        # Users may pass an optimizer the variable of the backend.
         return self._observation.has_updated(variable, getattr(variable, "_value", None))
 
     def untrained(self) -> list[Weight]:
-        """Returns the weights that no optimizer trains, as far as that is known."""
+        """Returns the weights that are known to be trained by no optimizer."""
         backends.sync(self.model)
         return super().untrained()
 
@@ -145,7 +145,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
                 store.forget_untrained()
 
     def learning_rates(self) -> list[float]:
-        """Returns the current learning rates, as their owner set them."""
+        """Returns the current learning rates, without the factor."""
         backends.sync(self.model)
         return super().learning_rates()
 
@@ -159,11 +159,11 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         return MaskedUpdates(self.model, self.masked_weights(), lambda: optimizers).mask_all
 
     def is_tracing(self) -> bool:
-        """Returns whether the current call is traced, to be run again and again."""
+        """Returns whether the current call is being traced."""
         return backends.current().is_tracing()
 
     def make_step(self, masked: bool) -> dict[str, Step | None]:
-        """Returns the attributes that make the model train by a step of its own."""
+        """Returns the attributes that set a new training step on the model."""
         backend = backends.current()
         updates = None
         if masked:

@@ -20,18 +20,18 @@ from keras_dsd.protocols import Tensor
 def short_path(path: str, model: keras.Layer) -> str:
     """Returns a path without the name of the model that trains.
 
-    Keras starts the paths of a Sequential model with it, but not once the model was loaded from a
-    file; and where nobody gave the model a name, each that is built gets another one.
+    Keras starts the paths of a Sequential model with it, but not after loading it from a file; and
+    models without a given name get a new name each time.
     """
     return path.removeprefix(f"{model.name}/")
 
 
 class Candidate(base.Candidate):
-    """A weight that may be selected; the argument of a callable given as `sparsity`.
+    """A weight that may be selected; the argument of a `sparsity` callable.
 
     Args:
-        found: The variable, and its description.
-        model: The model that trains, which may keep the values elsewhere meanwhile.
+        found: The variable and its description.
+        model: The model that trains, which may keep the values elsewhere during `fit`.
     """
 
     layers: ClassVar[ModuleType] = keras.layers
@@ -72,18 +72,18 @@ class Weight(base.Weight):
         return backends.current().arrays
 
     def tensor(self) -> Tensor:
-        """Returns the values, where they are."""
+        """Returns the values, on their device."""
         self.sync()
         return backends.current().tensor_of(self.variable)
 
     @property
     def mask_on_device(self) -> object | None:
-        """The active mask, as the backend stores it, or None."""
+        """The active mask in the form that the backend stores, or None."""
         return self._store.mask_of(self.variable)
 
     @property
     def mask(self) -> np.ndarray | None:
-        """The active mask, boolean, True where kept; None in dense phases."""
+        """Boolean mask of the kept weights; None in dense phases."""
         mask = self.mask_on_device
         if mask is None:
             return None
@@ -92,16 +92,16 @@ class Weight(base.Weight):
 
     @property
     def is_masked(self) -> bool:
-        """Whether a mask is active."""
+        """True if a mask is active."""
         return self.mask_on_device is not None
 
     def mask_tensor(self) -> Tensor | None:
-        """Returns the active mask as the backend's boolean tensor, or None."""
+        """Returns the active mask as a boolean tensor of the backend, or None."""
         mask = self.mask_on_device
         return None if mask is None else backends.current().mask_to_tensor(mask)
 
     def apply_mask(self, mask: Tensor) -> None:
-        """Makes `mask` the active mask."""
+        """Sets the active mask."""
         self.sync()
         earlier = self._store.earlier(self.variable)
         stored = backends.current().put_mask(mask, self._model, earlier)

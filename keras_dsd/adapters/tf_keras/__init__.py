@@ -13,10 +13,10 @@ training_adapter, training_state = selection.training_adapter, training.training
 
 
 def is_compiled(model: tf_keras.Model) -> bool:
-    """Returns whether `model` has a loss, and so can be evaluated."""
+    """Returns whether `model` has a loss, so that it can be evaluated."""
     return bool(model._is_compiled)
 
 
 def load_model(path: str, safe_mode: bool, compiled: bool) -> tf_keras.Model:
-    """Returns the model in a file; `safe_mode` does not look into HDF5."""
+    """Loads a model from a file; `safe_mode` does not inspect HDF5."""
     return tf_keras.models.load_model(path, compile=compiled, safe_mode=safe_mode)

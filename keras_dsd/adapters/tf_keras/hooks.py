@@ -20,7 +20,7 @@ _Schedule = tf_keras.optimizers.schedules.LearningRateSchedule
 
 
 def _scaled_property(rate: property) -> Member:
-    """Returns the property `learning_rate`, scaled during an update."""
+    """Returns the property `learning_rate`, which is scaled during an update."""
 
     def scaled(self: Optimizer) -> object:
         return scaled_rate(self, lambda: rate.__get__(self), _multiply)
@@ -29,7 +29,7 @@ def _scaled_property(rate: property) -> Member:
 
 
 def _scaled_decay(decayed: Callable[..., tf.Tensor]) -> Member:
-    """Returns `READ_DECAYED_RATE`, which legacy optimizers read their rate by, scaled."""
+    """Returns the scaled `READ_DECAYED_RATE`, the learning rate of legacy optimizers."""
 
     def scaled(self: Optimizer, var_dtype: tf.DType) -> object:
         return scaled_rate(self, lambda: decayed(self, var_dtype), _multiply)
@@ -38,7 +38,7 @@ def _scaled_decay(decayed: Callable[..., tf.Tensor]) -> Member:
 
 
 def _scaled_hyper(get: Callable[..., Any]) -> Member:
-    """Returns `READ_HYPER` of a legacy optimizer, with the learning rate scaled."""
+    """Returns `READ_HYPER` of a legacy optimizer, with a scaled learning rate."""
 
     def scaled(self: Optimizer, name: str, dtype: tf.DType | None = None) -> object:
         def read() -> Any:

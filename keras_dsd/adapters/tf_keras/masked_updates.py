@@ -1,4 +1,4 @@
-"""Ends each update of a masked weight in `weight * mask`, as part of the optimizer's own update."""
+"""Multiplies masked weights by their masks, as part of the optimizer's update."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
@@ -23,16 +23,16 @@ from keras_dsd.protocols import Step
 from keras_dsd.utils.patches import Patch, put
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
-# What tells a variable from others.
+# Unique key of a variable.
 Key: TypeAlias = object
 
 
 class MaskedUpdates:
-    """Updates of one model while weights are masked, or in dense phases, without weights.
+    """Updates of one model while weights are masked; in dense phases, without weights.
 
-    An optimizer with Keras's update step masks within it. Variables that no such step updates
-    (legacy optimizers, optimizers in a function of the user's own), those with a constraint of the
-    user's, which comes first, and all that may be updated again are masked at the step's end.
+    An optimizer with the update step of Keras masks within it. Other variables are masked at the
+    end of the step: those of legacy optimizers and of optimizers in a custom function, those with a
+    user constraint, which is applied first, and all that may be updated again.
     """
 
     def __init__(
@@ -51,23 +51,23 @@ class MaskedUpdates:
         self._graph: tf.Graph | None = None
 
     def before(self, each: AnyOptimizer) -> None:
-        """Lets an optimizer mask within its updates, until the step ends."""
+        """Patches an optimizer to mask within its updates, until the step ends."""
         is_in_step = tf_graphs.is_within(self._graph)
         if is_in_step and id(each) not in self._restore and hasattr(each, UPDATE_ONE):
             self._restore[id(each)] = put(self._patches(each))
 
     def after(self, each: AnyOptimizer, is_outermost: bool) -> None:
-        """Notes where an optimizer of the user's own may have updated weights after the masks."""
+        """Records that a custom optimizer may have updated weights after the masks."""
         if is_outermost and is_the_users(type(each)):
             self._masked.clear()
 
     def finish(self) -> None:
-        """Takes the patches away, as a step ends."""
+        """Removes the patches at the end of a step."""
         while self._restore:
             self._restore.popitem()[1]()
 
     def around(self, train_step: Step) -> Step:
-        """Returns `train_step`, with the masking that the optimizers have left to do."""
+        """Returns a `train_step` that masks the weights that no optimizer has masked."""
         may_update = has_own_train_step(self._model)
 
         def step(data: object) -> object:
@@ -81,14 +81,14 @@ class MaskedUpdates:
         return step
 
     def mask_rest(self) -> None:
-        """Sets weights to zero that no optimizer has masked, and the averages of all."""
+        """Masks weights that no optimizer has masked, and the moving averages of all."""
         for weight in self._weights:
             mask = weight.mask_variable
             if mask is None:
                 continue
             if _key(weight.variable) not in self._masked:
                 tf_graphs.update_replicas(weight.variable, tf_graphs.zero, mask)
-            for average in weight.averages(self._optimizers()):  # may be updated before the mask
+            for average in weight.averages(self._optimizers()):  # may be updated before masking
                 tf_graphs.update_replicas(average, tf_graphs.zero, mask)
 
     def _patches(self, each: Optimizer) -> list[Patch]:
@@ -100,17 +100,17 @@ class MaskedUpdates:
 
 
 def has_own_train_step(model: tf_keras.Model) -> bool:
-    """Returns whether the training step is the user's own."""
+    """Returns whether the model has a custom training step."""
     return "train_step" in vars(model) or is_the_users(type(model).train_step)
 
 
 def is_the_users(member: object) -> bool:
-    """Returns whether a class or a method is not Keras's own."""
+    """Returns whether a class or a method is not one of Keras."""
     return not getattr(member, "__module__", "").startswith(tf_keras.__name__ + ".")
 
 
 class _Update(NamedTuple):
-    """One update of a variable that is followed by its mask."""
+    """One update of a variable, followed by its mask."""
 
     gradient: Gradient
     variable: tf.Variable
@@ -119,12 +119,12 @@ class _Update(NamedTuple):
 
 
 class _Updates:
-    """Masked updates of one optimizer, compiled where that pays.
+    """Masked updates of one optimizer, compiled if that is faster.
 
     Args:
         optimizer: The optimizer.
         weights: The weights to mask, by key.
-        masked: A set to which it adds the keys of those that it masks.
+        masked: A set to which it adds the keys of the weights that it masks.
         model: The model that trains.
     """
 
@@ -139,7 +139,7 @@ class _Updates:
         self._weights = weights
         self._masked = masked
         self._plain = getattr(optimizer, UPDATE_ONE)
-        # Not the optimizer's own: it keeps its trace, of a step with other masks and factors.
+        # A new function: the optimizer's keeps its trace, of a step with other masks and factors.
         self._plain_by_xla = tf.function(self._without_mask, jit_compile=True)
         self._plain_all = getattr(optimizer, UPDATE_GIVEN)
         self._compiled = tf.function(self._with_masks, jit_compile=True)
@@ -147,7 +147,7 @@ class _Updates:
         self._factor = tf_graphs.factor_of(model)
         has_gpu = bool(tf.config.list_physical_devices("GPU"))
         forbidden = has_gpu and not getattr(optimizer, "jit_compile", True)
-        # XLA may not take an optimizer of the user's own.
+        # XLA may not support a custom optimizer.
         self._may_compile = (
             not is_the_users(type(optimizer))
             and not forbidden
@@ -157,7 +157,7 @@ class _Updates:
     def all(self, grads_and_vars: Iterable[tuple[Gradient, tf.Variable]]) -> tf.Operation:
         """Updates all variables; tf_keras calls `one` for each, then counts the step."""
         pairs = list(grads_and_vars)
-        if tf.distribute.has_strategy():  # each device updates its copies by itself
+        if tf.distribute.has_strategy():  # each device updates its own copies
             return self._plain_all(pairs)
         with self._together.up_to(_key(pairs[-1][1])):
             return self._plain_all(pairs)
@@ -194,11 +194,11 @@ class _Updates:
             tf_graphs.zero(variable, mask.value())
 
     def _without_mask(self, gradient: Gradient, variable: tf.Variable, key: Key) -> None:
-        del key  # a trace for each variable
+        del key  # one trace for each variable
         self._plain(gradient, variable)
 
     def _can_compile(self, variable: tf.Variable) -> bool:
-        """Returns whether one XLA program can update a variable: all that it reads is together."""
+        """Returns whether one XLA program can update a variable: its inputs are on one device."""
         held = self._optimizer.variables
         scalars = [each for each in (held() if callable(held) else held) if not each.shape]
         slots = slots_of(self._optimizer, variable).values()
@@ -217,14 +217,14 @@ class _Updates:
         masks: Sequence[tf.Tensor],
         keys: Sequence[Key],
     ) -> None:
-        del keys  # a trace for each choice of variables
+        del keys  # one trace for each set of variables
         for gradient, variable, mask in zip(gradients, variables, masks, strict=True):
             self._plain(gradient, variable)
             tf_graphs.zero(variable, mask)
 
 
 def _key(variable: tf.Variable) -> Key:
-    """Returns what names a variable and each of its replicas, whose handles know the whole."""
+    """Returns the key of a variable and each of its replicas, whose handles refer to it."""
     if not isinstance(variable, tf.distribute.DistributedValues):
         variable = whole_of(variable)
     return unique_id_of(variable)

@@ -30,12 +30,12 @@ def optimizers_of(model: tf_keras.layers.Layer) -> list[Optimizer]:
 
 
 def num_updates(optimizer: Optimizer) -> int:
-    """Returns the number of updates that were made."""
+    """Returns the number of updates made."""
     return int(optimizer.iterations)
 
 
 def updates(optimizer: Optimizer, variable: tf.Variable) -> bool:
-    """Returns whether `optimizer` was built to update `variable`; a legacy one has its slots."""
+    """Returns whether `optimizer` was built to update `variable`; a legacy one, has slots of it."""
     if isinstance(optimizer, _Legacy):
         return not optimizer.get_slot_names() or any(
             slot is not None for slot in _slots(optimizer, variable).values()
@@ -44,7 +44,7 @@ def updates(optimizer: Optimizer, variable: tf.Variable) -> bool:
 
 
 def is_scheduled(optimizer: Optimizer) -> bool:
-    """Returns whether the learning rate is computed from the step, and so can't be set."""
+    """Returns whether the learning rate is a schedule, which can't be set."""
     rate = private_names.given_rate(optimizer)
     return isinstance(rate, _Schedule) or (callable(rate) and not isinstance(rate, tf.Variable))
 
@@ -121,5 +121,5 @@ def _slots(optimizer: Optimizer, variable: tf.Variable) -> dict[str, tf.Variable
 def _legacy_slot(optimizer: Optimizer, variable: tf.Variable, name: str) -> tf.Variable | None:
     try:
         return optimizer.get_slot(variable, name)
-    except KeyError:  # not updated yet
+    except KeyError:  # not updated so far
         return None

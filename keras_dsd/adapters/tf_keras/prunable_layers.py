@@ -1,4 +1,4 @@
-"""Kernels of tf_keras layers: TF-MOT's registry, the layers that it lacks, and layers in layers."""
+"""Kernels of tf_keras layers: TF-MOT's registry, layers that it lacks, and nested layers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
@@ -28,8 +28,8 @@ class Kernel(NamedTuple):
 
     Attributes:
         variable: The variable.
-        layer: The layer that made it.
-        prefix: The start of its path, within the layer that was searched.
+        layer: The layer that created it.
+        prefix: Prefix of its path, within the searched layer.
     """
 
     variable: tf.Variable
@@ -38,10 +38,10 @@ class Kernel(NamedTuple):
 
 
 def parts_of(layer: Layer) -> list[tuple[Layer, str]]:
-    """Returns `layer` and every layer in it, however deep, each once, with its path's prefix.
+    """Returns `layer` and every layer in it, at any depth, without duplicates, with path prefixes.
 
-    Keras names variables by the layers around them, but begins anew in a functional or Sequential
-    model: the names of it and of the layers around it are the prefix.
+    Keras names variables by the layers around them, up to the next functional or Sequential model.
+    The prefix holds the names of this model and of the layers around it.
     """
     found: dict[int, tuple[Layer, str]] = {}
 
@@ -58,7 +58,7 @@ def parts_of(layer: Layer) -> list[tuple[Layer, str]]:
 
 
 def holders_of(layer: Layer) -> dict[int, tuple[Layer, str]]:
-    """Returns for the id of each variable in `layer` the part that made it, and its prefix."""
+    """Returns, for the id of each variable in `layer`, the layer that created it and its prefix."""
     return {
         id(variable): (part, prefix)
         for part, prefix in parts_of(layer)
@@ -67,10 +67,10 @@ def holders_of(layer: Layer) -> dict[int, tuple[Layer, str]]:
 
 
 def kernels_of(layer: Layer) -> list[Kernel]:
-    """Returns the variables in `layer` that may be pruned, each once, in an order that stays.
+    """Returns the variables in `layer` that may be pruned, without duplicates, in a fixed order.
 
-    Layers that it holds count, however deep; where one has a method `get_prunable_weights`, what
-    that returns, and nothing else that it holds. A layer that is not built yet may have none.
+    Nested layers count, at any depth. If a layer has a method `get_prunable_weights`, only the
+    result of this method counts. A layer that is not built may have no variables.
     """
     holders = holders_of(layer)
     found = {id(variable): variable for variable in _kernels_in(layer, set())}
@@ -83,7 +83,7 @@ def is_known(layer: Layer) -> bool:
 
 
 def is_unbuilt(layer: Layer) -> bool:
-    """Returns whether a layer that is not built yet may still make kernels."""
+    """Returns whether a layer that is not built may still create kernels."""
     if layer.built and layer.weights:
         return False
     return any(_may_make_kernels(part) for part, _ in parts_of(layer))
@@ -93,7 +93,7 @@ def _may_make_kernels(part: Layer) -> bool:
     attributes = _attributes_of(part)
     if _method_of(part) is not None:
         return not part.built
-    if attributes is None:  # the user's own may make layers as they are built
+    if attributes is None:  # a custom layer may create layers when it is built
         return not part.built and type(part).__module__.partition(".")[0] != tf_keras.__name__
     return bool(attributes) and not (part.built and part.weights)
 
@@ -115,7 +115,7 @@ def _kernels_in(layer: Layer, seen: set[int]) -> Iterator[tf.Variable]:
 
 
 def _held_by(layer: Layer) -> Iterator[Layer]:
-    """Yields the layers that attributes of `layer` hold, in lists, dicts and a `tf.Module` too."""
+    """Yields the layers in attributes of `layer`, also in lists, dicts and a `tf.Module`."""
     for module in layer._flatten_modules(include_self=False, recursive=False):
         inside = [module] if isinstance(module, layers.Layer) else module.submodules
         yield from (each for each in inside if isinstance(each, layers.Layer))
@@ -151,5 +151,5 @@ def _attribute(layer: Layer, name: str) -> tf.Variable | None:
     found: object = layer
     for part in name.split("."):
         found = getattr(found, part, None)
-    # A subclass may have made a property of it.
+    # A subclass may have replaced it by a property.
     return found if isinstance(found, tf.Variable) else None

@@ -1,4 +1,4 @@
-"""What `apply` and `strip` refuse of tf_keras models, and what to do instead."""
+"""Models of tf_keras that `apply` and `strip` refuse, with advice."""
 
 import collections
 from collections.abc import Callable, Iterator, Mapping
@@ -18,15 +18,15 @@ def check_model(model: Layer) -> None:
     """Checks that `apply` can wrap the layers of `model`.
 
     Raises:
-        TypeError: It is no layer of tf_keras, or holds layers of Keras 3.
-        ValueError: Layers of it are wrapped already, or it is of a class of the user's.
+        TypeError: It is not a tf_keras layer, or holds layers of Keras 3.
+        ValueError: Some of its layers are wrapped, or it is a subclassed model.
     """
     check_layer(model, Layer, "tf_keras")
     parts = list(model._flatten_layers())
     if any(isinstance(part, pruning_wrapper.PruneLowMagnitude) for part in parts):
         raise ValueError(
-            f"Expected a model whose layers are not wrapped yet. Received: model={model.name!r}, "
-            f"which went through apply() or prune_low_magnitude(). Call strip() first, or "
+            f"Expected a model whose layers are not wrapped. Received: model={model.name!r}, which "
+            f"was passed through apply() or prune_low_magnitude(). Call strip() first, or "
             f"tfmot.sparsity.keras.strip_pruning()."
         )
     if isinstance(model, tf_keras.Model) and not wrap_model.is_rebuildable(model):
@@ -38,18 +38,18 @@ def check_model(model: Layer) -> None:
 
 
 def check_strippable(model: Layer) -> None:
-    """Checks that `strip` can take the wrappers out of `model`.
+    """Checks that `strip` can remove the wrappers of `model`.
 
     Raises:
-        ValueError: It is of a class of the user's.
+        ValueError: It is a subclassed model.
     """
     if isinstance(model, tf_keras.Model) and not wrap_model.is_rebuildable(model):
         place = next(_held(model, _is_wrapped), "model.hidden")
         plain = _plain(model)
-        advice = f"Strip its layers one by one, where it holds them: {_assignment(place, 'strip')}."
+        advice = f"Strip its layers one by one, in their attributes: {_assignment(place, 'strip')}."
         if plain is not None:
             advice = (
-                f"Strip what is in it, with the same weights: model = keras_dsd.strip({plain})."
+                f"Strip the layers in it, with the same weights: model = keras_dsd.strip({plain})."
             )
         raise ValueError(
             f"Expected a Sequential or functional model, or a layer. Received: "
@@ -58,10 +58,10 @@ def check_strippable(model: Layer) -> None:
 
 
 def refuse_tools(model: Layer) -> None:
-    """Refuses a model in which nothing can be pruned, as TF-MOT has wrapped its layers.
+    """Refuses a model whose layers TF-MOT has wrapped, so that no weight can be pruned.
 
     Raises:
-        ValueError: TF-MOT has.
+        ValueError: TF-MOT has wrapped its layers.
     """
     leaves = [layer for layer, _ in wrap_model.leaves(model)]
     found = [f"{layer.name!r} ({tool})" for layer in leaves if (tool := tool_of(layer))]
@@ -75,36 +75,36 @@ def refuse_tools(model: Layer) -> None:
 
 
 def _advice(model: tf_keras.Model) -> str:
-    """Returns what to do with a model of a class that Keras can't build anew."""
+    """Returns the advice for a model of a class that Keras can't rebuild."""
     plain = _plain(model)
     if plain is not None:
         return (
-            f"whose constructor is its own, so Keras can't build another one like it. Apply DSD to "
-            f"the layers in it, with the same weights: model = keras_dsd.apply({plain}). Or, where "
-            f"its own methods are needed, to layers in its constructor: "
+            f"with a custom constructor, so Keras can't rebuild it. Apply DSD to "
+            f"the layers in it, with the same weights: model = keras_dsd.apply({plain}). Or, if "
+            f"its methods are needed, to layers in its constructor: "
             f"x = keras_dsd.apply(tf_keras.layers.Dense(64))(x)."
         )
     own = "self.hidden = keras_dsd.apply(tf_keras.layers.Dense(64))"
     found = list(_held(model, _has_kernels))
     if not found:
         return (
-            f"whose layers can't be replaced from outside. Wrap them where it makes them, in its "
-            f"constructor: {own}. Layers of types that DSD does not know need a "
+            f"whose layers can't be replaced from outside. Wrap them where they are created, in "
+            f"its constructor: {own}. Layers of types that DSD does not know need a "
             f"get_prunable_weights() method."
         )
     return (
-        f"whose layers can't be replaced all at once. Wrap them one by one, where it holds them, "
+        f"whose layers can't be replaced all at once. Wrap them one by one, in their attributes, "
         f"before it is compiled: {_assignment(found[0], 'apply')}, and so on ({len(found)} "
-        f"layers that DSD knows, which a loop reaches). Or, in a class of your own, in its "
+        f"layers that DSD knows, in a loop). Or, in a custom class, in its "
         f"constructor: {own}."
     )
 
 
 def _plain(model: tf_keras.Model) -> str | None:
-    """Returns the code for a model of Keras's own class with the layers of `model`, or None."""
+    """Returns the code for a model of a Keras class with the layers of `model`, or None."""
     if wrap_model.is_graph(model):
         return "tf_keras.Model(model.inputs, model.outputs)"
-    is_stack = isinstance(model, tf_keras.Sequential)  # that is not built yet
+    is_stack = isinstance(model, tf_keras.Sequential)  # that is not built
     return "tf_keras.Sequential(model.layers)" if is_stack else None
 
 
@@ -120,7 +120,7 @@ def _is_part(layer: Layer) -> bool:
 
 
 def _has_kernels(layer: Layer) -> bool:
-    """Returns whether DSD knows a layer, and it has kernels, or will have them."""
+    """Returns whether DSD knows a layer, and it has kernels or will have them."""
     if _is_part(layer):
         return any(_has_kernels(leaf) for leaf, _ in wrap_model.leaves(layer))
     if not prunable_layers.is_known(layer):
@@ -129,10 +129,10 @@ def _has_kernels(layer: Layer) -> bool:
 
 
 def _assignment(place: str, function: str) -> str:
-    """Returns the code that has a function of ours replace the layer at `place`."""
+    """Returns the code that replaces the layer at `place` by the result of a function."""
     if not place.endswith("]"):
         return f"{place} = keras_dsd.{function}({place})"
-    # Keras writes no checkpoint of a list of which an entry was replaced.
+    # Keras writes no checkpoint of a list with a replaced entry.
     holder, _, key = place.rpartition("[")
     if key[0].isdigit():
         return f"{holder} = [keras_dsd.{function}(layer) for layer in {holder}]"
@@ -140,7 +140,7 @@ def _assignment(place: str, function: str) -> str:
 
 
 def _held(model: tf_keras.Model, wanted: Callable[[Layer], bool]) -> Iterator[str]:
-    """Yields how code reaches the wanted layers in `model`, however deep."""
+    """Yields the code that refers to the wanted layers in `model`, at any depth."""
     seen: set[int] = set()
     waiting: collections.deque[tuple[str, Any]] = collections.deque([("model", model)])
     while waiting:

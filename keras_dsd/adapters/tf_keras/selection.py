@@ -28,20 +28,20 @@ from keras_dsd.algorithm.selection import Selection, refuse_nothing, refuse_unma
 from keras_dsd.protocols import SkippedWeight, open_run_of
 
 Layer: TypeAlias = tf_keras.layers.Layer
-# What else to do where nothing is left to prune.
+# Further advice if no weight is selected.
 _HINT = ", or give the layers that hold others a get_prunable_weights() method"
 
 
 def apply(model: Layer, selection: Selection) -> Layer:
-    """Puts wrappers around the prunable layers of `model`, and returns it; of a layer, its wrapper.
+    """Wraps the prunable layers of `model`, and returns it; of a layer, returns its wrapper.
 
-    Freezing and unfreezing counts at any time, so frozen layers have wrappers too.
+    Freezing and unfreezing takes effect at any time, so frozen layers are wrapped too.
     """
     refusals.check_model(model)
     chosen: list[tuple[Layer, str, list[float] | None]] = []
     why: dict[str, str | None] = {}
     is_unbuilt, selects = False, False
-    taken: set[int] = set()  # kernels of layers that several others hold
+    taken: set[int] = set()  # kernels of shared layers
     for layer, prefix in wrap_model.leaves(model):
         if prunable_layers.is_unbuilt(layer):
             is_unbuilt = True
@@ -75,7 +75,7 @@ def apply(model: Layer, selection: Selection) -> Layer:
 
 
 def strip(model: Layer) -> Layer:
-    """Takes the wrappers of `model` away, and returns it; of a wrapper, its layer."""
+    """Removes the wrappers of `model`, and returns it; of a wrapper, returns its layer."""
     _wrappers(model)
     refusals.check_strippable(model)
     run = open_run_of(model)
@@ -91,7 +91,7 @@ def weights(model: Layer, optimizers: Callable[[], Sequence[Optimizer]] = tuple)
     for wrapper in _wrappers(model):
         for candidate, sparsity in wrapper.kernels:
             weight = Weight(candidate, sparsity, wrapper.selection, optimizers, wrapper.masks)
-            # What is frozen under its mask keeps that until the phase ends.
+            # A weight that is frozen under its mask keeps the mask until the phase ends.
             counts = weight.is_named or weight.is_masked or candidate.unless_named is None
             if counts and not weight.is_left_dense:
                 found.setdefault(id(candidate.variable), weight)
@@ -122,7 +122,7 @@ def is_applied(model: Layer) -> bool:
 
 
 def mask_bytes(model: Layer) -> int:
-    """Returns the memory that the masks of a sparse phase take, in bytes: one for each value."""
+    """Returns the memory for the masks of a sparse phase: one byte per value."""
     return sum(math.prod(weight.shape) for weight in weights(model))
 
 
@@ -134,7 +134,7 @@ def training_adapter(model: Layer, optimizers: Sequence[object] | None = None) -
 def _reasons(
     leaf: Layer, prefix: str, selection: Selection
 ) -> Iterator[tuple[tf.Variable, str, str]]:
-    """Yields the variables of a layer, their paths, and why they stay dense where they do."""
+    """Yields the variables of a layer, their paths, and reasons why some stay dense."""
     layer = _unwrapped(leaf)
     for candidate in candidates_of(layer, prefix):
         _, reason = selection.choose(candidate, candidate.unless_named)

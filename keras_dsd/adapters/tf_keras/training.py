@@ -46,7 +46,7 @@ class _TrainingState(TrainingState):
         with model.distribute_strategy.scope():
             build(model.trainable_variables)
         kept = inner.variables() if callable(inner.variables) else inner.variables
-        # The variables of a loss scale belong to no optimizer.
+        # The variables of a loss scale do not belong to an optimizer.
         tracked = tf.train.TrackableView(model.optimizer).descendants()
         scales = (each for each in tracked if isinstance(each, tf.Variable))
         return list({id(each): each for each in [*variables_of(model), *kept, *scales]}.values())
@@ -56,7 +56,7 @@ class _TrainingState(TrainingState):
         return variables_of(model)
 
     def copy_adapted(self, layer: tf_keras.layers.Layer, to: tf_keras.layers.Layer) -> None:
-        """Gives a layer of the same config what another one has of data: its vocabulary too."""
+        """Copies the state of `adapt` to a layer of the same config, including its vocabulary."""
         to.set_weights(layer.get_weights())
 
 
@@ -91,7 +91,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
 
     @property
     def weights(self) -> list[Weight]:
-        """The weights that DSD prunes; empty as long as the model has not built its weights."""
+        """The weights that DSD prunes; empty until the model is built."""
         found = super().weights
         if all(wrapper.sparsities is not None for wrapper in self._wrappers):
             unbuilt = [wrapper for wrapper in self._wrappers if wrapper.was_unbuilt]
@@ -106,7 +106,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         return found
 
     def check(self) -> None:
-        """Raises ValueError where the optimizer has no learning rate to scale."""
+        """Raises ValueError if the optimizer has no learning rate to scale."""
         for each in self.optimizers:
             if not hasattr(each, "learning_rate"):
                 raise ValueError(
@@ -142,12 +142,12 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         return HOOKS
 
     def set_factor(self, factor: float) -> None:
-        """Multiplies the learning rates by `factor` within later steps."""
+        """Sets the factor of the learning rates within later steps."""
         tf_graphs.factor_of(self.model).assign(factor)
 
     @property
     def has_own_train_step(self) -> bool:
-        """Whether the training step is the user's own, who may leave weights untrained."""
+        """True if the model has a custom training step, which may not train all weights."""
         return has_own_train_step(self.model)
 
     def _is_updated(self, variable: tf.Variable) -> bool:
@@ -171,7 +171,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         return tf.inside_function()
 
     def make_step(self, masked: bool) -> dict[str, Step | None]:
-        """Returns the attributes that make the model train by a step of its own."""
+        """Returns the attributes that set a new training step on the model."""
         weights = self.masked_weights() if masked else []
         updates = MaskedUpdates(self.model, weights, lambda: self.optimizers)
         plain = updates.around(self.model.train_step)

@@ -20,21 +20,21 @@ from keras_dsd.algorithm.selection import FROZEN, Selection
 
 
 def path_of(variable: tf.Variable, prefix: str = "") -> str:
-    """Returns the path of a variable: the models around it, then its own name."""
+    """Returns the path of a variable: the models around it, then its name."""
     return prefix + variable.name.rpartition(":")[0]
 
 
 def variables_of(layer: tf_keras.layers.Layer) -> list[tf.Variable]:
-    """Returns the weights of a layer or model that are variables, as a vocabulary is not."""
+    """Returns the weights of a layer or model that are variables; a vocabulary is not one."""
     return [each for each in layer.weights if isinstance(each, tf.Variable)]
 
 
 def candidates_of(layer: tf_keras.layers.Layer, prefix: str) -> list["Candidate"]:
-    """Returns the weights in `layer` that may be selected, in an order that stays.
+    """Returns the weights in `layer` that may be selected, in a fixed order.
 
     Args:
-        layer: A layer; those that it holds count too.
-        prefix: The start of paths: the names of the models that contain it.
+        layer: A layer, including its nested layers.
+        prefix: Prefix of paths: the names of the models that contain it.
     """
     trained = {id(variable) for variable in layer.trainable_weights}
     return [
@@ -44,12 +44,12 @@ def candidates_of(layer: tf_keras.layers.Layer, prefix: str) -> list["Candidate"
 
 
 class Candidate(base.Candidate):
-    """A weight that may be selected; the argument of a callable given as `sparsity`.
+    """A weight that may be selected; the argument of a `sparsity` callable.
 
     Args:
         kernel: The kernel.
-        prefix: The start of its path, before the kernel's own.
-        unless_named: Why it stays dense unless its full path is given, or None.
+        prefix: Prefix of its path, before the name of the kernel.
+        unless_named: Reason why it stays dense unless its full path is given, or None.
     """
 
     layers: ClassVar[ModuleType] = tf_keras.layers
@@ -65,13 +65,13 @@ class Candidate(base.Candidate):
 
 
 class Masks:
-    """The masks of one wrapper's kernels; Keras looks for weights in no object like this one.
+    """The masks of one wrapper's kernels, in an object that Keras does not track.
 
     Variables stay for later masks, as traced steps read them.
     """
 
     def __init__(self) -> None:
-        # By the kernel's id; the wrapper's layer keeps the kernel.
+        # By the kernel's id; the wrapper's layer refers to the kernel.
         self._variables: dict[int, tf.Variable] = {}
         self._active: set[int] = set()
         self._untrained: set[int] = set()
@@ -86,7 +86,7 @@ class Masks:
         return None if mask is None else optimizer.to_numpy(mask)
 
     def put(self, kernel: tf.Variable, mask: tf.Tensor) -> None:
-        """Makes a mask the active one."""
+        """Sets the active mask."""
         strategy = getattr(kernel, "distribute_strategy", None) or tf.distribute.get_strategy()
         earlier = self._variables.get(id(kernel))
         self._variables[id(kernel)] = tf_graphs.put_mask(mask, strategy, earlier)
@@ -105,7 +105,7 @@ class Masks:
         self._active.clear()
 
     def leave_dense(self, kernel: tf.Variable) -> None:
-        """Leaves a kernel dense that no optimizer trains."""
+        """Leaves a kernel dense, as no optimizer trains it."""
         self.remove(kernel)
         self._untrained.add(id(kernel))
 
@@ -114,7 +114,7 @@ class Masks:
         return id(kernel) in self._untrained
 
     def forget_untrained(self) -> None:
-        """Selects what `leave_dense` was told of again."""
+        """Selects the weights of `leave_dense` again."""
         self._untrained.clear()
 
 
@@ -137,7 +137,7 @@ class Weight(base.Weight):
 
     @property
     def mask_variable(self) -> tf.Variable | None:
-        """The variable with the active mask, boolean; None in dense phases."""
+        """Boolean variable with the active mask; None in dense phases."""
         return self._masks.of(self.variable)
 
     @property
@@ -146,17 +146,17 @@ class Weight(base.Weight):
         return ARRAYS
 
     def tensor(self) -> tf.Tensor:
-        """Returns the values, where they are; under a strategy, those of the first copy."""
+        """Returns the values, on their device; under a strategy, those of the first replica."""
         return tf.convert_to_tensor(self.variable)
 
     @property
     def mask(self) -> np.ndarray | None:
-        """The active mask, boolean, True where kept; None in dense phases."""
+        """Boolean mask of the kept weights; None in dense phases."""
         return self._masks.to_numpy(self.variable)
 
     @property
     def is_masked(self) -> bool:
-        """Whether a mask is active."""
+        """True if a mask is active."""
         return self.mask_variable is not None
 
     def mask_tensor(self) -> tf.Tensor | None:
@@ -165,7 +165,7 @@ class Weight(base.Weight):
         return None if mask is None else tf.convert_to_tensor(mask)
 
     def apply_mask(self, mask: tf.Tensor) -> None:
-        """Makes `mask` the active mask."""
+        """Sets the active mask."""
         self._masks.put(self.variable, mask)
 
     def remove_mask(self) -> None:
@@ -178,5 +178,5 @@ class Weight(base.Weight):
 
     @property
     def is_left_dense(self) -> bool:
-        """Whether `leave_dense` was called in this run."""
+        """True if `leave_dense` was called in this run."""
         return self._masks.is_left_dense(self.variable)

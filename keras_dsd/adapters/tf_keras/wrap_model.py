@@ -1,7 +1,7 @@
-"""Puts wrappers around layers of a tf_keras model and takes them away, within the model itself.
+"""Wraps and unwraps layers of a tf_keras model in place.
 
-The model, its graph and its layers stay the very objects that the user has: a wrapper takes the
-place of its layer in the model's list and in the nodes of the graph, and shares the layer's nodes.
+The model, its graph and its layers stay the same objects: a wrapper replaces its layer in the
+model's list and in the nodes of the graph, and shares the nodes of the layer.
 """
 
 import itertools
@@ -16,15 +16,15 @@ from keras_dsd.adapters.tf_keras.wrapper import DSDWrapper
 
 Layer: TypeAlias = tf_keras.layers.Layer
 
-# Where a functional model keeps layers, beside the list of all: alone, and with their tensors.
+# Further attributes of a functional model with layers: alone, and with their tensors.
 _LAYERS = ("_input_layers", "_output_layers")
 _COORDINATES = ("_input_coordinates", "_output_coordinates")
 
 
 def is_rebuildable(model: Layer) -> bool:
-    """Returns whether Keras can build a model like this one from other layers, as from a file.
+    """Returns whether Keras can rebuild a model from other layers, as from a file.
 
-    It can where the model is made of layers and its class has Keras's own constructor.
+    It can if the model consists of layers and its class has the constructor of Keras.
     """
     if isinstance(model, tf_keras.Sequential):
         return type(model).__init__ is tf_keras.Sequential.__init__
@@ -32,15 +32,15 @@ def is_rebuildable(model: Layer) -> bool:
 
 
 def is_graph(model: Layer) -> bool:
-    """Returns whether a model is made of a graph of layers, as functional models are."""
+    """Returns whether a model is a graph of layers, such as a functional model."""
     return bool(getattr(model, "_is_graph_network", False))
 
 
 def leaves(model: Layer, prefix: str = "") -> Iterator[tuple[Layer, str]]:
-    """Yields the layers of `model` and of models nested in it, each with its path's prefix.
+    """Yields the layers of `model` and of nested models, each with its path prefix.
 
     A nested model that can't be rebuilt counts as one layer. A layer that is used more than
-    once is yielded once, where it is first seen.
+    once is yielded once, at its first use.
     """
     seen: set[int] = set()
 
@@ -79,7 +79,7 @@ def unwrap(model: Layer) -> Layer:
 
 
 def _replaced(model: Layer, others: Mapping[int, Layer]) -> Layer:
-    """Returns `model` with other layers, by id, in the place of some."""
+    """Returns `model` with some layers, by id, replaced by others."""
     if not isinstance(model, tf_keras.Model):
         return others.get(id(model), model)
     graphs = [part for part in model._flatten_layers() if isinstance(part, tf_keras.Model)]
@@ -90,14 +90,14 @@ def _replaced(model: Layer, others: Mapping[int, Layer]) -> Layer:
 
 
 def _replace_in(model: tf_keras.Model, others: Mapping[int, Layer]) -> None:
-    """Replaces layers wherever Keras keeps those of a Sequential or functional model."""
+    """Replaces layers in all attributes of a Sequential or functional model."""
 
     def other(layer: Layer) -> Layer:
         return others.get(id(layer), layer)
 
     held = vars(model)
     for name, value in list(held.items()):
-        if id(value) in others:  # an attribute of the user's
+        if id(value) in others:  # a custom attribute
             held[name] = other(value)
             model._track_trackable(held[name], name, overwrite=True)
     lists = [held.get(name, []) for name in ("_self_tracked_trackables", *_LAYERS)]

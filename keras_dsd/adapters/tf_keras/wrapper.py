@@ -1,4 +1,4 @@
-"""DSDWrapper: TF-MOT's pruning wrapper, which looks like the layer that it wraps."""
+"""DSDWrapper: a TF-MOT pruning wrapper that looks like its layer."""
 
 import contextlib
 import functools
@@ -20,11 +20,11 @@ from keras_dsd.algorithm.selection import Selection
 # Structures of tensors and of shapes, as Keras nests them.
 Tensors: TypeAlias = tf.Tensor | Sequence["Tensors"] | Mapping[str, "Tensors"]
 Shape: TypeAlias = tf.TensorShape | Sequence[int | None] | Sequence["Shape"] | None
-# What TF-MOT's tools read of each kernel: it, its mask and the smallest magnitude that is kept.
+# Tools of TF-MOT read of each kernel: the variable, its mask and the smallest kept magnitude.
 PruningVars: TypeAlias = list[tuple[tf.Variable, tf.Variable, tf.Variable]]
 
-# Keras writes the state of a layer by its attributes. What is called `layer` of the wrapped one is
-# shadowed by the wrapper's, so it is offered by a name that means the same in a path.
+# Keras saves the state of a layer by its attributes. The attribute `layer` of the wrapped layer is
+# hidden by that of the wrapper, so it has another name with the same meaning in a path.
 _LAYER_OF_LAYER = "layer/"
 
 
@@ -40,7 +40,7 @@ def _nodes_of_layer(name: str) -> property:
     return property(get, put)
 
 
-tf_keras.saving.get_custom_objects().pop(WRAPPER, None)  # what stood in for it so far
+tf_keras.saving.get_custom_objects().pop(WRAPPER, None)  # its placeholder so far
 _registered = tf_keras.saving.register_keras_serializable(*WRAPPER.split(">"))
 
 
@@ -48,24 +48,24 @@ _registered = tf_keras.saving.register_keras_serializable(*WRAPPER.split(">"))
 class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
     """A layer whose kernels DSD prunes.
 
-    It has the name, the nodes, the state and the attributes of the wrapped layer, and its class the
-    name of that layer's: logs, summaries, files and checkpoints of the model stay as they are.
-    The forward pass is the wrapped layer's own, as masks act on the variables right after each
-    update; they are in no file, and among no weights.
+    It has the name, the nodes, the state and the attributes of the wrapped layer, and a class of
+    the same name: logs, summaries, files and checkpoints of the model are unchanged. So is the
+    forward pass, as masks are applied to the variables right after each update. Masks are not
+    saved, and not among the weights.
 
     Args:
         layer: The layer to wrap; shared, not copied.
         selection: The arguments of `apply`.
-        sparsities: The sparsity of each kernel in the registry's order, where it is known
-            already. Defaults to `None`: `selection` decides when the layer is built.
-        prefix: The start of paths: the names of the models that contain the layer's model.
-        **kwargs: As for a Keras layer.
+        sparsities: The sparsity of each kernel in the registry's order, if known. Defaults to
+            `None`: `selection` decides when the layer is built.
+        prefix: Prefix of paths: the names of the models that contain the layer's model.
+        **kwargs: Arguments of a Keras layer.
     """
 
     _is_made = False
 
     def __new__(cls, layer: tf_keras.layers.Layer, *args: Any, **kwargs: Any) -> "DSDWrapper":
-        """Returns a wrapper whose class is called as the layer's."""
+        """Returns a wrapper whose class has the name of the layer's class."""
         return super().__new__(_class_named(type(layer).__name__), layer, *args, **kwargs)
 
     def __init__(
@@ -99,7 +99,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         return getattr(self.layer, name.rstrip("/"))
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Sets an attribute, of the layer where that has it and the wrapper does not."""
+        """Sets an attribute; of the layer if only the layer has it."""
         is_the_layers = self._is_made and name in vars(self.layer) and name not in vars(self)
         if is_the_layers and not hasattr(type(self), name):
             setattr(self.layer, name, value)
@@ -107,7 +107,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
             super().__setattr__(name, value)
 
     def __dir__(self) -> Iterable[str]:
-        """Returns the layer's attributes, by which Keras writes and reads its state."""
+        """Returns the layer's attributes, by which Keras saves and loads its state."""
         names = set(dir(self.layer))
         return names - {"layer"} | {_LAYER_OF_LAYER} if "layer" in names else names
 
@@ -126,34 +126,34 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         return self.layer._deferred_dependencies if self._is_made else {}
 
     def save_own_variables(self, store: Any) -> None:
-        """Writes the layer's variables."""
+        """Saves the layer's variables."""
         self.layer.save_own_variables(store)
 
     def load_own_variables(self, store: Any) -> None:
-        """Reads the layer's variables."""
+        """Loads the layer's variables."""
         self.layer.load_own_variables(store)
 
     @property
     def kernels(self) -> list[tuple[Candidate, float]]:
-        """The kernels to prune, and the sparsity of each; none before all are built."""
+        """The kernels to prune with their sparsities; empty before all are built."""
         if not self.sparsities or prunable_layers.is_unbuilt(self.layer):
             return []
         candidates = candidates_of(self.layer, self.prefix)
         return [pair for pair in zip(candidates, self.sparsities, strict=True) if pair[1]]
 
     def build(self, input_shape: Shape) -> None:
-        """Builds the layer as Keras does, where it has not been, and selects its kernels."""
+        """Builds the layer if it is not built, and selects its kernels."""
         if not self.layer.built and not hasattr(self.layer.build, "_is_default"):
             with _outer_name_scope(), tf.name_scope(self.layer.name):
                 self.layer.build(input_shape)
             tf_keras.layers.Layer.build(self.layer, input_shape)
-        if not prunable_layers.is_unbuilt(self.layer):  # some make weights in their first call
+        if not prunable_layers.is_unbuilt(self.layer):  # some create weights in their first call
             self._select()
         self._build_input_shape = input_shape
         self.built = True
 
     def build_from_config(self, config: dict[str, Any]) -> None:
-        """Builds from what a file says; JSON makes lists, which mean several inputs, of tuples."""
+        """Builds the layer from a config, in which JSON has turned tuples into lists."""
         shape = config["input_shape"]
         if isinstance(shape, list) and not isinstance(shape[0], list | tuple):
             shape = tuple(shape)
@@ -166,10 +166,10 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
             self.sparsities = [self.selection.choose(each)[0] for each in candidates]
 
     def call(self, inputs: Tensors, *args: object, **kwargs: object) -> Tensors:
-        """Calls the layer; by name, as recurrent ones take `call`'s arguments in another order.
+        """Calls the layer, by name, as recurrent layers have another order of arguments.
 
         Raises:
-            ValueError: A wrapper of TF-MOT's calls it, which needs a layer without DSD.
+            ValueError: A TF-MOT wrapper calls it, which needs a layer without DSD.
         """
         caller = base_layer_utils.call_context().layer
         if caller is not self and tool_of(caller):
@@ -185,7 +185,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         return outputs
 
     def get_clusterable_weights(self) -> NoReturn:
-        """Refuses to be clustered: TF-MOT asks for this first.
+        """Refuses clustering: TF-MOT calls this first.
 
         Raises:
             ValueError: Always.
@@ -198,12 +198,12 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
 
     @property
     def stateful(self) -> bool:
-        """Whether the layer carries state from batch to batch."""
+        """True if the layer carries state from batch to batch."""
         return getattr(self.layer, "stateful", False)
 
     @stateful.setter
     def stateful(self, value: bool) -> None:
-        pass  # the layer's to say
+        pass  # decided by the layer
 
     def reset_states(self, *args: object, **kwargs: object) -> None:
         """Resets the layer's state."""
@@ -233,7 +233,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
         return tf.Variable(-1, trainable=False, dtype=tf.int64, name="pruning_step")
 
     def _ignore(self, value: object) -> None:
-        """Sets nothing: TF-MOT's constructor does, but it is made when TF-MOT's tools ask."""
+        """Does nothing: the value is computed when tools of TF-MOT read it."""
 
     pruning_vars = property(_pruning_vars, _ignore)
     pruning_obj = property(_pruning_obj, _ignore)
@@ -262,7 +262,7 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "DSDWrapper":
-        """Returns a wrapper from what `get_config` gave."""
+        """Returns a wrapper from its config."""
         config = dict(config)
         layer = tf_keras.layers.deserialize(config.pop("layer"))
         selection = Selection.from_config(config.pop("selection"))
@@ -271,19 +271,19 @@ class DSDWrapper(pruning_wrapper.PruneLowMagnitude):
 
 @functools.cache
 def _class_named(name: str) -> type[DSDWrapper]:
-    """Returns a class of that name, which summaries show, and which files hold as `DSDWrapper`."""
+    """Returns a class of that name for summaries, which is saved as `DSDWrapper`."""
     kind = type(name, (DSDWrapper,), {"__doc__": DSDWrapper.__doc__, "__module__": __name__})
     _registered(kind)
-    _registered(DSDWrapper)  # the one that files are read by
+    _registered(DSDWrapper)  # the class that files are loaded with
     return kind
 
 
-# So TF-MOT asks the wrapper, and does not refuse its type for a reason that is none.
+# TF-MOT calls the wrapper, instead of refusing its type for a wrong reason.
 clusterable_layer.ClusterableLayer.register(DSDWrapper)
 
 
 def tool_of(layer: object) -> str | None:
-    """Returns the name of the wrapper of TF-MOT's that a layer is, or None; ours is none."""
+    """Returns the class name of a TF-MOT wrapper, or None for other layers and for `DSDWrapper`."""
     is_theirs = type(layer).__module__.startswith("tensorflow_model_optimization.")
     return type(layer).__name__ if is_theirs else None
 
@@ -291,20 +291,20 @@ def tool_of(layer: object) -> str | None:
 def _wrapped_twice(name: str, tool: str) -> str:
     return (
         f"Expected a layer without DSD to quantize or cluster. Received: layer={name!r}, which "
-        f"apply() has wrapped, in TF-MOT's {tool}. Call model = keras_dsd.strip(model) first, when "
-        f"DSD training is over: quantize_model(keras_dsd.strip(model))."
+        f"apply() has wrapped, in {tool} of TF-MOT. Call strip() after DSD training: "
+        f"quantize_model(keras_dsd.strip(model))."
     )
 
 
 def _outer_name_scope() -> contextlib.AbstractContextManager[str]:
-    """Leaves the wrapper's name scope: weights are named as they would be without the wrapper."""
+    """Leaves the wrapper's name scope, so that weights are named as without the wrapper."""
     outer = tf.get_current_name_scope().rpartition("/")[0]
     return tf.name_scope(f"{outer}/" if outer else "")
 
 
 @contextlib.contextmanager
 def _shows_kernels(layer: tf_keras.layers.Layer) -> Iterator[None]:
-    """Gives `layer` the method that TF-MOT asks a layer for, and takes it away again."""
+    """Sets the method that TF-MOT expects of a layer on `layer`, within the block."""
     no_kernels: Callable[[], list[tf.Variable]] = list
     vars(layer)["get_prunable_weights"] = no_kernels
     try:

@@ -16,7 +16,7 @@ from keras_dsd.adapters.base.observation import Observation, UpdateHook
 from keras_dsd.protocols import Inputs, Step, Tensor
 from keras_dsd.utils.patches import Patch
 
-# The type in which a backend stores a mask.
+# Type in which a backend stores a mask.
 Mask = TypeVar("Mask")
 # An optimizer's key of a variable.
 Key: TypeAlias = int | str
@@ -35,7 +35,7 @@ _MODULES = {
 
 
 class MaskedVariables(UpdateHook, Protocol):
-    """The masked variables of a step, and what masks them."""
+    """The masked variables of a step, with their masks."""
 
     @property
     def variables(self) -> Sequence[keras.Variable]:
@@ -45,14 +45,14 @@ class MaskedVariables(UpdateHook, Protocol):
         """Returns the active mask of each."""
 
     def use_masks(self, masks: Sequence[object]) -> AbstractContextManager[None]:
-        """Makes `masks`, one for each variable, the active ones within a block."""
+        """Sets the active masks, one for each variable, within a block."""
 
     def mask_all(self) -> None:
         """Masks every variable, and its moving averages."""
 
     @property
     def updates_elsewhere(self) -> bool:
-        """Whether variables may be updated where no mask follows, so that the step ends in all."""
+        """True if updates may bypass the masks, so that the step ends by masking all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +61,8 @@ class ObservedStep:
 
     Attributes:
         model: The model.
-        observation: Notes its updates, and holds the factor of its learning rates.
-        hooks: The hooks that the observation needs, for as long as a step runs in Python.
+        observation: Records its updates, and holds the factor of its learning rates.
+        hooks: The hooks of the observation while a step runs in Python.
         masked: The masked variables; None in dense phases.
     """
 
@@ -73,28 +73,28 @@ class ObservedStep:
 
     @contextlib.contextmanager
     def observed(self) -> Iterator[None]:
-        """Observes updates within the block, with the hooks in place."""
+        """Observes updates within the block, with the hooks set."""
         with self.hooks, self.observation.active(self.masked):
             yield
 
     @property
     def ends_in_masks(self) -> bool:
-        """Whether all weights are masked as the step ends."""
+        """True if all weights are masked at the end of the step."""
         return self.masked is not None and self.masked.updates_elsewhere
 
 
 class Backend(abc.ABC, Generic[Mask]):
     """Masks and training steps of one backend; defaults are for steps that update in place."""
 
-    # Whether XLA compiles updates of large weights where Keras would not compile the step.
+    # True if XLA compiles updates of large weights when Keras does not compile the step.
     compiles_updates = False
-    # Optimizers, besides Keras's, that may train a model.
+    # Optimizers, in addition to those of Keras, that may train a model.
     optimizers: tuple[type, ...] = ()
     # Operations on the tensors of variables.
     arrays: ArrayOperations
 
     def tensor_of(self, variable: keras.Variable) -> Tensor:
-        """Returns the values of a variable, where they are."""
+        """Returns the values of a variable, on their device."""
         value: Tensor = variable.value
         return value
 
@@ -108,7 +108,7 @@ class Backend(abc.ABC, Generic[Mask]):
 
     @abc.abstractmethod
     def put_mask(self, mask: Array, model: keras.Layer, earlier: Mask | None) -> Mask:
-        """Returns `mask` as the backend stores it.
+        """Returns `mask` in the form that the backend stores.
 
         Args:
             mask: Boolean tensor on the variable's devices, True where kept.
@@ -117,7 +117,7 @@ class Backend(abc.ABC, Generic[Mask]):
         """
 
     def drop_mask(self, mask: Mask) -> Mask | None:
-        """Frees a mask's memory, and returns what `put_mask` can reuse: nothing."""
+        """Frees a mask's memory, and returns the part that `put_mask` can reuse: None."""
         del mask
         return None
 
@@ -152,17 +152,17 @@ class Backend(abc.ABC, Generic[Mask]):
             variables: All masked variables.
             mask_of: Returns the active mask to apply within the update of a variable, or None.
             slots_of: Returns the optimizer's slots of a variable, by name.
-            jit_compile: What the user gave `compile`; False forbids XLA.
+            jit_compile: The user's argument of `compile`; False forbids XLA.
         """
         del optimizer, variables, mask_of, slots_of, jit_compile
         return []
 
     def train_step(self, plain: TrainStep, step: ObservedStep) -> TrainStep:
-        """Returns a model's `train_step`, observed and masked.
+        """Returns the observed and masked `train_step` of a model.
 
         Args:
-            plain: The model's own.
-            step: What it is part of.
+            plain: The `train_step` of the model.
+            step: The kind of step.
         """
         mask_all = step.masked.mask_all if step.masked and step.ends_in_masks else None
 
@@ -176,12 +176,12 @@ class Backend(abc.ABC, Generic[Mask]):
         return train_step
 
     def train_function(self, plain: Step, step: ObservedStep) -> Step:
-        """Returns a model's `train_function`, made of the result of `train_step`, to be called."""
+        """Returns the `train_function` of a model, made from the result of `train_step`."""
         del step
         return plain
 
     def make_factor(self, model: keras.Layer) -> object:
-        """Returns what holds the factor of a model's learning rates, 1.0 at first: a number."""
+        """Returns the initial factor of a model's learning rates, 1.0, as the backend stores it."""
         del model
         return 1.0
 
@@ -190,21 +190,21 @@ class Backend(abc.ABC, Generic[Mask]):
         observation.factor = factor
 
     def loop_hooks(self, observation: Observation) -> AbstractContextManager[object]:
-        """Returns what a custom training loop needs, beside hooks into Keras, to be observed."""
+        """Returns further hooks, in addition to those into Keras, for a custom training loop."""
         del observation
         return contextlib.nullcontext()
 
     def multiply(self, rate: Any, factor: Any) -> object:
-        """Returns a learning rate times a factor, in the rate's dtype."""
+        """Returns a learning rate times a factor, in the dtype of the learning rate."""
         rate = keras.ops.convert_to_tensor(rate)
         return rate * keras.ops.cast(factor, rate.dtype)
 
     def is_in_step(self) -> bool:
-        """Returns whether what runs now is part of the observed step's own trace, if it has one."""
+        """Returns whether the current operations are part of the observed step's own trace."""
         return True
 
     def num_workers(self, model: keras.Layer) -> int:
-        """Returns the number of workers that mirror the variables of a model, as Keras sees it."""
+        """Returns the number of workers that mirror the variables of a model."""
         del model
         return 1
 

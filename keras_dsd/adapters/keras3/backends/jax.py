@@ -1,4 +1,4 @@
-"""Masks on JAX: arguments of the step, which has no state of its own."""
+"""Masks on JAX: arguments of the step, which is stateless."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -16,25 +16,25 @@ from keras_dsd.protocols import Step
 
 # Trainable variables, then further lists of values.
 State: TypeAlias = tuple[Sequence[jax.Array], ...]
-# Part of the key of compiled functions: what multiplies learning rates in a custom training loop.
+# Part of the key of compiled functions: the learning rate factor of a custom training loop.
 _FACTOR = jax.make_user_context(1.0) if hasattr(jax, "make_user_context") else None
 
 
 class JaxBackend(Backend[jax.Array]):
-    """XLA makes the mask part of the update, which runs in the same program."""
+    """Masks as arguments: XLA fuses them into the update."""
 
     arrays = ARRAYS
     _last_factor = 1.0  # of the last epoch of any custom training loop
 
     def check_readable(self, value: jax.Array, path: str) -> None:
-        """Checks that no part of an array is on devices of other processes alone."""
+        """Checks that no shard of an array is only on devices of other processes."""
         if not (value.is_fully_addressable or value.is_fully_replicated):
             raise ValueError(
-                f"Expected a weight that this process can read. Received: {path}, which has parts "
-                f"on devices of {jax.process_count()} processes. Masks and sparsity need no copy; "
-                f"for what does (values, masks as arrays, the best weights of a phase, figures), "
-                f"load a checkpoint in one process, or call "
-                f"jax.experimental.multihost_utils.process_allgather in all of them."
+                f"Expected a weight that this process can read. Received: {path}, sharded over "
+                f"devices of {jax.process_count()} processes. Masks and sparsity need no copy; for "
+                f"values, masks as arrays, the best weights of a phase and figures, load a "
+                f"checkpoint in one process, or call "
+                f"jax.experimental.multihost_utils.process_allgather in all processes."
             )
 
     def put_mask(self, mask: jax.Array, model: keras.Layer, earlier: jax.Array | None) -> jax.Array:
@@ -56,7 +56,7 @@ class JaxBackend(Backend[jax.Array]):
             variable.assign(_masked(variable.value, mask))
 
     def train_step(self, plain: TrainStep, step: ObservedStep) -> TrainStep:
-        """Returns `train_step` for data that carry the factor and the masks.
+        """Returns a `train_step` whose data include the factor and the masks.
 
         `train_step` is `(state, data) -> (logs, state)`. A step that masks everything at its end
         masks the trainable variables that it returns.
@@ -81,7 +81,7 @@ class JaxBackend(Backend[jax.Array]):
         return train_step
 
     def train_function(self, plain: Step, step: ObservedStep) -> Step:
-        """Returns `train_function`, to whose data the factor and the masks are added."""
+        """Returns a `train_function` that adds the factor and the masks to the data."""
 
         def with_arguments(iterator: Iterator[object]) -> Iterator[object]:
             factor = np.float32(cast("float", step.observation.factor))
@@ -93,14 +93,14 @@ class JaxBackend(Backend[jax.Array]):
 
     @contextlib.contextmanager
     def loop_hooks(self, observation: Observation) -> Iterator[None]:
-        """Makes JAX trace the user's functions again for another factor, which they contain."""
+        """Makes JAX trace the user's functions again for another factor, a constant in them."""
         factor = cast("float", observation.factor)
         if _FACTOR is not None:
             with _FACTOR(factor):
                 yield
             return
         if self._last_factor != factor:
-            jax.clear_caches()  # a version without contexts of the user's own
+            jax.clear_caches()  # a version without user contexts
         self._last_factor = factor
         yield
 

@@ -1,4 +1,4 @@
-"""Operations on JAX arrays: on one device, or in parts on several, of other processes too."""
+"""Operations on JAX arrays: on one device, or sharded, also over processes."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -16,10 +16,10 @@ _INTEGERS = {2: jnp.int16, 4: jnp.int32, 8: jnp.int64}
 
 
 class JaxArrays(ArrayOperations):
-    """JAX runs each function as one program, compiled once for each list of shapes."""
+    """JAX runs each function as one program, compiled once per list of shapes."""
 
     def is_on_host(self, values: jax.Array) -> bool:
-        """Returns whether all values are in the memory of this process's machine."""
+        """Returns whether all values are in host memory of this process."""
         is_here = values.is_fully_addressable
         return is_here and all(each.platform == "cpu" for each in values.devices())
 
@@ -30,8 +30,8 @@ class JaxArrays(ArrayOperations):
     def to_device(self, mask: np.ndarray, values: jax.Array) -> jax.Array:
         """Returns `mask` on the devices of `values`, with their sharding.
 
-        Where nothing has bound `values` to devices, nothing binds the mask: one bound argument
-        binds all that a step returns, and JAX compiles it again for every mixture of the two.
+        If `values` are not committed to devices, neither is the mask: one committed argument
+        commits all results of a step, and JAX compiles it again for every mixture of the two.
         """
         sharding = _sharding_of(values)
         return jnp.asarray(mask) if sharding is None else jax.device_put(mask, sharding)
@@ -58,11 +58,11 @@ class JaxArrays(ArrayOperations):
         return np.asarray(jax.device_get(program(*arguments)))
 
     def copy(self, values: jax.Array) -> jax.Array:
-        """Returns a copy: the next step is given the array itself, to overwrite it."""
+        """Returns a copy, as the next step overwrites the array itself."""
         return jnp.copy(values)
 
     def magnitudes(self, values: jax.Array) -> jax.Array:
-        """Returns the keys of floats, and keys as they are."""
+        """Returns the keys of floats; returns keys unchanged."""
         if jnp.issubdtype(values.dtype, jnp.integer):
             return values
         raw = _INTEGERS[values.dtype.itemsize]
@@ -70,7 +70,7 @@ class JaxArrays(ArrayOperations):
         return bits.astype(jnp.int32) if raw is jnp.int16 else bits
 
     def floats(self, values: jax.Array, double: bool) -> jax.Array:
-        """Returns values as float32, or float64."""
+        """Returns values as float32 or, if they are float64, as float64."""
         return values.astype(jnp.float64 if double else jnp.float32)
 
     def where(self, condition: jax.Array, one: Any, other: jax.Array) -> jax.Array:
@@ -78,14 +78,14 @@ class JaxArrays(ArrayOperations):
         return jnp.where(condition, jnp.asarray(one, other.dtype), other)
 
     def totals(self, conditions: Sequence[jax.Array]) -> jax.Array:
-        """Returns in how many entries each condition is True, in one pass: a CPU's is faster."""
+        """Returns the number of True entries of each condition, in one pass for speed on a CPU."""
         numbers = tuple(each.astype(jnp.uint32) for each in conditions)
         zeros = (np.uint32(0),) * len(numbers)
         found = lax.reduce(numbers, zeros, _add, tuple(range(numbers[0].ndim)))
         return jnp.stack(found)
 
     def totals_along(self, condition: jax.Array, axis: int) -> jax.Array:
-        """Returns in how many entries a condition is True at each index of an axis."""
+        """Returns the number of True entries of a condition at each index of an axis."""
         others = tuple(each for each in range(condition.ndim) if each != axis)
         return jnp.sum(condition, others, dtype=jnp.uint32)
 
@@ -95,19 +95,19 @@ class JaxArrays(ArrayOperations):
         return lax.broadcasted_iota(jnp.int32, shape, axis)
 
     def reshape(self, array: jax.Array, shape: Sequence[int]) -> jax.Array:
-        """Returns an array in another shape."""
+        """Returns a reshaped array."""
         return array.reshape(shape)
 
     def transpose(self, array: jax.Array, axes: Sequence[int]) -> jax.Array:
-        """Returns an array with its axes in another order."""
+        """Returns a transposed array."""
         return array.transpose(axes)
 
     def concatenate(self, arrays: Sequence[jax.Array], axis: int) -> jax.Array:
-        """Returns arrays, one after another along an axis."""
+        """Returns arrays concatenated along an axis."""
         return jnp.concatenate(arrays, axis)
 
     def repeat(self, array: jax.Array, times: int, axis: int) -> jax.Array:
-        """Returns an array with each entry along an axis several times."""
+        """Returns an array whose entries are repeated along an axis."""
         return jnp.repeat(array, times, axis)
 
 
@@ -115,7 +115,7 @@ ARRAYS = JaxArrays()
 
 
 def _sharding_of(values: jax.Array) -> Sharding | None:
-    """Returns the sharding of an array that is bound to devices, or None."""
+    """Returns the sharding of an array that is committed to devices, or None."""
     # JAX 0.4 has no public name for it.
     return values.sharding if getattr(values, "_committed", True) else None
 

@@ -1,4 +1,4 @@
-"""Masks on TensorFlow: variables, one copy on each replica, read by the compiled step."""
+"""Masks on TensorFlow: variables, mirrored on each replica, which the compiled step reads."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, cast
@@ -24,11 +24,11 @@ from keras_dsd.utils.patches import Patch
 
 
 class TensorFlowBackend(Backend[tf.Variable]):
-    """A mask is a variable that traced steps read; it is reused by later masks."""
+    """Masks as variables that traced steps read, and that later masks reuse."""
 
     arrays = tf_arrays.ARRAYS
     compiles_updates = True
-    _graph: tf.Graph | None = None  # of the step that is traced now
+    _graph: tf.Graph | None = None  # of the step that is being traced
 
     def tensor_of(self, variable: keras.Variable) -> tf.Tensor:
         """Returns the values of a variable; under a strategy, those of this worker's first copy."""
@@ -58,7 +58,7 @@ class TensorFlowBackend(Backend[tf.Variable]):
         return tf.inside_function()
 
     def train_step(self, plain: TrainStep, step: ObservedStep) -> TrainStep:
-        """Returns a model's `train_step`, observed and masked."""
+        """Returns the observed and masked `train_step` of a model."""
         observed = super().train_step(plain, step)
 
         def train_step(data: object) -> object:
@@ -70,7 +70,7 @@ class TensorFlowBackend(Backend[tf.Variable]):
         return train_step
 
     def train_function(self, plain: Step, step: ObservedStep) -> Step:
-        """Returns `train_function`, observed in its own thread too, which updates all replicas."""
+        """Returns a `train_function` that is also observed in its own thread, for all replicas."""
 
         def train_function(iterator: object) -> object:
             with step.observation.active(step.masked):
@@ -87,11 +87,11 @@ class TensorFlowBackend(Backend[tf.Variable]):
         cast("tf.Variable", observation.factor).assign(factor)
 
     def is_in_step(self) -> bool:
-        """Returns whether no `tf.function` of the user's own is traced within the step."""
+        """Returns whether no custom `tf.function` is being traced within the step."""
         return tf_graphs.is_within(self._graph)
 
     def apply_masks(self, pairs: Sequence[tuple[keras.Variable, tf.Variable]]) -> None:
-        """Sets each variable to zero where its mask is False, on each replica by itself."""
+        """Sets each variable to zero where its mask is False, on each replica separately."""
         for given, mask in pairs:
             variable = given.value if isinstance(given, keras.Variable) else given
             tf_graphs.update_replicas(variable, tf_graphs.zero, mask)
@@ -108,7 +108,7 @@ class TensorFlowBackend(Backend[tf.Variable]):
         del variables
         is_known = type(optimizer).__module__.startswith("keras.")
         if not is_known or not hasattr(optimizer, UPDATE_ALL):
-            return []  # the user's own may be a tf.function, whose trace outlives the step
+            return []  # a custom optimizer may be a tf.function, whose trace outlives the step
         updates = _Updates(optimizer, mask_of, slots_of, jit_compile)
         return [
             Patch(vars(optimizer), "update_step", updates.one),
@@ -133,7 +133,7 @@ BACKEND = TensorFlowBackend()
 
 
 class _Update(NamedTuple):
-    """One update of a variable that is followed by its mask."""
+    """One update of a variable, followed by its mask."""
 
     gradient: tf.Tensor
     variable: tf.Variable
@@ -143,7 +143,7 @@ class _Update(NamedTuple):
 
 
 class _Updates:
-    """Masked updates of one optimizer, compiled where that pays."""
+    """Masked updates of one optimizer, compiled if that is faster."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class _Updates:
         learning_rate: tf.Tensor,
     ) -> None:
         """Updates all variables; Keras calls `one` for each in turn."""
-        if tf.distribute.has_strategy():  # each device updates its copies by itself
+        if tf.distribute.has_strategy():  # each device updates its own copies
             self._plain_all(gradients, variables, learning_rate)
             return
         with self._together.up_to(key_of(self._optimizer, variables[-1])):
@@ -189,7 +189,7 @@ class _Updates:
         self._together.passed(key)
 
     def _can_compile(self, variable: tf.Variable) -> bool:
-        """Returns whether one XLA program can update a variable: all that it reads is together."""
+        """Returns whether one XLA program can update a variable: its inputs are on one device."""
         scalars = (each for each in self._optimizer.variables if not each.shape)
         read = [*scalars, *self._slots_of(variable).values()]
         return self._may_compile and tf_graphs.are_together([variable, *(v.value for v in read)])
@@ -207,7 +207,7 @@ class _Updates:
         masks: Sequence[tf.Tensor],
         keys: Sequence[Key],
     ) -> None:
-        del keys  # a trace for each choice of variables
+        del keys  # one trace for each set of variables
         for gradient, variable, mask in zip(gradients, variables, masks, strict=True):
             self._plain(gradient, variable, learning_rate)
             tf_graphs.zero(variable, mask)

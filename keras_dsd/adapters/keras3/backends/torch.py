@@ -27,13 +27,13 @@ from keras_dsd.utils.patches import Patch
 
 
 class TorchBackend(Backend[torch.Tensor]):
-    """A mask is a tensor; PyTorch runs each operation at once."""
+    """Masks as tensors; PyTorch runs operations eagerly."""
 
     optimizers = (torch.optim.Optimizer,)
     arrays = ARRAYS
 
     def tensor_of(self, variable: keras.Variable) -> torch.Tensor:
-        """Returns the values of a variable, of which no gradient is taken."""
+        """Returns the values of a variable, without gradient."""
         return variable.value.detach()
 
     def put_mask(
@@ -63,12 +63,12 @@ class TorchBackend(Backend[torch.Tensor]):
         slots_of: SlotsOf,
         jit_compile: object,
     ) -> list[Patch]:
-        """Returns the patches that mask variables within their update, where that pays."""
+        """Returns the patches that mask variables within their update, if that is faster."""
         del jit_compile
         return torch_updates.patches(optimizer, variables, mask_of, slots_of)
 
     def train_step(self, plain: TrainStep, step: ObservedStep) -> TrainStep:
-        """Returns `train_step`, masked; `train_function` observes what `torch.compile` may see."""
+        """Returns the masked `train_step`; `train_function` observes it outside `torch.compile`."""
         if step.masked is None or not step.ends_in_masks:
             return plain
         mask_all = step.masked.mask_all
@@ -81,7 +81,7 @@ class TorchBackend(Backend[torch.Tensor]):
         return train_step
 
     def train_function(self, plain: Step, step: ObservedStep) -> Step:
-        """Returns `train_function`, with optimizers of Keras and of `torch.optim` observed."""
+        """Returns a `train_function` that observes optimizers of Keras and of `torch.optim`."""
 
         def train_function(iterator: object) -> object:
             with step.observed(), _TorchOptimHooks():
@@ -95,7 +95,7 @@ class TorchBackend(Backend[torch.Tensor]):
         return _TorchOptimHooks()
 
     def multiply(self, rate: object, factor: float) -> object:
-        """Returns a learning rate times a factor; 1.0 leaves it as it is."""
+        """Returns a learning rate times a factor; unchanged for 1.0."""
         if factor == 1.0:
             return rate
         return keras.ops.convert_to_tensor(rate) * np.float32(factor)
@@ -110,7 +110,7 @@ BACKEND = TorchBackend()
 
 
 class _TorchOptimHooks:
-    """Observes the optimizers of `torch.optim` while a block lasts, and scales their rates."""
+    """Observes optimizers of `torch.optim` within a block, and scales their learning rates."""
 
     def __init__(self) -> None:
         self._scaled: list[_ScaledGroup] = []
@@ -124,7 +124,7 @@ class _TorchOptimHooks:
     def __exit__(self, *error: object) -> None:
         for handle in self._handles:
             handle.remove()
-        self._unscale(None)  # what a step that raised has left
+        self._unscale(None)  # left by a step that raised
 
     def _before(self, optimizer: torch.optim.Optimizer, *call: object) -> None:
         del call
@@ -135,7 +135,7 @@ class _TorchOptimHooks:
         for group in optimizer.param_groups:
             if "lr" in group:
                 factor = cast("float", observation.factor_for(optimizer))
-                # One that is wrapped by another shares the groups with it.
+                # A wrapped optimizer shares its groups with the wrapper.
                 if factor != 1.0 and not any(each.group is group for each in self._scaled):
                     self._scaled.append(_ScaledGroup(optimizer, group, group["lr"]))
                     group["lr"] = group["lr"] * factor
@@ -188,6 +188,6 @@ def _slots_of(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> dict
 
 
 def _initial(optimizer: torch.optim.Optimizer, name: str) -> float:
-    """Returns a slot's initial value: zero but for Adagrad's sums and Rprop's steps."""
+    """Returns a slot's initial value: zero except for Adagrad's sums and Rprop's steps."""
     source = {"sum": "initial_accumulator_value", "step_size": "lr"}
     return float(optimizer.defaults.get(source.get(name, name), 0.0))

@@ -1,4 +1,4 @@
-"""Operations on PyTorch's tensors."""
+"""Operations on PyTorch tensors."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,10 +12,10 @@ _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class TorchArrays(ArrayOperations):
-    """PyTorch runs each operation at once, where the tensors are."""
+    """PyTorch runs operations eagerly, on the device of the tensors."""
 
     def is_on_host(self, values: torch.Tensor) -> bool:
-        """Returns whether the values are in the memory of this machine's CPU."""
+        """Returns whether the values are in host memory."""
         return values.device.type == "cpu"
 
     def dtype_of(self, values: torch.Tensor) -> str:
@@ -49,11 +49,11 @@ class TorchArrays(ArrayOperations):
         return values.clone()
 
     def numbers(self, array: np.ndarray) -> Any:
-        """Returns integers as Python has them."""
+        """Returns integers unchanged."""
         return array.tolist()
 
     def magnitudes(self, values: torch.Tensor) -> torch.Tensor:
-        """Returns the keys of floats, and keys as they are."""
+        """Returns the keys of floats; returns keys unchanged."""
         if not values.is_floating_point():
             return values
         raw = _INTEGERS[values.element_size()]
@@ -61,7 +61,7 @@ class TorchArrays(ArrayOperations):
         return bits.to(torch.int32) if raw is torch.int16 else bits
 
     def floats(self, values: torch.Tensor, double: bool) -> torch.Tensor:
-        """Returns values as float32, or float64."""
+        """Returns values as float32 or, if they are float64, as float64."""
         return values.to(torch.float64 if double else torch.float32)
 
     def where(self, condition: torch.Tensor, one: Any, other: torch.Tensor) -> torch.Tensor:
@@ -69,11 +69,11 @@ class TorchArrays(ArrayOperations):
         return torch.where(condition, one, other)
 
     def totals(self, conditions: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Returns in how many entries each condition is True."""
+        """Returns the number of True entries of each condition."""
         return torch.stack([torch.count_nonzero(each) for each in conditions])
 
     def totals_along(self, condition: torch.Tensor, axis: int) -> torch.Tensor:
-        """Returns in how many entries a condition is True at each index of an axis."""
+        """Returns the number of True entries of a condition at each index of an axis."""
         others = [each for each in range(condition.ndim) if each != axis]
         return torch.sum(condition, others) if others else condition.long()
 
@@ -83,19 +83,19 @@ class TorchArrays(ArrayOperations):
         return torch.arange(like.shape[axis], device=like.device).reshape(shape)
 
     def reshape(self, array: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-        """Returns an array in another shape."""
+        """Returns a reshaped array."""
         return array.reshape(*shape)
 
     def transpose(self, array: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
-        """Returns an array with its axes in another order."""
+        """Returns a transposed array."""
         return array.permute(*axes)
 
     def concatenate(self, arrays: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
-        """Returns arrays, one after another along an axis, on the device of the first."""
+        """Returns arrays concatenated along an axis, on the device of the first."""
         return torch.cat([each.to(arrays[0].device) for each in arrays], axis)
 
     def repeat(self, array: torch.Tensor, times: int, axis: int) -> torch.Tensor:
-        """Returns an array with each entry along an axis several times."""
+        """Returns an array whose entries are repeated along an axis."""
         return torch.repeat_interleave(array, times, axis)
 
 

@@ -1,8 +1,8 @@
-"""Updates and masks with PyTorch; on a CPU in parts, which stay in a cache until they are masked.
+"""Updates and masks with PyTorch; on a CPU in chunks, which stay in cache until they are masked.
 
-PyTorch runs every operation by itself. An update is several passes over weight, gradient and slots,
-and the mask one more: each of them through memory, where the tensors are large. A part goes through
-all of them before the next one, which saves more than the mask costs.
+PyTorch runs every operation separately. An update is several passes over weight, gradient and
+slots, and the mask is one more: each reads large tensors from memory. Running all passes on one
+chunk before the next saves more time than the mask takes.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from keras_dsd.adapters.base.private_names import UPDATE_ALL, key_of
 from keras_dsd.adapters.keras3.backends import MaskOf, SlotsOf
 from keras_dsd.utils.patches import Patch
 
-# How many values are updated at a time: fewer, and the calls would cost more than is saved.
+# Number of values in a chunk: with fewer, calls would take more time than is saved.
 PART = 2**19
-# On a CPU a product of two types casts the one first. What that makes of a tensor of this size a
-# cache still holds; a larger one is multiplied in parts, which stay in a core's own.
+# On a CPU a product of two dtypes casts one of them first. The cast of a tensor up to this size
+# fits a shared cache; a larger tensor is multiplied in chunks, which fit a core's cache.
 _MASKED_WHOLE = 2**20
 _MASKED_PART = 2**18
-# Optimizers whose update of a value asks nothing of the others, that count no updates, and that go
-# over the values more often than SGD does, which is slower in parts.
+# Optimizers with elementwise updates that count no updates, and that take more passes over the
+# values than SGD, which is slower in chunks.
 _BY_VALUE = tuple(
     getattr(keras.optimizers, name)
     for name in ("Adadelta", "Adagrad", "Adam", "Adamax", "Lion", "RMSprop")
@@ -50,8 +50,8 @@ def patches(
 ) -> list[Patch]:
     """Returns the patches that mask variables without a constraint within their update.
 
-    Nothing where weights lie on a GPU, whose memory is fast and whose every call costs, or where
-    the optimizer may not be asked for a part: one of the user's own among them.
+    None for weights on a GPU, whose memory is fast and whose calls are slow, or if the optimizer
+    can't update chunks, such as a custom one.
     """
     known = type(optimizer).__module__.startswith("keras.") and isinstance(optimizer, _BY_VALUE)
     known = known and hasattr(optimizer, UPDATE_ALL)
@@ -62,7 +62,7 @@ def patches(
 
 
 class _Updates:
-    """Masked updates of one optimizer; those of large tensors in parts."""
+    """Masked updates of one optimizer; of large tensors in chunks."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class _Updates:
         variables: Sequence[keras.Variable],
         learning_rate: torch.Tensor,
     ) -> None:
-        """Updates all variables: large ones in parts, the others together."""
+        """Updates all variables: large ones in chunks, the others together."""
         together = []
         for gradient, variable in zip(gradients, variables, strict=True):
             if variable.value.numel() < 2 * PART or torch.compiler.is_compiling():
@@ -97,7 +97,9 @@ class _Updates:
     ) -> None:
         gradients, variables = zip(*updates, strict=True)
         self._plain(gradients, variables, learning_rate)
-        pairs = [(each, self._mask_of(each)) for each in reversed(variables)]  # those in a cache
+        pairs = [
+            (each, self._mask_of(each)) for each in reversed(variables)
+        ]  # those that fit the cache
         apply_masks([(variable, mask) for variable, mask in pairs if mask is not None])
 
     def _in_parts(
@@ -112,7 +114,7 @@ class _Updates:
         whole = [each.data for each in tensors]
         parts = zip(*map(_split, [gradient.contiguous(), mask, *whole]), strict=True)
         try:
-            # Keras looks slots up by their variable: it can't be given others.
+            # Keras looks slots up by their variable, so chunks can't be passed.
             for part_of_gradient, part_of_mask, *values in parts:
                 for tensor, part in zip(tensors, values, strict=True):
                     tensor.data = part
