@@ -1,5 +1,6 @@
 """DSDSchedule: a thin Keras callback over the controller, for both Kerases."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from keras_dsd.engine.batch_norm import BatchSource, check_batches
 from keras_dsd.engine.controller import Controller
 from keras_dsd.engine.observers import Observer, check_observers
 from keras_dsd.engine.trainer import Trainer
+from keras_dsd.protocols import UpdateCount
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import shown
 
@@ -146,6 +148,7 @@ learning rate
         self.batches = check_batches(batch_norm_data, batch_norm_batches)
         self.observers = check_observers(observers)
         self._controller: Controller | None = None
+        self._earlier: UpdateCount | None = None
 
     def __repr__(self) -> str:
         return f"<DSDSchedule: {self.timeline}>"
@@ -157,6 +160,18 @@ learning rate
             self.batches, self.observers,
         )  # fmt: skip
 
+    def set_model(self, model: Any) -> None:
+        """Receives the model that trains, before a callback may load its optimizer."""
+        super().set_model(model)
+        self._earlier = None
+        if self.timeline.needs_steps:
+            with contextlib.suppress(TypeError, ValueError):  # on_train_begin raises them
+                adapter = registry.adapter_of(model).training_adapter(model)
+                self._earlier = adapter.update_count()
+
+    def _implements_train_batch_hooks(self) -> bool:
+        return self.timeline.needs_steps
+
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Checks the model, before the first batch.
 
@@ -166,11 +181,23 @@ learning rate
         """
         adapter = registry.adapter_of(self.model).training_adapter(self.model)
         self._controller = self.controller(Trainer(self.model, adapter))
-        self._controller.start(self.params.get("epochs"), bool(self.params.get("verbose")))
+        self._controller.start(
+            self.params.get("epochs"), bool(self.params.get("verbose")),
+            self.params.get("steps"), self._earlier,
+        )  # fmt: skip
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Enters the phase of `epoch`."""
         self._open_controller().begin_epoch(epoch)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Enters the phase of a step, where that starts within an epoch."""
+        if not self.timeline.needs_steps:
+            return
+        controller = self._open_controller()
+        controller.begin_batch(batch)
+        if controller.is_last_step:
+            self.model.stop_training = True  # Keras asks once the batch is over
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Adds the measurements of DSD to the logs."""

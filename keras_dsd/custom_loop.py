@@ -176,6 +176,9 @@ class DSDLoop:
 class CustomLoopTrainer(Trainer):
     """One model in a custom training loop, which compiles its own steps."""
 
+    may_read_steps = False
+    batches_per_execution = 1
+
     def __init__(self, model: Model, adapter: TrainingAdapter) -> None:
         super().__init__(model, adapter)
         self._apply_masks: Callable[[], None] | None = None

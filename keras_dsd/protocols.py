@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, SupportsInt, TypeAlias
+from typing import NamedTuple, Protocol, SupportsInt, TypeAlias
 
 import numpy as np
 
@@ -110,6 +110,23 @@ class PrunableWeight(DeviceWeight, Protocol):
         """Sets the moving averages of optimizers to zero where `mask` is False."""
 
 
+class UpdateCount(NamedTuple):
+    """What an optimizer has counted.
+
+    Attributes:
+        number: How often it was given gradients.
+        per_step: How many of these it accumulates for one step; 1 where it does not accumulate.
+    """
+
+    number: int
+    per_step: int
+
+    @property
+    def steps(self) -> int:
+        """Number of steps made."""
+        return self.number // self.per_step
+
+
 @dataclasses.dataclass(frozen=True)
 class SkippedWeight:
     """One weight that DSD leaves dense.
@@ -193,6 +210,16 @@ class TrainingAdapter(Protocol):
 
     def observing(self, factor: float) -> AbstractContextManager[None]:
         """Observes a custom training loop in a `with` block, and scales its learning rates."""
+
+    def update_count(self) -> UpdateCount | None:
+        """Returns the count of the optimizer that has made the most steps; None: none counts.
+
+        It is copied from the device.
+        """
+
+    @property
+    def batches_per_execution(self) -> int:
+        """How many batches one call of the compiled step trains on, at most."""
 
     def learning_rates(self) -> list[float]:
         """Returns the learning rates, without the factor, of the optimizers that read one."""

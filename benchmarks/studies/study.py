@@ -29,7 +29,7 @@ import numpy as np
 from absl import app, flags, logging
 from verdicts import of_each_variant
 
-from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase, Timeline
+from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase, Timeline, epochs_of
 from keras_dsd.analysis.comparison import dataset, training
 from keras_dsd.analysis.comparison.arms import lowered_at_once, num_shared
 from keras_dsd.analysis.comparison.compare import Runs
@@ -139,7 +139,7 @@ def _in_turn(epochs: int, sparsity: float) -> list[Phase]:
     """Returns sparse and dense phases in turn, as AC/DC has them, sparse at the end."""
     each = max(epochs // 5, 1)
     phases: list[Phase] = []
-    while (left := epochs - sum(phase.epochs for phase in phases)) > 0:
+    while (left := epochs - epochs_of(phases)) > 0:
         length = min(each, left)
         sparse = len(phases) % 2 == 0
         phases.append(SparsePhase(length, sparsity=sparsity) if sparse else DensePhase(length))

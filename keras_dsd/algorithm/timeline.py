@@ -1,12 +1,13 @@
 """Phases and timelines as values: lengths, convergence, learning rates, the current phase."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from keras_dsd.algorithm import criteria
+from keras_dsd.algorithm import criteria, position
+from keras_dsd.algorithm.position import STEPS, Position, Start
 from keras_dsd.utils import checks
-from keras_dsd.utils.checks import invalid, invalid_type
+from keras_dsd.utils.checks import invalid, invalid_type, shown
 from keras_dsd.utils.figures import new_figure, shade
 
 if TYPE_CHECKING:
@@ -98,15 +99,27 @@ def is_larger_better(name: str) -> bool:
 
 
 def _check_phase(phase: "DensePhase | SparsePhase") -> None:
-    checks.normalise(
-        phase,
-        epochs=checks.whole_number("epochs", phase.epochs, least=1),
-        lr=checks.positive("lr", phase.lr),
-    )
+    kind = type(phase).__name__
+    if (phase.epochs is None) == (phase.steps is None):
+        raise TypeError(
+            f"Expected either `epochs` or `steps`. Received: epochs={shown(phase.epochs)} and "
+            f"steps={shown(phase.steps)}. Write {kind}(10) for epochs, or {kind}(steps=2000)."
+        )
+    if phase.steps is None:
+        epochs = checks.whole_number("epochs", phase.epochs, least=1)
+        checks.normalise(phase, epochs=epochs)
+    else:
+        steps = checks.whole_number("steps", phase.steps, least=1, unit="steps")
+        checks.normalise(phase, steps=steps)
+    checks.normalise(phase, lr=checks.positive("lr", phase.lr))
     if not isinstance(phase.until, Plateau | None):
         expected = "to be None (the phase lasts its `epochs`) or a Plateau"
         hint = "Give Plateau('val_loss', patience=3), or leave it out."
         raise invalid_type("until", phase.until, expected, hint)
+    if phase.until is not None and phase.steps is not None:
+        hint = f"Count the phase in epochs, {kind}(10, until=...), or leave out `until`."
+        expected = "to be None where a phase is counted in steps, as a Plateau measures epochs"
+        raise invalid("until", phase.until, expected, hint, f" and steps={phase.steps}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,17 +127,22 @@ class DensePhase:
     """A phase that trains all weights.
 
     Args:
-        epochs: How long the phase lasts, in epochs; with `until`, at most. At least 1.
+        epochs: How long the phase lasts, in epochs; with `until`, at most. At least 1. Give either
+            `epochs` or `steps`.
+        steps: How long the phase lasts, in optimizer steps. At least 1.
         lr: Factor of the learning rate while the phase lasts. Defaults to `1.0`.
         until: A `Plateau` that ends the phase early. Defaults to `None`: it lasts its `epochs`.
 
     Raises:
-        TypeError: `epochs` is not an integer, `lr` is not a number, or `until` is not a `Plateau`.
-        ValueError: `epochs` is below 1, or `lr` is not finite and above 0.
+        TypeError: `epochs` or `steps` is not an integer, both or none are given, `lr` is not a
+            number, or `until` is not a `Plateau`.
+        ValueError: `epochs` or `steps` is below 1, `lr` is not finite and above 0, or `until` is
+            given with `steps`.
     """
 
-    epochs: int
+    epochs: int | None = None
     _: dataclasses.KW_ONLY
+    steps: int | None = None
     lr: float = 1.0
     until: Plateau | None = None
 
@@ -143,7 +161,9 @@ class SparsePhase:
     higher sparsity, regrown weights are chosen by index. Put a dense phase between the two.
 
     Args:
-        epochs: How long the phase lasts, in epochs; with `until`, at most. At least 1.
+        epochs: How long the phase lasts, in epochs; with `until`, at most. At least 1. Give either
+            `epochs` or `steps`.
+        steps: How long the phase lasts, in optimizer steps. At least 1.
         sparsity: Fraction of each selected weight tensor to prune, in [0, 1). Defaults to `None`:
             the sparsity that `apply` set for each weight.
         lr: Factor of the learning rate while the phase lasts. Defaults to `1.0`.
@@ -155,14 +175,17 @@ class SparsePhase:
         seed: Of `criterion="random"`, with the path and the size of each weight. Defaults to `0`.
 
     Raises:
-        TypeError: `epochs` or `seed` is not an integer, `lr` or `sparsity` is not a number, `until`
-            is not a `Plateau`, or `criterion` is not callable.
-        ValueError: `epochs` is below 1, `lr` is not finite and above 0, `sparsity` is outside
-            [0, 1), `criterion` is unknown, or `seed` is negative or not used.
+        TypeError: `epochs`, `steps` or `seed` is not an integer, both or none of `epochs` and
+            `steps` are given, `lr` or `sparsity` is not a number, `until` is not a `Plateau`, or
+            `criterion` is not callable.
+        ValueError: `epochs` or `steps` is below 1, `lr` is not finite and above 0, `sparsity` is
+            outside [0, 1), `until` is given with `steps`, `criterion` is unknown, or `seed` is
+            negative or not used.
     """
 
-    epochs: int
+    epochs: int | None = None
     _: dataclasses.KW_ONLY
+    steps: int | None = None
     sparsity: float | None = None
     lr: float = 1.0
     until: Plateau | None = None
@@ -190,9 +213,18 @@ class SparsePhase:
 Phase = DensePhase | SparsePhase
 
 
+def epochs_of(phases: Iterable[Phase]) -> int:
+    """Returns how many epochs phases take together, but for those counted in steps."""
+    return sum(phase.epochs or 0 for phase in phases)
+
+
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-    """Phases, one after another. Each covers the half-open range of epochs [start, end).
+    """Phases, one after another. Each covers a half-open range [start, end) of epochs or steps.
+
+    A phase counted in steps may end within an epoch; the next one starts with the step after. A
+    phase of n epochs ends with the nth epoch that ends in it, so where it starts within an epoch,
+    the rest of that epoch is its first.
 
     Args:
         phases: The phases in order; at least one.
@@ -217,8 +249,28 @@ class Timeline:
 
     @property
     def epochs(self) -> int:
-        """Total number of epochs of all phases."""
-        return sum(phase.epochs for phase in self.phases)
+        """Total number of epochs of all phases, except those counted in steps."""
+        return epochs_of(self.phases)
+
+    @property
+    def steps(self) -> int:
+        """Total number of steps of the phases that are counted in steps."""
+        return sum(phase.steps or 0 for phase in self.phases)
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether any phase is counted in steps."""
+        return self.steps > 0
+
+    @property
+    def mixes_units(self) -> bool:
+        """Whether steps are counted, and a phase before the last one is counted in epochs."""
+        return self.counts_steps and epochs_of(self.phases[:-1]) > 0
+
+    @property
+    def needs_steps(self) -> bool:
+        """Whether a run has to know, before each batch, how many steps it has made."""
+        return self.counts_steps
 
     @property
     def monitors(self) -> tuple[str, ...]:
@@ -239,55 +291,127 @@ class Timeline:
             return "sparse"
         return "re-dense" if self.is_redense(index) else "dense"
 
-    def starts(self, history: Sequence[Mapping[str, float]]) -> list[int]:
+    def starts(self, history: Sequence[Mapping[str, float]], step: int | None = None) -> list[int]:
         """Returns the first epochs, counted from 0, of the phases started so far.
 
-        The last of them is the phase of epoch `len(history)`. Epochs past the end belong to the
-        last phase. `history` holds the values of `monitors` at each epoch; the same history always
-        gives the same phases, so a run can resume from it.
-        """
-        starts = [0]
-        for phase in self.phases[:-1]:
-            length = _ended(phase, history[starts[-1] : starts[-1] + phase.epochs])
-            if length is None:
-                break
-            starts.append(starts[-1] + length)
-        return starts
+        Without phases counted in steps, the last of them is the phase of epoch `len(history)`.
+        Epochs past the end belong to the last phase. The same arguments always give the same
+        phases, so a run can resume from them.
 
-    def is_over(self, history: Sequence[Mapping[str, float]], remaining_epochs: str) -> bool:
-        """Returns whether training is over after the epochs in `history`.
-
-        With `remaining_epochs="stop"`, the last phase ends with its `epochs`; with `"redense"`, it
-        also gets the unused epochs of the other phases. Its `until` ends it in both cases.
+        Args:
+            history: The values of `monitors` at each epoch and, where steps are counted, as in the
+                logs, `dsd_steps`.
+            step: How many steps the run has made; phases that start with a later step have not
+                started. Defaults to `None`: those made by the end of the last epoch.
         """
-        starts = self.starts(history)
-        if len(starts) < len(self.phases):
+        return [start.epoch for start in self.points(history, step)]
+
+    def points(
+        self, history: Sequence[Mapping[str, float]], step: int | None = None
+    ) -> list[Start]:
+        """Returns the epochs and steps at which the phases started so far start."""
+        if step is None:
+            step = int(history[-1].get(STEPS, 0)) if history else 0
+        return position.starts_of(self.phases, history, step)
+
+    def points_at_end(self, history: Sequence[Mapping[str, float]], epoch: int) -> list[Start]:
+        """Returns where the phases start that have started as an epoch of `history` ends."""
+        return position.starts_at_end(self.phases, history, epoch)
+
+    def position(
+        self,
+        index: int,
+        start: Start,
+        history: Sequence[Mapping[str, float]],
+        step: int,
+        per_epoch: int | None,
+    ) -> Position:
+        """Returns where in a phase a run is.
+
+        Args:
+            index: Index of the phase.
+            start: Where it starts.
+            history: Of each epoch that has ended.
+            step: How many steps the run has made.
+            per_epoch: How many each epoch makes; None: as many as the last one made.
+        """
+        return position.position_in(self.phases[index], index, start, history, step, per_epoch)
+
+    def end_step(self, index: int, start: Start) -> int | None:
+        """Returns the step that ends a phase, of the run; None where it is counted in epochs."""
+        steps = self.phases[index].steps
+        return None if steps is None else start.step + steps
+
+    def is_over(
+        self,
+        history: Sequence[Mapping[str, float]],
+        remaining_epochs: str,
+        step: int | None = None,
+    ) -> bool:
+        """Returns whether nothing is left to train after the epochs in `history` and `step`.
+
+        With `remaining_epochs="stop"` the last phase ends with its `epochs` or `steps`; with
+        `"redense"` it also has those that other phases did not use. What ends it early counts in
+        any case.
+        """
+        points = self.points(history, step)
+        if len(points) < len(self.phases):
             return False
-        last, epochs = self.phases[-1], history[starts[-1] :]
-        is_done = remaining_epochs == "stop" and _ended(last, epochs) is not None
-        return is_done or _converged(last, epochs) is not None
+        epochs = history[points[-1].epoch :]
+        if position.converged(self.phases[-1], epochs) is not None:
+            return True
+        return remaining_epochs == "stop" and self.is_complete(history, step)
 
-    def plot(self) -> "Figure":
-        """Returns a figure of the phases and their learning rate factors over the epochs.
+    def is_complete(self, history: Sequence[Mapping[str, float]], step: int | None = None) -> bool:
+        """Returns whether every phase has had its length, in epochs or in steps."""
+        points = self.points(history, step)
+        last, start = self.phases[-1], points[-1]
+        if len(points) < len(self.phases):
+            return False
+        if last.steps is not None:
+            made = int(history[-1].get(STEPS, 0)) if step is None and history else step or 0
+            return made >= start.step + last.steps
+        return position.length_in_epochs(last, history[start.epoch :]) is not None
+
+    def plot(self, steps_per_epoch: int | None = None) -> "Figure":
+        """Returns a figure: the phases over epochs or steps, and factors of the learning rate.
 
         Phases that `until` may end early are drawn at their maximum length. The figure belongs to
         no window; `figure.savefig("timeline.png")` writes it.
 
+        Args:
+            steps_per_epoch: Number of steps of an epoch; needed where some phases are counted in
+                epochs and others in steps, which the figure then shows. Defaults to `None`.
+
         Raises:
             ImportError: matplotlib is not installed.
+            TypeError: `steps_per_epoch` is not an integer.
+            ValueError: It is below 1, or needed and not given.
         """
+        lengths = self._lengths(steps_per_epoch)
         figure, axes = new_figure(8, 2.5)
         start = 0
-        for index, phase in enumerate(self.phases):
-            end, kind = start + phase.epochs, self.kind(index)
+        for index, (phase, length) in enumerate(zip(self.phases, lengths, strict=True)):
+            end, kind = start + length, self.kind(index)
             shade(axes, start, end, kind, _title(phase, kind))
             axes.plot([start, end], [phase.lr] * 2, color="black")
             start = end
         axes.set_xlim(0, start)
         axes.set_yscale("log")
-        axes.set_xlabel("epoch")
+        axes.set_xlabel("step" if self.counts_steps else "epoch")
         axes.set_ylabel("learning rate\nfactor")
         return figure
+
+    def _lengths(self, steps_per_epoch: int | None) -> list[int]:
+        """Returns the lengths of the phases: in steps where any is counted in steps."""
+        if steps_per_epoch is not None:
+            checks.whole_number("steps_per_epoch", steps_per_epoch, least=1, unit="steps")
+        elif self.counts_steps and self.epochs:
+            expected = "to be given, as some phases are counted in epochs and others in steps"
+            hint = "Give the number of steps of an epoch."
+            raise invalid("steps_per_epoch", steps_per_epoch, expected, hint)
+        per_epoch = (steps_per_epoch or 1) if self.counts_steps else 1
+        return [phase.steps or (phase.epochs or 0) * per_epoch for phase in self.phases]
 
     def __str__(self) -> str:
         return ", then ".join(str(phase) for phase in self.phases)
@@ -301,7 +425,8 @@ def _title(phase: Phase, kind: str) -> str:
 
 def length_text(phase: Phase) -> str:
     """Returns the length of a phase as text, such as `"at most 10 epochs"`."""
-    length = f"{phase.epochs} epoch" if phase.epochs == 1 else f"{phase.epochs} epochs"
+    number, unit = phase.steps or phase.epochs, "epoch" if phase.steps is None else "step"
+    length = f"{number} {unit}" if number == 1 else f"{number} {unit}s"
     return length if phase.until is None else f"at most {length}"
 
 
@@ -312,16 +437,3 @@ def _length(phase: Phase) -> str:
 
 def _times(factor: float) -> str:
     return "" if factor == 1.0 else f" at {factor:g} times the learning rate"
-
-
-def _ended(phase: Phase, history: Sequence[Mapping[str, float]]) -> int | None:
-    """Returns the length of a phase with the epochs in `history`, or None if it is not over."""
-    length = _converged(phase, history)
-    if length is not None:
-        return min(length, phase.epochs)
-    return phase.epochs if len(history) >= phase.epochs else None
-
-
-def _converged(phase: Phase, history: Sequence[Mapping[str, float]]) -> int | None:
-    """Returns the number of epochs in `history` until a phase converged, or None."""
-    return None if phase.until is None else phase.until.length(phase.until.values(history))

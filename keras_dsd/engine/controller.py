@@ -11,15 +11,17 @@ import numpy as np
 from absl import logging
 
 from keras_dsd.algorithm.device_masks import Measured, measure
+from keras_dsd.algorithm.position import FIRST, STEPS, Position, Start
 from keras_dsd.algorithm.timeline import SparsePhase, Timeline
 from keras_dsd.engine import transition as transitions
 from keras_dsd.engine.batch_norm import Batches
 from keras_dsd.engine.messages import phase_message
 from keras_dsd.engine.observers import FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH, Moment, Observer
 from keras_dsd.engine.run_history import RunHistory
+from keras_dsd.engine.steps import StepCounter
 from keras_dsd.engine.trainer import Trainer
 from keras_dsd.engine.transition import Transition
-from keras_dsd.protocols import PrunableWeight, Tensor
+from keras_dsd.protocols import PrunableWeight, Tensor, UpdateCount
 from keras_dsd.utils import checks
 from keras_dsd.utils.progress import progress_bar
 from keras_dsd.utils.warn import warn
@@ -42,9 +44,12 @@ class RunState:
         is_open: True if the run was started and not stopped.
         epochs: The epoch at which training ends; None if unknown. Scope: the run.
         is_shown: True if phase changes are printed instead of logged. Scope: the run.
+        steps: Counts the steps of the run; None if no phase needs them. Scope: the run.
         is_in_epoch: True if an epoch has started and not ended. Scope: the epoch.
         phase_index: Index of the current phase; None while the run starts or resumes. Scope: the
             phase.
+        phase_start: Where the current phase starts. Scope: the phase.
+        is_phase_start: True if the phase starts with the next step. Scope: the epoch.
         num_pruned: Number of pruned weights, to detect violated masks. Scope: the phase.
         is_violated: True if the last epoch ended with violated masks, which was warned of. Scope:
             the phase.
@@ -60,8 +65,11 @@ class RunState:
     is_open: bool = False
     epochs: int | None = None
     is_shown: bool = False
+    steps: StepCounter | None = None
     is_in_epoch: bool = False
     phase_index: int | None = None
+    phase_start: Start = FIRST
+    is_phase_start: bool = False
     num_pruned: int = 0
     is_violated: bool = False
     masked: frozenset[str] = frozenset()
@@ -107,11 +115,54 @@ class Controller:
 
     @property
     def is_over(self) -> bool:
-        """True if the last phase is over, so that training ends."""
-        return self._timeline.is_over(self._run.history.epochs, self._remaining_epochs)
+        """Whether the last phase is over, so that training is to end."""
+        run = self._run
+        step = None if run.steps is None else run.steps.next
+        return self._timeline.is_over(run.history.epochs, self._remaining_epochs, step)
 
-    def start(self, epochs: int | None, verbose: bool = False) -> None:
-        """Checks that the model can be trained, and starts a run that ends at epoch `epochs`.
+    @property
+    def is_last_step(self) -> bool:
+        """Whether the step that is about to be made ends training, within its epoch or not."""
+        phase, run = self._timeline.phases[-1], self._run
+        if phase.steps is None or run.steps is None or self._remaining_epochs == "redense":
+            return False
+        is_last = self._index + 1 == len(self._timeline.phases)
+        return is_last and run.steps.next >= run.phase_start.step + phase.steps
+
+    @property
+    def starts_phase(self) -> bool:
+        """Whether the next step starts a phase, as far as batches tell."""
+        return self._run.steps is not None and self._run.steps.next >= self._end_step
+
+    @property
+    def position(self) -> Position | None:
+        """Where the run is, in steps; None where no phase needs them, or no epoch has started."""
+        run = self._run
+        if run.steps is None or run.phase_index is None:
+            return None
+        return self._timeline.position(
+            run.phase_index, run.phase_start, run.history.epochs, run.steps.step,
+            run.steps.per_epoch,
+        )  # fmt: skip
+
+    @property
+    def _step(self) -> int | None:
+        return None if self._run.steps is None else self._run.steps.step
+
+    def start(
+        self,
+        epochs: int | None,
+        verbose: bool = False,
+        num_batches: int | None = None,
+        earlier: UpdateCount | None = None,
+    ) -> None:
+        """Checks that the model can be trained, and starts a run.
+
+        Args:
+            epochs: Where `fit` ends.
+            verbose: Whether it shows its progress.
+            num_batches: Number of batches of an epoch; None if unknown.
+            earlier: What the optimizer had counted as `fit` was called; None if unknown.
 
         Raises:
             ValueError: DSD can't train the model, or the folder for backups is not writable.
@@ -125,6 +176,8 @@ class Controller:
         is_shown = verbose and self._trainer.prints()
         history = self._run.history.last_of(self._trainer.model)
         self._run = RunState(history, is_open=True, epochs=epochs, is_shown=is_shown)
+        if self._timeline.needs_steps:
+            self._run.steps = StepCounter(self._trainer, num_batches, earlier)
 
     def begin_epoch(self, epoch: int) -> None:
         """Enters the phase of an epoch, counted from 0.
@@ -142,21 +195,91 @@ class Controller:
                 f"another callback saved this epoch and before DSDSchedule recorded it. The phase "
                 f"may last longer. Put DSDSchedule before BackupAndRestore."
             )
-        transition = self.transition(epoch)
-        if transition is not None:
+        steps = self._run.steps
+        if steps is not None:
+            steps.begin_epoch()
+            if self._run.phase_index is None:
+                self._find_step(steps, epoch)
+        if not self._enter(epoch) and self._timeline.is_sparse(self._index):
+            self._hold_masks()
+        self._use_step()
+        self._run.is_in_epoch = True
+
+    def _find_step(self, steps: StepCounter, epoch: int) -> None:
+        """Finds the step that a run starts or resumes at, and checks its phases."""
+        steps.resume(self._run.history, self._timeline, epoch)
+        per_execution, lengths = steps.per_execution, [p.steps for p in self._timeline.phases]
+        for length in filter(None, lengths):
+            hint = f"Give at least {per_execution}, or compile with fewer steps_per_execution"
+            if length < per_execution:
+                expected = "to be at least the steps of one execution"
+                note = f", with {per_execution} steps in each execution"
+                raise checks.invalid("steps", length, expected, f"{hint}.", note)
+            if length % per_execution:
+                self._warn_once(
+                    "steps are no multiple",
+                    f"A phase of {length} steps ends with the execution that makes the last of "
+                    f"them, and so up to {per_execution - 1} steps late: "
+                    f"steps_per_execution={per_execution}. Give a multiple of it to end in time.",
+                )
+        index = len(self._run.history.phase_starts(steps.step)) - 1
+        if epoch == 0 and index > 0 and not steps.is_loaded:
+            warn(
+                f"The optimizer has made {steps.step:,} steps, so the run resumes after them, in "
+                f"phase {index + 1} of {len(lengths)}. To start with the first phase, compile the "
+                f"model anew, or set the optimizer's iterations to 0."
+            )
+
+    def begin_batch(self, batch: int) -> bool:
+        """Enters the phase of a step within an epoch, and returns whether one starts.
+
+        Args:
+            batch: Index of the batch in the epoch, or of the first one of an execution.
+
+        Raises:
+            ValueError: A weight that is to be pruned or regrown holds NaN or infinity.
+        """
+        steps = self._run.steps
+        if steps is None or steps.begin_batch(batch, self._end_step) < self._end_step:
+            return False
+        starts = self._enter(len(self._run.history.epochs))
+        if starts:
+            self._use_step()
+        return starts
+
+    @property
+    def _index(self) -> int:
+        """Index of the phase that was entered last."""
+        return self._run.phase_index or 0
+
+    @property
+    def _end_step(self) -> float:
+        """The step that ends the phase; infinite where none does."""
+        is_last = self._index + 1 == len(self._timeline.phases)
+        end = self._timeline.end_step(self._index, self._run.phase_start)
+        return math.inf if is_last or end is None else end
+
+    def _use_step(self) -> None:
+        self._trainer.use_step(masked=self._run.masked, lr=self._timeline.phases[self._index].lr)
+
+    def _enter(self, epoch: int) -> bool:
+        """Enters the phase of the next step, through those that no step is in; returns if any."""
+        entered = self._run.is_phase_start = False
+        while (transition := self.transition(epoch)) is not None:
             if isinstance(transition.phase, SparsePhase) and not self._trainer.weights:
                 transitions.refuse_frozen(self._trainer.model.name, self._trainer.frozen)
             self._apply(transition)
-        phase = self._timeline.phases[len(self._run.history.phase_starts) - 1]
-        if transition is None and isinstance(phase, SparsePhase):
-            self._hold_masks()
-        self._trainer.use_step(masked=self._run.masked, lr=phase.lr)
-        self._run.is_in_epoch = True
+            starts = self._run.history.phase_starts(self._step)
+            self._run.phase_start = starts[transition.index]
+            self._run.is_phase_start, entered = transition.is_start, True
+        return entered
 
     def transition(self, epoch: int) -> Transition | None:
-        """Returns the phase change at the start of `epoch`, or None; changes nothing."""
+        """Returns the phase change at the next step, of `epoch`, or None; changes nothing."""
+        run = self._run
         return transitions.transition_to(
-            epoch, self._timeline, self._run.history, self._run.phase_index,
+            epoch, self._timeline, run.history, run.phase_index, step=self._step,
+            per_execution=1 if run.steps is None else run.steps.per_execution,
             reset=self._reset, batches=self._batches,
         )  # fmt: skip
 
@@ -213,11 +336,9 @@ class Controller:
 
         Returns the paths of all masked weights.
         """
-        starts = self._run.history.phase_starts
-        phase, weights = self._timeline.phases[len(starts) - 1], self._trainer.weights
-        is_start = len(self._run.history.epochs) == starts[-1]
+        phase, weights = self._timeline.phases[self._index], self._trainer.weights
         unfrozen = any(weight.path not in self._run.masked for weight in weights)
-        if isinstance(phase, SparsePhase) and is_start and unfrozen:
+        if isinstance(phase, SparsePhase) and self._run.is_phase_start and unfrozen:
             reset = transitions.OptimizerReset(self._reset)
             change = transitions.prune(weights, phase, reset, lambda path: None)
             self._run.num_pruned, self._run.masked = change.num_pruned, change.masked
@@ -281,7 +402,8 @@ class Controller:
 
     def _announce(self, transition: Transition, changed: str) -> None:
         index, phase, epoch = transition.index, transition.phase, transition.epoch
-        message = phase_message(self._timeline, index, epoch, transition.is_start, changed)
+        is_start, step = transition.is_start, self._step
+        message = phase_message(self._timeline, index, epoch, is_start, changed, step)
         if self._run.is_shown:  # where Keras shows its progress
             print(message, flush=True)
         else:
@@ -298,14 +420,17 @@ class Controller:
             underflows to zero does not count); `dsd_epochs_left`, the remaining epochs of the
             phase, an upper bound if `until` may end it early; and `dsd_learning_rate`, the learning
             rate in use, of the first optimizer that was seen to update weights, if it has one.
+            If phases are counted in steps, also `dsd_steps`, the number of steps of the run so far;
+            the remaining epochs of a phase in steps are those it takes at this epoch's length.
         """
         if not isinstance(logs, Mapping):
             hint = "Pass a dict, or nothing."
             raise checks.invalid_type("logs", logs, "to be a dict from names to numbers", hint)
         self._trainer.end_epoch()
-        starts = self._run.history.phase_starts
-        epoch, index = len(self._run.history.epochs), len(starts) - 1
-        self._run.history.add(logs, self._all_weights)
+        steps, start = self._run.steps, self._run.phase_start
+        epoch, index = len(self._run.history.epochs), self._index
+        step = None if steps is None else steps.end_epoch()
+        self._run.history.add(logs, self._all_weights, step)
         found, size = self._measured()
         is_violated = found.num_violations or found.num_pruned < self._run.num_pruned
         self._run.is_violated = bool(is_violated)
@@ -323,12 +448,14 @@ class Controller:
         measured: dict[str, float] = {
             "dsd_phase": index,
             "dsd_sparsity": found.num_zeros / max(size, 1),
-            "dsd_epochs_left": self._epochs_left(index, starts[-1], epoch + 1),
+            "dsd_epochs_left": self._epochs_left(epoch + 1),
         }
+        if step is not None and self._timeline.counts_steps:
+            measured[STEPS] = step
         if self._trainer.is_observed:
             for rate in self._trainer.learning_rates()[:1]:
                 measured["dsd_learning_rate"] = rate * lr
-        if epoch == starts[-1] and self._timeline.is_redense(index):
+        if epoch == start.epoch and self._timeline.is_redense(index):
             self._notify([Moment(FIRST_REDENSE_EPOCH, epoch + 1, index)])
         for observer in self._observers:
             observer.on_epoch_end(epoch, {**logs, **measured}, self._trainer.weights)
@@ -341,11 +468,17 @@ class Controller:
         found = zip(Measured(0, 0, 0, 0), *measure(weights), strict=True)
         return Measured(*map(sum, found)), sum(math.prod(each.shape) for each in weights)
 
-    def _epochs_left(self, index: int, start: int, epoch: int) -> int:
-        """Returns the remaining epochs of a phase, an upper bound if `until` may end it early."""
-        end = start + self._timeline.phases[index].epochs
-        if index + 1 == len(self._timeline.phases) and self._remaining_epochs == "redense":
-            end = max(end, self._run.epochs or 0)
+    def _epochs_left(self, epoch: int) -> int:
+        """Returns the remaining epochs of the phase, at most where `until` may end it early."""
+        run, phase = self._run, self._timeline.phases[self._index]
+        if phase.steps is None:
+            end = run.phase_start.epoch + (phase.epochs or 0)
+        else:
+            made, earlier = (run.history.steps_before(each) or 0 for each in (epoch, epoch - 1))
+            left = max(run.phase_start.step + phase.steps - made, 0)
+            end = epoch + math.ceil(left / max(made - earlier, 1))
+        if self._index + 1 == len(self._timeline.phases) and self._remaining_epochs == "redense":
+            end = max(end, run.epochs or 0)
         return max(end - epoch, 0)
 
     def stop(self) -> None:
@@ -377,7 +510,7 @@ class Controller:
                 f"run. {resume} to run them."
             )
             # Early stopping is intended; too few epochs may be a mistake.
-            if run.epochs is not None and run.epochs < self._timeline.epochs:
+            if self._is_short(run):
                 self._warn_once("ended before the last phase", message)
             else:
                 logging.warning(message)
@@ -387,9 +520,22 @@ class Controller:
 
         Early stopping, or anything else that stops `fit` before its last epoch, ends the run.
         """
-        most = self._timeline.epochs
-        is_short = run.epochs is None or run.epochs < most
-        return is_short and len(run.history.epochs) < most and not self.is_over
+        is_short = run.epochs is None or self._is_short(run)
+        is_complete = len(run.history.epochs) >= self._timeline.epochs
+        if self._timeline.counts_steps:
+            is_complete = self._timeline.is_complete(run.history.epochs)
+        return is_short and not is_complete and not self.is_over
+
+    def _is_short(self, run: RunState) -> bool:
+        """Returns whether `fit` was given fewer epochs than the timeline takes.
+
+        Where that takes steps, whether it has had all its epochs.
+        """
+        if run.epochs is None:
+            return False
+        if self._timeline.counts_steps:
+            return len(run.history.epochs) >= run.epochs
+        return run.epochs < self._timeline.epochs
 
     def _warn_once(self, kind: str, message: str) -> None:
         """Warns once in a run, which may take several calls of `fit`."""

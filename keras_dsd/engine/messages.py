@@ -5,10 +5,18 @@ from collections.abc import Sequence
 from keras_dsd.algorithm.timeline import Timeline, length_text
 
 
-def phase_message(timeline: Timeline, index: int, epoch: int, is_start: bool, changed: str) -> str:
+def phase_message(
+    timeline: Timeline,
+    index: int,
+    epoch: int,
+    is_start: bool,
+    changed: str,
+    step: int | None = None,
+) -> str:
     """Returns the log message of a phase that starts, or resumes, at an epoch counted from 0.
 
-    `changed` describes the changes that come with it.
+    `changed` describes the changes that come with it. `step` is the number of steps of the run
+    before it, if they are counted.
     """
     phase, number = timeline.phases[index], f"{index + 1}/{len(timeline.phases)}"
     parts = [timeline.kind(index), length_text(phase)]
@@ -16,7 +24,8 @@ def phase_message(timeline: Timeline, index: int, epoch: int, is_start: bool, ch
         parts.append(str(phase.until))
     if not is_start:
         parts.append("resumed")
-    return f"Epoch {epoch + 1}: DSD phase {number} ({', '.join(parts)}): {changed}"
+    after = "" if step is None else f", after {step:,} steps"
+    return f"Epoch {epoch + 1}{after}: DSD phase {number} ({', '.join(parts)}): {changed}"
 
 
 def learning_rate_text(learning_rates: Sequence[float], is_scheduled: bool, factor: float) -> str:

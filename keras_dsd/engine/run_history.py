@@ -3,11 +3,12 @@
 import os
 import pathlib
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsFloat
 
 import numpy as np
 
+from keras_dsd.algorithm.position import STEPS, Start
 from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.protocols import Model
 from keras_dsd.utils import checks
@@ -25,7 +26,9 @@ class RunHistory:
     at any earlier epoch.
 
     Attributes:
-        epochs: The monitored values in the logs of each epoch so far.
+        epochs: The monitored values in the logs of each epoch so far and, if steps are counted, the
+            number of steps by its end.
+        origin: Number of steps that the optimizer had counted before the first one of the run.
         warned: Kinds of the warnings that the run has issued. A run may take many calls of `fit`,
             each of which would otherwise issue them again.
     """
@@ -35,6 +38,7 @@ class RunHistory:
         self._folder = folder
         self._best: dict[int, list[np.ndarray]] = {}
         self.epochs: list[dict[str, float]] = []
+        self.origin = 0
         self.warned: set[str] = set()
 
     def last_of(self, model: Model) -> "RunHistory":
@@ -48,10 +52,27 @@ class RunHistory:
             found = _HISTORIES[model] = self
         return found
 
+    def phase_starts(self, step: int | None = None) -> list[Start]:
+        """Where phases have started so far; the last one is that of the next epoch, or `step`."""
+        return self._timeline.points(self.epochs, step)
+
     @property
-    def phase_starts(self) -> list[int]:
-        """First epochs of the phases so far; the last one is the phase of the next epoch."""
-        return self._timeline.starts(self.epochs)
+    def _is_kept(self) -> bool:
+        """Whether the phase depends on what earlier epochs measured."""
+        return bool(self._timeline.monitors) or self._timeline.needs_steps
+
+    def steps_before(self, epoch: int) -> int | None:
+        """Returns how many steps the run is known to have made before an epoch; None: nothing is.
+
+        Of a run that was killed, the epoch before may be missing.
+        """
+        known = [int(logs[STEPS]) for logs in self.epochs[:epoch] if STEPS in logs]
+        return known[-1] if known else None
+
+    def fill_steps(self, ends: Sequence[int]) -> None:
+        """Adds the steps made by the end of each epoch, where they are not known."""
+        for logs, steps in zip(self.epochs, ends, strict=True):
+            logs.setdefault(STEPS, steps)
 
     def check(self) -> None:
         """Creates the folder if anything will be written to it.
@@ -59,7 +80,7 @@ class RunHistory:
         Raises:
             ValueError: It is not a folder, or not writable.
         """
-        if self._folder is None or not self._timeline.monitors:
+        if self._folder is None or not self._is_kept:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -82,10 +103,10 @@ class RunHistory:
                 read. The history is unchanged.
         """
         epochs = self.epochs
-        if len(epochs) < epoch and self._timeline.monitors:
-            epochs = self._read(epoch)
+        if len(epochs) < epoch and (self._timeline.monitors or self._has_record):
+            epochs, self.origin = self._read(epoch)
         if epoch == 0:
-            self._best, self.warned = {}, set()
+            self._best, self.warned, self.origin = {}, set(), 0
         num_missing = epoch - len(epochs)
         epochs = epochs[:epoch] + [{} for _ in range(num_missing)]
         best = self._best_of(epochs, epoch - 1) if epoch else None
@@ -96,19 +117,29 @@ class RunHistory:
         return num_missing <= 0 or not self._timeline.monitors
 
     def add(
-        self, logs: Mapping[str, SupportsFloat], weights: Callable[[], list[np.ndarray]]
+        self,
+        logs: Mapping[str, SupportsFloat],
+        weights: Callable[[], list[np.ndarray]],
+        step: int | None = None,
     ) -> None:
-        """Adds the logs of an epoch; `weights` is called if it is the best epoch of the phase."""
+        """Adds the logs of an epoch; `weights` is called if it is the best epoch of the phase.
+
+        `step` is the number of steps of the run so far, if they are counted.
+        """
         found = {
             name: checks.as_float(f"logs[{name!r}]", logs[name])
             for name in self._timeline.monitors
             if name in logs
         }
+        if step is not None:
+            found[STEPS] = step
         epoch, epochs = len(self.epochs), [*self.epochs, found]
         if self._best_of(epochs, epoch) == epoch:
             self._keep(epoch, weights())
-        if self._folder is not None and self._timeline.monitors:
-            data = {"timeline": str(self._timeline), "history": epochs}
+        if self._folder is not None and self._is_kept:
+            data: dict[str, Any] = {"timeline": str(self._timeline), "history": epochs}
+            if self._timeline.needs_steps:
+                data["origin"] = self.origin
             write_json(self._folder / _HISTORY, data, indent=None)
         self.epochs = epochs
 
@@ -132,12 +163,12 @@ class RunHistory:
         return None if best == last else best
 
     def _best_of(self, epochs: list[dict[str, float]], epoch: int) -> int | None:
-        starts = self._timeline.starts(epochs[:epoch])
-        until = self._timeline.phases[len(starts) - 1].until
+        points = self._timeline.points_at_end(epochs, epoch)
+        until, start = self._timeline.phases[len(points) - 1].until, points[-1].epoch
         if until is None or not until.restore_best:
             return None
-        best = until.best(until.values(epochs[starts[-1] : epoch + 1]))
-        return None if best is None else starts[-1] + best
+        best = until.best(until.values(epochs[start : epoch + 1]))
+        return None if best is None else start + best
 
     def best_weights(self, epoch: int) -> list[np.ndarray]:
         """Returns the weights of the epoch that `epoch_to_restore` returned."""
@@ -187,7 +218,12 @@ class RunHistory:
                 path.unlink(missing_ok=True)  # another worker may share the folder
         self._best = {epoch: weights}
 
-    def _read(self, epoch: int) -> list[dict[str, float]]:
+    @property
+    def _has_record(self) -> bool:
+        return self._is_kept and self._folder is not None and (self._folder / _HISTORY).exists()
+
+    def _read(self, epoch: int) -> tuple[list[dict[str, float]], int]:
+        """Returns what `add` wrote of the epochs of an earlier run, and its origin."""
         path = None if self._folder is None else self._folder / _HISTORY
         missing = (
             f"Expected the monitored values of the previous {epoch} epochs, which `until` needs. "
@@ -197,7 +233,7 @@ class RunHistory:
         if path is None or not path.exists():
             raise ValueError(f"{missing}which holds none. {advice}")
         try:
-            epochs, timeline = read_json(path, _parse)
+            epochs, timeline, origin = read_json(path, _parse)
         except ValueError as error:
             raise ValueError(
                 f"{missing}where {_HISTORY} is incomplete ({error}). {advice}"
@@ -207,16 +243,16 @@ class RunHistory:
             raise ValueError(f"{missing}from other phases: {timeline}, {here}. {advice}")
         if len(epochs) < epoch - 1:
             raise ValueError(f"{missing}which holds {len(epochs)} epochs. {advice}")
-        return epochs
+        return epochs, origin
 
 
 # A history must not refer to its model, which would then never be freed.
 _HISTORIES: "weakref.WeakKeyDictionary[Model, RunHistory]" = weakref.WeakKeyDictionary()
 
 
-def _parse(data: Any) -> tuple[list[dict[str, float]], str]:
+def _parse(data: Any) -> tuple[list[dict[str, float]], str, int]:
     epochs = [{str(name): float(value) for name, value in logs.items()} for logs in data["history"]]
-    return epochs, data["timeline"]
+    return epochs, data["timeline"], int(data.get("origin", 0))
 
 
 def _text(folder: pathlib.Path | None) -> str:

@@ -8,7 +8,15 @@ import numpy as np
 
 from keras_dsd.engine.batch_norm import Batches, estimate
 from keras_dsd.engine.messages import learning_rate_text
-from keras_dsd.protocols import Model, OpenRun, PrunableWeight, Step, TrainingAdapter, open_run_of
+from keras_dsd.protocols import (
+    Model,
+    OpenRun,
+    PrunableWeight,
+    Step,
+    TrainingAdapter,
+    UpdateCount,
+    open_run_of,
+)
 
 
 class Trainer:
@@ -156,6 +164,18 @@ class Trainer:
     def prints(self) -> bool:
         """Returns whether Keras prints its progress instead of logging it."""
         return self._adapter.prints()
+
+    # Whether the variables hold their values also within an epoch.
+    may_read_steps = True
+
+    def update_count(self) -> UpdateCount | None:
+        """Returns the count of the optimizer that has made the most steps; None: none counts."""
+        return self._adapter.update_count()
+
+    @property
+    def batches_per_execution(self) -> int:
+        """How many batches one call of the training step trains on, at most."""
+        return self._adapter.batches_per_execution
 
     def learning_rates(self) -> list[float]:
         """Returns the learning rates, without the factor, of the optimizers that read one."""

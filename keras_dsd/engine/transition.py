@@ -29,8 +29,8 @@ class Transition:
     Attributes:
         index: Index of the phase.
         phase: The phase. A sparse phase prunes weights, a dense phase removes masks.
-        epoch: The epoch that is about to start, counted from 0.
-        is_start: True if this epoch is the first of the phase; False if the run resumes within it.
+        epoch: The epoch that is about to start, or that the next step belongs to, counted from 0.
+        is_start: True if the phase starts now; False if the run resumes within it.
         warnings: Messages to the user.
         restored_epoch: The best epoch of the phase that ends, whose weights are restored first;
             None if no weights are restored.
@@ -64,25 +64,42 @@ def transition_to(
     history: RunHistory,
     current: int | None,
     *,
+    step: int | None = None,
+    per_execution: int = 1,
     reset: str,
     batches: Batches | None,
 ) -> Transition | None:
-    """Returns the phase change at the start of an epoch, or None within a phase.
+    """Returns the phase change at the next step, or None within a phase.
 
-    `history` holds the epochs before. `current` is the index of the current phase; None if the run
-    starts or resumes.
+    Args:
+        epoch: The epoch that is about to start, or that the next step belongs to.
+        timeline: The phases.
+        history: The history of the epochs before.
+        current: Index of the current phase; None if the run starts or resumes.
+        step: Number of steps of the run so far; None if they are not counted.
+        per_execution: Number of steps that one call of the training step makes. A phase starts with
+            the first call after its start.
+        reset: As in `DSDSchedule`.
+        batches: As in `DSDSchedule`.
     """
-    starts = history.phase_starts
+    starts = history.phase_starts(step)
     index = len(starts) - 1
     if index == current:
         return None
-    phase, previous = timeline.phases[index], index - 1
-    is_start, is_resumed = epoch == starts[-1], current is None
+    is_next = current is not None and index > current
+    if current is not None and is_next:
+        index = current + 1  # phases that no step was in are entered and left
+    phase, start, previous = timeline.phases[index], starts[index], index - 1
+    is_start, is_resumed = epoch == start.epoch, current is None
+    if timeline.counts_steps and step is not None:
+        is_start = is_next or step - start.step < per_execution
     sparse = phase if isinstance(phase, SparsePhase) else None
     ended = timeline.phases[previous] if is_start and index > 0 else None
     ended_sparse = ended if isinstance(ended, SparsePhase) else None
     prunes = is_start and sparse is not None
-    unmeasured = history.unmeasured(previous, starts[-2], epoch) if ended else None
+    unmeasured = None
+    if ended is not None and ended.until is not None:
+        unmeasured = history.unmeasured(previous, starts[previous].epoch, epoch)
     moments = [
         (observers.LAST_REDENSE_EPOCH, previous, prunes and timeline.is_redense(previous)),
         (observers.BEFORE_PRUNING, index, prunes),
@@ -94,7 +111,7 @@ def transition_to(
         epoch=epoch,
         is_start=is_start,
         warnings=(unmeasured,) if unmeasured else (),
-        restored_epoch=history.epoch_to_restore() if ended else None,
+        restored_epoch=history.epoch_to_restore() if ended and ended.until else None,
         lost_masks_of=ended_sparse if is_resumed else None,
         is_resumed=is_resumed,
         moments_before=tuple(Moment(name, epoch, of) for name, of, is_due in moments if is_due),

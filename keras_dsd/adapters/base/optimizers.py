@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from keras_dsd.adapters.base.observation import AnyOptimizer
-from keras_dsd.protocols import Layer, Optimizer, Tensor, Variable
+from keras_dsd.protocols import Layer, Optimizer, Tensor, UpdateCount, Variable
 
 OptimizerT = TypeVar("OptimizerT")
 # Lists of variables of an optimizer that are not slots.
@@ -26,6 +26,9 @@ class OptimizerFunctions(Protocol):
 
     def num_updates(self, optimizer: AnyOptimizer) -> int:
         """Returns the number of updates that `optimizer` has made."""
+
+    def update_count(self, optimizer: AnyOptimizer) -> UpdateCount | None:
+        """Returns what `optimizer` has counted; None where it does not count."""
 
     def updates(self, optimizer: AnyOptimizer, variable: Variable) -> bool:
         """Returns whether `optimizer` was built to update `variable`."""

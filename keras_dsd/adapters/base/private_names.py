@@ -27,6 +27,17 @@ def given_rate(optimizer: Any) -> Any:
     return given if hyper is None else hyper.get("learning_rate")
 
 
+def counter_of(optimizer: Any) -> tuple[Any, int]:
+    """Returns the variable that counts how often an optimizer was given gradients, and a number.
+
+    It accumulates the gradients of so many for an update. Where the variable is not known, what
+    counts the updates, and 1.
+    """
+    counter = getattr(optimizer, "_iterations", None)
+    per_step = getattr(optimizer, "gradient_accumulation_steps", None) or 1
+    return (optimizer.iterations, 1) if counter is None else (counter, per_step)
+
+
 def variables_of(optimizer: Any) -> Sequence[Any]:
     """Returns the variables that an optimizer was built for; empty if unknown."""
     return getattr(optimizer, "_trainable_variables", ())
@@ -55,6 +66,12 @@ def jit_compile_of(model: Any) -> object:
     """Returns `jit_compile` as passed to `compile` of tf_keras; `"auto"` if unknown."""
     config = getattr(getattr(model, "_compile_config", None), "config", {})
     return config.get("jit_compile", "auto")
+
+
+def batches_per_execution_of(model: Any) -> int:
+    """Returns how many batches `compile` has tf_keras train on in one call; 1 where not known."""
+    variable = getattr(model, "_steps_per_execution", None)
+    return 1 if variable is None else int(variable.numpy())
 
 
 def is_debugged() -> bool:

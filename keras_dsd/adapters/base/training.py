@@ -13,7 +13,7 @@ from keras_dsd.adapters.base.plain_fits import PlainFits
 from keras_dsd.adapters.base.training_state import TrainingState
 from keras_dsd.adapters.base.weight import Weight
 from keras_dsd.algorithm.selection import FROZEN
-from keras_dsd.protocols import Layer, Model, SkippedWeight, Tensor, Variable
+from keras_dsd.protocols import Layer, Model, SkippedWeight, Tensor, UpdateCount, Variable
 from keras_dsd.utils.checks import shown
 
 WeightT = TypeVar("WeightT", bound=Weight)
@@ -184,6 +184,17 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
         observed = self._observation
         working = observed.updating_optimizers
         return [type(each).__name__ for each in working if not observed.scales(each)]
+
+    def update_count(self) -> UpdateCount | None:
+        """Returns the count of the optimizer that has made the most steps; None: none counts."""
+        counts = map(self.optimizer_functions.update_count, self.optimizers)
+        found = [count for count in counts if count is not None]
+        return max(found, key=lambda count: count.steps, default=None)
+
+    @property
+    @abc.abstractmethod
+    def batches_per_execution(self) -> int:
+        """How many batches one call of the compiled step trains on, at most."""
 
     def learning_rates(self) -> list[float]:
         """Returns the learning rates, without the factor, of the optimizers that read one."""

@@ -15,6 +15,7 @@ from keras_dsd.adapters.base.optimizers import (
     slots_at,
 )
 from keras_dsd.adapters.keras3 import backends, kernels
+from keras_dsd.protocols import UpdateCount
 
 if TYPE_CHECKING:
     import torch
@@ -31,9 +32,16 @@ def optimizers_of(model: keras.Layer) -> list[Optimizer]:
 
 def num_updates(optimizer: Optimizer) -> int:
     """Returns the number of updates made; of `torch.optim`, 1 for any number."""
-    if isinstance(optimizer, keras.optimizers.Optimizer):
-        return int(to_numpy(optimizer.iterations))
-    return int(bool(optimizer.state))
+    count = update_count(optimizer)
+    return int(bool(optimizer.state)) if count is None else count.steps
+
+
+def update_count(optimizer: Optimizer) -> UpdateCount | None:
+    """Returns what an optimizer has counted; None for `torch.optim`, which does not count."""
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        return None
+    counter, per_step = private_names.counter_of(optimizer)
+    return UpdateCount(int(keras.ops.convert_to_numpy(counter)), per_step)
 
 
 def is_scheduled(optimizer: Optimizer) -> bool:

@@ -18,7 +18,7 @@ from keras_dsd.adapters.keras3.backends import ObservedStep
 from keras_dsd.adapters.keras3.hooks import HOOKS, PLAIN_FITS
 from keras_dsd.adapters.keras3.masked_updates import MaskedUpdates, is_the_users
 from keras_dsd.adapters.keras3.weight import Weight
-from keras_dsd.protocols import Inputs, Step
+from keras_dsd.protocols import Inputs, Step, UpdateCount
 from keras_dsd.utils.patches import Patch, patched
 
 
@@ -148,6 +148,16 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         """Returns the current learning rates, without the factor."""
         backends.sync(self.model)
         return super().learning_rates()
+
+    def update_count(self) -> UpdateCount | None:
+        """Returns the count of the optimizer that has made the most steps; None: none counts."""
+        backends.sync(self.model)
+        return super().update_count()
+
+    @property
+    def batches_per_execution(self) -> int:
+        """How many batches one call of the compiled step trains on, at most."""
+        return int(self.model.steps_per_execution)
 
     def prints(self) -> bool:
         """Returns whether Keras prints its progress instead of logging it."""

@@ -15,6 +15,7 @@ from keras_dsd.adapters.base.optimizers import (
     slots_at,
 )
 from keras_dsd.adapters.tf_arrays import ARRAYS
+from keras_dsd.protocols import UpdateCount
 
 _Schedule = tf_keras.optimizers.schedules.LearningRateSchedule
 _New = tf_keras.optimizers.Optimizer
@@ -32,6 +33,11 @@ def optimizers_of(model: tf_keras.layers.Layer) -> list[Optimizer]:
 def num_updates(optimizer: Optimizer) -> int:
     """Returns the number of updates made."""
     return int(optimizer.iterations)
+
+
+def update_count(optimizer: Optimizer) -> UpdateCount:
+    """Returns what an optimizer has counted."""
+    return UpdateCount(num_updates(optimizer), 1)
 
 
 def updates(optimizer: Optimizer, variable: tf.Variable) -> bool:

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_dsd.adapters import tf_graphs
+from keras_dsd.adapters.base import private_names
 from keras_dsd.adapters.base import training as base
 from keras_dsd.adapters.base.observation import AnyOptimizer, Observation
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions
@@ -156,6 +157,11 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
     def _forget_untrained(self) -> None:
         for wrapper in self._wrappers:
             wrapper.masks.forget_untrained()
+
+    @property
+    def batches_per_execution(self) -> int:
+        """How many batches one call of the compiled step trains on, at most."""
+        return private_names.batches_per_execution_of(self.model)
 
     def prints(self) -> bool:
         """Returns whether Keras prints its progress instead of logging it."""

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 
-from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase, Timeline
+from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase, Timeline, epochs_of
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import invalid, shown
 
@@ -50,7 +50,7 @@ def make_arms(phases: Sequence[Phase], names: Iterable[str] = ARMS) -> Arms:
 def lowered_at_once(phases: Sequence[Phase]) -> tuple[Phase, ...]:
     """Returns plain training at DSD's last learning rate as soon as DSD prunes: literally LLR."""
     first = _dense_start(phases)
-    rest = sum(phase.epochs for phase in phases[len(first) :])
+    rest = epochs_of(phases[len(first) :])
     return (*first, DensePhase(rest, lr=phases[-1].lr))
 
 
@@ -60,7 +60,7 @@ def num_shared(arms: Arms) -> int:
         itertools.takewhile(lambda phase: phase == DensePhase(phase.epochs), phases)
         for phases in arms.values()
     )
-    return min(sum(phase.epochs for phase in start) for start in starts)
+    return min(map(epochs_of, starts))
 
 
 def _dense_start(phases: Sequence[Phase]) -> tuple[Phase, ...]:
@@ -70,13 +70,16 @@ def _dense_start(phases: Sequence[Phase]) -> tuple[Phase, ...]:
 def _merged(phases: Iterable[Phase]) -> tuple[Phase, ...]:
     """Returns the phases, those in one that follow each other and differ only in length."""
     runs = itertools.groupby(phases, lambda phase: dataclasses.replace(phase, epochs=1))
-    return tuple(
-        dataclasses.replace(kind, epochs=sum(phase.epochs for phase in run)) for kind, run in runs
-    )
+    return tuple(dataclasses.replace(kind, epochs=epochs_of(run)) for kind, run in runs)
 
 
 def _check_phases(timeline: Timeline) -> None:
     for index, phase in enumerate(timeline.phases):
+        if phase.steps is not None:
+            raise ValueError(
+                f"Expected phases in epochs, which every arm is trained and scored by. Received: "
+                f"phases[{index}]={shown(phase)} in steps. Give each phase `epochs`."
+            )
         if phase.until is not None:
             raise ValueError(
                 f"Expected phases of fixed length, so that every arm trains as long. Received: "

@@ -23,7 +23,7 @@ import numpy as np
 
 from keras_dsd.adapters import registry
 from keras_dsd.algorithm.selection import Selection
-from keras_dsd.algorithm.timeline import Phase, SparsePhase
+from keras_dsd.algorithm.timeline import Phase, SparsePhase, epochs_of
 from keras_dsd.analysis.comparison import dataset
 from keras_dsd.analysis.comparison.arms import FIRST, Arms
 from keras_dsd.analysis.comparison.dataset import arguments
@@ -65,7 +65,7 @@ class Job:
     @property
     def num_epochs(self) -> int:
         """How many epochs every arm is long."""
-        return sum(phase.epochs for phase in next(iter(self.arms.values())))
+        return epochs_of(next(iter(self.arms.values())))
 
     @property
     def has_first(self) -> bool:

@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 
 from keras_dsd.algorithm.kernel_layout import Layout
+from keras_dsd.protocols import UpdateCount
 from tests.helpers.numpy_arrays import NumPyArrays
 
 
@@ -118,12 +119,16 @@ class FakeModel:
     def copy(self, with_masks=True):
         """Another model as a file brings it, with or without masks."""
         other = FakeModel(self.kernels[0].sparsity, self.kernels[0].scope)
-        for ours, theirs in zip(self.kernels, other.kernels, strict=True):
-            theirs.values, theirs.mask = ours.values.copy(), ours.mask if with_masks else None
-            theirs.momentum, theirs.average = ours.momentum.copy(), ours.average.copy()
-        other.bias, other.bias_momentum = self.bias.copy(), self.bias_momentum.copy()
-        other.iterations, other.rate = self.iterations, self.rate
+        other.load(self, with_masks)
         return other
+
+    def load(self, other, with_masks=True):
+        """Takes over what a file has of another model."""
+        for ours, theirs in zip(self.kernels, other.kernels, strict=True):
+            ours.values, ours.mask = theirs.values.copy(), theirs.mask if with_masks else None
+            ours.momentum, ours.average = theirs.momentum.copy(), theirs.average.copy()
+        self.bias, self.bias_momentum = other.bias.copy(), other.bias_momentum.copy()
+        self.iterations, self.rate = other.iterations, other.rate
 
     def get_weights(self):
         return [*(kernel.numpy() for kernel in self.kernels), self.bias.copy()]
@@ -155,8 +160,22 @@ class FakeModel:
         self.bias_momentum = 0.9 * self.bias_momentum + np.sin(self.bias)
         self.bias = self.bias - self.learning_rate * self.bias_momentum
 
-    def fit(self, schedule, epochs, *, initial_epoch=0, verbose=0, log=None, after=None):
-        """Calls a callback as Keras does: two steps an epoch.
+    def fit(
+        self,
+        schedule,
+        epochs,
+        *,
+        initial_epoch=0,
+        verbose=0,
+        log=None,
+        after=None,
+        steps=2,
+        steps_known=True,
+        initial_batch=0,
+        restore=None,
+        after_batch=None,
+    ):
+        """Calls a callback as Keras does.
 
         Args:
             schedule: The callback.
@@ -165,19 +184,37 @@ class FakeModel:
             verbose: As for Keras's `fit`.
             log: Logs of an epoch by its number. Defaults to none.
             after: Called with the number of each epoch after the callback saw its end.
+            steps: Batches of an epoch, or of each epoch in a list.
+            steps_known: Whether Keras knows their number.
+            initial_batch: The first batch of the first epoch.
+            restore: Called as another callback's `on_train_begin`, before the schedule's.
+            after_batch: Called with the epoch and the number of batches made after each execution.
 
         Returns:
             The logs of each epoch.
         """
         self.history, self.stop_training, seen = object(), False, []
-        schedule.set_params({"epochs": epochs, "verbose": verbose})
+        schedule.set_params({
+            "epochs": epochs, "verbose": verbose, "steps": steps if steps_known else None,
+        })  # fmt: skip
         schedule.set_model(self)
+        if restore:
+            restore()
         schedule.on_train_begin()
         self.make_train_function()
         for epoch in range(initial_epoch, epochs):
             schedule.on_epoch_begin(epoch)
-            self.train_function()
-            self.train_function()
+            num_batches = steps if isinstance(steps, int) else steps[epoch]
+            first = initial_batch if epoch == initial_epoch else 0
+            for batch in range(first, num_batches, self.adapter.batches_per_execution):
+                schedule.on_train_batch_begin(batch)
+                end = min(batch + self.adapter.batches_per_execution, num_batches)
+                for _ in range(batch, end):
+                    self.train_function()
+                if after_batch:
+                    after_batch(epoch, end)
+                if self.stop_training:
+                    break
             seen.append(dict(log(epoch)) if log else {})
             schedule.on_epoch_end(epoch, seen[-1])
             if after:
@@ -196,6 +233,7 @@ class FakeAdapter:
         self.error, self.interactive, self.scheduled, self.tracing = None, True, False, False
         self.observes, self.is_observed, self.has_own_train_step = True, False, False
         self.num_skipped, self.was_skipped = 0, False
+        self.counts, self.per_step, self.batches_per_execution, self.num_readings = True, 1, 1, 0
         self.unscaled_optimizers = []
         self.frozen = []
 
@@ -251,6 +289,10 @@ class FakeAdapter:
             yield
         finally:
             self.model.factor = 1.0
+
+    def update_count(self):
+        self.num_readings += 1
+        return UpdateCount(self.model.iterations, self.per_step) if self.counts else None
 
     def learning_rates(self):
         return [self.model.rate]
