@@ -1,4 +1,4 @@
-"""How many values of a tensor lie where: exact counts, in bins that go with any other's."""
+"""Exact histograms of tensors, with bins that are compatible between histograms."""
 
 import dataclasses
 import math
@@ -7,29 +7,29 @@ from typing import Any
 
 import numpy as np
 
-# So many bins on each side of zero hold the largest magnitude; it is in the outer half of them.
+# Number of bins on each side of zero; the largest magnitude is in the outer half of them.
 _BINS = 128
-# No float64 is smaller than 2 to the power of this.
+# Exponent below that of any float64.
 _FINEST = -1074
-# Values looked at together, so that no second array of the tensor's size is made.
+# Number of values processed together, to allocate no array of the tensor's size.
 _PART = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class Histogram:
-    """How many values lie in which bin; zeros, and what is no finite number, are counted apart.
+    """Number of values in each bin; zeros and non-finite values are counted separately.
 
-    All bins are `2 ** exponent` wide and zero is an edge. So the bins of one histogram are parts of
-    those of any wider one, and two can be compared and added up to the last value.
+    All bins are `2 ** exponent` wide and zero is an edge. So the bins of one histogram subdivide
+    those of any wider one, and two histograms can be compared and added exactly.
 
     Attributes:
-        exponent: The power of two that is the width of a bin.
-        first: Number of the first bin. Bin k holds the values in `[k * width, (k + 1) * width)`,
-            but zeros.
-        counts: How many values are in the first bin and those after it.
-        num_zeros: How many are exactly zero.
-        num_not_finite: How many are NaN or infinite.
-        num_large: How many magnitudes are at least a threshold; None where there was none.
+        exponent: Exponent of the bin width, a power of two.
+        first: Index of the first bin. Bin k holds the values in `[k * width, (k + 1) * width)`,
+            except zeros.
+        counts: Number of values in the first bin and in each bin after it.
+        num_zeros: Number of zeros.
+        num_not_finite: Number of values that are NaN or infinite.
+        num_large: Number of magnitudes at or above a threshold; None without a threshold.
     """
 
     exponent: int
@@ -41,16 +41,16 @@ class Histogram:
 
     @property
     def size(self) -> int:
-        """How many values were counted."""
+        """Number of counted values."""
         return sum(self.counts) + self.num_zeros + self.num_not_finite
 
     @property
     def edges(self) -> np.ndarray:
-        """The edges of the bins, one more than there are bins, float64."""
+        """Edges of the bins, float64: one more than there are bins."""
         return np.ldexp(np.arange(self.first, self.first + len(self.counts) + 1.0), self.exponent)
 
     def widened(self, exponent: int) -> "Histogram":
-        """Returns the same values in bins that are `2 ** exponent` wide, no narrower than these."""
+        """Returns the histogram with bins of width `2 ** exponent`, at least the current width."""
         return total([self], exponent)
 
     def magnitudes(self) -> "Histogram":
@@ -60,9 +60,9 @@ class Histogram:
         return dataclasses.replace(self, first=0, counts=tuple(counts.astype(int).tolist()))
 
     def quantile(self, share: float) -> float:
-        """Returns the magnitude that a share of the finite values does not exceed; NaN without any.
+        """Returns a quantile of the magnitudes of finite values; NaN without any.
 
-        It is exact to the width of a bin, in which values count as spread evenly.
+        It is exact up to the width of a bin, in which values are assumed to be uniform.
         """
         found = self.magnitudes()
         if self.size == self.num_not_finite:
@@ -73,20 +73,20 @@ class Histogram:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Histogram":
-        """Returns the histogram that plain values describe."""
+        """Returns the histogram of plain values from JSON."""
         made = cls(**{**data, "counts": tuple(data["counts"])})
         counts = [*made.counts, made.num_zeros, made.num_not_finite, made.num_large or 0]
         if any(type(n) is not int for n in (made.exponent, made.first, *counts)) or min(counts) < 0:
-            raise ValueError(f"{made} is no histogram")
+            raise ValueError(f"{made} is not a histogram")
         return made
 
 
 def histogram(
     values: np.ndarray, chosen: np.ndarray | None = None, threshold: float | None = None
 ) -> Histogram:
-    """Counts the values of a tensor, or those that `chosen`, a boolean array, marks.
+    """Counts the values of a tensor, or those where the boolean array `chosen` is True.
 
-    Magnitudes of `threshold` or more count as large.
+    Magnitudes at or above `threshold` count as large.
     """
     parts = ((part, np.isfinite(part)) for part in _parts(values, chosen))
     largest = max((np.max(np.abs(part), initial=0.0, where=at) for part, at in parts), default=0.0)
@@ -98,7 +98,7 @@ def histogram(
         finite = part[np.isfinite(part)]
         present = finite[finite != 0]
         scaled = np.ldexp(present, -exponent)
-        # The smallest may underflow, and zero is above a negative one.
+        # The smallest values may underflow, and zero is above a negative one.
         bins = np.floor(scaled).astype(np.int64) - ((scaled == 0) & (present < 0))
         counts += np.bincount(bins + _BINS, minlength=counts.size)
         size, num_finite = size + part.size, num_finite + finite.size
@@ -118,9 +118,9 @@ def histogram(
 
 
 def total(histograms: Sequence[Histogram], exponent: int = _FINEST) -> Histogram:
-    """Returns one histogram of all values, in the bins of the widest or wider ones."""
+    """Returns one histogram of all values, with bins at least as wide as the widest."""
     exponent = max(exponent, *(each.exponent for each in histograms))
-    # A shift by 63 bits leaves a sign alone, as any longer one.
+    # A shift by 63 bits leaves only the sign, like any longer shift.
     bins = np.concatenate([
         (each.first + np.arange(len(each.counts))) >> min(exponent - each.exponent, 63)
         for each in histograms

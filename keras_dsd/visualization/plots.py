@@ -25,36 +25,35 @@ if TYPE_CHECKING:
 
 __all__ = ["learning_curves", "returned_weights", "weight_distributions"]
 
-# The farthest weights are so few that an axis which reached them would show little else.
+# Few weights are far out: an axis that reached them would show little else.
 _SHARE_SHOWN = 0.999
 _STAYED, _RETURNED = COLOURS["dense"], COLOURS["sparse"]
-# How much the measured sparsity has to change at a boundary to be that of a mask.
+# Minimum change of the measured sparsity at a boundary that counts as that of a mask.
 _LEAST_CHANGE = 0.01
-_ADDED = {"lr", "learning_rate"}  # by Keras's callbacks
+_ADDED = {"lr", "learning_rate"}  # by Keras callbacks
 
 
 def weight_distributions(
     weights: WeightHistory | Sequence[Snapshot], path: str | None = None
 ) -> "Figure":
-    """Draws how the values of weights are spread at each moment, as the paper's figure does.
+    """Draws the distribution of weights at each moment, as in the paper's figure.
 
-    There is a panel for each moment, with a column of them for each sparse phase; all have the same
-    axes and bins. Weights that returned are drawn in another colour where it is known which did.
-    Exact zeros have a bar of their own at zero. Bars higher than the panel are cut, so that the
-    pruned and those that just returned do not crush the rest; a text says how many are at zero. The
-    farthest thousandth of the weights is beyond the axes.
+    Each moment has a panel, and each sparse phase a column of panels, all with the same axes and
+    bins. Regrown weights have another colour, if they are known. Exact zeros have a separate bar at
+    zero. Bars above the panel are cut, so that pruned and regrown weights do not dominate; a text
+    shows the number of zeros. The outermost thousandth of the weights is beyond the axes.
 
     Args:
         weights: A `WeightHistory`, or snapshots of one.
-        path: The path of one weight, without the model's own name. Defaults to `None`: all weights
-            together, counted in the bins of the one that has the widest.
+        path: Path of one weight, without the model name. Defaults to `None`: all weights together,
+            in the bins of the widest histogram.
 
     Returns:
         The figure.
 
     Raises:
-        TypeError: `weights` or `path` is something else.
-        ValueError: Nothing was kept, or of no such weight.
+        TypeError: `weights` or `path` is of the wrong type.
+        ValueError: There are no snapshots, or none of this weight.
         ImportError: matplotlib is not installed.
     """
     found = _chosen(weights, path)
@@ -74,38 +73,37 @@ def weight_distributions(
 def returned_weights(
     weights: WeightHistory | Sequence[Snapshot], path: str | None = None
 ) -> "Figure":
-    """Draws where weights that were pruned and returned ended up, against those that stayed.
+    """Draws the magnitudes of regrown weights, compared with those of weights that were kept.
 
-    There is a panel for the first epoch of each re-dense phase, and one for the last, with a line
-    for each group: which share of it does not exceed a magnitude. Dashed lines mark the medians.
-    The legend says them, the share that is zero still, as of weights that have no gradient, and the
-    share that is as large as what the mask kept: at least the threshold below which the weight's
-    tensor was pruned, which is drawn too where there is one tensor. With a pattern, there is none.
+    The first and the last epoch of each re-dense phase have a panel, with the cumulative
+    distribution of each group. Dashed lines mark the medians. The legend shows the medians, the
+    fraction that is still zero, such as weights without a gradient, and the fraction at or above
+    the pruning threshold of the tensor, which is drawn too for a single tensor. Patterns have no
+    such threshold.
 
     Args:
         weights: A `WeightHistory`, or snapshots of one.
-        path: The path of one weight, without the model's own name. Defaults to `None`: all weights
-            together.
+        path: Path of one weight, without the model name. Defaults to `None`: all weights together.
 
     Returns:
         The figure.
 
     Raises:
-        TypeError: `weights` or `path` is something else.
-        ValueError: No re-dense epoch was kept of which it is known what returned, or of no such
-            weight.
+        TypeError: `weights` or `path` is of the wrong type.
+        ValueError: There is no snapshot of a re-dense epoch with known regrown weights, or none of
+            this weight.
         ImportError: matplotlib is not installed.
     """
     redense = [each for each in _chosen(weights, path) if each.name in REDENSE]
     found = [each for each in redense if not each.note]
     if not found:
         why = redense[0].note if redense else "it has no re-dense epoch"
-        hint = "Give one of a run that trained its sparse phase's end and a re-dense epoch."
-        raise invalid("weights", weights, "to know which weights returned", hint, f": {why}")
-    share = "share of the group up to that magnitude (%)"
+        hint = "Give one of a run with the end of a sparse phase and a re-dense epoch."
+        raise invalid("weights", weights, "to have known regrown weights", hint, f": {why}")
+    share = "cumulative share of the group (%)"
     figure, panels = _panels(found, path, 2.9, "magnitude", share)
     for panel in panels:
-        for name, group in (("stayed", panel.stayed), ("returned", panel.returned)):
+        for name, group in (("kept", panel.stayed), ("regrown", panel.returned)):
             if group is not None and group.size:
                 _cumulated(panel.axes, group.magnitudes(), name)
         tensors = () if path is None else panel.snapshot.select(path)
@@ -128,28 +126,28 @@ def learning_curves(
     metrics: Sequence[str] | None = None,
     timeline: "Timeline | DSDSchedule | None" = None,
 ) -> "Figure":
-    """Draws what a run measured at each epoch's end, with its phases shaded.
+    """Draws the metrics of a run at the end of each epoch, with its phases shaded.
 
-    Without `timeline`, phases count as sparse by what was measured: where `dsd_sparsity` rises by
-    more than 0.01 as they begin. The first phase in the history, before which nothing is known,
-    does where it falls by as much as the next one starts or, if there is no next one, where it is
-    above 0.01. So give `timeline` where a sparse phase follows a sparser one without a dense one
-    between, and where a history starts within a re-dense phase.
+    Without `timeline`, sparse phases are inferred: a phase is sparse if `dsd_sparsity` rises by
+    more than 0.01 at its start. The first phase in the history is sparse if `dsd_sparsity` falls by
+    this much at the start of the next phase or, without a next phase, if it is above 0.01. So pass
+    `timeline` if a sparse phase directly follows one of higher sparsity, or if the history starts
+    within a re-dense phase.
 
     Args:
-        history: What `fit` returned, or its dict from names to one value an epoch. It needs
-            `dsd_phase` and, without `timeline`, `dsd_sparsity`, as the logs of a run with
-            `DSDSchedule` have them. A dict counts as beginning with the first epoch.
-        metrics: Names such as `"loss"`; each has axes of its own, with `"val_loss"`, dashed, where
-            it was measured. Defaults to `None`: all but learning rates and what DSD adds.
-        timeline: The run's `Timeline` or `DSDSchedule`. Defaults to `None`.
+        history: The result of `fit`, or its dict from names to one value per epoch. It must have
+            `dsd_phase` and, without `timeline`, `dsd_sparsity`, as in the logs of `DSDSchedule`.
+            A dict is assumed to start with the first epoch.
+        metrics: Names such as `"loss"`; each has its own axes, with a dashed line for `"val_loss"`
+            if available. Defaults to `None`: all but learning rates and the logs of DSD.
+        timeline: The `Timeline` or `DSDSchedule` of the run. Defaults to `None`.
 
     Returns:
         The figure.
 
     Raises:
-        TypeError: An argument is something else.
-        ValueError: The history has no epoch, no `dsd_phase`, or none of a metric.
+        TypeError: An argument is of the wrong type.
+        ValueError: The history has no epoch, no `dsd_phase`, or no value of a metric.
         ImportError: matplotlib is not installed.
     """
     known = getattr(timeline, "timeline", timeline)
@@ -175,7 +173,7 @@ def learning_curves(
 
 
 class _Panel(NamedTuple):
-    """One panel: its axes, the moment, and the counts of the weights chosen."""
+    """One panel: its axes, its moment, and the histograms of the selected weights."""
 
     axes: "Axes"
     snapshot: Snapshot
@@ -184,7 +182,7 @@ class _Panel(NamedTuple):
     returned: Histogram | None
 
     def peak(self, exponent: int) -> int:
-        """Returns the most values in a bin; where it is known, of those that did not return."""
+        """Returns the largest count of a bin; without regrown weights, if they are known."""
         return max((self.stayed or self.values).widened(exponent).counts, default=1)
 
 
@@ -213,7 +211,7 @@ def _panels(
 
 
 def _total_known(histograms: Sequence[Histogram | None]) -> Histogram | None:
-    """Returns one histogram of all weights; None where they are not known, of a moment all."""
+    """Returns one histogram of all weights; None if the group is unknown."""
     known = [each for each in histograms if each is not None]
     return total(known) if known else None
 
@@ -226,13 +224,13 @@ def _distribution(panel: _Panel, exponent: int) -> None:
         start = part.first - values.first
         returned[start : start + len(part.counts)] = part.counts
 
-    def label(count: int, words: str) -> str:
-        return f"{count:,} {words} ({count / values.size:.0%})" if count else ""
+    def label(count: int, name: str) -> str:
+        return f"{count:,} {name} ({count / values.size:.0%})" if count else ""
 
     if values.counts:
         others = label(int((counts - returned).sum()), "others")
         axes.stairs(counts, values.edges, baseline=returned, fill=True, color=_STAYED, label=others)
-        back = label(int(returned.sum()), "returned")
+        back = label(int(returned.sum()), "regrown")
         axes.stairs(returned, values.edges, fill=True, color=_RETURNED, label=back)
     zero = label(values.num_zeros, "at zero")
     axes.bar(0, values.num_zeros, width=2.0**exponent, color="black", label=zero)
@@ -256,14 +254,14 @@ def _title(snapshot: Snapshot) -> str:
 
 
 class _Logs(NamedTuple):
-    """Values by name, as they were given, of the epochs of one `fit`, counted from 0."""
+    """Values by name of the epochs of one `fit`, counted from 0."""
 
     epochs: list[int]
     given: dict[str, list[Any]]
 
     @property
     def metrics(self) -> list[str]:
-        """The names of the metrics, each once, without `val_`."""
+        """Names of the metrics without `val_`, without duplicates."""
         names = dict.fromkeys(name.removeprefix("val_") for name in self.given)
         return [name for name in names if name not in _ADDED and not name.startswith("dsd_")]
 
@@ -272,27 +270,27 @@ class _Logs(NamedTuple):
         return [checks.as_float(f"history[{name!r}]", value) for value in self.given[name]]
 
     def ends(self, name: str) -> list[int]:
-        """Returns how many epochs had been trained at each value, of each epoch or every n-th."""
+        """Returns the number of epochs trained at each value, for each epoch or every n-th."""
         num_values = len(self.given[name])
         every = len(self.epochs) // max(num_values, 1)
         ends = [epoch + 1 for epoch in self.epochs if every and (epoch + 1) % every == 0]
         if len(ends) != num_values:
             raise ValueError(
                 f"Expected history[{name!r}] to have a value for each of {len(self.epochs)} "
-                f"epochs, or for every n-th. Received: {num_values} values. Give what one fit "
-                f"returned, or leave it out of `metrics`."
+                f"epochs, or for every n-th. Received: {num_values} values. Give the result of one "
+                f"fit, or leave it out of `metrics`."
             )
         return ends
 
 
 def _read_logs(history: Any, needed: Sequence[str]) -> _Logs:
-    """Returns the logs of a History, or of its dict, which counts as starting with the first epoch.
+    """Returns the logs of a History, or of its dict, which is assumed to start with epoch 0.
 
     They have a value of every name in `needed` for each epoch.
     """
     logs = getattr(history, "history", history)
     if not isinstance(logs, Mapping):
-        expected = "to be what fit returned, or its dict of lists"
+        expected = "to be the result of fit, or its dict of lists"
         raise invalid_type("history", history, expected, "Give one of the two.")
     given = {
         str(name): checks.items(f"history[{name!r}]", values)
@@ -318,11 +316,11 @@ class _Span(NamedTuple):
 
 
 def _spans(logs: _Logs, timeline: Timeline | None) -> list[_Span]:
-    """Returns the phases of the epochs: those of a timeline or, without, told from the sparsity."""
+    """Returns the phases of the epochs, of a timeline or inferred from the sparsity."""
     sparsity = [0.0] * len(logs.epochs) if timeline else logs.numbers("dsd_sparsity")
     rows = zip(logs.numbers("dsd_phase"), logs.epochs, sparsity, strict=True)
     runs = [list(run) for _, run in itertools.groupby(rows, key=lambda row: row[0])]
-    # Of the first phase it is not known what was measured before it, but what is after it.
+    # For the first phase, the sparsity before it is unknown, but the sparsity after it is known.
     after = runs[1][0][2] if len(runs) > 1 else 0.0
     rises = [runs[0][-1][2] - after]
     rises += [run[0][2] - earlier[-1][2] for earlier, run in itertools.pairwise(runs)]
@@ -340,7 +338,7 @@ def _spans(logs: _Logs, timeline: Timeline | None) -> list[_Span]:
 
 def _chosen(weights: WeightHistory | Sequence[Snapshot], path: str | None) -> list[Snapshot]:
     """Returns the snapshots that have a path, at least one."""
-    expected = "to be a WeightHistory that a run was watched with, or a list of its snapshots"
+    expected = "to be the WeightHistory of a run, or a list of its snapshots"
     of = weights.snapshots if isinstance(weights, WeightHistory) else weights
     of = checks.listed("weights", of, expected, "Give that.")
     if not all(isinstance(each, Snapshot) for each in of):
@@ -353,10 +351,10 @@ def _chosen(weights: WeightHistory | Sequence[Snapshot], path: str | None) -> li
         return found
     if of and path is not None:
         paths = ", ".join(dict.fromkeys(known for each in of for known, _ in each.shapes))
-        expected = f"to be that of a weight that was watched: {paths}"
+        expected = f"to be that of a recorded weight: {paths}"
         raise invalid("path", path, expected, "Give one of these, or None for all.")
-    hint = "Train to the sparse phase with DSDSchedule(..., observers=[weights]), or see its path."
-    raise invalid("weights", weights, "to have kept a moment", hint, ", which has kept none")
+    hint = "Train up to the sparse phase with DSDSchedule(..., observers=[weights])."
+    raise invalid("weights", weights, "to have snapshots", hint, ", which has none")
 
 
 def _metrics(metrics: Sequence[str], logs: "_Logs") -> list[str]:
@@ -364,6 +362,6 @@ def _metrics(metrics: Sequence[str], logs: "_Logs") -> list[str]:
     names = checks.listed("metrics", metrics, expected, "Give that.")
     known = {*logs.given, *logs.metrics}
     if not names or not all(isinstance(name, str) and name in known for name in names):
-        expected = f"to be some of what was measured: {', '.join(logs.metrics)}"
+        expected = f"to be among the metrics: {', '.join(logs.metrics)}"
         raise invalid("metrics", metrics, expected, "Give one or more of these, or None for all.")
     return names

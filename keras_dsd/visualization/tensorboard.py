@@ -1,4 +1,4 @@
-"""DSDTensorBoard: sparsity, magnitudes and phases of a run, written for TensorBoard."""
+"""DSDTensorBoard: logs of the sparsity, magnitudes and phases of a run for TensorBoard."""
 
 import importlib
 import io
@@ -24,33 +24,33 @@ _WIDTH, _HEIGHT, _DOTS_PER_INCH = 5, 3, 100  # cards are small
 
 
 class DSDTensorBoard(Observer):
-    """Writes what a run does to the weights, for TensorBoard to show.
+    """Logs the sparsity, magnitudes and phases of a run for TensorBoard.
 
-    Give it to the schedule, `DSDSchedule(10, 10, 10, observers=[DSDTensorBoard("logs")])`, and
-    Keras's `TensorBoard("logs")`, which shows losses, to `fit`, after the schedule. It writes into
-    `log_dir/dsd`, which TensorBoard shows as a run of its own beside `train` and `validation`:
+    Pass it to the schedule, `DSDSchedule(10, 10, 10, observers=[DSDTensorBoard("logs")])`, and the
+    Keras callback `TensorBoard("logs")`, which logs losses, to `fit`, after the schedule. It writes
+    to `log_dir/dsd`, which TensorBoard shows as a run next to `train` and `validation`:
 
-    - `dsd_sparsity` and `dsd_sparsity/<weight>`: the share of zeros, measured, and `dsd_phase`, at
-      each epoch's end; the step is the epoch counted from 0, as of what Keras writes.
+    - `dsd_sparsity` and `dsd_sparsity/<weight>`: the measured fraction of zeros, and `dsd_phase`,
+      at the end of each epoch; the step is the epoch counted from 0, as in the logs of Keras.
     - `dsd_magnitude/<weight>/<moment>`: histograms of magnitudes at each `Moment`, such as
-      `2 after pruning`; the step is the number of epochs trained. Phases that come again add steps.
-    - `dsd_phases/text`: what changed as each phase began; `dsd_phases/spans`: the run up to there,
-      phases in colours and the sparsity as a line. The step is the number of epochs trained.
+      `2 after pruning`; the step is the number of epochs trained. Repeated phases add steps.
+    - `dsd_phases/text`: the changes at each phase start; `dsd_phases/spans`: the run so far, with
+      coloured phases and the sparsity as a line. The step is the number of epochs trained.
 
-    Every call leaves complete files, so what a run wrote stands however it ends; one that resumes
-    adds a file. Each weight is read once more an epoch, and once at each moment. Histograms leave
-    out NaN and infinity. TensorFlow is not imported.
+    Every call writes complete files, so the logs of an interrupted run are valid; a resumed run
+    adds a file. Each weight is read once per epoch, and once at each moment. Histograms exclude NaN
+    and infinity. TensorFlow is not imported.
 
-    With several workers give it to one of them, `observers=[DSDTensorBoard("logs")] if rank == 0
+    With several workers pass it to one of them, `observers=[DSDTensorBoard("logs")] if rank == 0
     else []`, as all would write the same.
 
     Args:
-        log_dir: A folder on this machine; made when a run starts.
+        log_dir: A local folder, which is created when a run starts.
 
     Raises:
         ImportError: tensorboard or matplotlib is not installed: the extra `tensorboard`.
-        TypeError: `log_dir` is no path.
-        ValueError: No file system has such a path. When a run starts: it can't be written to.
+        TypeError: `log_dir` is not a path.
+        ValueError: `log_dir` is invalid or, when a run starts, not writable.
     """
 
     def __init__(self, log_dir: "str | os.PathLike[str]") -> None:
@@ -63,17 +63,17 @@ class DSDTensorBoard(Observer):
         _event_class()
         new_figure(_WIDTH, _HEIGHT)
         self.log_dir = folder
-        # Of the run, whose parts may be calls of `fit`; before that nothing is written.
+        # State of the run, which may take several calls of `fit`.
         self._path: pathlib.Path | None = None
         self._timeline: Timeline | None = None
         self._phases: list[tuple[int, int]] = []  # first epoch and index
         self._sparsity: list[tuple[int, float]] = []
 
     def on_begin(self, timeline: Timeline) -> None:
-        """Begins a file; those of earlier runs stay, and are read before it.
+        """Starts a file; files of earlier runs are kept, and read before it.
 
         Raises:
-            ValueError: `log_dir` can't be written to.
+            ValueError: `log_dir` is not writable.
         """
         folder = self.log_dir / "dsd"
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
@@ -82,16 +82,16 @@ class DSDTensorBoard(Observer):
             _append(folder / name, file_version="brain.Event:2")
         except OSError as error:
             raise ValueError(
-                f"Expected `log_dir` to be a folder that can be written to. Received: a folder "
-                f"in which {str(folder)!r} can't be used: {error}. Give another, or let it be "
-                f"written to."
+                f"Expected `log_dir` to be a writable folder. Received: a folder in which "
+                f"{str(folder)!r} can't be used: {error}. Pass another folder, or make this one "
+                f"writable."
             ) from error
         if self._timeline != timeline:
             self._phases, self._sparsity = [], []
         self._path, self._timeline = folder / name, timeline
 
     def on_phase(self, index: int, phase: Phase, epoch: int, changed: str) -> None:
-        """Writes what changed, and the run up to here."""
+        """Writes the changes, and the run so far."""
         if self._timeline is None:
             return
         number = len(self._timeline.phases)
@@ -107,7 +107,7 @@ class DSDTensorBoard(Observer):
 
     def on_moment(self, moment: Moment, weights: Sequence[PrunableWeight]) -> None:
         """Writes the magnitudes of each weight."""
-        # TensorBoard orders tags by their letters; these are to stand as they come.
+        # TensorBoard sorts tags alphabetically; these have a fixed order.
         name = f"{MOMENTS.index(moment.name) + 1} {moment.name}"
         for weight in weights:
             tag = f"dsd_magnitude/{weight.short_path}/{name}"
@@ -116,7 +116,7 @@ class DSDTensorBoard(Observer):
     def on_epoch_end(
         self, epoch: int, logs: Mapping[str, Any], weights: Sequence[PrunableWeight]
     ) -> None:
-        """Writes the sparsity of each weight and of all, and the phase."""
+        """Writes the sparsity of each weight and of all weights, and the phase."""
         values = {name: logs[name] for name in ("dsd_phase", "dsd_sparsity")}
         for weight in weights:
             measured = num_zeros(weight.numpy(), weight.mask) / max(math.prod(weight.shape), 1)
@@ -126,11 +126,11 @@ class DSDTensorBoard(Observer):
         self._sparsity.append((epoch + 1, logs["dsd_sparsity"]))
 
     def on_end(self) -> None:
-        """Writes the run as it was."""
+        """Writes the complete run."""
         self._draw()
 
     def _add(self, step: int, values: Sequence[Any]) -> None:
-        """Writes values at a step, all at once: those that the functions below return."""
+        """Writes values, which the functions below return, at a step."""
         if self._path is None:
             return
         try:
@@ -138,13 +138,13 @@ class DSDTensorBoard(Observer):
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"Expected to write what TensorBoard shows. Received: path={str(self._path)!r}, "
-                f"where the system says: {error.strerror or error}. Make room, or go on without "
+                f"Expected a writable file of TensorBoard. Received: path={str(self._path)!r}, "
+                f"which failed with: {error.strerror or error}. Free disk space, or resume without "
                 f"DSDTensorBoard",
             ) from error
 
     def _draw(self) -> None:
-        """Writes an image of the phases up to now, if an epoch was trained."""
+        """Writes an image of the phases so far, if an epoch was trained."""
         if not self._sparsity or self._timeline is None:
             return
         now = self._sparsity[-1][0]
@@ -167,9 +167,9 @@ class DSDTensorBoard(Observer):
 
 
 def _append(path: pathlib.Path, **fields: Any) -> None:
-    """Adds an event to a file of TensorBoard's, which is complete and closed afterwards.
+    """Appends an event to a TensorBoard file, which is complete and closed afterwards.
 
-    TensorBoard's own writer imports TensorFlow wherever that is installed, and keeps its file open.
+    TensorBoard's own writer imports TensorFlow if it is installed, and keeps its file open.
     """
     from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -181,12 +181,12 @@ def _append(path: pathlib.Path, **fields: Any) -> None:
 
 
 def _event_class() -> Any:
-    """Returns the class of TensorBoard's events."""
+    """Returns the event class of TensorBoard."""
     try:
         from tensorboard.compat.proto.event_pb2 import Event
     except ImportError as error:
         raise ImportError(
-            "Expected tensorboard, which DSDTensorBoard writes with. Received: an environment "
+            "Expected tensorboard, which writes the logs. Received: an environment "
             "without it. Install it: pip install tensorboard matplotlib, or this package with its "
             "extra `tensorboard`."
         ) from error
@@ -194,9 +194,9 @@ def _event_class() -> Any:
 
 
 def _magnitudes(tag: str, values: np.ndarray) -> Any:
-    """Returns a histogram to write, of the magnitudes of the finite values.
+    """Returns a histogram of the magnitudes of finite values, to write.
 
-    Its buckets are of one width, from 0; zeros are in the first.
+    Its buckets have equal widths, from 0; zeros are in the first.
     """
     found = histogram(values).magnitudes()
     counts = np.array(found.counts or [0])
@@ -207,7 +207,7 @@ def _magnitudes(tag: str, values: np.ndarray) -> Any:
 
 
 def _value(tag: str, plugin: str, value: Any) -> Any:
-    """Returns a value to write, for the plugin of TensorBoard that shows it."""
+    """Returns a value to write, for a plugin of TensorBoard."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.util.tensor_util import make_tensor_proto
 

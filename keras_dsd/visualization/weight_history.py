@@ -1,4 +1,4 @@
-"""WeightHistory: histograms of weights around the boundaries of a run, for figures and a file."""
+"""WeightHistory: histograms of weights around the phase changes of a run, for figures and files."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from keras_dsd.utils import checks, files
 from keras_dsd.visualization.histogram import Histogram, histogram
 
 REDENSE = (observers.FIRST_REDENSE_EPOCH, observers.LAST_REDENSE_EPOCH)
-_UNSEEN = "which weights returned is not known: the run went on after they had returned"
+_UNSEEN = "regrown weights are unknown: the run resumed after they had regrown"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,16 +26,16 @@ class WeightSnapshot:
     """One weight at one moment.
 
     Attributes:
-        path: Its path in the model, without the model's own name.
+        path: Its path in the model, without the model name.
         shape: Its shape.
-        num_pruned: How many of its values the active mask prunes; 0 where there is none.
-        threshold: The smallest magnitude that the last mask kept as it was made: those below it
-            were pruned. None before that, where a pattern chose otherwise, and where a run that
-            resumed did not see it.
+        num_pruned: Number of pruned values; 0 without an active mask.
+        threshold: Smallest magnitude that the last mask kept when it was computed: smaller ones
+            were pruned. None before that, with a pattern, and if a resumed run did not record it.
         values: All values.
-        stayed: Those that the active mask keeps or, in the dense phase after it, that it kept.
-            None where there was no mask.
-        returned: Those that it prunes, or that it pruned and that train again. None likewise.
+        stayed: Values that the active mask keeps or, in the dense phase after it, kept. None
+            without a mask.
+        returned: Values that the mask prunes or, in the dense phase after it, pruned. None without
+            a mask.
     """
 
     path: str
@@ -70,10 +70,10 @@ class Snapshot:
 
     Attributes:
         name: Name of the moment, such as `"end of sparse"`.
-        epoch: How many epochs had been trained.
+        epoch: Number of epochs trained.
         phase: Index of the sparse phase that starts or ends, or of the dense phase after it.
         weights: The weights, in the model's order.
-        note: What is unknown of them and why, or nothing.
+        note: Remark on unknown values, or empty.
     """
 
     name: str
@@ -98,12 +98,12 @@ class Snapshot:
 
     @property
     def place(self) -> tuple[int, int]:
-        """The order of the moment in a run: the phase, and which of its moments."""
+        """Order of the moment in a run: its phase, and its index in the phase."""
         return self.phase, MOMENTS.index(self.name)
 
     @property
     def sparse_phase(self) -> int:
-        """Index of the sparse phase that it is around."""
+        """Index of the sparse phase of the moment."""
         return self.phase - (self.name in REDENSE)
 
     def select(self, path: str | None) -> tuple[WeightSnapshot, ...]:
@@ -112,12 +112,12 @@ class Snapshot:
 
 
 class _Masks(NamedTuple):
-    """The masks of a sparse phase, which outlast the calls of `fit` that a run takes.
+    """The masks of a sparse phase, stored across the calls of `fit` of a run.
 
     Attributes:
-        moment: When they were seen last.
+        moment: The last moment with these masks.
         shapes: Path and shape of each weight.
-        bits: The packed mask of each weight.
+        bits: Packed mask of each weight.
     """
 
     moment: Moment
@@ -132,19 +132,19 @@ class _Masks(NamedTuple):
 
 
 class WeightHistory(Observer):
-    """Keeps how the values of weights are spread, at each moment around a boundary of phases.
+    """Records histograms of the weights at each moment around a phase change.
 
-    A moment is kept as counts: of all values and, apart, of those that the last mask kept and that
-    it pruned, until the dense phase after it ends. Meanwhile the mask is kept too, one bit for each
-    weight. `dsd.plots` draws what was kept.
+    Each moment has a histogram of all values and, until the end of the re-dense phase, separate
+    ones of kept and pruned values. For these, the mask is stored too, with one bit per weight.
+    `dsd.plots` draws the histograms.
 
     Args:
-        path: A JSON file to write after each moment, and to resume from where it exists: so it is
-            also how the weights of a run that is over are read. Defaults to `None`: none.
+        path: A JSON file to write after each moment, and to resume from if it exists; also to read
+            the weights of a finished run. Defaults to `None`: no file.
 
     Raises:
-        TypeError: `path` is no path.
-        ValueError: `path` is something that `WeightHistory` did not write, or not complete.
+        TypeError: `path` is not a path.
+        ValueError: `path` is incomplete, or a file that `WeightHistory` did not write.
 
     Examples:
         >>> weights = WeightHistory()
@@ -159,7 +159,7 @@ class WeightHistory(Observer):
         if self.path is not None:
             kept = files.read_results(self.path, _parse, "WeightHistory")
         self._timeline, self._snapshots = kept or ("", ())
-        # Of the last sparse phase; None before it, and after the dense one that follows.
+        # Of the last sparse phase; None before it, and after the dense phase that follows.
         self._masks: _Masks | None = None
 
     @property
@@ -176,34 +176,34 @@ class WeightHistory(Observer):
         return json.dumps(self.to_dict())
 
     def on_begin(self, timeline: Timeline) -> None:
-        """Sees that what was kept is of a run with these phases, and that it can be written.
+        """Checks that the snapshots are of a run with these phases, and that the file is writable.
 
         Raises:
-            ValueError: It is of other phases.
+            ValueError: The snapshots are of other phases.
             OSError: The file can't be written.
         """
         if self._snapshots and self._timeline != str(timeline):
             raise ValueError(
-                f"Expected a WeightHistory of a run with the same phases ({timeline}), or a new "
-                f"one. Received: one of other phases ({self._timeline}), "
-                f"path={checks.shown(None if self.path is None else str(self.path))}. Make a new "
+                f"Expected a new WeightHistory, or one of a run with the same phases ({timeline}). "
+                f"Received: one of other phases ({self._timeline}), "
+                f"path={checks.shown(None if self.path is None else str(self.path))}. Create a new "
                 f"one, with another path."
             )
         self._timeline = str(timeline)
         self._write()
 
     def on_moment(self, moment: Moment, weights: Sequence[PrunableWeight]) -> None:
-        """Keeps what weights are at a moment."""
+        """Records the weights at a moment."""
         same = [(weight.short_path, tuple(weight.shape)) for weight in weights]
         if moment.name in (observers.AFTER_PRUNING, observers.END_OF_SPARSE):
             active = ((weight.mask, weight.shape) for weight in weights)
             bits = [np.packbits(np.ones(s, bool) if m is None else m) for m, s in active]
             self._masks = _Masks(moment, same, bits)
         elif not (self._masks and self._masks.are_of(moment, same)):
-            self._masks = None  # of a run that stopped, and that this one does not resume
+            self._masks = None  # of an interrupted run, which this one does not resume
         is_unseen = moment.name != observers.BEFORE_PRUNING and self._masks is None
         now = Snapshot(moment.name, moment.epoch, moment.phase, (), _UNSEEN * is_unseen)
-        # A run that is made anew, or on another model, continues nothing of an earlier one.
+        # A restarted run, or one of another model, does not continue an earlier one.
         earlier = tuple(s for s in self._snapshots if s.place < now.place and s.shapes == same)
         thresholds: list[float | None] = [None] * len(weights)
         for snapshot in earlier:

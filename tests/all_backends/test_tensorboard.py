@@ -217,7 +217,9 @@ def test_a_folder_that_can_not_be_is_refused_before_training(digits, tmp_path):
     (tmp_path / "dsd").write_text("a file")
     model = compiled(dsd.apply(classifier()), "adam")
     before = paths.arrays(model)
-    with pytest.raises(ValueError, match=r"Expected `log_dir` to be a folder.*Received.*dsd"):
+    with pytest.raises(
+        ValueError, match=r"Expected `log_dir` to be a writable folder.*Received.*dsd"
+    ):
         fit(digits, tmp_path, model=model)
     assert all(map(np.array_equal, before, paths.arrays(model)))
     assert not paths.left_behind(model)
@@ -229,7 +231,7 @@ def test_a_folder_that_is_gone_is_said(tmp_path):
     board.on_begin(timeline)
     shutil.rmtree(tmp_path / "dsd")
     with pytest.raises(
-        OSError, match=r"Expected a writable .*Received: path=.*tfevents.* Make room"
+        OSError, match=r"Expected a writable .*Received: path=.*tfevents.* Free disk space"
     ):
         board.on_phase(0, timeline.phases[0], 0, "all weights train")
 

@@ -106,7 +106,7 @@ def test_what_returned_has_a_colour_of_its_own_and_counts_in_the_legend(run):
     _, lower = stairs_of(last)
     returned = run.values["last re-dense epoch"]["b/kernel"][~run.masks["b/kernel"]]
     assert np.array_equal(lower.values, counted(returned, lower.edges))
-    assert legend_of(last) == ["210 others (70%)", "90 returned (30%)"]
+    assert legend_of(last) == ["210 others (70%)", "90 regrown (30%)"]
     colours = [patch.get_facecolor() for patch in last.patches]
     assert len(set(colours[:3])) == 3
 
@@ -185,8 +185,8 @@ def test_what_returned_is_set_against_what_stayed(run, tmp_path):
         share, zero = np.mean(values[~mask] >= threshold), np.mean(values[~mask] == 0)
         medians = [line.get_xdata()[0] for line in (middle, middle_returned)]
         assert legend_of(axes) == [
-            f"stayed (700): median {medians[0]:.2g}\n0.0% zero, 100.0% above the pruning threshold",
-            f"returned (300): median {medians[1]:.2g}\n{zero:.1%} zero, {share:.1%} above the "
+            f"kept (700): median {medians[0]:.2g}\n0.0% zero, 100.0% above the pruning threshold",
+            f"regrown (300): median {medians[1]:.2g}\n{zero:.1%} zero, {share:.1%} above the "
             f"pruning threshold",
             "pruning threshold",
         ]
@@ -220,7 +220,7 @@ def test_where_a_weight_has_no_threshold_no_share_is_above_it():
 def test_what_is_not_known_to_have_returned_is_not_drawn(run):
     kept = dsd.WeightHistory()
     kept.on_moment(Moment("first re-dense epoch", 1, 1), [weight_of("a", np.ones((2, 2)))])
-    with pytest.raises(ValueError, match="Expected .*which weights returned is not known.*Give"):
+    with pytest.raises(ValueError, match="Expected .*regrown weights are unknown.*Give"):
         dsd.plots.returned_weights(kept)
     with pytest.raises(ValueError, match="Expected .*it has no re-dense epoch. Give"):
         dsd.plots.returned_weights(run.kept.snapshots[:3])
@@ -233,7 +233,7 @@ def test_weights_that_were_not_watched_are_refused(run, draw):
     draw = getattr(dsd.plots, draw)
     with pytest.raises(ValueError, match=r"Expected .*a/kernel, b/kernel\. Received: path='c'"):
         draw(run.kept, "c")
-    with pytest.raises(ValueError, match="Expected .*kept a moment.*Received: .*observers="):
+    with pytest.raises(ValueError, match="Expected .*have snapshots.*Received: .*observers="):
         draw(dsd.WeightHistory())
     for bad in (3, "abc", None, [3]):
         with pytest.raises(TypeError, match="Expected `weights`.*Received: weights=.* Give that"):

@@ -158,7 +158,7 @@ def test_a_run_that_goes_on_after_weights_returned_says_that_it_can_not_tell_whi
     kept = run(dsd.WeightHistory(tmp_path / "weights.json"), of_one()[4:])
     *_, first, last = kept.snapshots
     assert names_of(kept) == ONE
-    assert first.note == "" and "which weights returned is not known" in last.note
+    assert first.note == "" and "regrown weights are unknown" in last.note
     (weight,) = last.weights
     assert weight.returned is weight.stayed is None
     assert weight.threshold == 2.0 and weight.values == first.weights[0].values
@@ -200,7 +200,7 @@ def test_a_history_of_other_phases_is_refused_and_stays(tmp_path):
     path = tmp_path / "weights.json"
     run(dsd.WeightHistory(path), of_one())
     text, kept = path.read_text(), dsd.WeightHistory(path)
-    with pytest.raises(ValueError, match=r"Expected .* same phases .*Received: .* Make a new"):
+    with pytest.raises(ValueError, match=r"Expected .* same phases .*Received: .* Create a new"):
         kept.on_begin(dsd.DSDSchedule(1, 1, 1).timeline)
     assert path.read_text() == text and len(kept.snapshots) == 5
 
