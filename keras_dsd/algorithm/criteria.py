@@ -91,7 +91,7 @@ def random_scores(weight: ReadableWeight, seed: int) -> np.ndarray:
 
 
 def masks_by_score(
-    weights: Sequence[_Weight], sparsity: float | None, scores: Scores
+    weights: Sequence[_Weight], sparsity: masks.Sparsity, scores: Scores
 ) -> Iterator[tuple[_Weight, np.ndarray]]:
     """Yields the masks that keep the highest scores, at a sparsity or at each weight's own.
 

@@ -165,7 +165,7 @@ def check_finite(weights: Sequence[DeviceWeight], measured: Sequence[Measured]) 
 
 
 def masks_for(
-    weights: Sequence[_Weight], sparsity: float | None, scores: criteria.Scores | None = None
+    weights: Sequence[_Weight], sparsity: masks.Sparsity, scores: criteria.Scores | None = None
 ) -> Iterator[tuple[_Weight, Tensor]]:
     """Yields the mask of each weight, on its device, at `sparsity` or its own target.
 
@@ -190,7 +190,7 @@ def masks_for(
 
 
 def are_pruned_by(
-    weights: Sequence[DeviceWeight], sparsity: float | None, scores: criteria.Scores | None
+    weights: Sequence[DeviceWeight], sparsity: masks.Sparsity, scores: criteria.Scores | None
 ) -> bool:
     """Returns whether weights are zero wherever the masks made of them now prune them."""
     made = list(masks_for(weights, sparsity, scores))
@@ -198,7 +198,9 @@ def are_pruned_by(
     return not any(found.num_violations for found in measured)
 
 
-def check_pruned_alike(weights: Sequence[DeviceWeight], sparsity: float | None) -> tuple[bool, int]:
+def check_pruned_alike(
+    weights: Sequence[DeviceWeight], sparsity: masks.Sparsity
+) -> tuple[bool, int]:
     """Checks the weights of a run that resumes within a sparse phase.
 
     They are either pruned by the masks of this phase, or dense, and pruned now. Weights that were
@@ -278,7 +280,7 @@ class _Limit(NamedTuple):
 
 
 def _masks_on_device(
-    groups: Sequence[Sequence[_Weight]], sparsity: float | None
+    groups: Sequence[Sequence[_Weight]], sparsity: masks.Sparsity
 ) -> Iterator[tuple[_Weight, Tensor]]:
     if not groups:
         return
@@ -309,9 +311,9 @@ def _ranked(weight: DeviceWeight) -> Ranked:
     return array
 
 
-def _ranking(together: Sequence[DeviceWeight], sparsity: float | None) -> _Ranking:
+def _ranking(together: Sequence[DeviceWeight], sparsity: masks.Sparsity) -> _Ranking:
     arrays = [_ranked(weight) for weight in together]
-    shares = [weight.sparsity if sparsity is None else sparsity for weight in together]
+    shares = [masks.share_of(weight, sparsity) for weight in together]
     sizes = [each.size for each in arrays]
     if together[0].scope != "global":
         return _Ranking(arrays, masks.num_pruned(sizes[0], shares[0]), sizes)

@@ -6,8 +6,8 @@ computes the same masks of weights on other devices or in shards.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from keras_dsd.algorithm.weight import ReadableWeight
 from keras_dsd.utils.checks import shown
 
 _Weight = TypeVar("_Weight", bound=ReadableWeight)
+# The sparsity of all weights, or a function of each; None: its own.
+Sparsity: TypeAlias = float | Callable[[ReadableWeight], float] | None
 
 _PART = 2**16  # number of values that fit a core's cache
 _SAMPLE = 2**18
@@ -75,7 +77,7 @@ def count_and_floors(sizes: Sequence[int], sparsities: Sequence[float]) -> tuple
 def mask_of(
     values: np.ndarray,
     weight: ReadableWeight,
-    sparsity: float | None,
+    sparsity: Sparsity,
     active: np.ndarray | None = None,
 ) -> np.ndarray:
     """Returns the mask of `values` as values of `weight`, ranked alone.
@@ -87,7 +89,7 @@ def mask_of(
 
 
 def masks_for(
-    weights: Sequence[_Weight], sparsity: float | None
+    weights: Sequence[_Weight], sparsity: Sparsity
 ) -> Iterator[tuple[_Weight, np.ndarray]]:
     """Yields the mask of the current values of each weight, at `sparsity` or its own target.
 
@@ -117,7 +119,7 @@ def ranked_together(weights: Sequence[_Weight]) -> list[list[_Weight]]:
 
 
 def masks_of_ranked(
-    weights: Sequence[ReadableWeight], ranked: Sequence[np.ndarray], sparsity: float | None
+    weights: Sequence[ReadableWeight], ranked: Sequence[np.ndarray], sparsity: Sparsity
 ) -> list[np.ndarray]:
     """Returns the masks of weights that are ranked together, by the magnitudes of `ranked`.
 
@@ -131,8 +133,7 @@ def masks_of_ranked(
             _mask_alone(each, weight, sparsity)
             for weight, each in zip(weights, ranked, strict=True)
         ]
-    shares = [weight.sparsity if sparsity is None else sparsity for weight in weights]
-    kept = global_masks(ranked, shares)
+    kept = global_masks(ranked, [share_of(weight, sparsity) for weight in weights])
     return [_expand(each, weight) for weight, each in zip(weights, kept, strict=True)]
 
 
@@ -170,14 +171,24 @@ def num_zeros(values: np.ndarray, mask: np.ndarray | None) -> int:
     return found.size - int(np.count_nonzero(found))
 
 
-def check_phase(weights: Sequence[ReadableWeight], sparsity: float | None) -> None:
-    """Raises ValueError if a phase has a sparsity and the pattern of a weight fixes it."""
+def share_of(weight: ReadableWeight, sparsity: Sparsity) -> float:
+    """Returns the sparsity of one weight."""
+    if sparsity is None:
+        return weight.sparsity
+    return sparsity(weight) if callable(sparsity) else sparsity
+
+
+def check_phase(weights: Sequence[ReadableWeight], sparsity: Sparsity) -> None:
+    """Raises ValueError if a phase has a sparsity, or a ramp to one, and a pattern fixes it."""
     for weight in weights:
         if sparsity is not None and isinstance(weight.pattern, NM):
+            name, received = "sparsity", f"sparsity={shown(sparsity)}"
+            if callable(sparsity):
+                name = received = "ramp"
             raise ValueError(
-                f"Expected SparsePhase without `sparsity`: the pattern {weight.pattern} of "
-                f"{weight.path!r} fixes it at {weight.pattern.sparsity:g}. Received: "
-                f"sparsity={shown(sparsity)}. Leave it out."
+                f"Expected SparsePhase without `{name}`: the pattern {weight.pattern} of "
+                f"{weight.path!r} fixes it at {weight.pattern.sparsity:g}. Received: {received}. "
+                f"Leave it out."
             )
 
 
@@ -222,12 +233,11 @@ def _ranked(values: np.ndarray, active: np.ndarray | None, weight: ReadableWeigh
     return np.where(kept & (ranked == 0), comparable(smallest), comparable(ranked))
 
 
-def _mask_alone(ranked: np.ndarray, weight: ReadableWeight, sparsity: float | None) -> np.ndarray:
+def _mask_alone(ranked: np.ndarray, weight: ReadableWeight, sparsity: Sparsity) -> np.ndarray:
     """Returns the mask of a weight that is ranked alone, by the magnitudes of `ranked`."""
     if isinstance(weight.pattern, NM):
         return weight.pattern.mask(comparable(ranked), weight.layout)
-    share = weight.sparsity if sparsity is None else sparsity
-    return _expand(magnitude_mask(ranked, share), weight)
+    return _expand(magnitude_mask(ranked, share_of(weight, sparsity)), weight)
 
 
 def _expand(kept: np.ndarray, weight: ReadableWeight) -> np.ndarray:

@@ -1,10 +1,11 @@
 """Phases and timelines as values: lengths, convergence, learning rates, the current phase."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from keras_dsd.algorithm import criteria, position
+from keras_dsd.algorithm import criteria, masks, position
 from keras_dsd.algorithm.position import STEPS, Position, Start
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import invalid, invalid_type, shown
@@ -173,14 +174,21 @@ class SparsePhase:
             array of its shape, which has to be the same in every process. Defaults to
             `"magnitude"`.
         seed: Of `criterion="random"`, with the path and the size of each weight. Defaults to `0`.
+        ramp: Number of epochs, fewer than `epochs`, at whose starts weights are pruned: in epoch
+            t = 1, 2, ... of the phase to the sparsity s · (1 - (1 - t / ramp)³), up to its own
+            sparsity s. Masks only grow. Defaults to `1`: all weights are pruned at once.
 
     Raises:
-        TypeError: `epochs`, `steps` or `seed` is not an integer, both or none of `epochs` and
-            `steps` are given, `lr` or `sparsity` is not a number, `until` is not a `Plateau`, or
-            `criterion` is not callable.
-        ValueError: `epochs` or `steps` is below 1, `lr` is not finite and above 0, `sparsity` is
-            outside [0, 1), `until` is given with `steps`, `criterion` is unknown, or `seed` is
-            negative or not used.
+        TypeError: `epochs`, `steps`, `seed` or `ramp` is not an integer, both or none of `epochs`
+            and `steps` are given, `lr` or `sparsity` is not a number, `until` is not a `Plateau`,
+            or `criterion` is not callable.
+        ValueError: `epochs`, `steps` or `ramp` is below 1, `lr` is not finite and above 0,
+            `sparsity` is outside [0, 1), `until` is given with `steps`, `criterion` is unknown,
+            `seed` is negative or not used, or a `ramp` is as long as the phase, or given with
+            `steps` or `until`.
+
+    Reference:
+        Zhu and Gupta, 2017, arXiv:1710.01878, for `ramp`.
     """
 
     epochs: int | None = None
@@ -191,6 +199,7 @@ class SparsePhase:
     until: Plateau | None = None
     criterion: criteria.Criterion = "magnitude"
     seed: int = 0
+    ramp: int = 1
 
     def __post_init__(self) -> None:
         _check_phase(self)
@@ -202,9 +211,35 @@ class SparsePhase:
             note = f" with criterion={criteria.name_of(self.criterion)!r}"
             hint = "Leave it out, or give criterion='random'."
             raise invalid("seed", seed, "to be used by the criterion", hint, note)
+        self._check_ramp()
+
+    def _check_ramp(self) -> None:
+        ramp = checks.whole_number("ramp", self.ramp, least=1)
+        checks.normalise(self, ramp=ramp)
+        if ramp > 1 and self.epochs is None:
+            hint = f"Count the phase in epochs: SparsePhase({ramp + 1}, ramp={ramp})."
+            raise invalid(
+                "ramp", ramp, "in epochs, as the phase", hint, f" with steps={self.steps}"
+            )
+        if ramp > 1 and self.epochs is not None and ramp >= self.epochs:
+            hint = "Train at the full sparsity for an epoch at least: give more epochs."
+            note = f" with epochs={self.epochs}"
+            raise invalid("ramp", ramp, "to be shorter than the phase", hint, note)
+        if ramp > 1 and self.until is not None:
+            hint = "Leave one out: a phase with a ramp lasts its epochs."
+            note = f" with until={self.until!r}"
+            raise invalid("ramp", ramp, "in a phase without `until`, which may end it", hint, note)
+
+    def sparsity_at(self, epoch: int) -> masks.Sparsity:
+        """Returns the sparsity in an epoch of the phase, counted from 0."""
+        target, share = self.sparsity, 1 - max(1 - (epoch + 1) / self.ramp, 0) ** 3
+        if share == 1:
+            return target
+        return lambda weight: masks.share_of(weight, target) * share
 
     def __str__(self) -> str:
         share = "" if self.sparsity is None else f" at sparsity {self.sparsity:g}"
+        share += f" within {self.ramp} epochs" if self.ramp > 1 else ""
         by = "" if self.criterion == "magnitude" else f" by {criteria.name_of(self.criterion)}"
         seed = f" (seed {self.seed})" if self.criterion == "random" else ""
         return f"sparse for {_length(self)}{share}{by}{seed}{_times(self.lr)}"
@@ -231,7 +266,7 @@ class Timeline:
 
     Raises:
         TypeError: `phases` is not a sequence of phases.
-        ValueError: `phases` is empty.
+        ValueError: `phases` is empty, or a sparse phase with a `ramp` follows a sparse phase.
     """
 
     phases: tuple[Phase, ...]
@@ -245,6 +280,12 @@ class Timeline:
         checks.check_items("phases", phases, Phase, each, way)
         if not phases:
             raise invalid("phases", phases, "to hold at least one phase", hint)
+        for earlier, phase in itertools.pairwise(phases):
+            sparse = isinstance(earlier, SparsePhase) and isinstance(phase, SparsePhase)
+            if sparse and phase.ramp > 1:
+                expected = "to rise from no sparsity, after a DensePhase or at the start"
+                hint = "Put a DensePhase between the two, or prune at once."
+                raise invalid("ramp", phase.ramp, expected, hint, f" after {earlier}")
         object.__setattr__(self, "phases", tuple(phases))
 
     @property

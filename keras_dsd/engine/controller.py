@@ -20,7 +20,7 @@ from keras_dsd.engine.observers import FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH, 
 from keras_dsd.engine.run_history import RunHistory
 from keras_dsd.engine.steps import StepCounter
 from keras_dsd.engine.trainer import Trainer
-from keras_dsd.engine.transition import Transition
+from keras_dsd.engine.transition import Pruning, Transition
 from keras_dsd.protocols import PrunableWeight, Tensor, UpdateCount
 from keras_dsd.utils import checks
 from keras_dsd.utils.progress import progress_bar
@@ -202,6 +202,7 @@ class Controller:
                 self._find_step(steps, epoch)
         if not self._enter(epoch) and self._timeline.is_sparse(self._index):
             self._hold_masks()
+        self._grow_masks(epoch)
         self._use_step()
         self._run.is_in_epoch = True
 
@@ -291,29 +292,44 @@ class Controller:
         self._warn_of_untrained(self._trainer.leave_untrained_dense())
         if transition.lost_masks_of is not None:
             transitions.apply_lost_masks(self._trainer.weights, transition.lost_masks_of)
-        reads_masks = transitions.reads_masks(self._trainer.weights, transition)
+        phase, weights = transition.phase, self._trainer.weights
+        pruning = None
+        if isinstance(phase, SparsePhase):
+            pruning = transitions.pruning_of(weights, transition)
         self._notify(transition.moments_before)
-        reset = transitions.OptimizerReset(transition.reset)
         run, weights = self._run, self._trainer.weights  # in the complete model, each time
-        if isinstance(transition.phase, SparsePhase):
-            if run.phase_index is None and self._trainer.may_leave_untrained:
-                run.unpruned = {each.path: each.copy() for each in weights}
-            with self._bar(len(weights)) as advance:
-                change = transitions.prune(weights, transition.phase, reset, advance, reads_masks)
-        else:
+        if pruning is not None and run.phase_index is None and self._trainer.may_leave_untrained:
+            run.unpruned = {each.path: each.copy() for each in weights}
+        texts = self._change(pruning, transition.batches)
+        texts.append(self._trainer.learning_rate_text(phase.lr))
+        self._notify(transition.moments_after)
+        run.phase_index = transition.index
+        self._announce(transition, ", ".join(filter(None, texts)))
+
+    def _change(self, pruning: Pruning | None, batches: Batches | None) -> list[str]:
+        """Prunes weights, or removes the masks, with all that follows, and describes it."""
+        reset = transitions.OptimizerReset(self._reset)
+        run, weights = self._run, self._trainer.weights
+        if pruning is None:
             change = transitions.remove_masks(weights, reset)
+        else:
+            with self._bar(len(weights)) as advance:
+                change = transitions.prune(weights, pruning, reset, advance)
         run.num_pruned, run.masked, run.regrown = change.num_pruned, change.masked, change.regrown
         if reset.includes_all:
             self._trainer.reset_optimizers()
-        learning_rate = self._trainer.learning_rate_text(transition.phase.lr)
         statistics = ""
-        if transition.batches is not None:
-            with self._bar(transition.batches.number) as advance:
-                statistics = self._trainer.estimate_batch_norms(transition.batches, advance)
-        self._notify(transition.moments_after)
-        run.phase_index = transition.index
-        texts = (change.description, statistics, reset.description, learning_rate)
-        self._announce(transition, ", ".join(filter(None, texts)))
+        if batches is not None:
+            with self._bar(batches.number) as advance:
+                statistics = self._trainer.estimate_batch_norms(batches, advance)
+        return [change.description, statistics, reset.description]
+
+    def _grow_masks(self, epoch: int) -> None:
+        """Prunes further weights at the start of an epoch, if the phase has a ramp."""
+        phase, num_epochs = self._timeline.phases[self._index], epoch - self._run.phase_start.epoch
+        if isinstance(phase, SparsePhase) and 0 < num_epochs < phase.ramp:
+            texts = self._change(transitions.pruning_in(phase, num_epochs), self._batches)
+            self._show(f"Epoch {epoch + 1}: {', '.join(filter(None, texts))}")
 
     def _hold_masks(self) -> None:
         """Applies the masks to weights that were replaced after the last training step."""
@@ -340,7 +356,9 @@ class Controller:
         unfrozen = any(weight.path not in self._run.masked for weight in weights)
         if isinstance(phase, SparsePhase) and self._run.is_phase_start and unfrozen:
             reset = transitions.OptimizerReset(self._reset)
-            change = transitions.prune(weights, phase, reset, lambda path: None)
+            change = transitions.prune(
+                weights, transitions.pruning_in(phase), reset, lambda path: None
+            )
             self._run.num_pruned, self._run.masked = change.num_pruned, change.masked
         return self._run.masked
 
@@ -403,13 +421,15 @@ class Controller:
     def _announce(self, transition: Transition, changed: str) -> None:
         index, phase, epoch = transition.index, transition.phase, transition.epoch
         is_start, step = transition.is_start, self._step
-        message = phase_message(self._timeline, index, epoch, is_start, changed, step)
+        self._show(phase_message(self._timeline, index, epoch, is_start, changed, step))
+        for observer in self._observers:
+            observer.on_phase(index, phase, epoch, changed)
+
+    def _show(self, message: str) -> None:
         if self._run.is_shown:  # where Keras shows its progress
             print(message, flush=True)
         else:
             logging.info("%s", message)
-        for observer in self._observers:
-            observer.on_phase(index, phase, epoch, changed)
 
     def end_epoch(self, logs: Mapping[str, float]) -> dict[str, float]:
         """Adds the logs of an epoch to the history, and returns further entries for them.

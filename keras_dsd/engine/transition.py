@@ -3,8 +3,9 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from keras_dsd.algorithm.criteria import scores_of
+from keras_dsd.algorithm.criteria import Scores, scores_of
 from keras_dsd.algorithm.device_masks import (
     Measured,
     are_pruned_by,
@@ -13,6 +14,7 @@ from keras_dsd.algorithm.device_masks import (
     masks_for,
     measure,
 )
+from keras_dsd.algorithm.masks import Sparsity
 from keras_dsd.algorithm.timeline import Phase, SparsePhase, Timeline
 from keras_dsd.engine import observers
 from keras_dsd.engine.batch_norm import Batches
@@ -31,6 +33,7 @@ class Transition:
         phase: The phase. A sparse phase prunes weights, a dense phase removes masks.
         epoch: The epoch that is about to start, or that the next step belongs to, counted from 0.
         is_start: True if the phase starts now; False if the run resumes within it.
+        num_epochs: Number of epochs of the phase that have ended.
         warnings: Messages to the user.
         restored_epoch: The best epoch of the phase that ends, whose weights are restored first;
             None if no weights are restored.
@@ -48,6 +51,7 @@ class Transition:
     phase: Phase
     epoch: int
     is_start: bool
+    num_epochs: int = 0
     warnings: tuple[str, ...] = ()
     restored_epoch: int | None = None
     lost_masks_of: SparsePhase | None = None
@@ -110,6 +114,7 @@ def transition_to(
         phase=phase,
         epoch=epoch,
         is_start=is_start,
+        num_epochs=epoch - start.epoch,
         warnings=(unmeasured,) if unmeasured else (),
         restored_epoch=history.epoch_to_restore() if ended and ended.until else None,
         lost_masks_of=ended_sparse if is_resumed else None,
@@ -169,16 +174,25 @@ class OptimizerReset:
         return f"optimizer state reset for {whose} weights"
 
 
+class Pruning(NamedTuple):
+    """How weights are pruned: to a sparsity, by scores; None: by magnitudes."""
+
+    sparsity: Sparsity
+    scores: Scores | None = None
+
+
+def pruning_in(phase: SparsePhase, epoch: int = 0) -> Pruning:
+    """Returns how weights are pruned in an epoch of a sparse phase, counted from 0."""
+    return Pruning(phase.sparsity_at(epoch), scores_of(phase.criterion, phase.seed))
+
+
 def prune(
     weights: Sequence[PrunableWeight],
-    phase: SparsePhase,
+    pruning: Pruning,
     reset: OptimizerReset,
     advance: Callable[[str], None],
-    read_masks: bool = False,
 ) -> WeightChange:
     """Applies the masks of a sparse phase, and calls `advance` with the path of each weight.
-
-    With `read_masks` they are read off the zeros of the weights, whatever the criterion.
 
     Raises:
         TypeError: The criterion is a callable whose scores are not numbers.
@@ -192,8 +206,7 @@ def prune(
             "batch, before fit."
         )
     made = []
-    scores = None if read_masks else scores_of(phase.criterion, phase.seed)
-    for weight, mask in masks_for(weights, phase.sparsity, scores):
+    for weight, mask in masks_for(weights, pruning.sparsity, pruning.scores):
         made.append((weight, mask))
         advance(weight.path)
     measured = _measure_under(made)
@@ -254,37 +267,41 @@ def apply_lost_masks(weights: Sequence[PrunableWeight], phase: SparsePhase) -> N
 
     Without them these weights would regrow with optimizer state that an uninterrupted run resets.
     """
-    scores = scores_of(phase.criterion, phase.seed)
-    if scores is not None and not (
-        scores.is_repeatable and are_pruned_by(weights, phase.sparsity, scores)
-    ):
-        scores = None  # the masks are read off the zeros
-    made = list(masks_for(weights, phase.sparsity, scores))
+    pruning = pruning_in(phase, phase.ramp)
+    is_scored = pruning.scores is not None and pruning.scores.is_repeatable
+    if not (is_scored and are_pruned_by(weights, *pruning)):
+        pruning = Pruning(pruning.sparsity)  # the masks are read off the zeros
+    made = list(masks_for(weights, *pruning))
     for (weight, mask), found in zip(made, _measure_under(made), strict=True):
         if not weight.is_masked and not found.num_violations:
             weight.apply_mask(mask)
 
 
-def reads_masks(weights: Sequence[PrunableWeight], transition: Transition) -> bool:
-    """Returns whether the masks of a sparse phase are read off the zeros of weights.
+def pruning_of(weights: Sequence[PrunableWeight], transition: Transition) -> Pruning:
+    """Returns how a sparse phase prunes weights as it is entered; nothing is changed.
 
     A run that resumes brings weights that are pruned, and may do so within the first epoch of the
-    phase. What was scored is no longer there then. Nothing is changed.
+    phase. Their masks are read off the zeros, by magnitudes, if they can not be scored again.
 
     Raises:
         ValueError: The run resumes within a phase, and weights were pruned at another sparsity.
     """
-    phase = transition.phase
-    if not transition.is_resumed or not isinstance(phase, SparsePhase):
-        return False
-    scores = scores_of(phase.criterion, phase.seed)
-    if scores is not None and scores.is_repeatable:
-        if transition.is_start or are_pruned_by(weights, phase.sparsity, scores):
-            return False
-    if transition.is_start:  # the zeros may be those of a sparse phase that ends
-        is_scored = scores is not None and transition.lost_masks_of is None
-        return is_scored and are_pruned_by(weights, phase.sparsity, None)
-    is_pruned, num_unknown = check_pruned_alike(weights, phase.sparsity)
+    phase, epoch = transition.phase, transition.num_epochs
+    if not isinstance(phase, SparsePhase):
+        raise TypeError(f"Expected a sparse phase. Received: phase={phase}.")
+    pruning = pruning_in(phase, epoch)
+    is_repeatable = pruning.scores is None or pruning.scores.is_repeatable
+    if transition.is_start:
+        # The zeros may be those of a sparse phase that ends.
+        is_read = transition.is_resumed and transition.lost_masks_of is None and not is_repeatable
+        zeros = Pruning(pruning.sparsity)
+        return zeros if is_read and are_pruned_by(weights, *zeros) else pruning
+    before = pruning_in(phase, max(epoch - 1, 0))
+    if before.scores is not None and is_repeatable and are_pruned_by(weights, *before):
+        return before
+    if epoch < phase.ramp and are_pruned_by(weights, pruning.sparsity, None):
+        return Pruning(pruning.sparsity)  # the run was stopped within this epoch
+    is_pruned, num_unknown = check_pruned_alike(weights, before.sparsity)
     if num_unknown:
         warn(
             f"The run resumes within a sparse phase with {num_unknown} more zeros than its masks "
@@ -292,7 +309,7 @@ def reads_masks(weights: Sequence[PrunableWeight], transition: Transition) -> bo
             f"stay pruned and the others train. Check that the sparsity is that of the saved run, "
             f"and that kept weights have not underflowed to zero."
         )
-    return is_pruned
+    return Pruning(before.sparsity) if is_pruned else before
 
 
 def _measure_under(pairs: Sequence[tuple[PrunableWeight, Tensor]]) -> list[Measured]:

@@ -27,8 +27,8 @@ ARGUMENTS = {
         "monitor": "loss", "min_delta": 0.0, "patience": 1, "mode": "auto", "restore_best": False,
     },
     dsd.SparsePhase: {
-        "epochs": 1, "steps": None, "sparsity": 0.5, "lr": 1.0, "until": None,
-        "criterion": "random", "seed": 1,
+        "epochs": 3, "steps": None, "sparsity": 0.5, "lr": 1.0, "until": None,
+        "criterion": "random", "seed": 1, "ramp": 2,
     },
     presets.dsd: {**THREE, "redense_lr": 0.1},
     presets.dsdsd: {**THREE, **AGAIN, "redense_lr": 0.1},

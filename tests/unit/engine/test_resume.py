@@ -39,6 +39,9 @@ TIMELINES = {
     "callable": [D1, CALLABLE, LOW],
     "random, gentler": [D1, SPARSER, RANDOM, LOW],
     "callable, gentler": [D1, SPARSER, CALLABLE, LOW],
+    "ramp": [D1, dsd.SparsePhase(4, ramp=3), LOW],
+    "ramp, random": [D1, dsd.SparsePhase(3, ramp=2, criterion="random"), LOW],
+    "ramp, callable": [dsd.SparsePhase(4, ramp=2, criterion=by_order), LOW],
 }
 
 

@@ -14,6 +14,7 @@ from keras_dsd.engine.run_history import RunHistory
 from keras_dsd.engine.trainer import Trainer
 from keras_dsd.engine.transition import (
     OptimizerReset,
+    Pruning,
     Transition,
     apply_lost_masks,
     prune,
@@ -82,7 +83,9 @@ PRUNES = {"batches": BATCHES}
 ])  # fmt: skip
 def test_a_transition_is_a_value(phases, epoch, current, expected):
     if expected is not None:
-        expected = dataclasses.replace(expected, is_resumed=current is None)
+        start = sum(phase.epochs for phase in phases[: expected.index])
+        resumed = {"is_resumed": current is None, "num_epochs": epoch - start}
+        expected = dataclasses.replace(expected, **resumed)
     assert make(phases, epoch, current) == expected
 
 
@@ -358,7 +361,7 @@ def masked_weight(sparsity):
     """A kernel that is pruned and masked, whose `apply_mask` is counted."""
     kernel = FakeModel().kernels[0]
     kernel.momentum += 1
-    prune([kernel], dsd.SparsePhase(1, sparsity=sparsity), OptimizerReset("none"), str)
+    prune([kernel], Pruning(sparsity), OptimizerReset("none"), str)
     kernel.applied, apply_mask = [], kernel.apply_mask
     kernel.apply_mask = lambda mask: kernel.applied.append(mask) or apply_mask(mask)
     return kernel
@@ -366,7 +369,7 @@ def masked_weight(sparsity):
 
 def test_a_mask_that_is_active_is_not_applied_again():
     kernel, reset = masked_weight(0.5), OptimizerReset("pruned")
-    assert prune([kernel], HALF, reset, str).num_pruned == 12
+    assert prune([kernel], Pruning(0.5), reset, str).num_pruned == 12
     assert kernel.applied == [] and reset.description == ""
 
 
@@ -374,7 +377,7 @@ def test_a_mask_that_prunes_zeros_alone_resets_nothing():
     kernel, reset = masked_weight(0.25), OptimizerReset("pruned")
     kernel.values[smallest(kernel.values, 0.5)] = 0
     before = kernel.momentum.copy()
-    assert prune([kernel], HALF, reset, str).num_pruned == 12 and len(kernel.applied) == 1
+    assert prune([kernel], Pruning(0.5), reset, str).num_pruned == 12 and len(kernel.applied) == 1
     assert np.array_equal(kernel.momentum, before) and reset.description == ""
 
 
