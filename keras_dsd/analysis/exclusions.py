@@ -1,8 +1,8 @@
-"""Weights that are often left dense, found in a model by their layers, for `exclude=`.
+"""Weights that are often left dense, found by the types of their layers, for `exclude=`.
 
-`apply` selects every kernel by default, so that a sparsity means the same in any model, and which
-layers are sensitive is measured and not assumed: `sensitivity` does. The paper leaves the first
-convolution of its networks dense, and NeuralTalk's word embedding.
+By default `apply` selects every kernel, so that a sparsity has the same meaning in every model;
+`sensitivity` measures which layers are sensitive. The paper leaves the first convolution of its
+networks dense, and the word embedding of NeuralTalk.
 """
 
 from typing import Any
@@ -17,16 +17,16 @@ _TRANSPOSED = {"Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"}
 
 
 def first_conv(model: Any) -> list[str]:
-    """Returns the kernel of the model's first convolution: it sees few channels, and is sensitive.
+    """Returns the kernel of the first convolution, which has few input channels and is sensitive.
 
     Args:
-        model: A model of either Keras that has been built, before `apply` or after it.
+        model: A built model of either Keras, before or after `apply`.
 
     Returns:
-        A list of one regular expression, for `exclude=`; or of none, without a convolution.
+        A list of one regular expression, for `exclude=`; empty without a convolution.
 
     Raises:
-        TypeError: `model` is no Keras model or layer.
+        TypeError: `model` is not a Keras model or layer.
         ValueError: `model` has not been built.
 
     Examples:
@@ -37,32 +37,32 @@ def first_conv(model: Any) -> list[str]:
 
 
 def embeddings(model: Any) -> list[str]:
-    """Returns the tables of the model's Embedding layers, for words or anything else.
+    """Returns the tables of the model's Embedding layers.
 
     Args:
-        model: A model of either Keras that has been built, before `apply` or after it.
+        model: A built model of either Keras, before or after `apply`.
 
     Returns:
         A list of regular expressions, for `exclude=`; empty without an Embedding.
 
     Raises:
-        TypeError: `model` is no Keras model or layer.
+        TypeError: `model` is not a Keras model or layer.
         ValueError: `model` has not been built.
     """
     return [path for path, kinds in _kernels(model) if "Embedding" in kinds]
 
 
 def published(model: Any) -> list[str]:
-    """Returns what the paper leaves dense: the first convolution, and embeddings.
+    """Returns the weights that the paper leaves dense: the first convolution, and embeddings.
 
     Args:
-        model: A model of either Keras that has been built, before `apply` or after it.
+        model: A built model of either Keras, before or after `apply`.
 
     Returns:
         A list of regular expressions, for `exclude=`; empty with neither.
 
     Raises:
-        TypeError: `model` is no Keras model or layer.
+        TypeError: `model` is not a Keras model or layer.
         ValueError: `model` has not been built.
 
     Examples:

@@ -202,7 +202,7 @@ def test_an_arm_with_fewer_updates_is_refused(data, tmp_path):
         return {**data, "train": batches}
 
     with pytest.raises(ValueError, match=(
-        "as many updates. Received: 16 in arm 'sparse' of seed 0, but 14 in arm 'dsd' of seed 0"
+        "numbers of updates. Received: 16 in arm 'sparse' of seed 0, but 14 in arm 'dsd' of seed 0"
     )):  # fmt: skip
         dsd.compare(compared.build, load, phases=PHASES, path=path, arms=["sparse", "dsd"],
                     evaluate=watched, progress=False)  # fmt: skip
@@ -231,14 +231,14 @@ def test_what_is_no_model_to_train_is_refused(data):
             lambda: keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(2)]),
             "not compiled",
         ),
-        (later, "has not made them.*Begin it with an Input"),
+        (later, "is not built.*Start it with an Input"),
     ]:
         with pytest.raises(ValueError, match=message):
             dsd.compare(build, data, phases=PHASES, progress=False)
     with pytest.raises(TypeError, match=r"`build\(\)` to be a model.*build\(\)=3"):
         dsd.compare(lambda: 3, data, phases=PHASES, progress=False)
     model = compared.build()
-    with pytest.raises(ValueError, match="a new model each time.*inside of build"):
+    with pytest.raises(ValueError, match="a new model each time.*Create its layers in build"):
         dsd.compare(lambda: model, data, phases=PHASES, fit_options=FIT, progress=False)
 
 
@@ -258,7 +258,7 @@ def test_what_ends_a_process_is_told(data):
     options = {"phases": PHASES, "seeds": 2, "fit_options": IN_ORDER, "progress": False}
     with pytest.raises(RuntimeError, match="can't be evaluated"):
         dsd.compare(compared.build, data, evaluate=compared.fail, parallel=2, **options)
-    with pytest.raises(RuntimeError, match="its end, with exit code 7"):
+    with pytest.raises(RuntimeError, match="Received: exit code 7"):
         dsd.compare(compared.build, data, evaluate=compared.die, parallel=2, **options)
 
 

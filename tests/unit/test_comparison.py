@@ -332,7 +332,7 @@ def test_an_arm_with_fewer_updates_is_refused_when_trained_and_when_read(
     held = json.loads(path.read_text())
     held["runs"][2]["num_updates"] -= 1
     path.write_text(json.dumps(held))
-    message = "12 in arm 'dense' of seed 0, but 11 in arm 'dsd' of seed 0. See that the data"
+    message = "12 in arm 'dense' of seed 0, but 11 in arm 'dsd' of seed 0. Check that the data"
     with pytest.raises(ValueError, match=message):
         run(made, data, path=path)
 
@@ -351,7 +351,7 @@ def test_an_arm_with_fewer_updates_is_refused_when_trained_and_when_read(
 
 def test_the_same_model_again_is_refused(made, data):
     model = Model(made.models)
-    with pytest.raises(ValueError, match="a new model each time.*Make its layers inside of build"):
+    with pytest.raises(ValueError, match="a new model each time.*Create its layers in build"):
         dsd.compare(lambda: model, data, phases=DSD_PHASES, progress=False)
 
 
@@ -394,7 +394,7 @@ class Called(Layer):
     ({"evaluate": 3}, TypeError, "takes the model, data .*evaluate=3"),
     ({"build": Called()}, TypeError, "`build` to be a function.*build=<Called"),
     ({"mode": "auto"}, ValueError, "mode='auto'"),
-    ({"mode": "max"}, ValueError, "is the loss. Received: mode='max'"),
+    ({"mode": "max"}, ValueError, "the loss is compared. Received: mode='max'"),
     ({"seeds": 1}, ValueError, "`seeds` to be at least 2.*seeds=1"),
     ({"seeds": 2.5}, TypeError, "whole number of seeds, at least 2.*seeds=2.5"),
     ({"seeds": [4]}, ValueError, r"two or more that differ.*seeds=\[4\]"),
@@ -408,7 +408,7 @@ class Called(Layer):
     ({"fit_options": 3}, TypeError, "fit_options=3 of type int"),
     ({"fit_options": {"epochs": 3, "callbacks": []}}, ValueError, "callbacks, epochs. Leave"),
     ({"parallel": 0}, ValueError, "parallel=0"),
-    ({"parallel": 2}, ValueError, "build with what can't be pickled"),
+    ({"parallel": 2}, ValueError, "build with an object that can't be pickled"),
     ({"progress": 1}, TypeError, "progress=1"),
     ({"path": "/nowhere/x.json"}, ValueError, "path='/nowhere/x.json'.*'comparison.json'"),
     ({"max_shared_rows": -1}, ValueError, "max_shared_rows=-1"),
@@ -515,7 +515,7 @@ def test_a_file_that_something_else_wrote_is_refused(made, data, tmp_path, put):
     with pytest.raises(ValueError, match="same seeds"):
         run(made, data, path=path)
     path.write_text(json.dumps({**held, "kind": "scan", "runs": []}))
-    with pytest.raises(ValueError, match="of another kind"):
+    with pytest.raises(ValueError, match="another file"):
         run(made, data, path=path)
 
 
@@ -528,7 +528,7 @@ def test_an_error_in_a_process_is_raised_with_its_seed():
 
 def test_a_process_that_is_killed_is_told_with_its_seed_and_exit_code():
     job = types.SimpleNamespace(make=os._exit)
-    message = r"the process of seed ([78]) to train it. Received: its end, with exit code \1;"
+    message = r"the process of seed ([78]) to train it. Received: exit code \1;"
     with pytest.raises(RuntimeError, match=message):
         list(training.train_seeds(job, {7: {}, 8: {}}, 2, pytest.fail))
 
@@ -595,9 +595,9 @@ def test_of_what_is_no_array_rows_are_not_looked_at(kind):
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"train": np.zeros((3, 4))}, r"data\['train'\] to be \(x, y\).*Give the labels"),
-    ({"train": (np.zeros((3, 4)), np.zeros(2))}, r"data\['train'\] to have as many rows.*2 and 3"),
+    ({"train": (np.zeros((3, 4)), np.zeros(2))}, r"data\['train'\] to have equal numbers.*2 and 3"),
     ({"test": (np.zeros((0, 4)), np.zeros(0))}, r"data\['test'\] to hold rows.*without any"),
-    ({"train": None}, r"data\['train'\] to be data that can be read again.*None"),
+    ({"train": None}, r"data\['train'\] to be data that can be read repeatedly.*None"),
     ({"test": iter([1])}, r"data\['test'\].*iterator"),
     ({"validation": (ROWS,)}, r"data\['validation'\] to be \(x, y\).*a tuple of 1"),
     ({"other": ROWS}, "to name train, validation, test.*'other'"),

@@ -236,7 +236,7 @@ def test_an_environment_without_scipy_is_told_so_before_anything_is_built(monkey
     monkeypatch.setitem(sys.modules, "scipy", None)
     import keras_dsd as dsd
 
-    with pytest.raises(ImportError, match="pip install scipy, or this package.*`compare`"):
+    with pytest.raises(ImportError, match="pip install scipy, or install this package.*`compare`"):
         dsd.compare(pytest.fail, {}, phases=[])
 
 

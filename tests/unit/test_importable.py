@@ -135,7 +135,7 @@ or leave parallel out.""")
 def test_what_no_other_process_can_import_is_refused(monkeypatch):
     module, made = of_module("made_here")
     monkeypatch.setitem(sys.modules, "made_here", module)
-    with pytest.raises(ValueError, match="of the module 'made_here', which sys.path does not"):
+    with pytest.raises(ValueError, match="of the module 'made_here', which is not on sys.path"):
         check_importable(Job(build=made), 2)
 
 
@@ -156,7 +156,9 @@ def test_what_is_defined_below_the_guard_is_refused(tmp_path):
 
 @pytest.mark.parametrize("argument", ["build", "data", "fit_options"])
 def test_what_can_not_be_pickled_is_refused_by_name(argument):
-    with pytest.raises(ValueError, match=f"Received: {argument} with what can't be pickled .*<la"):
+    with pytest.raises(
+        ValueError, match=f"Received: {argument} with an object that can't be pickled .*<la"
+    ):
         check_importable(Job(**{argument: {"x": lambda: None}}), 2)
 
 

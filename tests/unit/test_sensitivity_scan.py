@@ -366,7 +366,7 @@ def test_a_file_that_something_else_wrote_is_refused(model, tmp_path, put):
     ({"levels": ["x"]}, TypeError, r"levels\[0\]='x'"),
     ({"mode": "auto"}, ValueError, "mode='auto'.*accuracy"),
     ({"path": 3}, TypeError, "path=3 of type int"),
-    ({"path": "/nowhere/scan.json"}, ValueError, "path='/nowhere/scan.json'.*Make the folder"),
+    ({"path": "/nowhere/scan.json"}, ValueError, "path='/nowhere/scan.json'.*Create the folder"),
     ({"path": "/"}, ValueError, "a file in a folder that exists"),
 ])  # fmt: skip
 def test_bad_arguments_are_refused_before_anything_is_evaluated(model, arguments, error, message):

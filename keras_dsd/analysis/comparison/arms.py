@@ -1,4 +1,4 @@
-"""The arms of a comparison as phases: DSD, and the controls that it is measured against."""
+"""The arms of a comparison as phases: DSD and its controls."""
 
 import dataclasses
 import itertools
@@ -12,14 +12,14 @@ DSD = "dsd"
 AT_ONCE = "llr at once"
 CONTROLS = ("dense", "llr", AT_ONCE, "sparse")
 ARMS = (*CONTROLS, DSD)
-# The start of all arms, where it is trained once or was before: early stopping by the clock.
+# The shared start of all arms as an arm, trained once or before: plain training of fewer epochs.
 FIRST = "first dense"
 
 Arms = dict[str, tuple[Phase, ...]]
 
 
 def make_arms(phases: Sequence[Phase], names: Iterable[str] = ARMS) -> Arms:
-    """Returns the phases of each arm, as `compare` describes them, all with as many epochs.
+    """Returns the phases of each arm, as described in `compare`, all with equal numbers of epochs.
 
     A control that equals another arm is left out.
     """
@@ -36,19 +36,19 @@ def make_arms(phases: Sequence[Phase], names: Iterable[str] = ARMS) -> Arms:
         "sparse": _merged([*first, *pruned_for_good]),
         DSD: timeline.phases,
     }
-    # Of arms that are equal the last one here is kept.
+    # Of equal arms the last one here is kept.
     kept = {_merged(every[name]): name for name in (*CONTROLS[::-1], DSD) if name in given}
     arms = {name: every[name] for name in ARMS if name in kept.values()}
     if set(arms) == {DSD}:
         raise ValueError(
-            f"Expected a control that differs from DSD. Received: arms={shown(given)}, of which "
-            f"none does with phases={shown(list(timeline.phases))}. Add 'dense' to the arms."
+            f"Expected a control that differs from DSD. Received: arms={shown(given)}, which are "
+            f"all equal with phases={shown(list(timeline.phases))}. Add 'dense' to the arms."
         )
     return arms
 
 
 def lowered_at_once(phases: Sequence[Phase]) -> tuple[Phase, ...]:
-    """Returns plain training at DSD's last learning rate as soon as DSD prunes: literally LLR."""
+    """Returns low learning rate (LLR) training from the first sparse epoch on, as in the paper."""
     first = _dense_start(phases)
     rest = epochs_of(phases[len(first) :])
     return (*first, DensePhase(rest, lr=phases[-1].lr))
@@ -68,7 +68,7 @@ def _dense_start(phases: Sequence[Phase]) -> tuple[Phase, ...]:
 
 
 def _merged(phases: Iterable[Phase]) -> tuple[Phase, ...]:
-    """Returns the phases, those in one that follow each other and differ only in length."""
+    """Returns the phases, with consecutive ones merged if they differ only in length."""
     runs = itertools.groupby(phases, lambda phase: dataclasses.replace(phase, epochs=1))
     return tuple(dataclasses.replace(kind, epochs=epochs_of(run)) for kind, run in runs)
 
@@ -82,7 +82,7 @@ def _check_phases(timeline: Timeline) -> None:
             )
         if phase.until is not None:
             raise ValueError(
-                f"Expected phases of fixed length, so that every arm trains as long. Received: "
+                f"Expected phases of fixed length, for arms of equal length. Received: "
                 f"phases[{index}]={shown(phase)} with an `until`. Leave it out; every arm is "
                 f"scored at its best epoch as well."
             )

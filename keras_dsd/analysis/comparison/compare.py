@@ -1,26 +1,26 @@
-"""DSD against plain training of the same budget, for a user's own model and data.
+"""DSD against equal-budget baselines, for a user's model and data.
 
-Arms, which all start with the same dense phase, trained once for each seed where that is exact, and
-which all make as many updates, or there is an error:
+All arms start with the same dense phase, which is trained once per seed if this is exact, and make
+equal numbers of updates:
 
-- `"dense"`: plain training at its own learning rates.
-- `"llr"`: dense, at the learning rates that DSD has in every epoch.
-- `"llr at once"`: dense, at the last of these as soon as DSD prunes: the paper's own control to the
-  letter.
-- `"sparse"`: as DSD, but what is pruned first never returns.
-- `"dsd"`: the phases that were given.
+- `"dense"`: plain training.
+- `"llr"`: plain training at the low learning rates (LLR) of DSD in every epoch.
+- `"llr at once"`: plain training at the last of these learning rates from the first sparse epoch
+  on: the control of the paper.
+- `"sparse"`: as DSD, but weights pruned in the first sparse phase never regrow.
+- `"dsd"`: the given phases.
 
-A control that would be the same as another arm is left out. Models are fitted on training data.
-Every arm, and the start of all (the first dense phase, or where there is none what `build`
-returned, trained before), is scored at its last epoch and at its epoch best on validation data, and
-the control is the one that is best there: what early stopping gives too is no gain. Reported values
-come from test data, on which nothing is chosen. Rows that test or validation data share
-with others are counted, and refused above `max_shared_rows`; those of datasets are not looked at.
+A control that equals another arm is left out. Models are fitted on training data. Every arm, and
+the shared start (the first dense phase or, without one, the trained model of `build`), is scored at
+its last epoch and at its best epoch on validation data. DSD is compared with the control that is
+best on validation data, so a gain that early stopping gives too does not count. Reported values are
+those of test data, on which nothing is selected. Rows of test or validation data that are in other
+parts too are counted, and refused above `max_shared_rows`; datasets are not checked.
 
-Before `build()` the seed is set, and again before each `fit`; where one resumes at an epoch, it is
-`training.seed_at`. So batches are shuffled alike in every arm; those of a dataset that
-shuffles by itself only where a function makes it. A learning rate that falls goes into the
-optimizer as a `LearningRateSchedule`: callbacks are not taken.
+The seed is set before `build()` and before each `fit`; a `fit` that resumes at an epoch has the
+seed of `training.seed_at`. So batches are shuffled identically in every arm; for a dataset that
+shuffles itself, only if a function creates it. Callbacks are not supported: set a learning rate
+schedule as a `LearningRateSchedule` of the optimizer.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ Evaluate = Callable[[Any, Any], float]
 Options = Mapping[str, Any] | None
 
 _KIND = "keras_dsd comparison"
-# compare() sets these itself; state that a callback has would not be the same in every arm.
+# Set by compare() itself; the state of a callback would differ between arms.
 _OWN = {
     "x", "y", "sample_weight", "epochs", "initial_epoch", "verbose", "callbacks",
     "validation_data", "validation_split", "validation_freq", "validation_steps",
@@ -69,35 +69,43 @@ def compare(
     evaluate: Evaluate | None = None, mode: str = "min", max_shared_rows: float = 0.0,
     path: str | os.PathLike[str] | None = None, parallel: int = 1, progress: bool = True,
 ) -> Comparison:  # fmt: skip
-    """Trains a model with DSD and plainly, from the same weights and as long; says which is better.
+    """Compares DSD with equal-budget baselines over several seeds.
 
-    The module's docstring describes the arms, and what is chosen on which data.
+    Reports paired differences with confidence intervals. The module docstring describes the arms
+    and the use of the three parts of the data.
 
     Args:
         build: Returns a new model, built and compiled. Random seeds are set before it is called.
         data: `{"train": (x, y), "validation": (x, y), "test": (x, y)}`, or a function that returns
-            it, called before every `fit`. In place of a tuple, a dataset that can be read again.
-        phases: A list, as of `keras_dsd.timelines`, without `until`; or a `DSDSchedule`.
-        sparsity: As `apply` takes it.
-        apply_options: Its other arguments, such as `{"pattern": NM(2, 4)}`.
-        fit_options: Further arguments of `fit`, such as `{"batch_size": 64}`.
-        seeds: How many, counted from 0, or a list of them; at least 2.
+            it, called before every `fit`. A dataset may replace a tuple.
+        phases: A list of phases, such as those of `keras_dsd.timelines`, without `until`; or a
+            `DSDSchedule`.
+        sparsity: The argument of `apply`. Defaults to `0.3`.
+        apply_options: Its other arguments, such as `{"pattern": NM(2, 4)}`. Defaults to `None`.
+        fit_options: Further arguments of `fit`, such as `{"batch_size": 64}`. Defaults to `None`.
+        seeds: Number of seeds, counted from 0, or a list of seeds; at least 2. Defaults to `5`.
         arms: `"dsd"` and some of `"dense"`, `"llr"`, `"llr at once"`, `"sparse"`. Defaults to all.
-        evaluate: Takes the model and a value of `data`; returns a number. Defaults to the loss.
-        mode: `"min"` where smaller numbers are better, `"max"` where larger ones are.
-        max_shared_rows: Which share of the rows of test data may be in others, a fraction.
+        evaluate: A function of the model and a value of `data` that returns a number. Defaults to
+            the loss.
+        mode: `"min"` if smaller numbers are better, `"max"` if larger ones are. Defaults to
+            `"min"`.
+        max_shared_rows: Maximum fraction of the rows of test data that may be in other parts.
+            Defaults to `0.0`.
         path: A JSON file to write after every arm, and to resume from; arms and seeds may be added.
-        parallel: How many seeds to train at a time, each in a process that imports `build`.
-        progress: Whether to show a bar, on a terminal and in a notebook. absl logs each arm anyhow.
+            Defaults to `None`: no file.
+        parallel: Number of seeds to train concurrently, each in a process that imports `build`.
+            Defaults to `1`.
+        progress: Whether to show a progress bar, on a terminal or in a notebook. absl logs each arm
+            in any case. Defaults to `True`.
 
     Returns:
-        A `Comparison`: `print(it)` is a table and the verdict; `.plot()`, `.to_json()`.
+        A `Comparison`: `print(it)` shows a table and the verdict; `.plot()`, `.to_json()`.
 
     Raises:
         ImportError: SciPy is not installed.
-        TypeError: An argument is of the wrong type, or `evaluate` returned no number.
-        ValueError: An argument can't be used, such as test data that are among the others, or a
-            file of another comparison; or an arm made fewer updates than others.
+        TypeError: An argument is of the wrong type, or `evaluate` does not return a number.
+        ValueError: An argument is invalid, such as test data that are in other parts, or a file of
+            another comparison; or an arm made fewer updates than others.
     """
     scipy_stats()
     number = checks.whole_number("parallel", parallel, least=1, unit="processes")
@@ -137,14 +145,14 @@ def _check_functions(build: object, evaluate: object, mode: str) -> None:
         evaluation.check_evaluate(evaluate, "model, data", "model.evaluate(*data, verbose=0)[1]")
     elif mode == "max":
         raise ValueError(
-            "Expected mode='min' where `evaluate` is left out: what is compared then is the loss. "
+            "Expected mode='min' without `evaluate`, as the loss is compared. "
             "Received: mode='max'. Give evaluate=lambda model, data: model.evaluate(*data, "
             "verbose=0)[1] for the first metric that the model was compiled with."
         )
 
 
 def _identify(job: Job, seeds: Sequence[int]) -> dict[str, Any]:
-    """Returns the identity of a comparison, as JSON has it."""
+    """Returns the identity of a comparison, as JSON types."""
     return {
         "arms": _arms_of(job),
         "seeds": list(seeds),
@@ -185,10 +193,10 @@ def _check_apply(sparsity: Sparsity, options: Options) -> dict[str, Any]:
     if not {"exclude", "pattern", "scope"} >= set(found):
         raise ValueError(
             f"Expected `apply_options` to be some of exclude, pattern and scope. Received: "
-            f"{', '.join(map(str, found))}. See what apply takes."
+            f"{', '.join(map(str, found))}. Remove the others."
         )
     Selection(sparsity, **found)
-    # The default is known by its identity, which it would not have in another process.
+    # The default is recognized by identity, which would differ in another process.
     return found if sparsity is DEFAULT_SPARSITY else {"sparsity": sparsity, **found}
 
 
@@ -203,9 +211,9 @@ def _check_options(options: Options) -> dict[str, Any]:
     found = _check_mapping("fit_options", options, "{'batch_size': 64}")
     if _OWN & set(found):
         raise ValueError(
-            f"Expected `fit_options` without what compare() gives fit itself. Received: "
-            f"{', '.join(sorted(_OWN & set(found)))}. Leave it out; phases give the epochs, data "
-            f"their tuples, and a LearningRateSchedule stands for a callback that sets the rate."
+            f"Expected `fit_options` without arguments that compare() sets. Received: "
+            f"{', '.join(sorted(_OWN & set(found)))}. Leave it out: epochs come from phases, data "
+            f"from tuples, and a LearningRateSchedule replaces a learning rate callback."
         )
     return found
 
@@ -218,17 +226,17 @@ def _check_seeds(seeds: int | Iterable[int]) -> list[int]:
     else:
         found = list(range(checks.whole_number("seeds", seeds, least=2, unit="seeds")))
     if len(found) < 2 or len(set(found)) != len(found):
-        reason = "one alone can't show that a difference is more than chance"
+        reason = "one seed can't show that a difference is more than chance"
         expected = f"to be two or more that differ: {reason}"
-        raise invalid("seeds", seeds, expected, "Leave it out for 5.")
+        raise invalid("seeds", seeds, expected, "Leave it out for 5 seeds.")
     return found
 
 
 class Runs:
-    """The arms of some seeds, of which a JSON file may hold some; it is written after every arm.
+    """The runs of all seeds and arms, with a JSON file that is written after every arm.
 
-    The file may lack arms and seeds, since none has an effect on another. It is refused where it is
-    of another comparison, by its identity, or where arms made unlike numbers of updates.
+    The file may lack arms and seeds, since these are independent. It is refused if it is of another
+    comparison, by its identity, or if arms made different numbers of updates.
     """
 
     def __init__(
@@ -241,9 +249,9 @@ class Runs:
         self._check_budget()
 
     def train(self, number: int, progress: bool) -> None:
-        """Trains what is missing, `number` seeds at a time, each in a process if more than one."""
+        """Trains missing arms, `number` seeds concurrently, in processes if more than one."""
         job = self._job
-        todo = {}  # for each seed, the arms that were trained, and the state they branched from
+        todo = {}  # for each seed, the trained arms, and the state from which they branch
         for seed in self._seeds:
             if any((seed, name) not in self._runs for name in self._names):
                 runs = [self._runs[seed, arm] for arm in job.arms if (seed, arm) in self._runs]
@@ -276,16 +284,16 @@ class Runs:
             files.write_json(self._file, files.plain(data))
 
     def _check_budget(self) -> None:
-        """Refuses arms that were not trained alike: what wins may have been trained longer."""
+        """Raises ValueError if arms made different numbers of updates."""
         arms = [run for run in self._runs.values() if run.arm != FIRST]
         for run in arms[1:]:
             if run.num_updates != arms[0].num_updates:
                 both = [f"{each.num_updates} in arm {each.arm!r} of seed {each.seed}"
                         for each in (arms[0], run)]  # fmt: skip
                 raise ValueError(
-                    f"Expected every arm to make as many updates. Received: {both[0]}, but "
-                    f"{both[1]}. See that the data are as long each time they are read, and that "
-                    f"nothing ends fit early."
+                    f"Expected arms with equal numbers of updates. Received: {both[0]}, but "
+                    f"{both[1]}. Check that the data have the same length each time they are "
+                    f"read, and that nothing ends fit early."
                 )
 
 
@@ -302,7 +310,7 @@ def _read_runs(path: pathlib.Path, identity: Mapping[str, Any]) -> list[Run]:
             raise ValueError(
                 f"Expected the file to be of a comparison with the same {name}. Received: "
                 f"path={str(path)!r} with {name} {shown(then)}, but {shown(now)} here. Give "
-                f"another path, or delete the file to begin anew."
+                f"another path, or delete the file to start again."
             )
     return runs
 
@@ -315,7 +323,7 @@ def _is_part(name: str, found: Any, complete: Any) -> bool:
 
 def _parse(data: Any) -> tuple[dict[str, Any], list[Run]]:
     if data["kind"] != _KIND or not isinstance(data["identity"], dict):
-        raise ValueError("it is of another kind")
+        raise ValueError("it is another file")
     return data["identity"], [_parse_run(entry) for entry in data["runs"]]
 
 
@@ -325,7 +333,7 @@ def _parse_run(entry: Mapping[str, Any]) -> Run:
         values[name] = files.number_or_nan(entry[name])
     for name in ("seed", "best_epoch", "num_updates"):
         if type(entry[name]) is not int:
-            raise ValueError(f"{entry[name]!r} is no whole number")
+            raise ValueError(f"{entry[name]!r} is not a whole number")
     run = Run(**values)
     if not 0 <= run.best_epoch < len(run.validation):
         raise ValueError(f"there is no epoch {run.best_epoch}")

@@ -1,4 +1,4 @@
-"""The data of a comparison: named parts, with nothing of the test data in the training data."""
+"""The data of a comparison: named parts without shared rows."""
 
 import hashlib
 import itertools
@@ -15,10 +15,10 @@ _EXAMPLE = '{"train": (x, y), "validation": (x_val, y_val), "test": (x_test, y_t
 
 
 def check_data(data: object, max_shared_rows: float) -> dict[str, float]:
-    """Checks the three parts of the data, and returns the shares of rows that are in two of them.
+    """Checks the three parts of the data, and returns the fractions of shared rows.
 
-    At most `max_shared_rows`, a fraction, may be. Shares are named `"test in train"` and the like;
-    those of datasets are not known.
+    They are at most `max_shared_rows`. Names are `"test in train"` and similar; fractions of
+    datasets are unknown.
     """
     if not isinstance(data, Mapping):
         expected = "to be a dict, or a function that returns one"
@@ -26,8 +26,8 @@ def check_data(data: object, max_shared_rows: float) -> dict[str, float]:
     if set(data) != set(NAMES):
         raise ValueError(
             f"Expected `data` to name {', '.join(NAMES)}. Received: {shown(list(data))}. Give "
-            f"{_EXAMPLE}: fit reads the first, epochs and the control are chosen on the second, "
-            f"and what is reported comes from the third alone."
+            f"{_EXAMPLE}: fit reads the first, epochs and the control are selected on the second, "
+            f"and results are reported on the third."
         )
     for name in NAMES:
         _check_part(name, data[name])
@@ -47,7 +47,7 @@ def arguments(part: object) -> tuple[Any, ...]:
 
 
 def digest(data: Mapping[str, Any]) -> dict[str, str]:
-    """Returns digests that tell data from others; of datasets, only of their types."""
+    """Returns digests that identify data; of datasets, only of their types."""
     return {name: digest_of(_parts_of(data[name])) for name in NAMES}
 
 
@@ -71,21 +71,21 @@ def _check_part(name: str, part: object) -> None:
         )
     if part is None or isinstance(part, Iterator):
         raise ValueError(
-            f"Expected data[{name!r}] to be data that can be read again and again. Received: "
+            f"Expected data[{name!r}] to be data that can be read repeatedly. Received: "
             f"{shown(part)} of type {type(part).__name__}. Give arrays, a tf.data.Dataset, a "
             f"PyDataset or a DataLoader."
         )
     if len(arguments(part)) == 1 and _arrays_in(part):
         raise ValueError(
             f"Expected data[{name!r}] to be (x, y) or (x, y, sample_weight). Received: "
-            f"a {type(part).__name__} of inputs alone. Give the labels beside it; a model that "
-            f"needs none takes a tf.data.Dataset, a PyDataset or a DataLoader."
+            f"a {type(part).__name__} of inputs alone. Give the labels too; for a model "
+            f"without labels, give a tf.data.Dataset, a PyDataset or a DataLoader."
         )
     lengths = {len(array) for each in arguments(part) for array in _arrays_in(each)}
     if len(lengths) > 1:
         raise ValueError(
-            f"Expected the arrays of data[{name!r}] to have as many rows each. Received: "
-            f"{' and '.join(map(str, sorted(lengths)))} rows. See how the data were split."
+            f"Expected the arrays of data[{name!r}] to have equal numbers of rows. Received: "
+            f"{' and '.join(map(str, sorted(lengths)))} rows. Check the split of the data."
         )
     if lengths == {0}:
         raise ValueError(
@@ -105,14 +105,14 @@ def _shared_rows(data: Mapping[str, Any], most: float) -> dict[str, float]:
         number = sum(row in known for row in others)
         share = found[f"{later} in {earlier}"] = number / len(others)
         if share > most:
-            # Most rows are shared where the split is wrong, and then none are to be allowed.
+            # With a wrong split most rows are shared; then no share is suggested.
             allowed = (
-                f"; where equal rows are in the nature of the data, allow a share: "
+                f"; if the data have equal rows by nature, allow a fraction: "
                 f"max_shared_rows={np.ceil(100 * share) / 100:g}"
             )
             raise ValueError(
-                f"Expected no row of the {later} data in the {earlier} data: its scores would be "
-                f"of what is known already. Received: {number} of {len(others)} rows of "
+                f"Expected no row of the {later} data in the {earlier} data, which would make its "
+                f"scores too good. Received: {number} of {len(others)} rows of "
                 f"data[{later!r}] that are in data[{earlier!r}] too. Split without "
                 f"overlap{allowed if share <= 0.5 else ''}."
             )
@@ -120,7 +120,7 @@ def _shared_rows(data: Mapping[str, Any], most: float) -> dict[str, float]:
 
 
 def _row_digests(inputs: object) -> list[bytes]:
-    """Returns a digest of each row; none where the inputs are no arrays."""
+    """Returns a digest of each row; empty if the inputs are not arrays."""
     arrays = _arrays_in(inputs)
     if not arrays or len({len(array) for array in arrays}) != 1:
         return []
@@ -135,12 +135,12 @@ def _row_digests(inputs: object) -> list[bytes]:
 
 
 def _comparable(values: np.ndarray) -> np.ndarray:
-    """Returns values of which equal ones have equal bits, whatever type they came in."""
+    """Returns values in one dtype, so that equal values have equal bits."""
     return values.astype(np.float64) + 0.0 if values.dtype.kind in "fiub" else values
 
 
 def _arrays_in(inputs: Any) -> list[np.ndarray]:
-    """Returns the arrays that inputs are made of; none where they are something else."""
+    """Returns the arrays of inputs; empty if they are not arrays."""
     if isinstance(inputs, Mapping):
         inputs = [inputs[name] for name in sorted(inputs)]
     parts = inputs if isinstance(inputs, list | tuple) else [inputs]

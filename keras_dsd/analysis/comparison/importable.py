@@ -1,8 +1,8 @@
-"""Checks that processes can be started, and can import what they are given, before one starts.
+"""Checks that processes can start, and can import their arguments, before one starts.
 
-A process that multiprocessing spawns is given functions and classes by name. It imports their
-modules, and to have those of the main script it runs that script again, as `"__mp_main__"`, from
-the top: all of it that no `if __name__ == "__main__":` guards.
+A process that multiprocessing spawns receives functions and classes by name. It imports their
+modules. For those of the main script, it runs this script again, as `"__mp_main__"`, except the
+code below `if __name__ == "__main__":`.
 """
 
 import ast
@@ -18,12 +18,12 @@ from typing import Any
 
 from keras_dsd.analysis.comparison.training import Job
 
-# The fields of a job, and the arguments of compare() that they are made of.
+# Fields of a job, and the arguments of compare() that they come from.
 _ARGUMENTS = {
     "build": "build", "data": "data", "evaluate": "evaluate", "apply_options": "apply_options",
     "fit_options": "fit_options", "batches": "batch_norm_data",
 }  # fmt: skip
-_RERUN = "__mp_main__"  # the name of the main script in a process that runs it again
+_RERUN = "__mp_main__"  # name of the main script in a process that runs it again
 _GUARDED_CALL = """
 
     if __name__ == "__main__":
@@ -45,8 +45,8 @@ def check_guarded(number: int) -> None:
     """Checks that the main script may start `number` processes at this point.
 
     Raises:
-        ValueError: It is not guarded here, so that each process would start others in its turn; or
-            this is such a process.
+        ValueError: This point is not guarded, so that each process would start others; or this is
+            such a process.
     """
     if number == 1:
         return
@@ -64,11 +64,11 @@ def check_guarded(number: int) -> None:
 
 
 def check_importable(job: Job, number: int) -> None:
-    """Checks that other processes can be given a job, where `number` is above one.
+    """Checks that other processes can receive a job, if `number` is above one.
 
     Raises:
-        ValueError: An argument can't be pickled, or holds a function or class that no other
-            process finds.
+        ValueError: An argument can't be pickled, or holds a function or class that other processes
+            can't import.
     """
     if number == 1:
         return
@@ -80,11 +80,11 @@ def _check_argument(name: str, value: object) -> None:
     pickler = _Pickler(_Nowhere())
     try:
         pickler.dump(value)
-    except Exception as error:  # whatever is in there may raise anything
+    except Exception as error:  # pickling an arbitrary object may raise anything
         raise ValueError(
-            f"Expected `{name}` to be what other processes can be given, as parallel is above "
-            f"1. Received: {name} with what can't be pickled ({error}). Functions within "
-            f"others and lambdas can't. {_IMPORTED}"
+            f"Expected `{name}` to be picklable, as parallel is above 1. Received: {name} with an "
+            f"object that can't be pickled ({error}), such as a nested function or a lambda. "
+            f"{_IMPORTED}"
         ) from error
     for found in pickler.found:
         reason = _why_not_found(found)
@@ -96,21 +96,21 @@ def _check_argument(name: str, value: object) -> None:
 
 
 class _Pickler(pickle.Pickler):
-    """Notes the functions and classes that a pickle refers to by name."""
+    """Records the functions and classes that a pickle refers to by name."""
 
     def __init__(self, file: Any) -> None:
         super().__init__(file)
         self.found: list[Any] = []
 
     def reducer_override(self, obj: object) -> Any:
-        """Notes `obj`, and leaves it to be pickled as usual."""
+        """Records `obj`, which is then pickled as usual."""
         if isinstance(getattr(obj, "__module__", None), str) and hasattr(obj, "__qualname__"):
             self.found.append(obj)
         return NotImplemented
 
 
 class _Nowhere:
-    """A file that keeps nothing of what is written: data may be large."""
+    """A file that discards its content, as data may be large."""
 
     def write(self, values: bytes) -> int:
         """Returns the number of bytes."""
@@ -118,7 +118,7 @@ class _Nowhere:
 
 
 def _why_not_found(found: Any) -> str | None:
-    """Returns why another process does not find a function or class, or None where it does."""
+    """Returns the reason why another process can't import a function or class, or None."""
     if found.__module__ in ("__main__", _RERUN):
         if not _runs_again():
             return "of a notebook, a prompt or a program that processes do not run again"
@@ -126,12 +126,12 @@ def _why_not_found(found: Any) -> str | None:
             return "defined below `if __name__ == '__main__':`, which processes skip"
         return None
     if not _is_importable(found.__module__):
-        return f"of the module {found.__module__!r}, which sys.path does not lead to"
+        return f"of the module {found.__module__!r}, which is not on sys.path"
     return None
 
 
 def _is_importable(name: str) -> bool:
-    """Returns whether an import would find the package of a module, had it not been imported."""
+    """Returns whether an import finds the package of a module, which may be imported already."""
     package = name.partition(".")[0]
     finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
     return any(finder.find_spec(package, None) is not None for finder in finders)
@@ -144,13 +144,13 @@ def _runs_again() -> bool:
     main = sys.modules["__main__"]
     spec: importlib.machinery.ModuleSpec | None = getattr(main, "__spec__", None)
     if spec is not None:
-        return spec.name.rpartition(".")[2] != "__main__"  # those of packages are not
+        return spec.name.rpartition(".")[2] != "__main__"  # modules of packages are not
     file = getattr(main, "__file__", None)
     return file is not None and pathlib.Path(file).is_file()
 
 
 def _main_frame() -> FrameType | None:
-    """Returns the frame that runs the main script's top level, if one does."""
+    """Returns the frame of the main script's top level, or None."""
     main = threading.main_thread().ident
     frame = None if main is None else sys._current_frames().get(main)
     while frame is not None:
@@ -162,7 +162,7 @@ def _main_frame() -> FrameType | None:
 
 
 def _is_guarded(frame: FrameType) -> bool:
-    """Returns whether what runs now is skipped in another process: where it can't be told, yes."""
+    """Returns whether another process skips the current code; True if unknown."""
     line, script = frame.f_lineno, _parsed(frame.f_code.co_filename)
     for node in ast.walk(script):
         if isinstance(node, ast.If) and _is_guard(node):
@@ -174,7 +174,7 @@ def _is_guarded(frame: FrameType) -> bool:
 
 
 def _guarded_names() -> set[str]:
-    """Returns the names that the main script defines below a guard alone."""
+    """Returns the names that the main script defines only below a guard."""
     names: dict[bool, set[str]] = {True: set(), False: set()}
     for statement in _parsed(str(getattr(sys.modules["__main__"], "__file__", ""))).body:
         guarded = isinstance(statement, ast.If) and _is_guard(statement)
@@ -183,7 +183,7 @@ def _guarded_names() -> set[str]:
 
 
 def _parsed(file: str) -> ast.Module:
-    """Returns a script's statements; none where it can't be read."""
+    """Returns the statements of a script; empty if it can't be read."""
     linecache.checkcache(file)
     try:
         return ast.parse("".join(linecache.getlines(file)))
@@ -198,6 +198,6 @@ def _defined_in(statement: ast.stmt) -> Iterator[str]:
 
 
 def _is_guard(statement: ast.If) -> bool:
-    """Returns whether a condition asks which process this is."""
+    """Returns whether a condition tests `__name__`, which differs between processes."""
     words = {getattr(node, "id", getattr(node, "attr", "")) for node in ast.walk(statement.test)}
     return bool(words & {"__name__", "parent_process", "current_process"})

@@ -1,4 +1,4 @@
-"""Statistics of paired differences: intervals, tests, and the smallest effect that would show."""
+"""Statistics of paired differences: intervals, tests, and the smallest detectable effect."""
 
 import dataclasses
 import math
@@ -14,13 +14,13 @@ _Key = TypeVar("_Key")
 
 
 def scipy_stats() -> types.ModuleType:
-    """Returns `scipy.stats`, which is imported only where it is needed."""
+    """Returns `scipy.stats`, which is imported on first use."""
     try:
         from scipy import stats
     except ImportError as error:
         raise ImportError(
-            "Expected SciPy, which compare() takes its statistics from. Received: an environment "
-            "without it. Install it: pip install scipy, or this package with its extra `compare`."
+            "Expected SciPy, which computes the statistics of compare(). Received: an environment "
+            "without it. Run pip install scipy, or install this package with its extra `compare`."
         ) from error
     return stats
 
@@ -35,14 +35,15 @@ class Difference:
     """The mean of paired differences, by the t distribution.
 
     Attributes:
-        number: How many pairs there are.
+        number: Number of pairs.
         mean: The mean of the differences.
         sd: Their standard deviation, of the sample.
         low: Lower end of the 95 % interval of the mean.
         high: Upper end of it.
-        p_value: Of the paired t-test, two-sided; NaN where all differences are alike or not finite.
-        smallest: The smallest mean difference that so many pairs of this spread show, at 5 % and
-            two-sided, four times in five.
+        p_value: p-value of the two-sided paired t-test; NaN if all differences are equal or one
+            is not finite.
+        smallest: Smallest mean difference that a two-sided test at 5 % detects with a power of
+            80 %, for this number of pairs and this standard deviation.
     """
 
     number: int
@@ -55,18 +56,18 @@ class Difference:
 
 
 def difference(ones: Sequence[float], others: Sequence[float]) -> Difference:
-    """Returns the statistics of `ones - others`; of less than two pairs, all are NaN but the mean.
+    """Returns the statistics of `ones - others`; NaN except for the mean with less than two pairs.
 
     Args:
         ones: Values, one of each pair.
-        others: Those that are subtracted, in the same order.
+        others: Values to subtract, in the same order.
     """
     values = np.asarray(ones, float) - np.asarray(others, float)
     number, mean = len(values), float(np.mean(values))
     if number < 2 or not np.isfinite(values).all():
         return Difference(number, mean, *[math.nan] * 5)
     sd = float(np.std(values, ddof=1))
-    # Rounding makes differences that are alike differ in their last bits.
+    # Rounding makes equal differences differ in their last bits.
     if sd <= 1e-12 * max(np.abs(ones).max(), np.abs(others).max()):
         return Difference(number, mean, 0.0, mean, mean, math.nan, 0.0)
     stats, error = scipy_stats(), sd / math.sqrt(number)
@@ -78,10 +79,10 @@ def difference(ones: Sequence[float], others: Sequence[float]) -> Difference:
 
 
 def smallest_effect(number: int, sd: float) -> float:
-    """Returns the mean difference that a paired t-test shows with a probability of `POWER`.
+    """Returns the mean difference that a paired t-test detects with a probability of `POWER`.
 
     Args:
-        number: How many pairs there are.
+        number: Number of pairs.
         sd: The standard deviation of their differences.
     """
     stats, degrees = scipy_stats(), number - 1
@@ -95,7 +96,7 @@ def smallest_effect(number: int, sd: float) -> float:
 
 
 def holm(p_values: Mapping[_Key, float]) -> dict[_Key, float]:
-    """Returns p-values adjusted for their number by Holm's method; NaN stays and counts as one."""
+    """Returns p-values adjusted for multiple testing by Holm's method; NaN is kept and counts."""
     order = sorted(
         p_values, key=lambda key: math.inf if math.isnan(p_values[key]) else p_values[key]
     )

@@ -1,4 +1,4 @@
-"""Trains the arms of a comparison: for each seed the first dense phase once, then each arm."""
+"""Trains the arms of a comparison: for each seed, the shared dense phase, then each arm."""
 
 import concurrent.futures
 import dataclasses
@@ -32,21 +32,21 @@ from keras_dsd.analysis.evaluation import number
 from keras_dsd.callback import DSDSchedule, Hooks
 from keras_dsd.engine.batch_norm import Batches
 
-_SEED_STEP = 1_000_003  # no seed that anybody lists is this far from another
+_SEED_STEP = 1_000_003  # larger than the distance between any two seeds
 _POLL_SECONDS = 0.1
-# Of a process: an arm that it trained, words on an epoch, or the seed that it trains, by its id.
+# From a process: a trained arm, a text on an epoch, or the seed that it trains, with its id.
 _Message = Run | str | dict[int, int]
 _messages: "SimpleQueue[_Message]"  # to the program that started this process
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """All that training needs; it goes to other processes as it is.
+    """All inputs of training, which other processes receive.
 
     Attributes:
-        digests: Digests that tell the data from others.
-        num_shared: How many epochs of plain training all arms start with, trained once.
-        adapter: The package that serves the models.
+        digests: Digests that identify the data.
+        num_shared: Number of epochs of plain training that all arms share, trained once.
+        adapter: The adapter of the models.
     """
 
     build: Callable[[], Any]
@@ -64,12 +64,12 @@ class Job:
 
     @property
     def num_epochs(self) -> int:
-        """How many epochs every arm is long."""
+        """Number of epochs of every arm."""
         return epochs_of(next(iter(self.arms.values())))
 
     @property
     def has_first(self) -> bool:
-        """Whether the start of all arms is scored as one of them."""
+        """True if the shared start is scored as an arm."""
         starts = [phases[0] for phases in self.arms.values()]
         return self.num_shared > 0 or any(isinstance(phase, SparsePhase) for phase in starts)
 
@@ -79,14 +79,14 @@ class Job:
         return importlib.import_module(self.adapter).training_state
 
     def load(self) -> Mapping[str, Any]:
-        """Returns the data; a function has to return the same ones each time."""
+        """Returns the data; a function must return the same data each time."""
         if not callable(self.data):
             return self.data
         found = self.data()
         if dataset.digest(found) != self.digests:
             raise ValueError(
-                "Expected data() to return the same data each time. Received: others than at "
-                "first. Split by a seed of its own, such as random_state=0."
+                "Expected data() to return the same data each time. Received: data that differ "
+                "from the first. Split with a fixed seed, such as random_state=0."
             )
         return found
 
@@ -101,26 +101,26 @@ class Job:
 
 
 def inspect(job: Job, seed: int) -> tuple[Job, dict[str, str]]:
-    """Builds a model to look at it, before anything trains.
+    """Builds a model to inspect it, before training.
 
-    Returns the job with its adapter, which shares the first phase only where that is exact; and
-    what tells the model and its optimizer from others.
+    Returns the job with its adapter, which shares the first phase only if this is exact, and the
+    identity of the model and its optimizer.
     """
     adapter = registry.adapter_of(job.build(), "build()").__name__
     job = dataclasses.replace(job, adapter=adapter)
     model = job.make(seed)
     if not job.state.is_built(model) or getattr(model, "optimizer", None) is None:
         raise ValueError(
-            f"Expected build() to return a model that is compiled and has made its weights. "
+            f"Expected build() to return a model that is compiled and built. "
             f"Received: build()={model.name!r}, which "
-            f"{'is not compiled' if job.state.is_built(model) else 'has not made them'}. Begin it "
-            f"with an Input, or call model.build(shape), and model.compile(...)."
+            f"{'is not compiled' if job.state.is_built(model) else 'is not built'}. Start it with "
+            f"an Input, or call model.build(shape), and call model.compile(...)."
         )
     if not job.state.is_known(model):
         job = dataclasses.replace(job, num_shared=0)
     config = json.dumps(model.optimizer.get_config(), sort_keys=True, default=_words)
     weights = dataset.digest_of(job.state.weights_of(model))
-    importlib.import_module(adapter).strip(job.apply(model))  # tried, and undone
+    importlib.import_module(adapter).strip(job.apply(model))  # applied and stripped, as a check
     return job, {"initial weights": weights, "optimizer": config}
 
 
@@ -130,9 +130,9 @@ def train_seed(
     """Trains the arms of a seed, and yields each when it is trained.
 
     The seed is set before `build()`, and `seed_at` before each `fit` that resumes at an epoch.
-    `finished` has the state that each arm which was trained earlier branched from. Where the first
-    dense phase ends in another one now, which it may on a GPU, they are trained again. `tell` is
-    called after each epoch, with a message.
+    `finished` holds the state from which each earlier arm branches. If the first dense phase now
+    ends in another state, as it may on a GPU, these arms are trained again. `tell` is called with a
+    message after each epoch.
     """
     model = job.make(seed)
     state = job.state.read(model)
@@ -153,7 +153,7 @@ def train_seed(
         if model is earlier:
             raise ValueError(
                 f"Expected build() to return a new model each time. Received: the same "
-                f"{model.name!r} again. Make its layers inside of build()."
+                f"{model.name!r} again. Create its layers in build()."
             )
         job.state.write(model, state)
         segment = _Segment(job, model, seed, arm, tell)
@@ -164,9 +164,9 @@ def train_seed(
 def train_seeds(
     job: Job, todo: Mapping[int, Mapping[str, str]], number: int, tell: Callable[[str], None]
 ) -> Generator[Run, None, None]:
-    """Trains `number` seeds at a time, each in a process if more than one, as `train_seed` does.
+    """Trains `number` seeds concurrently, in processes if more than one; see `train_seed`.
 
-    An error that a seed raises is raised here, after the arms that the others finished.
+    The error of a seed is raised after the finished arms of the others.
     """
     if number == 1:
         for seed, finished in todo.items():
@@ -179,7 +179,7 @@ def train_seeds(
         tempfile.TemporaryDirectory() as folder,
         concurrent.futures.ProcessPoolExecutor(number, context, _start, (messages,)) as pool,
     ):
-        # In a file: a process that can't start would never read a long argument.
+        # In a file: a process that can't start would block on a long argument.
         file = pathlib.Path(folder, "job")
         file.write_bytes(pickle.dumps(job))
         futures = {pool.submit(_train_here, file, *each): each[0] for each in todo.items()}
@@ -199,7 +199,7 @@ def train_seeds(
             pool.shutdown()
             raise _ended_early(processes, {0: next(iter(todo)), **seeds}) from None
         finally:
-            if pending:  # nobody is left to receive what they would train
+            if pending:  # their results would not be received
                 for process in processes:
                     process.terminate()
                 pool.shutdown(cancel_futures=True)
@@ -208,7 +208,7 @@ def train_seeds(
 def _received(
     messages: "SimpleQueue[_Message]", seeds: dict[int, int], tell: Callable[[str], None]
 ) -> Iterator[Run]:
-    """Yields the runs that processes sent, and notes which seed each trains."""
+    """Yields the runs that processes send, and records the seed of each process."""
     while not messages.empty():
         message = messages.get()
         if isinstance(message, Run):
@@ -220,18 +220,18 @@ def _received(
 
 
 def _ended_early(processes: Sequence[BaseProcess], seeds: Mapping[int, int]) -> RuntimeError:
-    """Returns the error for a process that ended, after which the pool terminated the others."""
+    """Returns the error for a process that ended, after which the pool terminates the others."""
     died = [p for p in processes if p.exitcode not in (0, -signal.SIGTERM)] or processes
     return RuntimeError(
         f"Expected the process of seed {seeds.get(died[0].pid or 0, seeds[0])} to train it. "
-        f"Received: its end, with exit code {died[0].exitcode}; stderr has what it said. Where it "
-        f"could not begin, call compare() below `if __name__ == '__main__':`; where it was killed, "
-        f"there may be too little memory for so many: lower parallel."
+        f"Received: exit code {died[0].exitcode}; its output is on stderr. If it could not start, "
+        f"call compare() below `if __name__ == '__main__':`. If it was killed, memory may be too "
+        f"small: lower parallel."
     )
 
 
 def _start(messages: "SimpleQueue[_Message]") -> None:
-    """Prepares a process to send messages, and to end where this program does."""
+    """Prepares a process to send messages, and to end with this program."""
     global _messages
     _messages = messages
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -245,7 +245,7 @@ def _end_with_parent() -> None:
 
 
 def _train_here(file: pathlib.Path, seed: int, finished: Mapping[str, str]) -> None:
-    """Trains a seed in a process of its own."""
+    """Trains a seed in a separate process."""
     _messages.put({os.getpid(): seed})
     try:
         job = pickle.loads(file.read_bytes())
@@ -254,7 +254,7 @@ def _train_here(file: pathlib.Path, seed: int, finished: Mapping[str, str]) -> N
     except Exception as error:
         try:
             pickle.loads(pickle.dumps(error))
-        except Exception:  # an exception may be made of anything
+        except Exception:  # an exception may hold any object
             raise RuntimeError(f"{type(error).__name__}: {error}") from error
         raise
 
@@ -267,7 +267,7 @@ def seed_at(seed: int, epoch: int) -> int:
 def _train_arm(job: Job, segment: "_Segment", arm: str, phases: Sequence[Phase]) -> None:
     callbacks = []
     if arm != "dense":
-        with warnings.catch_warnings():  # of the first model inspect() has warned
+        with warnings.catch_warnings():  # inspect() has warned of the first model
             warnings.filterwarnings("ignore", message="Less than half of")
             segment.model = job.apply(segment.model)
         data, most = job.batches or (None, 1)
@@ -277,7 +277,7 @@ def _train_arm(job: Job, segment: "_Segment", arm: str, phases: Sequence[Phase])
             )
         ]
     with warnings.catch_warnings():
-        if isinstance(phases[-1], SparsePhase):  # as it is meant to
+        if isinstance(phases[-1], SparsePhase):  # as intended
             warnings.filterwarnings("ignore", message="Training ended with pruned weights")
         segment.train(job.num_shared, job.num_epochs, callbacks)
 
@@ -303,7 +303,7 @@ class _Segment(Hooks):
     def train(self, first: int, end: int, callbacks: Sequence[Any]) -> list[np.ndarray]:
         """Trains from epoch `first` to before epoch `end`, and returns the state at the end."""
         state, self._first = self._job.state, first
-        # Datasets take their seeds when they are made.
+        # Datasets take their seeds when they are created.
         state.seed(seed_at(self._seed, first))
         self._data = self._job.load()
         state.seed(seed_at(self._seed, first))
@@ -320,14 +320,14 @@ class _Segment(Hooks):
         return at_end
 
     def score(self) -> None:
-        """Scores the model as it is, in place of training it."""
+        """Scores the model without training it."""
         self._data = self._job.load()
         self.values = [self._value("validation")]
         self.test_last = self.test_best = self._value("test")
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Has a new model that resumes draw the random numbers that the earlier one would."""
-        # Before it first trains Keras runs a model for its shapes, which draws some.
+        """Makes a new model that resumes draw the random numbers of the earlier one."""
+        # Before training, Keras runs a model once for its shapes, which draws random numbers.
         if self._first:
             self._job.state.seed(seed_at(self._seed, self._first))
 
@@ -340,7 +340,7 @@ class _Segment(Hooks):
         self._tell(f"seed {self._seed}, {self._arm}, epoch {epoch + 1}")
 
     def run(self, start: str, shared: "_Segment | None") -> Run:
-        """Returns the measurements, after those of the epochs that the arms share."""
+        """Returns the measurements, appended to those of the shared epochs."""
         values, best, test_best, earlier = self.values, self.best, self.test_best, 0
         if shared is not None:
             values, earlier = [*shared.values, *values], shared.num_updates
@@ -359,12 +359,12 @@ class _Segment(Hooks):
 
 
 def is_better(value: float, other: float, job: Job) -> bool:
-    """Returns whether a value is better than another; any is better than NaN."""
+    """Returns whether a value is better than another; any value is better than NaN."""
     if math.isnan(value) or math.isnan(other):
         return math.isnan(other) and not math.isnan(value)
     return value < other if job.mode == "min" else value > other
 
 
 def _words(value: object) -> str:
-    """Returns text for a value that JSON lacks, the same in every process."""
+    """Returns text for a value that JSON can't represent, the same in every process."""
     return str(value) if isinstance(value, np.generic) else type(value).__qualname__
