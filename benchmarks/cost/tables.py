@@ -62,27 +62,41 @@ def filled(page: str, results: Results) -> str:
 
 
 def machine(results: Results) -> Iterable[str]:
-    """Yields what it was measured on.
+    """Yields a line for each machine, or each set of versions, with the letter that rows have."""
+    yield from [""] * bool(results)
+    for letter, rows in by_machine(results).items():
+        loads = np.quantile([each["load before"] for each in rows], [0.5, 1])
+        versions = ", ".join(f"{name} {number}" for name, number in rows[0]["versions"].items())
+        yield (
+            f"- {letter}{': ' * bool(letter)}{rows[0]['machine']}; {versions}; {_days(rows)}. "
+            f"Load of the machine before each program: median {loads[0]:.1f}, at most "
+            f"{loads[1]:.1f}."
+        )
 
-    Raises:
-        ValueError: Not all was measured with the same.
-    """
-    if not results:
-        return
-    for what in ("machine", "versions"):
-        if len({str(each[what]) for each in results}) > 1:
-            raise ValueError(
-                f"Expected all to be measured on one machine and with the same packages. Received: "
-                f"{what}={sorted({str(each[what]) for each in results})}. Measure all with --anew."
-            )
-    dates = sorted({each["date"] for each in results})
-    loads = np.quantile([each["load before"] for each in results], [0.5, 1])
-    days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
-    versions = ", ".join(f"{name} {number}" for name, number in results[0]["versions"].items())
-    yield (
-        f"{results[0]['machine']}; {versions}; {days}. "
-        f"Load of the machine before each program: median {loads[0]:.1f}, at most {loads[1]:.1f}."
-    )
+
+def by_machine(results: Results) -> dict[str, list[Result]]:
+    """Returns what each machine has measured, by a letter; by none where there is one machine."""
+    found: dict[str, list[Result]] = {}
+    for each in sorted(results, key=lambda each: str(each["date"])):
+        found.setdefault(f"{each['machine']} {each['versions']}", []).append(each)
+    letters = "ABCDEFGH" if len(found) > 1 else [""]
+    return dict(zip(letters, found.values(), strict=False))
+
+
+def measured(rows: Results, results: Results) -> str:
+    """Returns where and when rows were measured: the letters of machines, and days."""
+    known = {each["job"] for each in rows}
+    letters = [
+        letter
+        for letter, of_machine in by_machine(results).items()
+        if known & {each["job"] for each in of_machine}
+    ]
+    return f"{', '.join(letters)} {_days(rows)}".strip()
+
+
+def _days(rows: Results) -> str:
+    dates = sorted({each["date"] for each in rows})
+    return " to ".join(dict.fromkeys((dates[0], dates[-1])))
 
 
 def steps(results: Results) -> Iterable[str]:
@@ -93,20 +107,21 @@ def steps(results: Results) -> Iterable[str]:
             of_flavour = chosen(results, kind="step_time", flavour=flavour)
             rows = [row for row in of_flavour if row["variant"] in variants]
             if rows:
-                yield from [f"**{title}{words}**", "", *_step_table(rows), ""]
+                yield from [f"**{title}{words}**", "", *_step_table(rows, results), ""]
 
 
-def _step_table(rows: Results) -> Iterable[str]:
+def _step_table(rows: Results, results: Results) -> Iterable[str]:
     names = [*PHASES, "TF-MOT"] if "TF-MOT" in rows[0]["found"]["ratios"] else PHASES
-    yield f"| network | plain step | {' | '.join(names)} |"
-    yield "|---|---|" + "---|" * len(names)
+    yield f"| network | plain step | {' | '.join(names)} | measured |"
+    yield "|---|---|---|" + "---|" * len(names)
     for row in by_subject(rows, (*STEPS, "dropout")):
         ratios = row["found"]["ratios"]
         cells = (_ratio(ratios[name], LIMITS.get(name)) for name in names)
         plain = 1e3 * np.median(row["found"]["plain"])
         how = {"sgd": ", SGD", "jit": ", jit_compile"}
         name = row["subject"] + how.get(row["variant"], "")
-        yield f"| {name} | {plain:.3g} ms | {' | '.join(cells)} |"
+        when = measured([row], results)
+        yield f"| {name} | {plain:.3g} ms | {' | '.join(cells)} | {when} |"
 
 
 def fits(results: Results) -> Iterable[str]:
@@ -115,13 +130,14 @@ def fits(results: Results) -> Iterable[str]:
         return
     yield (
         "| | network | first step of plain `fit` | to sparse, DSD | of which masks | TF-MOT | "
-        "to re-dense, DSD | TF-MOT | whole `fit`: DSD to plain | TF-MOT to plain |"
+        "to re-dense, DSD | TF-MOT | whole `fit`: DSD to plain | TF-MOT to plain | measured |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
     for flavour, title in FLAVOURS.items():
         rows = chosen(results, kind="whole_fit", flavour=flavour, variant="")
         for row in by_subject(rows, NETWORKS):
-            yield f"| {title} | {row['subject']} | {' | '.join(_fit_cells(row['found']))} |"
+            cells = " | ".join(_fit_cells(row["found"]))
+            yield f"| {title} | {row['subject']} | {cells} | {measured([row], results)} |"
 
 
 def _fit_cells(found: Mapping[str, Mapping[str, Sequence[float]]]) -> Iterable[str]:
@@ -145,6 +161,7 @@ def masks(results: Results) -> Iterable[str]:
     yield "|---|" + "---|" * len(rows)
     for name in rows[0]["found"]["seconds"]:
         yield f"| {name} | " + " | ".join(_mask_cell(row["found"], name) for row in rows) + " |"
+    yield "| measured | " + " | ".join(measured([row], results) for row in rows) + " |"
 
 
 def _mask_cell(found: Mapping[str, Any], name: str) -> str:
@@ -167,9 +184,9 @@ def memory(results: Results) -> Iterable[str]:
     yield (
         "| | network | phase | "
         + " | ".join(f"{MEASURES[name]}, plain | DSD adds" for name in measures)
-        + " |"
+        + " | measured |"
     )
-    yield "|---|---|---|" + "---|---|" * len(measures)
+    yield "|---|---|---|---|" + "---|---|" * len(measures)
     for flavour, title in FLAVOURS.items():
         for subject in sorted({row["subject"] for row in rows if row["flavour"] == flavour}):
             of_both = chosen(rows, flavour=flavour, subject=subject)
@@ -177,7 +194,8 @@ def memory(results: Results) -> Iterable[str]:
                 continue  # one of them is not measured yet
             for index, phase in enumerate(PHASES):
                 cells = (_memory_cells(of_both, name, index) for name in measures)
-                yield f"| {title} | {subject} | {phase} | {' | '.join(cells)} |"
+                when = measured(of_both, results)
+                yield f"| {title} | {subject} | {phase} | {' | '.join(cells)} | {when} |"
 
 
 MEASURES = {"live": "arrays", "resident": "most of the process", "device": "most of the GPU"}
@@ -202,11 +220,17 @@ def growing(results: Results) -> Iterable[str]:
     found = growth.lines(results)
     if not found:
         return
-    yield "| what grows | | " + " | ".join(growth.MEASURES.values()) + " |"
-    yield "|---|---|" + "---|" * len(growth.MEASURES)
+    yield "| what grows | | " + " | ".join(growth.MEASURES.values()) + " | measured |"
+    yield "|---|---|---|" + "---|" * len(growth.MEASURES)
     for (axis, flavour), of_measure in found.items():
         cells = (growth.exponent(of_measure[name]) for name in growth.MEASURES)
-        yield f"| {growth.AXES[axis]} | {FLAVOURS[flavour]} | {' | '.join(cells)} |"
+        of_line = [
+            each
+            for each in chosen(results, kind="whole_fit", flavour=flavour)
+            if growth.size_on(axis, each)
+        ]
+        when = measured(of_line, results)
+        yield f"| {growth.AXES[axis]} | {FLAVOURS[flavour]} | {' | '.join(cells)} | {when} |"
     yield from ["", f"![{ALT}]({FIGURE})"]
 
 

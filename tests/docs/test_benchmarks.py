@@ -111,13 +111,20 @@ def test_a_flavour_has_one_colour_in_all_panels(cost, tmp_path, monkeypatch):
     assert len(lines) == len({label for label, _ in lines}) == len({c for _, c in lines}) == 3
 
 
-@pytest.mark.parametrize(
-    ("field", "other"), [("machine", "4 cores"), ("versions", {"Python": "3.12"})]
-)
-def test_results_of_different_machines_are_refused(cost, field, other):
-    mixed = [result("masks", "", "1", {}), result("masks", "", "2", {}, **{field: other})]
-    with pytest.raises(ValueError, match=f"{field}=.*--anew"):
-        cost["tables"].filled(table("machine"), mixed)
+def test_rows_name_their_machine_and_day(cost):
+    """A row may be measured again elsewhere: each ratio is of one process, seconds are not."""
+    rows = [
+        result("step_time", "jax", "mlp", steps([1.0]), machine="4 cores", date="2026-01-03"),
+        result("step_time", "jax", "conv", steps([1.0])),
+        result("step_time", "jax", "lstm", steps([1.0]), versions={"Python": "3.12"}),
+    ]
+    text = cost["tables"].filled(table("machine") + table("steps"), rows)
+    assert "- A: 2 cores; Python 3.11; 2026-01-02." in text
+    assert "- B: 2 cores; Python 3.12; 2026-01-02." in text
+    assert "- C: 4 cores; Python 3.11; 2026-01-03." in text
+    for line in text.splitlines():
+        for name, when in {"mlp": "C 2026-01-03", "conv": "A 2026-01-02", "lstm": "B"}.items():
+            assert not line.startswith(f"| {name} |") or when in line
 
 
 def test_memory_is_what_dsd_adds_for_each_weight(cost):
