@@ -113,6 +113,39 @@ def test_what_scales_the_loss_is_known_by_its_class(hooks):
     assert observation.optimizers == [inner, looks_ahead]
 
 
+class Schedules(Base):
+    """Makes its own learning rate as each update starts."""
+
+    def apply_gradients(self, pairs):
+        self.rate *= 2
+        super().apply_gradients(pairs)
+
+
+def test_a_rate_is_scaled_once_for_each_update_and_graph():
+    """Keras reads it for each variable; another update, graph or optimizer has its own."""
+    graphs, products = [object(), object()], []
+
+    def scaled(read):
+        def multiply(rate, factor):
+            products.append(rate)
+            return rate * factor
+
+        return lambda self: scaled_rate(self, lambda: read(self), multiply, self.graph)
+
+    hooks = ClassHooks([Base], {"apply_gradients": observed_apply_gradients, "read": scaled})
+    observation, moved = Observation(0.1), [0.0]
+    one, other = Schedules(), Schedules()
+    one.graph, other.graph = graphs[0], None
+    with hooks, observation.active():
+        for each in (one, one, other):
+            each.apply_gradients([(1.0, moved), (1.0, moved)])
+        one.graph = graphs[1]
+        assert one.read() == 2.0  # outside of an update
+        one.apply_gradients([(1.0, moved)])
+    assert products == [1.0, 2.0, 1.0, 1.0, 4.0]
+    assert moved == [pytest.approx(-2 * (0.1 + 0.2 + 0.1) - 0.4)]
+
+
 def test_others_are_passed_on(hooks):
     observation, ours, theirs, moved = Observation(0.1, only=[]), Base(), Base(), [1.0]
     given = Observation(0.1, only=[ours])

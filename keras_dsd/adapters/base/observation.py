@@ -72,6 +72,7 @@ class Observation:
         self._num_updating = 0
         self._num_active = 0
         self._hook: UpdateHook | None = None
+        self._rates: list[tuple[AnyOptimizer, object, Any]] = []
 
     @contextlib.contextmanager
     def active(self, hook: UpdateHook | None = None) -> Iterator[None]:
@@ -144,6 +145,7 @@ class Observation:
 
     def begin(self, optimizer: AnyOptimizer) -> None:
         """Records that an update by `optimizer` starts."""
+        self._rates = []
         updating: list[AnyOptimizer] = _thread.updating
         if updating and not _holds(self._wrappers, updating[-1]):
             self._wrappers.append(updating[-1])
@@ -163,6 +165,7 @@ class Observation:
             self._hook.after(optimizer, not _thread.updating)
 
     def _leave(self) -> None:
+        self._rates = []
         _thread.updating.pop()
         self._num_updating -= 1
 
@@ -176,6 +179,15 @@ class Observation:
         if not _holds(self._scaled, optimizer):
             self._scaled.append(optimizer)
         return self.factor
+
+    def rate_for(self, optimizer: AnyOptimizer, graph: object) -> Any:
+        """Returns the scaled learning rate that `keep_rate` was given in this update, or None."""
+        kept = (rate for each, of, rate in self._rates if each is optimizer and of is graph)
+        return next(kept, None)
+
+    def keep_rate(self, optimizer: AnyOptimizer, graph: object, rate: Any) -> None:
+        """Keeps a scaled learning rate until an update starts or ends."""
+        self._rates.append((optimizer, graph, rate))
 
 
 def current() -> Observation | None:
@@ -204,7 +216,10 @@ def observing(optimizer: AnyOptimizer) -> Observation | None:
 
 
 def scaled_rate(
-    optimizer: AnyOptimizer, read: Callable[[], Any], multiply: Callable[[Any, Any], Any]
+    optimizer: AnyOptimizer,
+    read: Callable[[], Any],
+    multiply: Callable[[Any, Any], Any],
+    graph: object = None,
 ) -> Any:
     """Returns the learning rate of `read`; during an update, times the factor.
 
@@ -214,17 +229,26 @@ def scaled_rate(
         optimizer: The optimizer.
         read: Returns its learning rate.
         multiply: Returns the product of a learning rate and a factor.
+        graph: The graph that is traced, where an update reads the rate for each variable: the
+            product is then made once for each update and graph. None: made at each reading.
     """
     observation = current()
     if observation is None or getattr(_thread, "is_reading", False):
         return read()
+    if graph is not None and (kept := observation.rate_for(optimizer, graph)) is not None:
+        return kept
     _thread.is_reading = True
     try:
         rate = read()
     finally:
         _thread.is_reading = False
     factor = observation.factor_for(optimizer)
-    return rate if factor is None else multiply(rate, factor)
+    if factor is None:
+        return rate
+    scaled = multiply(rate, factor)
+    if graph is not None:
+        observation.keep_rate(optimizer, graph, scaled)
+    return scaled
 
 
 class ClassHooks:

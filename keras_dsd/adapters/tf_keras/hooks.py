@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from keras_dsd.adapters import tf_graphs
 from keras_dsd.adapters.base import private_names
 from keras_dsd.adapters.base.observation import (
     ClassHooks,
@@ -14,6 +15,7 @@ from keras_dsd.adapters.base.observation import (
     scaled_rate,
 )
 from keras_dsd.adapters.base.plain_fits import PlainFits
+from keras_dsd.adapters.tf_keras.masked_updates import is_the_users
 from keras_dsd.adapters.tf_keras.optimizer import KINDS, Optimizer
 
 _Schedule = tf_keras.optimizers.schedules.LearningRateSchedule
@@ -23,7 +25,7 @@ def _scaled_property(rate: property) -> Member:
     """Returns the property `learning_rate`, which is scaled during an update."""
 
     def scaled(self: Optimizer) -> object:
-        return scaled_rate(self, lambda: rate.__get__(self), _multiply)
+        return scaled_rate(self, lambda: rate.__get__(self), _multiply, _graph_of_update(self))
 
     return property(scaled, rate.fset, rate.fdel)
 
@@ -49,6 +51,15 @@ def _scaled_hyper(get: Callable[..., Any]) -> Member:
         return scaled_rate(self, read, _multiply) if is_rate else read()
 
     return scaled
+
+
+def _graph_of_update(each: Optimizer) -> tf.Graph | None:
+    """Returns the graph in which an update reads one learning rate again and again, or None.
+
+    Under a strategy each replica reads its own; an optimizer of the user's own may set it between.
+    """
+    is_shared = tf.distribute.has_strategy() or is_the_users(type(each))
+    return None if is_shared else tf_graphs.current()
 
 
 def _multiply(rate: Any, factor: tf.Variable) -> tf.Tensor:
