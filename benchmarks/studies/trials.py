@@ -15,7 +15,7 @@ import jax
 import keras
 import numpy as np
 import protocol
-from protocol import AVERAGED, FIRST, RANDOM, SAME, SINGLE, Arm, Lengths, Run, Setting
+from protocol import AVERAGED, FIRST, SAME, SINGLE, Arm, Lengths, Run, Setting
 
 import keras_dsd as dsd
 
@@ -162,7 +162,7 @@ class Trainer:
         """Trains arms, named with their sparsities, and yields what they show."""
         names, first = list(names), None
         for name, sparsity in names:
-            arm = protocol.arms(self._task.lengths, sparsity or 0.0)[name]
+            arm = protocol.arms(self._task.lengths, sparsity or 0.0, self._seed)[name]
             if arm.shares_first and first is None:
                 first = self._fit(Arm(self._task.lengths.first, shares_first=False), FIRST, None)
                 yield self._run(FIRST, None, first)
@@ -181,15 +181,13 @@ class Trainer:
         if arm.phases:
             model = dsd.apply(model, sparsity, exclude=self._task.exclude)
             callbacks = [dsd.DSDSchedule(phases=list(arm.phases))]
-            if name == RANDOM:
-                _zero_at_random(model, sparsity, self._seed)
         rates = [self._base[0] * rate for rate in arm.rates]
         watch = _Watch(self._parts, rates, len(rates) - self._task.lengths.redense)
         with warnings.catch_warnings():
             if name == protocol.PRUNED:  # as it is meant to
                 warnings.filterwarnings("ignore", message="Training ended with pruned weights")
             epochs = _Epochs(self._split, start)
-            model.fit(epochs, epochs=len(rates), verbose=0, callbacks=[*callbacks, watch])
+            model.fit(epochs, epochs=len(rates), verbose=0, callbacks=[watch, *callbacks])
         state = model.get_weights(), [v.numpy() for v in model.optimizer.variables]
         curves = watch.curves.after(first.curves) if first else watch.curves
         seconds = time.monotonic() - began
@@ -239,17 +237,6 @@ class _Done:
     weights: list[list[np.ndarray]]
     num_updates: int
     seconds: float
-
-
-def _zero_at_random(model: keras.Model, sparsity: float | None, seed: int) -> None:
-    """Zeroes as many weights as will be pruned, drawn at random: they are then the smallest."""
-    drawn = np.random.default_rng(seed)
-    variables = {variable.path: variable for variable in model.trainable_variables}
-    for weight in dsd.weights(model):
-        value = np.array(weight.numpy())
-        count = round(value.size * (sparsity or 0.0))
-        value.flat[drawn.permutation(value.size)[:count]] = 0.0
-        variables[weight.path].assign(value)
 
 
 def train_tuning(task: Task, path: Any, seed: int, base: Base) -> list[Run]:
