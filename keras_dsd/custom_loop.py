@@ -7,8 +7,8 @@ from typing import Any
 
 from keras_dsd.adapters import registry
 from keras_dsd.callback import DSDSchedule
-from keras_dsd.engine.trainer import Trainer, abandon
-from keras_dsd.protocols import Model, TrainingAdapter
+from keras_dsd.engine.trainer import NO_EXTRAS, Trainer, abandon
+from keras_dsd.protocols import Model, StepExtras, TrainingAdapter
 from keras_dsd.utils import checks
 
 
@@ -204,9 +204,20 @@ class CustomLoopTrainer(Trainer):
         self.end_epoch()
         self._adapter.close()
 
-    def use_step(self, *, masked: frozenset[str], lr: float) -> None:
+    def check_extras(self, extras: StepExtras) -> None:
+        """Raises ValueError if phases do more in a step than update and mask weights."""
+        if extras != NO_EXTRAS:
+            raise ValueError(
+                f"Expected phases without ema, regrow_decay and criteria of gradients in a custom "
+                f"training loop, whose steps are not made here. Received: {extras}. Train by fit, "
+                f"or leave them out."
+            )
+
+    def use_step(
+        self, *, masked: frozenset[str], lr: float, extras: StepExtras = NO_EXTRAS
+    ) -> None:
         """Observes optimizer updates in an epoch."""
-        del masked
+        del masked, extras
         self.end_epoch()
         self._epoch.enter_context(self._adapter.observing(lr))
         self._apply_masks = self._adapter.masking()

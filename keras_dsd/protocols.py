@@ -147,6 +147,48 @@ class SkippedWeight:
         return math.prod(self.shape)
 
 
+@dataclasses.dataclass(frozen=True)
+class StepExtras:
+    """What the training steps of a phase do besides updates and masks.
+
+    Attributes:
+        ema: Momentum of moving averages of the trainable variables, updated after each step; None:
+            there are none.
+        sums: What is summed over the updates, for each weight: `"gradient"`, or `"movement"`, the
+            gradient times minus the weight; None: nothing.
+        regrow_decay: Decoupled weight decay of regrown weights.
+    """
+
+    ema: float | None = None
+    sums: str | None = None
+    regrow_decay: float = 0.0
+
+
+class StepState(Protocol):
+    """What training steps keep of variables, outside of the model."""
+
+    def start_averages(self) -> None:
+        """Starts moving averages of all trainable variables, at their current values."""
+
+    def averages(self) -> list[np.ndarray]:
+        """Returns the moving averages."""
+
+    def set_averages(self, values: Sequence[np.ndarray]) -> None:
+        """Sets the moving averages, which have started."""
+
+    def apply_averages(self) -> None:
+        """Sets the variables to their moving averages, and frees these."""
+
+    def start_sums(self) -> None:
+        """Starts sums of the weights' gradients at zero."""
+
+    def sums(self) -> list[np.ndarray]:
+        """Returns the sums of all weights, in their order."""
+
+    def set_regrown(self, masks: Sequence[tuple[PrunableWeight, Tensor]]) -> None:
+        """Sets the masks that pruned weights before they regrew; none frees their memory."""
+
+
 class TrainingAdapter(Protocol):
     """The training of one model, implemented for each Keras."""
 
@@ -243,11 +285,19 @@ class TrainingAdapter(Protocol):
             variables: Variables of the model or its optimizers; None for the trainable ones.
         """
 
-    def make_step(self, masked: bool) -> dict[str, Step | None]:
+    @property
+    def step_state(self) -> StepState:
+        """What steps keep of variables, outside of the model."""
+
+    def check_extras(self, extras: StepExtras) -> None:
+        """Raises ValueError if the optimizers can't train by steps with `extras`."""
+
+    def make_step(self, masked: bool, extras: StepExtras) -> dict[str, Step | None]:
         """Makes a training step that is compiled when it first runs.
 
         Args:
             masked: True for a step that multiplies masked weights by their masks after each update.
+            extras: What the step does besides.
 
         Returns:
             The attributes to set on the model, `train_function` among them.

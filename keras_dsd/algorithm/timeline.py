@@ -133,12 +133,16 @@ class DensePhase:
         steps: How long the phase lasts, in optimizer steps. At least 1.
         lr: Factor of the learning rate while the phase lasts. Defaults to `1.0`.
         until: A `Plateau` that ends the phase early. Defaults to `None`: it lasts its `epochs`.
+        ema: In the last phase, the momentum of moving averages of all trainable weights, as
+            `ema_momentum` of Keras's optimizers: from the phase's start, average · ema + weight ·
+            (1 - ema) after each step. The run ends with the averages. Defaults to `None`: with the
+            weights.
 
     Raises:
-        TypeError: `epochs` or `steps` is not an integer, both or none are given, `lr` is not a
-            number, or `until` is not a `Plateau`.
-        ValueError: `epochs` or `steps` is below 1, `lr` is not finite and above 0, or `until` is
-            given with `steps`.
+        TypeError: `epochs` or `steps` is not an integer, both or none are given, `lr` or `ema` is
+            not a number, or `until` is not a `Plateau`.
+        ValueError: `epochs` or `steps` is below 1, `lr` is not finite and above 0, `ema` is outside
+            (0, 1), `until` is given with `steps`, or restores the best weights with `ema`.
     """
 
     epochs: int | None = None
@@ -146,12 +150,24 @@ class DensePhase:
     steps: int | None = None
     lr: float = 1.0
     until: Plateau | None = None
+    ema: float | None = None
 
     def __post_init__(self) -> None:
         _check_phase(self)
+        if self.ema is None:
+            return
+        ema = checks.positive("ema", self.ema)
+        checks.normalise(self, ema=ema)
+        if ema >= 1:
+            raise invalid("ema", self.ema, "to be below 1", "Give a momentum, such as 0.999.")
+        if self.until is not None and self.until.restore_best:
+            hint = "Leave one out: the run ends with either."
+            note = " with until=Plateau(restore_best=True)"
+            raise invalid("ema", ema, "in a phase that restores no best weights", hint, note)
 
     def __str__(self) -> str:
-        return f"dense for {_length(self)}{_times(self.lr)}"
+        averaged = "" if self.ema is None else f", averaged by {self.ema:g}"
+        return f"dense for {_length(self)}{_times(self.lr)}{averaged}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,7 +282,8 @@ class Timeline:
 
     Raises:
         TypeError: `phases` is not a sequence of phases.
-        ValueError: `phases` is empty, or a sparse phase with a `ramp` follows a sparse phase.
+        ValueError: `phases` is empty, a sparse phase with a `ramp` follows a sparse phase, or a
+            phase before the last one has `ema`.
     """
 
     phases: tuple[Phase, ...]
@@ -286,6 +303,11 @@ class Timeline:
                 expected = "to rise from no sparsity, after a DensePhase or at the start"
                 hint = "Put a DensePhase between the two, or prune at once."
                 raise invalid("ramp", phase.ramp, expected, hint, f" after {earlier}")
+        for phase in phases[:-1]:
+            ema = getattr(phase, "ema", None)
+            if ema is not None:
+                hint = "Give it in the last phase alone: the run ends with the averages."
+                raise invalid("ema", ema, "in the last phase", hint, f" in a phase {phase}")
         object.__setattr__(self, "phases", tuple(phases))
 
     @property

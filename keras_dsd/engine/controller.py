@@ -18,6 +18,7 @@ from keras_dsd.engine.batch_norm import Batches
 from keras_dsd.engine.messages import phase_message
 from keras_dsd.engine.observers import FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH, Moment, Observer
 from keras_dsd.engine.run_history import RunHistory
+from keras_dsd.engine.step_extras import extras_in, extras_of
 from keras_dsd.engine.steps import StepCounter
 from keras_dsd.engine.trainer import Trainer
 from keras_dsd.engine.transition import Pruning, Transition
@@ -101,7 +102,8 @@ class Controller:
         self._remaining_epochs = remaining_epochs
         self._batches = batches
         self._observers = observers
-        self._run = RunState(RunHistory(timeline, folder))
+        self._is_backed_up = folder is not None
+        self._run = RunState(RunHistory(timeline, folder, bool(extras_in(timeline))))
 
     @property
     def is_open(self) -> bool:
@@ -169,6 +171,8 @@ class Controller:
                 Nothing is changed.
         """
         self._trainer.check()
+        for extras in extras_in(self._timeline):
+            self._trainer.check_extras(extras)
         self._run.history.check()
         for observer in self._observers:
             observer.on_begin(self._timeline)
@@ -261,7 +265,8 @@ class Controller:
         return math.inf if is_last or end is None else end
 
     def _use_step(self) -> None:
-        self._trainer.use_step(masked=self._run.masked, lr=self._timeline.phases[self._index].lr)
+        phase = self._timeline.phases[self._index]
+        self._trainer.use_step(masked=self._run.masked, lr=phase.lr, extras=extras_of(phase))
 
     def _enter(self, epoch: int) -> bool:
         """Enters the phase of the next step, through those that no step is in; returns if any."""
@@ -289,18 +294,22 @@ class Controller:
             warn(message)
         if transition.restored_epoch is not None:
             self._restore(transition.restored_epoch)
+        phase, extras = transition.phase, extras_of(transition.phase)
+        if extras.ema is not None and not transition.is_start:
+            self._resume_averages(transition.epoch)
         self._warn_of_untrained(self._trainer.leave_untrained_dense())
         if transition.lost_masks_of is not None:
             transitions.apply_lost_masks(self._trainer.weights, transition.lost_masks_of)
-        phase, weights = transition.phase, self._trainer.weights
         pruning = None
         if isinstance(phase, SparsePhase):
-            pruning = transitions.pruning_of(weights, transition)
+            pruning = transitions.pruning_of(self._trainer.weights, transition)
         self._notify(transition.moments_before)
         run, weights = self._run, self._trainer.weights  # in the complete model, each time
         if pruning is not None and run.phase_index is None and self._trainer.may_leave_untrained:
             run.unpruned = {each.path: each.copy() for each in weights}
         texts = self._change(pruning, transition.batches)
+        if extras.ema is not None and transition.is_start:
+            self._trainer.step_state.start_averages()
         texts.append(self._trainer.learning_rate_text(phase.lr))
         self._notify(transition.moments_after)
         run.phase_index = transition.index
@@ -450,6 +459,9 @@ class Controller:
         steps, start = self._run.steps, self._run.phase_start
         epoch, index = len(self._run.history.epochs), self._index
         step = None if steps is None else steps.end_epoch()
+        if self._is_backed_up and extras_of(self._timeline.phases[index]).ema is not None:
+            averages = self._trainer.step_state.averages()
+            self._run.history.keep_state(epoch + 1, averages, is_written=True)
         self._run.history.add(logs, self._all_weights, step)
         found, size = self._measured()
         is_violated = found.num_violations or found.num_pruned < self._run.num_pruned
@@ -507,10 +519,15 @@ class Controller:
         run, self._run = self._run, RunState(self._run.history)
         index, last = run.phase_index, len(self._timeline.phases) - 1
         is_over = not self._may_resume(run)
+        is_averaged = extras_of(self._timeline.phases[last]).ema is not None
         if index == last and is_over:
             if (best := run.history.epoch_to_restore()) is not None:
                 self._restore(best)
+            if is_averaged:
+                self._trainer.step_state.apply_averages()
             run.history.forget_best()
+        elif index == last and is_averaged:
+            self._keep_averages(run, is_written=False)
         self._trainer.close()
         if index is not None and is_over and self._timeline.is_redense(index):
             self._notify([Moment(LAST_REDENSE_EPOCH, len(run.history.epochs), index)])
@@ -534,6 +551,15 @@ class Controller:
                 self._warn_once("ended before the last phase", message)
             else:
                 logging.warning(message)
+
+    def _keep_averages(self, run: RunState, is_written: bool) -> None:
+        averages = self._trainer.step_state.averages()
+        run.history.keep_state(len(run.history.epochs), averages, is_written)
+
+    def _resume_averages(self, epoch: int) -> None:
+        state = self._trainer.step_state
+        state.start_averages()
+        state.set_averages(self._run.history.state(epoch, state.averages()))
 
     def _may_resume(self, run: RunState) -> bool:
         """Returns whether training ended as planned, before the last epoch of the timeline.

@@ -10,13 +10,12 @@ import numpy as np
 
 from keras_dsd.algorithm.position import STEPS, Start
 from keras_dsd.algorithm.timeline import Timeline
+from keras_dsd.engine.array_files import ArrayFiles
 from keras_dsd.protocols import Model
 from keras_dsd.utils import checks
-from keras_dsd.utils.checks import shown
-from keras_dsd.utils.files import read_json, replace, write_json
+from keras_dsd.utils.files import read_json, write_json
 
 _HISTORY = "dsd_history.json"
-_BEST = "dsd_best_{:06d}.npz"
 
 
 class RunHistory:
@@ -33,10 +32,23 @@ class RunHistory:
             each of which would otherwise issue them again.
     """
 
-    def __init__(self, timeline: Timeline, folder: pathlib.Path | None) -> None:
+    def __init__(
+        self, timeline: Timeline, folder: pathlib.Path | None, keeps_state: bool = False
+    ) -> None:
         self._timeline = timeline
         self._folder = folder
+        self._keeps_state = keeps_state
         self._best: dict[int, list[np.ndarray]] = {}
+        self._best_files = ArrayFiles(
+            folder, "dsd_best", "the best weights of the phase, to restore them",
+            "Pass the backup_dir of the interrupted run, or resume without restore_best.",
+        )  # fmt: skip
+        self._state: dict[int, list[np.ndarray]] = {}
+        self._state_files = ArrayFiles(
+            folder, "dsd_state", "what the training steps of the previous epoch left",
+            "Pass the backup_dir of the interrupted run to DSDSchedule, which stands before "
+            "BackupAndRestore, or resume at the first epoch of an earlier phase.",
+        )  # fmt: skip
         self.epochs: list[dict[str, float]] = []
         self.origin = 0
         self.warned: set[str] = set()
@@ -80,7 +92,7 @@ class RunHistory:
         Raises:
             ValueError: It is not a folder, or not writable.
         """
-        if self._folder is None or not self._is_kept:
+        if self._folder is None or not (self._is_kept or self._keeps_state):
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +124,7 @@ class RunHistory:
         best = self._best_of(epochs, epoch - 1) if epoch else None
         if best is not None and best not in self._best:
             now = weights()
-            self._best = {best: now if best == epoch - 1 else self._read_best(best, now)}
+            self._best = {best: now if best == epoch - 1 else self._best_files.read(best, now)}
         self.epochs = epochs
         return num_missing <= 0 or not self._timeline.monitors
 
@@ -178,45 +190,25 @@ class RunHistory:
         """Frees the memory of the best weights at the end of the run."""
         self._best = {}
 
-    def _read_best(self, epoch: int, like: list[np.ndarray]) -> list[np.ndarray]:
-        """Returns the best weights that an earlier run wrote, as arrays like `like`."""
-        path = None if self._folder is None else self._folder / _BEST.format(epoch)
-        missing = "Expected the best weights of the phase, to restore them. Received: "
-        advice = "Pass the backup_dir of the interrupted run, or resume without restore_best."
-        if path is None or not path.exists():
-            raise ValueError(
-                f"{missing}no file of those of epoch {epoch + 1}, "
-                f"backup_dir={_text(self._folder)}. {advice}"
-            )
-        try:
-            # NumPy does not close a file that it opened and can't read.
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                arrays = [stored[f"arr_{index}"] for index in range(len(stored.files))]
-        except Exception as error:  # a truncated or foreign file may raise anything
-            raise ValueError(
-                f"{missing}path={str(path)!r}, which is incomplete or another file "
-                f"({shown(error)}). {advice}"
-            ) from error
-        # NumPy writes bfloat16 as bytes without a dtype name.
-        named = [
-            a.view(b.dtype) if a.dtype == f"V{b.itemsize}" else a
-            for a, b in zip(arrays, like, strict=False)
-        ]
-        found, expected = ([f"{a.dtype}{a.shape}" for a in each] for each in (named, like))
-        if len(arrays) != len(like) or found != expected:
-            raise ValueError(
-                f"{missing}path={str(path)!r}, from another model, with weights {shown(found)} "
-                f"instead of {shown(expected)}. {advice}"
-            )
-        return named
-
     def _keep(self, epoch: int, weights: list[np.ndarray]) -> None:
-        if self._folder is not None:
-            replace(self._folder / _BEST.format(epoch), lambda file: np.savez(file, *weights))
-            # The previous file stays: a run may resume from before this epoch.
-            for path in sorted(self._folder.glob("dsd_best_*.npz"))[:-2]:
-                path.unlink(missing_ok=True)  # another worker may share the folder
+        self._best_files.write(epoch, weights)
         self._best = {epoch: weights}
+
+    def keep_state(self, epoch: int, arrays: list[np.ndarray], is_written: bool) -> None:
+        """Keeps what the steps before an epoch have left: for another `fit`, or another process."""
+        if is_written:
+            self._state_files.write(epoch, arrays)
+        self._state = {epoch: arrays}
+
+    def state(self, epoch: int, like: list[np.ndarray]) -> list[np.ndarray]:
+        """Returns what `keep_state` was given for an epoch, here or in an earlier process.
+
+        Raises:
+            ValueError: It is unknown.
+        """
+        if epoch not in self._state:
+            self._state = {epoch: self._state_files.read(epoch, like)}
+        return self._state[epoch]
 
     @property
     def _has_record(self) -> bool:

@@ -13,10 +13,14 @@ from keras_dsd.protocols import (
     OpenRun,
     PrunableWeight,
     Step,
+    StepExtras,
+    StepState,
     TrainingAdapter,
     UpdateCount,
     open_run_of,
 )
+
+NO_EXTRAS = StepExtras()
 
 
 class Trainer:
@@ -31,9 +35,10 @@ class Trainer:
         self.model = model
         self._adapter = adapter
         self._history: object = None
-        self._steps: dict[frozenset[str], dict[str, Step | None]] = {}
+        self._steps: dict[tuple[frozenset[str], StepExtras], dict[str, Step | None]] = {}
         self._current: Step | None = None
         self._masked: frozenset[str] = frozenset()
+        self._extras = NO_EXTRAS
         self._is_unused = self._is_compiled_anew = False
         self._after_first_step: Callable[[], None] | None = None
         self._before_remade_step: Callable[[], frozenset[str]] | None = None
@@ -134,7 +139,7 @@ class Trainer:
         for weight in untrained:
             weight.leave_dense()
         if untrained:  # masked steps include them
-            self._steps = {masked: step for masked, step in self._steps.items() if not masked}
+            self._steps = {key: step for key, step in self._steps.items() if not key[0]}
         return [weight.path for weight in untrained]
 
     @property
@@ -142,16 +147,33 @@ class Trainer:
         """Names of the optimizers that updated weights without reading a learning rate."""
         return self._adapter.unscaled_optimizers
 
-    def use_step(self, *, masked: frozenset[str], lr: float) -> None:
+    @property
+    def step_state(self) -> StepState:
+        """What steps keep of variables, outside of the model."""
+        return self._adapter.step_state
+
+    def check_extras(self, extras: StepExtras) -> None:
+        """Raises ValueError if the model can't be trained by steps with `extras`."""
+        self._adapter.check_extras(extras)
+
+    def forget_steps_with(self, extras: StepExtras) -> None:
+        """Discards the steps with `extras`, which were made for other arrays than there are now."""
+        if extras != NO_EXTRAS:
+            self._steps = {key: step for key, step in self._steps.items() if key[1] != extras}
+
+    def use_step(
+        self, *, masked: frozenset[str], lr: float, extras: StepExtras = NO_EXTRAS
+    ) -> None:
         """Sets the compiled step of a phase, which is traced when it first runs.
 
         Args:
             masked: Paths of the weights that are multiplied by their masks after each update.
             lr: Factor of the learning rates within the step.
+            extras: What the step does besides.
         """
         self._notice_compile()
         self._adapter.set_factor(lr)
-        self._masked, self._is_unused = masked, True
+        self._masked, self._extras, self._is_unused = masked, extras, True
         self._put_step()
 
     def remake_step(self) -> None:
@@ -205,9 +227,10 @@ class Trainer:
         self._is_compiled_anew = False
 
     def _put_step(self) -> None:
-        if self._masked not in self._steps:
-            self._steps[self._masked] = self._adapter.make_step(bool(self._masked))
-        for name, value in self._steps[self._masked].items():
+        key = (self._masked, self._extras)
+        if key not in self._steps:
+            self._steps[key] = self._adapter.make_step(bool(self._masked), self._extras)
+        for name, value in self._steps[key].items():
             setattr(self.model, name, value)
         if self.model.train_function is not None:
             self.model.train_function = self._first(self.model.train_function)

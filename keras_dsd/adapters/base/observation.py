@@ -37,6 +37,10 @@ class UpdateHook(Protocol):
         """Undoes `before` at the end of a step."""
 
 
+# Called before an update: with the optimizer, and the variables and their gradients.
+BeforeUpdate: TypeAlias = Callable[[AnyOptimizer, Sequence[object], Sequence[object]], None]
+
+
 class Observation:
     """The observed updates of one model's weights in one run.
 
@@ -73,13 +77,17 @@ class Observation:
         self._num_active = 0
         self._hook: UpdateHook | None = None
         self._rates: list[tuple[AnyOptimizer, object, Any]] = []
+        self._before_update: BeforeUpdate | None = None
 
     @contextlib.contextmanager
-    def active(self, hook: UpdateHook | None = None) -> Iterator[None]:
+    def active(
+        self, hook: UpdateHook | None = None, before_update: BeforeUpdate | None = None
+    ) -> Iterator[None]:
         """Observes updates of the calling thread within the block, and lets `hook` act on them."""
         earlier = getattr(_thread, "observation", None), getattr(_thread, "updating", None)
         _thread.observation, _thread.updating = self, []
         outer, self._hook = self._hook, hook
+        outer_before, self._before_update = self._before_update, before_update
         if self._num_active == 0:
             self._num_updating = 0  # an exception may have interrupted an update
             if self._strategy is not None:
@@ -89,7 +97,7 @@ class Observation:
             yield
         finally:
             _thread.observation, _thread.updating = earlier
-            self._hook = outer
+            self._hook, self._before_update = outer, outer_before
             self._num_active -= 1
             if self._num_active == 0:
                 _of_strategy.pop(id(self._strategy), None)
@@ -125,17 +133,24 @@ class Observation:
         return _holds(self._scaled, optimizer)
 
     def update(
-        self, optimizer: AnyOptimizer, variables: Iterable[object], make: Callable[[], object]
+        self,
+        optimizer: AnyOptimizer,
+        variables: Sequence[object],
+        gradients: Sequence[object],
+        make: Callable[[], object],
     ) -> object:
         """Runs an update of `variables`, and records it.
 
         Args:
             optimizer: The optimizer.
             variables: The variables with gradients.
+            gradients: Their gradients.
             make: Runs the update.
         """
         self.begin(optimizer)
         try:
+            if self._before_update is not None and self._is_outermost():
+                self._before_update(optimizer, variables, gradients)
             result = make()
         except BaseException:
             self._leave()
@@ -163,6 +178,12 @@ class Observation:
             self.optimizers.append(optimizer)
         if self._hook is not None:
             self._hook.after(optimizer, not _thread.updating)
+
+    def _is_outermost(self) -> bool:
+        """Returns whether the update that runs is made by no other one, but for loss scaling."""
+        *others, optimizer = _thread.updating
+        scales = self._loss_scales
+        return not isinstance(optimizer, scales) and all(isinstance(o, scales) for o in others)
 
     def _leave(self) -> None:
         self._rates = []
@@ -304,7 +325,8 @@ def observed_apply_gradients(apply: Callable[..., object]) -> Member:
             return make(grads_and_vars, *args, **kwargs)
         pairs = list(grads_and_vars)
         updated = [variable for grad, variable in pairs if grad is not None]
-        return observation.update(self, updated, lambda: make(pairs, *args, **kwargs))
+        grads = [grad for grad, _ in pairs if grad is not None]
+        return observation.update(self, updated, grads, lambda: make(pairs, *args, **kwargs))
 
     return observed
 

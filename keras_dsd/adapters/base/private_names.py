@@ -14,6 +14,8 @@ READ_RATE = "_get_current_learning_rate"
 READ_DECAYED_RATE, READ_HYPER = "_decayed_lr", "_get_hyper"
 # Keras 3: the update of all variables. Without it masks follow the update.
 UPDATE_ALL = "_backend_update_step"
+# Keras 3 on JAX: the shardings of what a step returns. Without it JAX decides them.
+STATE_SHARDINGS = "_get_state_sharding_spec"
 # tf_keras: the updates of one variable, of one variable by XLA, and of all. Without the first one,
 # weights are masked at the end of the step.
 UPDATE_ONE, UPDATE_ONE_BY_XLA = "_update_step", "_update_step_xla"

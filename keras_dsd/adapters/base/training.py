@@ -3,17 +3,26 @@
 import abc
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
 from keras_dsd.adapters.base.observation import AnyOptimizer, Observation
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions, without_loss_scale
 from keras_dsd.adapters.base.plain_fits import PlainFits
+from keras_dsd.adapters.base.step_state import StepState
 from keras_dsd.adapters.base.training_state import TrainingState
 from keras_dsd.adapters.base.weight import Weight
 from keras_dsd.algorithm.selection import FROZEN
-from keras_dsd.protocols import Layer, Model, SkippedWeight, Tensor, UpdateCount, Variable
+from keras_dsd.protocols import (
+    Layer,
+    Model,
+    SkippedWeight,
+    StepExtras,
+    Tensor,
+    UpdateCount,
+    Variable,
+)
 from keras_dsd.utils.checks import shown
 
 WeightT = TypeVar("WeightT", bound=Weight)
@@ -59,6 +68,7 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
         self._skipped_of = skipped_of
         self._given = None if optimizers is None else given
         self._observation = self._make_observation(self._given)
+        self.step_state: StepState[Any] = self._make_step_state()
 
     @staticmethod
     @abc.abstractmethod
@@ -68,6 +78,10 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
     @abc.abstractmethod
     def _make_observation(self, optimizers: Sequence[AnyOptimizer] | None) -> Observation:
         """Returns the observation of the model's training."""
+
+    @abc.abstractmethod
+    def _make_step_state(self) -> StepState[Any]:
+        """Returns what the steps of the model keep of variables."""
 
     @abc.abstractmethod
     def set_factor(self, factor: float) -> None:
@@ -91,6 +105,44 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
     @abc.abstractmethod
     def has_own_train_step(self) -> bool:
         """True if the model has a custom training step, which may not train all weights."""
+
+    def check_extras(self, extras: StepExtras) -> None:
+        """Raises ValueError if the optimizers can't train by steps with `extras`."""
+        for each in self.optimizers:
+            self._check_extras_of(each, extras)
+
+    def _check_extras_of(self, optimizer: Any, extras: StepExtras) -> None:
+        name = type(optimizer).__name__
+        if extras.ema is not None and getattr(optimizer, "use_ema", False):
+            raise ValueError(
+                f"Expected an optimizer without use_ema, as a phase has ema={extras.ema}: both "
+                f"average the weights. Received: {name}(use_ema=True). Leave one of the two out."
+            )
+        if extras.sums is None and not extras.regrow_decay:
+            return
+        what = "regrow_decay" if extras.regrow_decay else "a criterion of gradients"
+        if not hasattr(optimizer, "update_step"):
+            raise ValueError(
+                f"Expected an optimizer of Keras with update_step, as a phase has {what}. "
+                f"Received: {name} of {type(optimizer).__module__}. Take one from "
+                f"keras.optimizers, or leave it out."
+            )
+        is_scaled = isinstance(getattr(self.model, "optimizer", None), self._loss_scales)
+        if extras.sums is not None and is_scaled:
+            raise ValueError(
+                f"Expected an optimizer without loss scaling, as a phase has {what}. Received: "
+                f"{name} in a LossScaleOptimizer. Train in float32 or bfloat16, or leave it out."
+            )
+        steps = getattr(optimizer, "gradient_accumulation_steps", None)
+        if extras.regrow_decay and steps:
+            raise ValueError(
+                f"Expected an optimizer that updates in every step, as a phase has regrow_decay. "
+                f"Received: {name}(gradient_accumulation_steps={steps}). Leave one of the two out."
+            )
+
+    @property
+    def _loss_scales(self) -> tuple[type, ...]:
+        return self.optimizer_functions.LOSS_SCALES
 
     def open(self) -> None:
         """Starts a run: observes its training steps."""

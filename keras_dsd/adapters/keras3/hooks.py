@@ -33,8 +33,9 @@ def _observed_apply(apply: Callable[..., object]) -> Callable[..., object]:
             trainable_variables = list(trainable_variables)
         built = private_names.variables_of(self)
         given = built if trainable_variables is None else trainable_variables
-        updated = [each for each, grad in zip(given, grads, strict=False) if grad is not None]
-        return observation.update(self, updated, lambda: make(grads, trainable_variables))
+        pairs = [(v, grad) for v, grad in zip(given, grads, strict=False) if grad is not None]
+        updated, found = [v for v, _ in pairs], [grad for _, grad in pairs]
+        return observation.update(self, updated, found, lambda: make(grads, trainable_variables))
 
     return observed
 

@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import keras
 from keras.src.utils import naming
@@ -12,13 +12,14 @@ from keras_dsd.adapters.base import training as base
 from keras_dsd.adapters.base.observation import AnyOptimizer, Observation
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions
 from keras_dsd.adapters.base.plain_fits import PlainFits
+from keras_dsd.adapters.base.step_state import StepState
 from keras_dsd.adapters.base.training_state import TrainingState
 from keras_dsd.adapters.keras3 import backends, kernels, mask_store, optimizer
 from keras_dsd.adapters.keras3.backends import ObservedStep
 from keras_dsd.adapters.keras3.hooks import HOOKS, PLAIN_FITS
 from keras_dsd.adapters.keras3.masked_updates import MaskedUpdates, is_the_users
 from keras_dsd.adapters.keras3.weight import Weight
-from keras_dsd.protocols import Inputs, Step, UpdateCount
+from keras_dsd.protocols import Inputs, Step, StepExtras, UpdateCount
 from keras_dsd.utils.patches import Patch, patched
 
 
@@ -172,15 +173,19 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         """Returns whether the current call is being traced."""
         return backends.current().is_tracing()
 
-    def make_step(self, masked: bool) -> dict[str, Step | None]:
+    def _make_step_state(self) -> StepState[Any]:
+        return backends.current().make_step_state(self.model, lambda: self.weights)
+
+    def make_step(self, masked: bool, extras: StepExtras) -> dict[str, Step | None]:
         """Returns the attributes that set a new training step on the model."""
         backend = backends.current()
         updates = None
         if masked:
             updates = MaskedUpdates(self.model, self.masked_weights(), lambda: self.optimizers)
-        step = ObservedStep(self.model, self._observation, HOOKS, updates)
+        step = ObservedStep(self.model, self._observation, HOOKS, updates, self.step_state, extras)
         train_step = backend.train_step(self.model.train_step, step)
         patches = [Patch(vars(self.model), "train_step", train_step)]
-        patched(type(self.model).make_train_function, patches)(self.model, True)
+        made_with = [*patches, *backend.step_patches(step)]
+        patched(type(self.model).make_train_function, made_with)(self.model, True)
         train_function = backend.train_function(self.model.train_function, step)
         return {"train_function": patched(train_function, patches)}

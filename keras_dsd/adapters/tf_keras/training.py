@@ -20,8 +20,9 @@ from keras_dsd.adapters.tf_keras.hooks import HOOKS, PLAIN_FITS
 from keras_dsd.adapters.tf_keras.masked_updates import MaskedUpdates, has_own_train_step
 from keras_dsd.adapters.tf_keras.weight import Weight, path_of, variables_of
 from keras_dsd.adapters.tf_keras.wrapper import DSDWrapper
+from keras_dsd.adapters.tf_step_state import TensorFlowStepState
 from keras_dsd.algorithm.selection import refuse_unmatched
-from keras_dsd.protocols import Inputs, SkippedWeight, Step
+from keras_dsd.protocols import Inputs, SkippedWeight, Step, StepExtras
 from keras_dsd.utils.checks import shown
 from keras_dsd.utils.patches import Patch, patched
 
@@ -176,15 +177,21 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         """Returns whether a `tf.function` is being traced."""
         return tf.inside_function()
 
-    def make_step(self, masked: bool) -> dict[str, Step | None]:
+    def _make_step_state(self) -> TensorFlowStepState:
+        return TensorFlowStepState(self.model, lambda: self.weights)
+
+    def make_step(self, masked: bool, extras: StepExtras) -> dict[str, Step | None]:
         """Returns the attributes that set a new training step on the model."""
         weights = self.masked_weights() if masked else []
         updates = MaskedUpdates(self.model, weights, lambda: self.optimizers)
         plain = updates.around(self.model.train_step)
 
+        before_update, state = self.step_state.hook(extras), self.step_state
+
         def train_step(data: object) -> object:
-            with HOOKS, self._observation.active(updates):
+            with HOOKS, self._observation.active(updates, before_update):
                 logs = plain(data)
+                state.end_step(extras)
             self._observation.is_factor_read = tf_graphs.reads(self._observation.factor)
             return logs
 
@@ -194,7 +201,9 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         )
 
         def train_function(iterator: object) -> object:
-            with self._observation.active(updates):  # in this thread, which updates all replicas
+            with self._observation.active(
+                updates, before_update
+            ):  # in this thread, which updates all replicas
                 return run(iterator)
 
         return {

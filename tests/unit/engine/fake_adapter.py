@@ -235,7 +235,8 @@ class FakeAdapter:
         self.num_skipped, self.was_skipped = 0, False
         self.counts, self.per_step, self.batches_per_execution, self.num_readings = True, 1, 1, 0
         self.unscaled_optimizers = []
-        self.frozen = []
+        self.frozen, self.extras = [], []
+        self.step_state = FakeStepState(model)
 
     @property
     def weights(self):
@@ -313,9 +314,48 @@ class FakeAdapter:
         chosen = self.model.kernels if variables is None else variables
         return [kernel.mask for kernel in chosen]
 
-    def make_step(self, masked):
+    def check_extras(self, extras):
+        self.extras.append(extras)
+
+    def make_step(self, masked, extras):
         self.model.num_made += 1
-        return {"train_function": lambda: self.model.train_step(masked)}
+
+        def step():
+            self.step_state.before_update(extras)
+            self.model.train_step(masked)
+            self.step_state.end_step(extras)
+
+        return {"train_function": step}
+
+
+class FakeStepState:
+    """What steps keep of a `FakeModel`'s kernels and bias."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def values(self):
+        return [*(kernel.values for kernel in self.model.kernels), self.model.bias]
+
+    def start_averages(self):
+        self.set_averages(self.values())
+
+    def averages(self):
+        return [each.copy() for each in self._averages]
+
+    def set_averages(self, values):
+        self._averages = [each.copy() for each in values]
+
+    def apply_averages(self):
+        self.model.set_weights(self._averages)
+
+    def before_update(self, extras):
+        pass
+
+    def end_step(self, extras):
+        if extras.ema is not None:
+            pairs = zip(self._averages, self.values(), strict=True)
+            self._averages = [a * extras.ema + v * (1 - extras.ema) for a, v in pairs]
 
 
 def fit(model, schedule, epochs, **arguments):

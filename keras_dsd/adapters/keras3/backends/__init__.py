@@ -13,7 +13,8 @@ import numpy as np
 
 from keras_dsd.adapters.base.device_arrays import Array, ArrayOperations
 from keras_dsd.adapters.base.observation import Observation, UpdateHook
-from keras_dsd.protocols import Inputs, Step, Tensor
+from keras_dsd.adapters.base.step_state import StepState
+from keras_dsd.protocols import Inputs, Step, StepExtras, Tensor
 from keras_dsd.utils.patches import Patch
 
 # Type in which a backend stores a mask.
@@ -64,18 +65,32 @@ class ObservedStep:
         observation: Records its updates, and holds the factor of its learning rates.
         hooks: The hooks of the observation while a step runs in Python.
         masked: The masked variables; None in dense phases.
+        state: What steps keep of variables.
+        extras: What the step does with it.
     """
 
     model: keras.Model
     observation: Observation
     hooks: AbstractContextManager[None]
     masked: MaskedVariables | None
+    state: StepState[Any]
+    extras: StepExtras
 
     @contextlib.contextmanager
     def observed(self) -> Iterator[None]:
         """Observes updates within the block, with the hooks set."""
-        with self.hooks, self.observation.active(self.masked):
+        with self.hooks, self.active():
             yield
+
+    def active(self) -> AbstractContextManager[None]:
+        """Observes updates within the block, without the hooks."""
+        return self.observation.active(self.masked, self.state.hook(self.extras))
+
+    def end(self) -> None:
+        """Does what ends the step, after the update: where variables are updated in place."""
+        if self.masked is not None and self.ends_in_masks:
+            self.masked.mask_all()
+        self.state.end_step(self.extras)
 
     @property
     def ends_in_masks(self) -> bool:
@@ -105,6 +120,12 @@ class Backend(abc.ABC, Generic[Mask]):
             ValueError: Parts of it are on devices of other processes.
         """
         del value, path
+
+    @abc.abstractmethod
+    def make_step_state(
+        self, model: keras.Model, weights: Callable[[], Sequence[Any]]
+    ) -> StepState[Any]:
+        """Returns what the steps of a model keep of variables."""
 
     @abc.abstractmethod
     def put_mask(self, mask: Array, model: keras.Layer, earlier: Mask | None) -> Mask:
@@ -164,16 +185,19 @@ class Backend(abc.ABC, Generic[Mask]):
             plain: The `train_step` of the model.
             step: The kind of step.
         """
-        mask_all = step.masked.mask_all if step.masked and step.ends_in_masks else None
 
         def train_step(data: object) -> object:
             with step.observed():
                 logs = plain(data)
-                if mask_all is not None:
-                    mask_all()
+                step.end()
             return logs
 
         return train_step
+
+    def step_patches(self, step: ObservedStep) -> list[Patch]:
+        """Returns the patches, besides that of `train_step`, under which Keras makes a step."""
+        del step
+        return []
 
     def train_function(self, plain: Step, step: ObservedStep) -> Step:
         """Returns the `train_function` of a model, made from the result of `train_step`."""

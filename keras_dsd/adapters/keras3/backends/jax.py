@@ -1,18 +1,23 @@
 """Masks on JAX: arguments of the step, which is stateless."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias, cast
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias, cast
 
 import jax
 import keras
 import numpy as np
 from jax import numpy as jnp
 
+from keras_dsd.adapters.base import private_names
 from keras_dsd.adapters.base.observation import Observation
-from keras_dsd.adapters.keras3.backends import Backend, ObservedStep, TrainStep
+from keras_dsd.adapters.base.step_state import StepState, averaged
+from keras_dsd.adapters.base.weight import Weight
+from keras_dsd.adapters.keras3.backends import Backend, ObservedStep, TrainStep, sync
 from keras_dsd.adapters.keras3.backends.jax_arrays import ARRAYS
 from keras_dsd.protocols import Step
+from keras_dsd.utils.patches import Patch
 
 # Trainable variables, then further lists of values.
 State: TypeAlias = tuple[Sequence[jax.Array], ...]
@@ -36,6 +41,12 @@ class JaxBackend(Backend[jax.Array]):
                 f"checkpoint in one process, or call "
                 f"jax.experimental.multihost_utils.process_allgather in all processes."
             )
+
+    def make_step_state(
+        self, model: keras.Model, weights: Callable[[], Sequence[Any]]
+    ) -> "JaxStepState":
+        """Returns what the steps of a model keep of variables."""
+        return JaxStepState(model, weights)
 
     def put_mask(self, mask: jax.Array, model: keras.Layer, earlier: jax.Array | None) -> jax.Array:
         """Returns `mask`, which has the variable's sharding."""
@@ -61,7 +72,7 @@ class JaxBackend(Backend[jax.Array]):
         `train_step` is `(state, data) -> (logs, state)`. A step that masks everything at its end
         masks the trainable variables that it returns.
         """
-        observation, masked, ends_in_masks = step.observation, step.masked, step.ends_in_masks
+        observation, masked = step.observation, step.masked
 
         def train_step(
             state: State, arguments: tuple[jax.Array, Sequence[jax.Array], object]
@@ -69,13 +80,18 @@ class JaxBackend(Backend[jax.Array]):
             factor, masks, data = arguments
             outside, observation.factor = observation.factor, factor
             use_masks = masked.use_masks(masks) if masked else contextlib.nullcontext()
+            held = _Held(step)
             try:
-                with step.observed(), use_masks:
+                with step.observed(), use_masks, held.traced(state) as state:
                     logs, state = plain(state, data)
+                    if masked and step.ends_in_masks:
+                        first = _mask_all(state[0], step.model, masked.variables, masks)
+                        state = (first, *state[1:])
+                    variables = map(id, step.model.trainable_variables)
+                    step.state.end_step(step.extras, dict(zip(variables, state[0], strict=True)))
+                    state = held.added(state)
             finally:
                 observation.factor = outside
-            if masked and ends_in_masks:
-                state = (_mask_all(state[0], step.model, masked.variables, masks), *state[1:])
             return logs, state
 
         return train_step
@@ -89,7 +105,25 @@ class JaxBackend(Backend[jax.Array]):
             for data in iterator:
                 yield factor, masks, data
 
-        return lambda state, iterator: plain(state, with_arguments(iterator))
+        def train_function(state: State, iterator: Iterator[object]) -> tuple[object, State]:
+            held = _Held(step)
+            made = plain(held.added(state), with_arguments(iterator))
+            logs, state = cast("tuple[object, State]", made)
+            return logs, held.taken(state)
+
+        return train_function
+
+    def step_patches(self, step: ObservedStep) -> list[Patch]:
+        """Returns the patches under which Keras makes a step: its arguments have shardings."""
+        name = private_names.STATE_SHARDINGS
+        if not _Held(step).boxes or not hasattr(step.model, name):
+            return []
+        shardings = getattr(step.model, name)
+
+        def with_held() -> State:
+            return _Held(step).added(shardings(), lambda box: box.value.sharding)
+
+        return [Patch(vars(step.model), name, with_held)]
 
     @contextlib.contextmanager
     def loop_hooks(self, observation: Observation) -> Iterator[None]:
@@ -103,6 +137,92 @@ class JaxBackend(Backend[jax.Array]):
             jax.clear_caches()  # a version without user contexts
         self._last_factor = factor
         yield
+
+
+class _Box:
+    """An array that is replaced by another one; within a step, by its tracer."""
+
+    def __init__(self, value: jax.Array) -> None:
+        self.value = value
+
+
+class JaxStepState(StepState[_Box]):
+    """Arrays that steps take and return, beside the variables of the optimizer."""
+
+    def _sync(self) -> None:
+        sync(self._model)
+
+    def _copy(self, variable: keras.Variable) -> _Box:
+        return _Box(jnp.copy(variable.value))
+
+    def _zeros(self, variable: keras.Variable) -> _Box:
+        return _Box(jnp.zeros_like(variable.value, dtype=jnp.float32))
+
+    def _mask(self, weight: Weight, mask: jax.Array) -> _Box:
+        return _Box(jnp.copy(mask))
+
+    def _read(self, held: _Box) -> np.ndarray:
+        BACKEND.check_readable(held.value, "what steps keep of a weight")
+        return np.array(held.value)
+
+    def _clear(self, held: _Box) -> None:
+        held.value = jnp.zeros_like(held.value)
+
+    def _write(self, held: _Box, value: np.ndarray) -> None:
+        held.value = jax.device_put(value, held.value.sharding)
+
+    def _assign(self, variable: keras.Variable, held: _Box) -> None:
+        variable.assign(held.value)
+
+    def _average(self, held: _Box, value: jax.Array, momentum: float) -> None:
+        held.value = averaged(held.value, value, momentum)
+
+    def _add(self, variable: keras.Variable, held: _Box, gradient: Any, is_movement: bool) -> None:
+        gradient = jnp.asarray(gradient, jnp.float32)
+        held.value += -gradient * variable.value if is_movement else gradient
+
+    def _decay(
+        self, variable: keras.Variable, held: _Box, learning_rate: Any, decay: float
+    ) -> None:
+        value = variable.value
+        decayed = value - value * jnp.asarray(learning_rate * decay, value.dtype)
+        variable.assign(jnp.where(held.value, value, decayed))
+
+
+class _Held:
+    """What a step keeps, at the end of the optimizer's variables in the state of a step."""
+
+    def __init__(self, step: ObservedStep) -> None:
+        self.boxes: list[_Box] = step.state.held(step.extras)
+
+    def added(
+        self, state: State, of: Callable[[_Box], Any] = operator.attrgetter("value")
+    ) -> State:
+        """Returns a state with it."""
+        if not self.boxes:
+            return state
+        first, second, optimizer, *rest = state
+        return first, second, [*optimizer, *map(of, self.boxes)], *rest
+
+    def taken(self, state: State) -> State:
+        """Returns a state without it, and keeps that."""
+        if not self.boxes:
+            return state
+        first, second, optimizer, *rest = state
+        size = len(optimizer) - len(self.boxes)
+        for box, value in zip(self.boxes, optimizer[size:], strict=True):
+            box.value = value
+        return first, second, optimizer[:size], *rest
+
+    @contextlib.contextmanager
+    def traced(self, state: State) -> Iterator[State]:
+        """Returns a state without it, which is there within the block."""
+        outside = [box.value for box in self.boxes]
+        try:
+            yield self.taken(state)
+        finally:
+            for box, value in zip(self.boxes, outside, strict=True):
+                box.value = value
 
 
 BACKEND = JaxBackend()

@@ -1,7 +1,7 @@
 """Masks on TensorFlow: variables, mirrored on each replica, which the compiled step reads."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 import keras
 import numpy as np
@@ -19,6 +19,7 @@ from keras_dsd.adapters.keras3.backends import (
     SlotsOf,
     TrainStep,
 )
+from keras_dsd.adapters.tf_step_state import TensorFlowStepState
 from keras_dsd.protocols import Inputs, Step
 from keras_dsd.utils.patches import Patch
 
@@ -33,6 +34,12 @@ class TensorFlowBackend(Backend[tf.Variable]):
     def tensor_of(self, variable: keras.Variable) -> tf.Tensor:
         """Returns the values of a variable; under a strategy, those of this worker's first copy."""
         return tf.convert_to_tensor(variable.value)
+
+    def make_step_state(
+        self, model: keras.Model, weights: Callable[[], Sequence[Any]]
+    ) -> TensorFlowStepState:
+        """Returns what the steps of a model keep of variables."""
+        return TensorFlowStepState(model, weights)
 
     def put_mask(
         self, mask: tf.Tensor, model: keras.Layer, earlier: tf.Variable | None
@@ -73,7 +80,7 @@ class TensorFlowBackend(Backend[tf.Variable]):
         """Returns a `train_function` that is also observed in its own thread, for all replicas."""
 
         def train_function(iterator: object) -> object:
-            with step.observation.active(step.masked):
+            with step.active():
                 return plain(iterator)
 
         return train_function

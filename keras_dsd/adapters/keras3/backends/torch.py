@@ -1,6 +1,6 @@
 """Masks on PyTorch: weights are changed in place."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, cast
 
@@ -13,6 +13,8 @@ from torch.optim.optimizer import (
 )
 
 from keras_dsd.adapters.base.observation import Observation, current, observing
+from keras_dsd.adapters.base.step_state import StepState, averaged
+from keras_dsd.adapters.base.weight import Weight
 from keras_dsd.adapters.keras3.backends import (
     Backend,
     MaskOf,
@@ -35,6 +37,12 @@ class TorchBackend(Backend[torch.Tensor]):
     def tensor_of(self, variable: keras.Variable) -> torch.Tensor:
         """Returns the values of a variable, without gradient."""
         return variable.value.detach()
+
+    def make_step_state(
+        self, model: keras.Model, weights: Callable[[], Sequence[Any]]
+    ) -> "TorchStepState":
+        """Returns what the steps of a model keep of variables."""
+        return TorchStepState(model, weights)
 
     def put_mask(
         self, mask: torch.Tensor, model: keras.Layer, earlier: torch.Tensor | None
@@ -69,13 +77,12 @@ class TorchBackend(Backend[torch.Tensor]):
 
     def train_step(self, plain: TrainStep, step: ObservedStep) -> TrainStep:
         """Returns the masked `train_step`; `train_function` observes it outside `torch.compile`."""
-        if step.masked is None or not step.ends_in_masks:
+        if not step.ends_in_masks and step.extras.ema is None:
             return plain
-        mask_all = step.masked.mask_all
 
         def train_step(data: object) -> object:
             logs = plain(data)
-            mask_all()
+            step.end()
             return logs
 
         return train_step
@@ -104,6 +111,49 @@ class TorchBackend(Backend[torch.Tensor]):
         """Runs a model in training mode."""
         with torch.no_grad():
             super().forward(model, inputs)
+
+
+class TorchStepState(StepState[torch.Tensor]):
+    """Tensors that steps change in place."""
+
+    def _copy(self, variable: keras.Variable) -> torch.Tensor:
+        return variable.value.detach().clone()
+
+    def _zeros(self, variable: keras.Variable) -> torch.Tensor:
+        return torch.zeros_like(variable.value.detach(), dtype=torch.float32)
+
+    def _mask(self, weight: Weight, mask: torch.Tensor) -> torch.Tensor:
+        return mask.clone()
+
+    def _read(self, held: torch.Tensor) -> np.ndarray:
+        return np.array(keras.ops.convert_to_numpy(held))
+
+    def _clear(self, held: torch.Tensor) -> None:
+        held.zero_()
+
+    def _write(self, held: torch.Tensor, value: np.ndarray) -> None:
+        held.copy_(keras.ops.convert_to_tensor(value))
+
+    def _assign(self, variable: keras.Variable, held: torch.Tensor) -> None:
+        variable.assign(held)
+
+    @torch.no_grad()
+    def _average(self, held: torch.Tensor, value: keras.Variable, momentum: float) -> None:
+        held.copy_(averaged(held, value.value, momentum))
+
+    @torch.no_grad()
+    def _add(
+        self, variable: keras.Variable, held: torch.Tensor, gradient: Any, is_movement: bool
+    ) -> None:
+        gradient = gradient.to(torch.float32)
+        held.add_(-gradient * variable.value if is_movement else gradient)
+
+    @torch.no_grad()
+    def _decay(
+        self, variable: keras.Variable, held: torch.Tensor, learning_rate: Any, decay: float
+    ) -> None:
+        value = variable.value
+        value.copy_(torch.where(held, value, value - value * (learning_rate * decay)))
 
 
 BACKEND = TorchBackend()

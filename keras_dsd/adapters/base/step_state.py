@@ -1,0 +1,167 @@
+"""What the training steps of a phase keep of variables, outside of the model and its optimizers.
+
+Moving averages of weights, sums over gradients, and which weights have regrown: a phase that needs
+none of them trains by a step without them.
+"""
+
+import abc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from keras_dsd.adapters.base.observation import BeforeUpdate
+from keras_dsd.adapters.base.weight import Weight
+from keras_dsd.protocols import Model, StepExtras, Tensor, Variable
+
+# What a backend keeps of one variable.
+Held = TypeVar("Held")
+
+
+class StepState(abc.ABC, Generic[Held]):
+    """Arrays beside the variables of one model, which its steps update.
+
+    Args:
+        model: The model that trains.
+        weights: Returns the weights that DSD prunes.
+    """
+
+    def __init__(self, model: Model, weights: Callable[[], Sequence[Weight]]) -> None:
+        self._model = model
+        self._weights = weights
+        self._averages: dict[int, tuple[Variable, Held]] = {}
+        self._sums: dict[int, tuple[Variable, Held]] = {}
+        self._regrown: dict[int, tuple[Variable, Held]] = {}
+
+    def start_averages(self) -> None:
+        """Starts moving averages of all trainable variables, at their current values."""
+        self._sync()
+        self._averages = {
+            id(each): (each, self._copy(each)) for each in self._model.trainable_variables
+        }
+
+    def averages(self) -> list[np.ndarray]:
+        """Returns the moving averages."""
+        return [self._read(held) for _, held in self._averages.values()]
+
+    def set_averages(self, values: Sequence[np.ndarray]) -> None:
+        """Sets the moving averages, which have started."""
+        for (_, held), value in zip(self._averages.values(), values, strict=True):
+            self._write(held, value)
+
+    def apply_averages(self) -> None:
+        """Sets the variables to their moving averages, and frees these."""
+        for variable, held in self._averages.values():
+            self._assign(variable, held)
+        self._averages = {}
+
+    def start_sums(self) -> None:
+        """Starts sums of the weights' gradients at zero."""
+        variables = [each.variable for each in self._weights()]
+        if [*self._sums] == [*map(id, variables)]:  # traced steps have them
+            for _, held in self._sums.values():
+                self._clear(held)
+        else:
+            self._sums = {id(each): (each, self._zeros(each)) for each in variables}
+
+    def sums(self) -> list[np.ndarray]:
+        """Returns the sums of all weights, in their order."""
+        return [self._read(self._sums[id(each.variable)][1]) for each in self._weights()]
+
+    def set_regrown(self, masks: Sequence[tuple[Any, Tensor]]) -> None:
+        """Sets the masks that pruned weights before they regrew; none frees their memory."""
+        self._regrown = {
+            id(each.variable): (each.variable, self._mask(each, mask)) for each, mask in masks
+        }
+
+    def held(self, extras: StepExtras) -> list[Held]:
+        """Returns all that a step with `extras` reads or updates, in an order that stays."""
+        return [held for _, held in self._used(extras)]
+
+    def hook(self, extras: StepExtras) -> BeforeUpdate | None:
+        """Returns what is called before each update of a step with `extras`, or None."""
+        if extras.sums is None and not extras.regrow_decay:
+            return None
+
+        def before_update(
+            optimizer: Any, variables: Sequence[object], gradients: Sequence[object]
+        ) -> None:
+            for variable, gradient in zip(variables, gradients, strict=True):
+                key = id(variable)
+                if extras.sums is not None and key in self._sums:
+                    self._add(*self._sums[key], gradient, extras.sums == "movement")
+                if extras.regrow_decay and key in self._regrown:
+                    rate = optimizer.learning_rate
+                    self._decay(*self._regrown[key], rate, extras.regrow_decay)
+
+        return before_update
+
+    def end_step(self, extras: StepExtras, values: Mapping[int, Any] | None = None) -> None:
+        """Updates the moving averages as a step ends.
+
+        Args:
+            extras: Of the step.
+            values: New values of the variables, by their ids. None: the variables have them.
+        """
+        if extras.ema is None:
+            return
+        for key, (variable, held) in self._averages.items():
+            if values is None or key in values:
+                new = variable if values is None else values[key]
+                self._average(held, new, extras.ema)
+
+    def _used(self, extras: StepExtras) -> Iterator[tuple[Variable, Held]]:
+        if extras.ema is not None:
+            yield from self._averages.values()
+        if extras.sums is not None:
+            yield from self._sums.values()
+        if extras.regrow_decay:
+            yield from self._regrown.values()
+
+    def _sync(self) -> None:
+        """Updates the variables if training keeps their values elsewhere."""
+
+    @abc.abstractmethod
+    def _copy(self, variable: Any) -> Held:
+        """Returns a copy of a variable's values."""
+
+    @abc.abstractmethod
+    def _zeros(self, variable: Any) -> Held:
+        """Returns zeros of a variable's shape, float32, which are summed over replicas."""
+
+    @abc.abstractmethod
+    def _mask(self, weight: Any, mask: Any) -> Held:
+        """Returns a mask, where the weight is."""
+
+    @abc.abstractmethod
+    def _read(self, held: Held) -> np.ndarray:
+        """Returns the values on the host."""
+
+    @abc.abstractmethod
+    def _clear(self, held: Held) -> None:
+        """Sets the values to zero."""
+
+    @abc.abstractmethod
+    def _write(self, held: Held, value: np.ndarray) -> None:
+        """Sets the values."""
+
+    @abc.abstractmethod
+    def _assign(self, variable: Any, held: Held) -> None:
+        """Sets a variable to what is held."""
+
+    @abc.abstractmethod
+    def _average(self, held: Held, value: Any, momentum: float) -> None:
+        """Moves an average towards a value: within a step."""
+
+    @abc.abstractmethod
+    def _add(self, variable: Any, held: Held, gradient: Any, is_movement: bool) -> None:
+        """Adds a gradient, or minus its product with the variable, to a sum: within a step."""
+
+    @abc.abstractmethod
+    def _decay(self, variable: Any, held: Held, learning_rate: Any, decay: float) -> None:
+        """Decays the entries of a variable where a mask is False: within a step."""
+
+
+def averaged(average: Any, value: Any, momentum: float) -> Any:
+    """Returns a moving average after a step, as `use_ema` of Keras's optimizers has it."""
+    return average * momentum + value * (1 - momentum)
