@@ -111,11 +111,11 @@ class PrunableWeight(DeviceWeight, Protocol):
 
 
 class UpdateCount(NamedTuple):
-    """What an optimizer has counted.
+    """Count of the updates of an optimizer.
 
     Attributes:
-        number: How often it was given gradients.
-        per_step: How many of these it accumulates for one step; 1 where it does not accumulate.
+        number: Number of calls with gradients.
+        per_step: Number of accumulated calls per step; 1 without accumulation.
     """
 
     number: int
@@ -261,7 +261,7 @@ class TrainingAdapter(Protocol):
 
     @property
     def batches_per_execution(self) -> int:
-        """How many batches one call of the compiled step trains on, at most."""
+        """Maximum number of batches in one call of the compiled step."""
 
     def learning_rates(self) -> list[float]:
         """Returns the learning rates, without the factor, of the optimizers that read one."""

@@ -1,7 +1,7 @@
-"""Criteria: scores that rank weights in place of their magnitudes, the lowest pruned first.
+"""Criteria: scores that rank weights instead of their magnitudes; the lowest are pruned first.
 
 Scores are NumPy arrays on the host, so every backend, replica and worker gets the same mask. They
-are pooled over blocks and ranked in groups as magnitudes are.
+are pooled over blocks and ranked in groups like magnitudes.
 """
 
 import zlib
@@ -25,12 +25,12 @@ _PART = 2**20  # random bits that are drawn at a time
 
 
 class Scores(NamedTuple):
-    """Scores of weights, and what they depend on.
+    """Scores of weights.
 
     Attributes:
         of: Returns the scores of a weight.
-        is_repeatable: Whether these are the same at any time: masks can be made again. Otherwise
-            weights that are zero are pruned first, so that masks can be read off the zeros.
+        is_repeatable: True if the scores are the same at any time, so that masks can be computed
+            again. Otherwise zeros are pruned first, so that masks can be recovered from them.
     """
 
     of: Callable[[ReadableWeight], np.ndarray]
@@ -41,8 +41,8 @@ def check(criterion: object) -> Criterion:
     """Returns a criterion: one of `NAMES`, or a callable.
 
     Raises:
-        TypeError: It is neither text nor callable.
-        ValueError: No criterion has that name.
+        TypeError: It is neither a str nor callable.
+        ValueError: The name is unknown.
     """
     hint = "Give one of the names, or a function of a weight that returns an array of its shape."
     expected = f"to be {', '.join(map(repr, NAMES))} or a callable"
@@ -56,14 +56,14 @@ def check(criterion: object) -> Criterion:
 
 
 def name_of(criterion: Criterion) -> str:
-    """Returns the name of a criterion, that of a callable too."""
+    """Returns the name of a criterion or callable."""
     if isinstance(criterion, str):
         return criterion
     return getattr(criterion, "__name__", type(criterion).__name__)
 
 
 def scores_of(criterion: Criterion, seed: int) -> Scores | None:
-    """Returns what scores weights by a criterion; None: their magnitudes rank them."""
+    """Returns the scores of a criterion; None for magnitudes."""
     if criterion == "magnitude":
         return None
     if criterion == "random":
@@ -76,8 +76,8 @@ def scores_of(criterion: Criterion, seed: int) -> Scores | None:
 def random_scores(weight: ReadableWeight, seed: int) -> np.ndarray:
     """Returns uniform random scores in [0, 1), float32, of the shape of a weight.
 
-    They depend on the seed, the weight's path in the model and its size, and on nothing else. At a
-    higher sparsity they prune the same weights, and more.
+    They depend only on the seed, the path and the size of the weight. A higher sparsity prunes the
+    same weights, and more.
     """
     key = zlib.crc32(weight.short_path.encode())
     bits = np.random.PCG64(np.random.SeedSequence([seed, key]))
@@ -93,13 +93,13 @@ def random_scores(weight: ReadableWeight, seed: int) -> np.ndarray:
 def masks_by_score(
     weights: Sequence[_Weight], sparsity: masks.Sparsity, scores: Scores
 ) -> Iterator[tuple[_Weight, np.ndarray]]:
-    """Yields the masks that keep the highest scores, at a sparsity or at each weight's own.
+    """Yields the masks that keep the highest scores, at `sparsity` or the target of each weight.
 
-    Numbers of pruned weights, ties, blocks, groups and `scope` are as for magnitudes. What an
-    active mask prunes is pruned first; and what is zero, unless the scores are repeatable.
+    Numbers of pruned weights, ties, blocks, groups and `scope` are as for magnitudes. Weights that
+    an active mask prunes come first, and so do zeros, unless the scores are repeatable.
 
     Raises:
-        TypeError: Scores are no numbers.
+        TypeError: Scores are not numbers.
         ValueError: Scores are not of the weight's shape, or not finite.
     """
     masks.check_phase(weights, sparsity)
@@ -116,7 +116,7 @@ def masks_by_score(
 
 
 def _kept(weight: ReadableWeight, is_repeatable: bool) -> np.ndarray | None:
-    """Returns which weights, or blocks, are ranked after those that are pruned first, or None."""
+    """Returns the mask of the weights or blocks that are not pruned first, or None."""
     mask = weight.mask
     if not is_repeatable:
         kept = masks.read(weight) != 0
@@ -143,29 +143,29 @@ def _ranks(scores: Sequence[np.ndarray], kept: Sequence[np.ndarray | None]) -> S
 
 
 def _checked(given: object, weight: ReadableWeight, name: str) -> np.ndarray:
-    """Returns the scores that a callable gave, as floats."""
+    """Returns the scores of a callable as floats."""
     scores = converted("criterion", given, np.asarray, "a function that returns arrays")
     received = f"of {name}({weight.path}): "
     if scores.dtype.kind in "iu":
         scores = scores.astype(np.float64)
     if scores.dtype.kind != "f" and scores.dtype.name != "bfloat16":
         raise TypeError(
-            f"Expected `criterion` to return an array of real numbers. Received {received}"
-            f"{shown(given)} of dtype {scores.dtype}. Nothing was pruned. Return a score for each "
-            f"entry of the weight."
+            f"Expected `criterion` to return an array of real numbers. Received: {received}"
+            f"{shown(given)} of dtype {scores.dtype}. No weight is changed. Return a score for "
+            f"each entry of the weight."
         )
     scores = masks.comparable(scores)
     if scores.shape != tuple(weight.shape):
         raise ValueError(
             f"Expected `criterion` to return an array of the weight's shape {weight.shape}. "
-            f"Received {received}shape={scores.shape}. Nothing was pruned. Return a score for "
+            f"Received: {received}shape={scores.shape}. No weight is changed. Return a score for "
             f"each entry of the weight."
         )
     num_bad = scores.size - int(np.count_nonzero(np.isfinite(scores)))
     if num_bad:
         raise ValueError(
-            f"Expected `criterion` to return finite scores. Received {received}{num_bad} of "
-            f"{scores.size} are NaN or infinite. Nothing was pruned. Return a finite score for "
-            f"each entry, such as 0 where there is none."
+            f"Expected `criterion` to return finite scores. Received: {received}{num_bad} of "
+            f"{scores.size} are NaN or infinite. No weight is changed. Return a finite score "
+            f"for each entry, such as 0."
         )
     return scores

@@ -1,46 +1,46 @@
-"""Where in its phases a run is, derived from the epochs and optimizer steps that it has made."""
+"""Position of a run in its phases, derived from its epochs and optimizer steps."""
 
 import bisect
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-# In the history and the logs of an epoch: the steps that the run has made by its end.
+# Name in the history and the logs of an epoch: number of steps of the run by its end.
 STEPS = "dsd_steps"
 
 
 class Until(Protocol):
-    """Ends a phase by what its epochs measured, as a `Plateau` does."""
+    """Ends a phase by monitored values, such as a `Plateau`."""
 
     def values(self, history: Sequence[Mapping[str, float]]) -> list[float | None]:
         """Returns the values of the monitored quantity at epochs."""
 
     def length(self, values: Sequence[float | None]) -> int | None:
-        """Returns how many epochs the phase lasts; None where it is not over."""
+        """Returns the number of epochs of the phase; None if it is not over."""
 
 
 class Length(Protocol):
-    """The length of a phase: in epochs, and at most so many with `until`, or in steps."""
+    """Length of a phase: in epochs, an upper bound with `until`, or in steps."""
 
     @property
     def epochs(self) -> int | None:
-        """How many epochs the phase lasts; None where it is counted in steps."""
+        """Number of epochs of the phase; None if it is counted in steps."""
 
     @property
     def steps(self) -> int | None:
-        """How many optimizer steps the phase lasts; None where it is counted in epochs."""
+        """Number of optimizer steps of the phase; None if it is counted in epochs."""
 
     @property
     def until(self) -> Until | None:
-        """What ends the phase early."""
+        """Condition that ends the phase early, or None."""
 
 
 class Start(NamedTuple):
-    """Where a phase starts.
+    """Start of a phase.
 
     Attributes:
-        epoch: The epoch that it starts with or within, counted from 0.
-        step: Number of steps that the run makes before; 0 where nothing counts them.
+        epoch: The epoch at or within which it starts, counted from 0.
+        step: Number of steps of the run before it; 0 if they are not counted.
     """
 
     epoch: int
@@ -52,13 +52,13 @@ FIRST = Start(0, 0)
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """Where a run is, between two steps.
+    """Position of a run between two steps.
 
     Attributes:
         index: Index of the phase.
-        step: Number of steps that the phase has made.
-        num_steps: Number of steps that it takes, at most where `until` may end it early; None where
-            it is counted in epochs and their number of steps is not known yet.
+        step: Number of steps of the phase so far.
+        num_steps: Number of steps of the phase, an upper bound if `until` may end it early; None if
+            it is counted in epochs of unknown length.
     """
 
     index: int
@@ -69,13 +69,12 @@ class Position:
 def starts_of(
     phases: Sequence[Length], history: Sequence[Mapping[str, float]], step: int
 ) -> list[Start]:
-    """Returns where the phases start that have started before a run makes the step number `step`.
+    """Returns the starts of the phases that have started before step number `step` of a run.
 
     Args:
         phases: The lengths of the phases.
-        history: Of each epoch that has ended, the monitored values and, where steps are counted,
-            `STEPS`.
-        step: Number of steps that the run has made.
+        history: The monitored values of each finished epoch and, if steps are counted, `STEPS`.
+        step: Number of steps of the run so far.
     """
     ends = _ends(history)
     starts = [FIRST]
@@ -90,9 +89,9 @@ def starts_of(
 def starts_at_end(
     phases: Sequence[Length], history: Sequence[Mapping[str, float]], epoch: int
 ) -> list[Start]:
-    """Returns where the phases start that have started as an epoch of `history` ends.
+    """Returns the starts of the phases that have started by the end of an epoch of `history`.
 
-    The last one is the phase of its last step: the next one starts with the step after.
+    The last one is the phase of its last step; the next phase starts with the next step.
     """
     ends = _ends(history)
     first = ends[epoch - 1] if epoch else 0
@@ -107,14 +106,14 @@ def position_in(
     step: int,
     per_epoch: int | None,
 ) -> Position:
-    """Returns where in a phase a run is; arguments as of `Timeline.position`."""
+    """Returns the position of a run in its phase; see `Timeline.position`."""
     num_steps = phase.steps
     if phase.epochs is not None:
         first, *ends = 0, *_ends(history)
         if per_epoch is None and ends:
             per_epoch = ends[-1] - [first, *ends][-2]
         if per_epoch:
-            # An epoch that has ended, or a phase that starts within one, may be shorter.
+            # A finished epoch, or a phase that starts within one, may be shorter.
             before = ends[-1] if ends else first
             left = start.epoch + phase.epochs - len(history)
             num_steps = before + left * per_epoch - start.step
@@ -122,7 +121,7 @@ def position_in(
 
 
 def length_in_epochs(phase: Length, history: Sequence[Mapping[str, float]]) -> int | None:
-    """Returns the length of a phase in epochs that has those in `history`; None: not over."""
+    """Returns the length in epochs of a phase with those in `history`; None if not over."""
     length, most = converged(phase, history), phase.epochs
     if most is None:
         return None
@@ -132,7 +131,7 @@ def length_in_epochs(phase: Length, history: Sequence[Mapping[str, float]]) -> i
 
 
 def converged(phase: Length, history: Sequence[Mapping[str, float]]) -> int | None:
-    """Returns after how many of the epochs in `history` a phase had converged, or None."""
+    """Returns the number of epochs in `history` until a phase converged, or None."""
     return None if phase.until is None else phase.until.length(phase.until.values(history))
 
 
@@ -143,10 +142,10 @@ def _ends(history: Sequence[Mapping[str, float]]) -> list[int]:
 def _end(
     phase: Length, start: Start, history: Sequence[Mapping[str, float]], ends: list[int], step: int
 ) -> Start | None:
-    """Returns where the phase after `phase` starts, or None: it has not."""
+    """Returns the start of the phase after `phase`, or None if it has not started."""
     if phase.steps is not None:
         end = start.step + phase.steps
-        # The step after the last one of an epoch is the next epoch's first.
+        # The step after the last one of an epoch is the first of the next epoch.
         return Start(max(start.epoch, bisect.bisect_right(ends, end)), end) if step >= end else None
     length = length_in_epochs(phase, history[start.epoch :])
     if length is None:

@@ -128,9 +128,9 @@ class DensePhase:
     """A phase that trains all weights.
 
     Args:
-        epochs: How long the phase lasts, in epochs; with `until`, at most. At least 1. Give either
+        epochs: Length of the phase in epochs; the maximum with `until`. At least 1. Give either
             `epochs` or `steps`.
-        steps: How long the phase lasts, in optimizer steps. At least 1.
+        steps: Length of the phase in optimizer steps. At least 1.
         lr: Factor of the learning rate while the phase lasts. Defaults to `1.0`.
         until: A `Plateau` that ends the phase early. Defaults to `None`: it lasts its `epochs`.
         ema: In the last phase, the momentum of moving averages of all trainable weights, as
@@ -178,18 +178,18 @@ class SparsePhase:
     higher sparsity, regrown weights are chosen by index. Put a dense phase between the two.
 
     Args:
-        epochs: How long the phase lasts, in epochs; with `until`, at most. At least 1. Give either
+        epochs: Length of the phase in epochs; the maximum with `until`. At least 1. Give either
             `epochs` or `steps`.
-        steps: How long the phase lasts, in optimizer steps. At least 1.
+        steps: Length of the phase in optimizer steps. At least 1.
         sparsity: Fraction of each selected weight tensor to prune, in [0, 1). Defaults to `None`:
             the sparsity that `apply` set for each weight.
         lr: Factor of the learning rate while the phase lasts. Defaults to `1.0`.
         until: A `Plateau` that ends the phase early. Defaults to `None`: it lasts its `epochs`.
-        criterion: How weights are ranked; the lowest are pruned. `"magnitude"`; `"random"`, the
-            control of what a criterion adds; or a function of a `PrunableWeight` that returns an
-            array of its shape, which has to be the same in every process. Defaults to
-            `"magnitude"`.
-        seed: Of `criterion="random"`, with the path and the size of each weight. Defaults to `0`.
+        criterion: Scores of weights; the lowest are pruned. `"magnitude"`; `"random"`, a control
+            for other criteria; or a function of a `PrunableWeight` that returns an array of its
+            shape, equal in every process. Defaults to `"magnitude"`.
+        seed: Seed of `criterion="random"`, together with the path and the size of each weight.
+            Defaults to `0`.
         ramp: Number of epochs, fewer than `epochs`, at whose starts weights are pruned: in epoch
             t = 1, 2, ... of the phase to the sparsity s · (1 - (1 - t / ramp)³), up to its own
             sparsity s. Masks only grow. Defaults to `1`: all weights are pruned at once.
@@ -322,17 +322,17 @@ class Timeline:
 
     @property
     def counts_steps(self) -> bool:
-        """Whether any phase is counted in steps."""
+        """True if any phase is counted in steps."""
         return self.steps > 0
 
     @property
     def mixes_units(self) -> bool:
-        """Whether steps are counted, and a phase before the last one is counted in epochs."""
+        """True if a phase is counted in steps, and another before the last one in epochs."""
         return self.counts_steps and epochs_of(self.phases[:-1]) > 0
 
     @property
     def needs_steps(self) -> bool:
-        """Whether a run has to know, before each batch, how many steps it has made."""
+        """True if a run needs its number of steps before each batch."""
         return self.counts_steps
 
     @property

@@ -79,8 +79,7 @@ def _kernels(model: Any) -> list[tuple[str, frozenset[str]]]:
     adapter = registry.adapter_of(model)
     if not adapter.training_state.is_built(model):
         raise ValueError(
-            f"Expected a model that has been built, as its weights are looked for. Received: "
-            f"model={model.name!r}, which has not. Begin it with an Input, or call "
-            f"model.build(input_shape)."
+            f"Expected a built model. Received: model={model.name!r}, not built. Start it with an "
+            f"Input, or call model.build(input_shape)."
         )
     return [(exact(path), kinds) for path, kinds in adapter.layers_of_kernels(model)]

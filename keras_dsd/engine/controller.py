@@ -124,7 +124,7 @@ class Controller:
 
     @property
     def is_last_step(self) -> bool:
-        """Whether the step that is about to be made ends training, within its epoch or not."""
+        """True if the next step ends training, within its epoch or not."""
         phase, run = self._timeline.phases[-1], self._run
         if phase.steps is None or run.steps is None or self._remaining_epochs == "redense":
             return False
@@ -133,12 +133,12 @@ class Controller:
 
     @property
     def starts_phase(self) -> bool:
-        """Whether the next step starts a phase, as far as batches tell."""
+        """True if the next step starts a phase, according to batches."""
         return self._run.steps is not None and self._run.steps.next >= self._end_step
 
     @property
     def position(self) -> Position | None:
-        """Where the run is, in steps; None where no phase needs them, or no epoch has started."""
+        """Position of the run in steps; None if no phase needs them, or before any epoch."""
         run = self._run
         if run.steps is None or run.phase_index is None:
             return None
@@ -161,10 +161,10 @@ class Controller:
         """Checks that the model can be trained, and starts a run.
 
         Args:
-            epochs: Where `fit` ends.
-            verbose: Whether it shows its progress.
+            epochs: The epoch at which `fit` ends.
+            verbose: Whether `fit` shows its progress.
             num_batches: Number of batches of an epoch; None if unknown.
-            earlier: What the optimizer had counted as `fit` was called; None if unknown.
+            earlier: Count of the optimizer when `fit` was called; None if unknown.
 
         Raises:
             ValueError: DSD can't train the model, or the folder for backups is not writable.
@@ -211,7 +211,7 @@ class Controller:
         self._run.is_in_epoch = True
 
     def _find_step(self, steps: StepCounter, epoch: int) -> None:
-        """Finds the step that a run starts or resumes at, and checks its phases."""
+        """Determines the step at which a run starts or resumes, and checks its phases."""
         steps.resume(self._run.history, self._timeline, epoch)
         per_execution, lengths = steps.per_execution, [p.steps for p in self._timeline.phases]
         for length in filter(None, lengths):
@@ -222,17 +222,17 @@ class Controller:
                 raise checks.invalid("steps", length, expected, f"{hint}.", note)
             if length % per_execution:
                 self._warn_once(
-                    "steps are no multiple",
-                    f"A phase of {length} steps ends with the execution that makes the last of "
-                    f"them, and so up to {per_execution - 1} steps late: "
-                    f"steps_per_execution={per_execution}. Give a multiple of it to end in time.",
+                    "steps are not a multiple",
+                    f"A phase of {length} steps ends up to {per_execution - 1} steps late, at the "
+                    f"end of an execution: steps_per_execution={per_execution}. Use a multiple of "
+                    f"it as the number of steps.",
                 )
         index = len(self._run.history.phase_starts(steps.step)) - 1
         if epoch == 0 and index > 0 and not steps.is_loaded:
             warn(
                 f"The optimizer has made {steps.step:,} steps, so the run resumes after them, in "
                 f"phase {index + 1} of {len(lengths)}. To start with the first phase, compile the "
-                f"model anew, or set the optimizer's iterations to 0."
+                f"model again, or set the optimizer's iterations to 0."
             )
 
     def begin_batch(self, batch: int) -> bool:
@@ -242,7 +242,7 @@ class Controller:
             batch: Index of the batch in the epoch, or of the first one of an execution.
 
         Raises:
-            ValueError: A weight that is to be pruned or regrown holds NaN or infinity.
+            ValueError: A weight to prune or regrow holds NaN or infinity.
         """
         steps = self._run.steps
         if steps is None or steps.begin_batch(batch, self._end_step) < self._end_step:
@@ -254,12 +254,12 @@ class Controller:
 
     @property
     def _index(self) -> int:
-        """Index of the phase that was entered last."""
+        """Index of the current phase."""
         return self._run.phase_index or 0
 
     @property
     def _end_step(self) -> float:
-        """The step that ends the phase; infinite where none does."""
+        """The step that ends the phase; infinity if no step does."""
         is_last = self._index + 1 == len(self._timeline.phases)
         end = self._timeline.end_step(self._index, self._run.phase_start)
         return math.inf if is_last or end is None else end
@@ -269,7 +269,7 @@ class Controller:
         self._trainer.use_step(masked=self._run.masked, lr=phase.lr, extras=extras_of(phase))
 
     def _enter(self, epoch: int) -> bool:
-        """Enters the phase of the next step, through those that no step is in; returns if any."""
+        """Enters the phase of the next step, also through phases without steps; returns if any."""
         entered = self._run.is_phase_start = False
         while (transition := self.transition(epoch)) is not None:
             if isinstance(transition.phase, SparsePhase) and not self._trainer.weights:
@@ -316,7 +316,7 @@ class Controller:
         self._announce(transition, ", ".join(filter(None, texts)))
 
     def _change(self, pruning: Pruning | None, batches: Batches | None) -> list[str]:
-        """Prunes weights, or removes the masks, with all that follows, and describes it."""
+        """Prunes weights or removes masks, with all further changes, and describes these."""
         reset = transitions.OptimizerReset(self._reset)
         run, weights = self._run, self._trainer.weights
         if pruning is None:

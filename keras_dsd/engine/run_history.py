@@ -65,24 +65,24 @@ class RunHistory:
         return found
 
     def phase_starts(self, step: int | None = None) -> list[Start]:
-        """Where phases have started so far; the last one is that of the next epoch, or `step`."""
+        """Returns the starts of the phases up to the next epoch, or `step`."""
         return self._timeline.points(self.epochs, step)
 
     @property
     def _is_kept(self) -> bool:
-        """Whether the phase depends on what earlier epochs measured."""
+        """True if the phase depends on values of earlier epochs."""
         return bool(self._timeline.monitors) or self._timeline.needs_steps
 
     def steps_before(self, epoch: int) -> int | None:
-        """Returns how many steps the run is known to have made before an epoch; None: nothing is.
+        """Returns the known number of steps of the run before an epoch, or None.
 
-        Of a run that was killed, the epoch before may be missing.
+        The previous epoch of a killed run may be missing.
         """
         known = [int(logs[STEPS]) for logs in self.epochs[:epoch] if STEPS in logs]
         return known[-1] if known else None
 
     def fill_steps(self, ends: Sequence[int]) -> None:
-        """Adds the steps made by the end of each epoch, where they are not known."""
+        """Adds the number of steps by the end of each epoch, if it is unknown."""
         for logs, steps in zip(self.epochs, ends, strict=True):
             logs.setdefault(STEPS, steps)
 
@@ -215,7 +215,7 @@ class RunHistory:
         return self._is_kept and self._folder is not None and (self._folder / _HISTORY).exists()
 
     def _read(self, epoch: int) -> tuple[list[dict[str, float]], int]:
-        """Returns what `add` wrote of the epochs of an earlier run, and its origin."""
+        """Returns the epochs that `add` wrote in an earlier run, and its origin."""
         path = None if self._folder is None else self._folder / _HISTORY
         missing = (
             f"Expected the monitored values of the previous {epoch} epochs, which `until` needs. "

@@ -1,4 +1,4 @@
-"""Optimizer steps of a run: counted on the host, batch by batch, from readings of the optimizer."""
+"""Optimizer steps of a run, counted on the host between readings of the optimizer."""
 
 from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.engine.run_history import RunHistory
@@ -9,20 +9,20 @@ from keras_dsd.protocols import UpdateCount
 class StepCounter:
     """Counts the steps of a run without waiting for the device at each of them.
 
-    A step is one update by the optimizer, which counts them itself, in every checkpoint; so a run
-    resumes from that count. It is read as an epoch starts and ends, after the first batch, which
-    shows how many updates a batch makes, and where a phase should end. Between two readings,
-    batches are counted. In a custom training loop, whose variables may hold their values only as an
-    epoch starts and ends, it is read where a run starts or resumes alone.
+    A step is one optimizer update. The optimizer counts updates, also in checkpoints, so a run
+    resumes from this count. It is read at the start and end of an epoch, after the first batch,
+    which shows the number of updates per batch, and at the expected end of a phase. Between two
+    readings, batches are counted. In a custom training loop, whose variables may be up to date only
+    at the start and end of an epoch, it is read only when a run starts or resumes.
 
     Args:
         trainer: Trains the model.
         num_batches: Number of batches of an epoch; None if unknown.
-        earlier: What the optimizer had counted as `fit` was called; None if unknown.
+        earlier: Count of the optimizer when `fit` was called; None if unknown.
 
     Attributes:
-        step: Number of steps that the run has made before the batch that was begun last.
-        is_loaded: Whether something has loaded the optimizer since `fit` was called.
+        step: Number of steps of the run before the last started batch.
+        is_loaded: True if the optimizer was loaded since `fit` was called.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class StepCounter:
         self._earlier = earlier
         self._trainer = trainer
         self._num_batches = num_batches
-        self._origin = 0  # steps of the optimizer before the run's first
+        self._origin = 0  # steps of the optimizer before the first of the run
         self._number, self._per_step = 0, 1  # of updates, when it was read
         self._batch: int | None = None  # the next one then
         self._latest = 0
@@ -43,32 +43,32 @@ class StepCounter:
 
     @property
     def next(self) -> int:
-        """Number of steps that it has made after that batch, as far as batches tell."""
+        """Number of steps after this batch, according to batches."""
         is_begun = self._is_in_epoch and self._batch is not None
         return self._counted(self._latest + self._per_execution) if is_begun else self.step
 
     @property
     def per_execution(self) -> int:
-        """The most steps that one call of the training step makes."""
+        """Maximum number of steps of one call of the training step."""
         return self._in_steps(self._per_batch * self._per_execution, up=True)
 
     @property
     def per_epoch(self) -> int | None:
-        """Number of steps of an epoch, as far as `fit` knows it; None if it does not."""
+        """Number of steps of an epoch; None if unknown."""
         if self._num_batches is None:
             return None
         return self._in_steps(self._num_batches * self._per_batch)
 
     def resume(self, history: RunHistory, timeline: Timeline, epoch: int) -> None:
-        """Finds the step that a `fit` or a loop starts at.
+        """Determines the first step of a `fit` or a loop.
 
         Args:
-            history: Of the epochs before. Steps that it lacks are added.
+            history: The history of earlier epochs. Missing numbers of steps are added.
             timeline: The phases.
-            epoch: The epoch that it starts with.
+            epoch: The first epoch.
 
         Raises:
-            ValueError: The phase depends on the steps of earlier epochs, and nothing tells them.
+            ValueError: The phase depends on unknown steps of earlier epochs.
         """
         count = self._trainer.update_count()
         if count is not None:
@@ -91,16 +91,16 @@ class StepCounter:
         self.step = step
 
     def begin_epoch(self) -> None:
-        """Starts an epoch: its batches are counted anew."""
+        """Starts an epoch: resets the count of its batches."""
         self._batch, self._is_in_epoch = None, True
         self._per_execution = self._trainer.batches_per_execution
 
     def begin_batch(self, batch: int, end: float) -> int:
-        """Returns how many steps the run has made before a batch.
+        """Returns the number of steps of the run before a batch.
 
         Args:
-            batch: Its index in the epoch; of an execution of several, that of the first.
-            end: The step that ends the phase, where the optimizer is read.
+            batch: Its index in the epoch; that of the first batch of an execution.
+            end: The step that ends the phase, at which the optimizer is read.
         """
         if self._batch is None:
             self._batch = batch
@@ -112,14 +112,14 @@ class StepCounter:
         return self.step
 
     def end_epoch(self) -> int:
-        """Returns how many steps the run has made by the end of an epoch."""
+        """Returns the number of steps of the run by the end of an epoch."""
         if self._batch is not None:
             self._read(self._latest + self._per_execution)
         self._is_in_epoch = False
         return self.step
 
     def _read(self, batch: int) -> None:
-        """Reads the optimizer before a batch, or counts batches where that tells nothing."""
+        """Reads the optimizer before a batch, or counts batches if the optimizer has no count."""
         assert self._batch is not None
         step, batches = self._counted(batch), batch - self._batch
         count = self._trainer.update_count() if self._trainer.may_read_steps else None
@@ -128,7 +128,7 @@ class StepCounter:
         else:
             updates = count.number - self._number
             self._number, self._per_step = count.number, count.per_step
-            if updates < 0:  # another optimizer: the model was compiled anew
+            if updates < 0:  # another optimizer: the model was compiled again
                 self._origin = self._in_steps(count.number) - step
             else:
                 self._per_batch = max(self._per_batch, -(-updates // batches))
@@ -136,25 +136,25 @@ class StepCounter:
         self.step = self._counted(batch)
 
     def _counted(self, batch: int) -> int:
-        """Returns the steps made before a batch, by the batches since the last reading."""
+        """Returns the number of steps before a batch, from the batches since the last reading."""
         batches = batch - (batch if self._batch is None else self._batch)
         return self._in_steps(self._number + batches * self._per_batch) - self._origin
 
     def _unrecorded(self, timeline: Timeline, epoch: int, made: int) -> list[int]:
-        """Returns the steps made by the ends of the epochs before `epoch`, each taken as long."""
+        """Returns the numbers of steps by the ends of earlier epochs, assuming equal lengths."""
         if self._num_batches is not None:
             batches = self._num_batches * self._per_batch
             return [self._in_steps(batches * each) for each in range(1, epoch + 1)]
         if timeline.counts_steps and (timeline.mixes_units or not made):
             raise ValueError(
-                f"Expected to know how many steps the {epoch} epochs before have made, as phases "
-                f"are counted in steps. Received: initial_epoch={epoch}, an optimizer that has "
-                f"made {made} updates, and no record of them. Load the optimizer with the "
-                f"weights, give fit steps_per_epoch, or give DSDSchedule the backup_dir of the "
-                f"run that stopped."
+                f"Expected a known number of steps of the previous {epoch} epochs, as phases are "
+                f"counted in steps. Received: initial_epoch={epoch}, an optimizer that has made "
+                f"{made} updates, and no record of steps. Load the optimizer with the weights, "
+                f"pass steps_per_epoch to fit, or pass the backup_dir of the interrupted run to "
+                f"DSDSchedule."
             )
         return [made * each // epoch for each in range(1, epoch + 1)]
 
     def _in_steps(self, number: int, up: bool = False) -> int:
-        """Returns the number of steps that so many updates make, rounded down or up."""
+        """Returns the number of steps of a number of updates, rounded down or up."""
         return -(-number // self._per_step) if up else number // self._per_step

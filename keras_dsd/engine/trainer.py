@@ -196,7 +196,7 @@ class Trainer:
 
     @property
     def batches_per_execution(self) -> int:
-        """How many batches one call of the training step trains on, at most."""
+        """Maximum number of batches in one call of the training step."""
         return self._adapter.batches_per_execution
 
     def learning_rates(self) -> list[float]:

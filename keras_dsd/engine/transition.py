@@ -83,8 +83,8 @@ def transition_to(
         step: Number of steps of the run so far; None if they are not counted.
         per_execution: Number of steps that one call of the training step makes. A phase starts with
             the first call after its start.
-        reset: As in `DSDSchedule`.
-        batches: As in `DSDSchedule`.
+        reset: See `DSDSchedule`.
+        batches: Batches of `batch_norm_data`; see `DSDSchedule`.
     """
     starts = history.phase_starts(step)
     index = len(starts) - 1
@@ -175,14 +175,14 @@ class OptimizerReset:
 
 
 class Pruning(NamedTuple):
-    """How weights are pruned: to a sparsity, by scores; None: by magnitudes."""
+    """Sparsity and scores of a pruning; scores are None for magnitudes."""
 
     sparsity: Sparsity
     scores: Scores | None = None
 
 
 def pruning_in(phase: SparsePhase, epoch: int = 0) -> Pruning:
-    """Returns how weights are pruned in an epoch of a sparse phase, counted from 0."""
+    """Returns the pruning of an epoch of a sparse phase, counted from 0."""
     return Pruning(phase.sparsity_at(epoch), scores_of(phase.criterion, phase.seed))
 
 
@@ -270,7 +270,7 @@ def apply_lost_masks(weights: Sequence[PrunableWeight], phase: SparsePhase) -> N
     pruning = pruning_in(phase, phase.ramp)
     is_scored = pruning.scores is not None and pruning.scores.is_repeatable
     if not (is_scored and are_pruned_by(weights, *pruning)):
-        pruning = Pruning(pruning.sparsity)  # the masks are read off the zeros
+        pruning = Pruning(pruning.sparsity)  # masks are recovered from the zeros
     made = list(masks_for(weights, *pruning))
     for (weight, mask), found in zip(made, _measure_under(made), strict=True):
         if not weight.is_masked and not found.num_violations:
@@ -278,17 +278,17 @@ def apply_lost_masks(weights: Sequence[PrunableWeight], phase: SparsePhase) -> N
 
 
 def pruning_of(weights: Sequence[PrunableWeight], transition: Transition) -> Pruning:
-    """Returns how a sparse phase prunes weights as it is entered; nothing is changed.
+    """Returns the pruning at the start of a sparse phase; changes nothing.
 
-    A run that resumes brings weights that are pruned, and may do so within the first epoch of the
-    phase. Their masks are read off the zeros, by magnitudes, if they can not be scored again.
+    Weights of a resumed run may be pruned, also within the first epoch of the phase. Their masks
+    are recovered from the zeros, by magnitudes, if their scores are not repeatable.
 
     Raises:
         ValueError: The run resumes within a phase, and weights were pruned at another sparsity.
     """
     phase, epoch = transition.phase, transition.num_epochs
     if not isinstance(phase, SparsePhase):
-        raise TypeError(f"Expected a sparse phase. Received: phase={phase}.")
+        raise TypeError(f"Expected a sparse phase. Received: phase={phase}. Enter a SparsePhase.")
     pruning = pruning_in(phase, epoch)
     is_repeatable = pruning.scores is None or pruning.scores.is_repeatable
     if transition.is_start:

@@ -30,7 +30,7 @@ def progress_bar(
     is_file = not (
         console.is_terminal or console.is_jupyter
     )  # rich would write the bar when it stops
-    text = parts.TextColumn("{task.description}", markup=False)  # brackets in a path are no markup
+    text = parts.TextColumn("{task.description}", markup=False)  # brackets in a path are not markup
     columns = (text, parts.BarColumn(), parts.MofNCompleteColumn(), parts.TimeRemainingColumn())
     progress = parts.Progress(*columns, console=console, disable=is_file)
     task = progress.add_task("", total=total, completed=done)

@@ -49,7 +49,7 @@ def test_the_first_fit_without_dsd_warns(watch, kind):
     model = kind()
     watch.expect([model])
     assert not is_plain() and set(vars(model)) == {"name", "layers"}
-    with pytest.warns(UserWarning, match="trained model='net' as it would without") as seen:
+    with pytest.warns(UserWarning, match="trained model='net' without DSD") as seen:
         assert model.fit(3) in (3, 6)
     assert [each.filename for each in seen] == [__file__]
     model.fit(3)

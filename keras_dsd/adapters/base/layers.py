@@ -67,7 +67,7 @@ def refuse_foreign(model: Layer, parts: Iterable[Layer], own: str, foreign: str)
 
     Args:
         model: The model.
-        parts: The model itself, and its layers of its own Keras.
+        parts: The model itself, and its layers of the same Keras.
         own: Package of its Keras: `"keras"` or `"tf_keras"`.
         foreign: Package of the other Keras.
 

@@ -246,7 +246,7 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
     @property
     @abc.abstractmethod
     def batches_per_execution(self) -> int:
-        """How many batches one call of the compiled step trains on, at most."""
+        """Maximum number of batches in one call of the compiled step."""
 
     def learning_rates(self) -> list[float]:
         """Returns the learning rates, without the factor, of the optimizers that read one."""

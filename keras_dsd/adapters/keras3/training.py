@@ -157,7 +157,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
 
     @property
     def batches_per_execution(self) -> int:
-        """How many batches one call of the compiled step trains on, at most."""
+        """Maximum number of batches in one call of the compiled step."""
         return int(self.model.steps_per_execution)
 
     def prints(self) -> bool:

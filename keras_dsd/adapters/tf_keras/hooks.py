@@ -54,9 +54,9 @@ def _scaled_hyper(get: Callable[..., Any]) -> Member:
 
 
 def _graph_of_update(each: Optimizer) -> tf.Graph | None:
-    """Returns the graph in which an update reads one learning rate again and again, or None.
+    """Returns the graph in which an update reads one learning rate repeatedly, or None.
 
-    Under a strategy each replica reads its own; an optimizer of the user's own may set it between.
+    Under a strategy each replica reads its own, and a custom optimizer may set it in between.
     """
     is_shared = tf.distribute.has_strategy() or is_the_users(type(each))
     return None if is_shared else tf_graphs.current()

@@ -161,7 +161,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
 
     @property
     def batches_per_execution(self) -> int:
-        """How many batches one call of the compiled step trains on, at most."""
+        """Maximum number of batches in one call of the compiled step."""
         return private_names.batches_per_execution_of(self.model)
 
     def prints(self) -> bool:
