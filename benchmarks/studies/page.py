@@ -1,47 +1,68 @@
-"""Writes the tables in docs/results.md and draws its figure, out of what the studies found.
+"""Writes the tables in docs/results.md and draws its figures, out of the results in this folder.
 
-The prose is written by hand. A table has the name of a task, or is `summary`, `tried` or
-`tried-vgg`.
+The prose is written by hand. A table has the name of a task of the protocol, or is `answers` or
+`other-regimes`.
 
     python benchmarks/studies/page.py
 """
 
+import dataclasses
+import gzip
+import json
 import math
 import pathlib
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from absl import app
 
 sys.path.append(str(pathlib.Path(__file__).parents[1]))
 
 import filling
-from verdicts import best_variant, of_each_variant
+import protocol
+from protocol import DSD, FIRST, PLAIN, PRUNED, SPARSE, Answer, Run, Setting
+from records import Records, load
 
-from keras_dsd.analysis.comparison.arms import DSD, FIRST
-from keras_dsd.analysis.comparison.compare import load
-from keras_dsd.analysis.comparison.result import BEST, LAST, Comparison, Gain
-from keras_dsd.analysis.comparison.statistics import mean_and_sd
-from keras_dsd.analysis.evaluation import BETTER
-from keras_dsd.utils.figures import new_figure
+from keras_dsd.analysis.comparison.statistics import Difference, holm, mean_and_sd
+from keras_dsd.utils.figures import new_panels
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results.md"
-FIGURE = PAGE.parent / "figures" / "studies" / "gains.png"
+FIGURES = PAGE.parent / "figures" / "studies"
 RESULTS = pathlib.Path(__file__).parent / "results"
+OTHER = "other-regimes"
 _MINUS = "\N{MINUS SIGN}"
-Found = Mapping[str, Comparison]
-Study = tuple[dict[str, Any], Found]
+_COLOURS = {"better": "tab:green", "worse": "tab:red", "equal within 1 %": "tab:blue"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a task of the protocol shows so far.
+
+    Attributes:
+        records: Its runs.
+        unpruned: Question (a): DSD against the best unpruned arm.
+        pruned: Question (b): DSD against what is pruned for good.
+    """
+
+    records: Records
+    unpruned: Answer
+    pruned: Answer
+
+    @property
+    def num_seeds(self) -> int:
+        """On how many seeds it rests."""
+        return self.unpruned.best.number
 
 
 def main(argv: list[str]) -> None:
     del argv
-    text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(filled(text, RESULTS), encoding="utf-8")
-    studies = read_all(RESULTS)
-    draw({name: studies[name] for name in filling.names_in(text) if name in studies}, FIGURE)
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
+    found = read_all(RESULTS)
+    if found:
+        FIGURES.mkdir(parents=True, exist_ok=True)
+        draw_answers(found, FIGURES / "answers.png")
+        draw_predictors(found, FIGURES / "predictors.png")
 
 
 def filled(page: str, results: pathlib.Path) -> str:
@@ -54,150 +75,234 @@ def filled(page: str, results: pathlib.Path) -> str:
     Raises:
         ValueError: A task has no table on the page.
     """
-    studies = read_all(results)
-    names = filling.names_in(page)
-    if missing := set(studies) - set(names):
+    found = read_all(results)
+    if missing := set(found) - set(filling.names_in(page)):
         raise ValueError(
             f"Expected a table for each task. Received: none for {sorted(missing)}. Write a line "
             f"<!-- NAME --> and a line <!-- end --> where it is to be."
         )
 
     def table(name: str) -> str:
-        if name == "summary":
-            return summary({n: studies[n] for n in names if n in studies})
-        if name.startswith("tried"):
-            return tried(read_all(results / name))
-        return of_task(*studies[name]) if name in studies else "Not measured yet.\n"
+        if name == "answers":
+            return answers(found)
+        if name == OTHER:
+            return other_regimes(results / f"{OTHER}.json.gz")
+        return of_task(found[name]) if name in found else "Not run yet.\n"
 
     return filling.filled(page, table)
 
 
-def read_all(folder: pathlib.Path) -> dict[str, Study]:
-    """Returns, for each task of a folder, what its file says of it, and each variant's comparison.
+def read_all(folder: pathlib.Path) -> dict[str, Found]:
+    """Returns each task whose tuning is done and of which two seeds or more are, by its name.
 
-    Seeds that lack an arm do not count, nor do tasks with fewer than two seeds.
+    A seed counts once all arms are trained.
     """
     found = {}
-    for path in sorted(folder.glob("*.json")):
-        identity, runs = load(path)
-        trained: dict[int, set[str]] = {}
-        for run in runs:
-            trained.setdefault(run.seed, set()).add(run.arm)
-        whole = {seed for seed, arms in trained.items() if arms >= set(identity["arms"])}
-        if len(whole) > 1:
-            of_whole = [run for run in runs if run.seed in whole]
-            found[path.stem] = identity, of_each_variant(identity, of_whole)
+    for path in sorted(folder.glob("*.json.gz")):
+        name = path.name.removesuffix(".json.gz")
+        if name == OTHER:
+            continue
+        records = load(path)
+        records.runs = [*records.tuning, *_of_complete_seeds(records.reported)]
+        if len({run.seed for run in records.reported}) > 1:
+            control = protocol.best_plain(records.tuning)
+            pairs = (protocol.answer(records.reported, arm) for arm in (control, PRUNED))
+            found[name] = Found(records, *pairs)
     return found
 
 
-def summary(studies: Mapping[str, Study]) -> str:
-    """Returns the table of all tasks, each with its best control and its best variant."""
+def _of_complete_seeds(runs: Sequence[Run]) -> list[Run]:
+    arms: dict[int, set[str]] = {}
+    for run in runs:
+        arms.setdefault(run.seed, set()).add(run.arm)
+    return [run for run in runs if arms[run.seed] >= {*PLAIN, *SPARSE}]
+
+
+def answers(tasks: Mapping[str, Found]) -> str:
+    """Returns the table of all tasks, with both questions."""
     lines = [
-        "| Task | seeds | best control | its result | best variant | its result "
-        "| best in its last phase | gain | 95 % interval | p | verdict |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| Task | seeds | (a) best unpruned arm | DSD minus it, in % | p | verdict "
+        "| smallest effect, in % | (b) DSD minus `pruned`, in % | p | verdict |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, (identity, found) in studies.items():
-        variant = best_variant(found)
-        comparison = found[variant]
-        gain = comparison.gain(BEST)
+    for name, found in tasks.items():
+        one = found.unpruned
+        planned = found.records.identity["seeds"]
+        of = "" if found.num_seeds >= planned else f" of {planned}, so far"
         lines.append(
-            f"| [{name}](#{name}), {identity['metric']} | {len(comparison.seeds)} | "
-            f"{gain.control} | {_spread(comparison.tests(gain.control))} | {variant} | "
-            f"{_spread(comparison.tests(DSD))} | {_at_the_end(comparison, identity, variant)} | "
-            f"{_gain(gain)} | {_word(gain)} |"
+            f"| [{name}](#{name}) | {found.num_seeds}{of} | `{one.control}` | "
+            f"{_verdict(tasks, name, 'unpruned')} | {100 * one.best.smallest / one.mean:.2g} | "
+            f"{_verdict(tasks, name, 'pruned')} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def draw(studies: Mapping[str, Study], path: pathlib.Path) -> None:
-    """Draws the gain of each task's best variant, as a share of its control, with its interval."""
-    figure, axes = new_figure(8, 1 + 0.24 * len(studies))
-    axes.axvline(0, color="black", linewidth=0.8)
-    labels = []
-    for place, (name, (_, found)) in enumerate(studies.items()):
-        comparison = found[best_variant(found)]
-        gain = comparison.gain(BEST)
-        share = 100 / np.mean(comparison.tests(gain.control))
-        mean, _, low, high, _ = gain.paired
-        colour = {"better": "tab:green", "worse": "tab:red"}.get(_word(gain).strip("*"), "tab:gray")
-        axes.plot([low * share, high * share], [place, place], color=colour)
-        axes.plot(mean * share, place, "o", color=colour)
-        labels.append(f"{name} ({len(comparison.seeds)} seeds)")
-    axes.set_yticks(range(len(labels)), labels, fontsize="small")
-    axes.invert_yaxis()
-    axes.set_xlabel(
-        "gain over the best control, in percent of its result; right of 0, DSD is better"
+def _verdict(tasks: Mapping[str, Found], name: str, question: str) -> str:
+    every = {task: getattr(found, question) for task, found in tasks.items()}
+    adjusted = holm({task: each.best.p_value for task, each in every.items()})[name]
+    found = every[name]
+    word = protocol.verdicts(every)[name]
+    word = f"**{word}**" if word == "better" else word
+    return f"{_interval(found.best, 100 / found.mean)} | {_p(adjusted)} | {word}"
+
+
+def of_task(found: Found) -> str:
+    """Returns what a task is, the table of its arms, and both answers."""
+    records, runs = found.records, found.records.reported
+    identity, lengths = records.identity, records.identity["lengths"]
+    planned = identity["seeds"]
+    so_far = "" if found.num_seeds >= planned else f" of {planned}: it is not complete"
+    updates = {run.num_updates for run in runs if run.arm != FIRST}
+    hours = sum(run.seconds for run in records.runs) / 3600
+    lines = [
+        f"{identity['words']}. Data: {identity['data']}. Epochs: {lengths['dense']} dense, "
+        f"{lengths['sparse']} sparse, {lengths['redense']} dense again; "
+        f"{', '.join(f'{number:,}' for number in sorted(updates))} updates in every arm. "
+        f"**{found.num_seeds} seeds{so_far}**; {hours:.1f} hours of one core, with tuning. "
+        f"Mean ± standard deviation; smaller is better.",
+        "",
+        "| Arm | L2 | sparsity | test loss, chosen epoch | error, in % | test loss, last epoch "
+        "| training loss, last epoch | `dsd` minus it (95 %) | p | `dsd` better in |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [_row(runs, arm) for arm in (FIRST, *PLAIN, *SPARSE)]
+    lines += ["", *_answers_of(found), *_failed(runs)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(runs: Sequence[Run], name: str) -> str:
+    of_arm = [run for run in runs if run.arm == name]
+    setting = next(run.setting for run in of_arm)
+    if name == FIRST:  # one for each setting that any arm has
+        ours = next(run.setting for run in runs if run.arm == DSD)
+        of_arm = [run for run in of_arm if (run.setting.lr, run.setting.l2) == (ours.lr, ours.l2)]
+        setting = next(run.setting for run in of_arm)
+    best = _spread([run.test_best for run in of_arm])
+    last = _spread([run.test[-1] for run in of_arm])
+    train = _spread([run.train[-1] for run in of_arm])
+    error = [100 * run.error[0] for run in of_arm]
+    wrong = "" if any(map(math.isnan, error)) else _spread(error)
+    against = "| | |"
+    if name not in (FIRST, DSD):
+        answer = protocol.answer(runs, name)
+        p_value = _p(answer.best.p_value)
+        against = (
+            f"{_interval(answer.best)} | {p_value} | {answer.num_better} of {answer.best.number} |"
+        )
+    sparsity = "" if setting.sparsity is None else f"{setting.sparsity:g}"
+    shown = f"**`{name}`**" if name == DSD else f"`{name}`"
+    return f"| {shown} | {setting.l2:g} | {sparsity} | {best} | {wrong} | {last} | {train} | " + (
+        against
     )
-    axes.grid(axis="x", alpha=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _answers_of(found: Found) -> list[str]:
+    lines = []
+    for letter, answer in (("a", found.unpruned), ("b", found.pruned)):
+        best, last = answer.best, answer.last
+        lines.append(
+            f"- **({letter})** `dsd` minus `{answer.control}`: {_interval(best)}, "
+            f"{_interval(best, 100 / answer.mean)} %; p = {_p(best.p_value)} before Holm; at the "
+            f"last epoch {_interval(last)}, p = {_p(last.p_value)}. The smallest effect that would "
+            f"have shown: {best.smallest:.2g}, {100 * best.smallest / answer.mean:.2g} %."
+        )
+    return lines
+
+
+def _failed(runs: Sequence[Run]) -> list[str]:
+    failed = [run for run in runs if not all(map(math.isfinite, (*run.test, *run.validation)))]
+    return [f"- Failed: `{run.arm}` of seed {run.seed}, with a loss that is not finite."
+            for run in failed]  # fmt: skip
+
+
+def other_regimes(path: pathlib.Path) -> str:
+    """Returns the table of what was measured before the protocol."""
+    kept = json.loads(gzip.decompress(path.read_bytes()))
+    found = {name: _earlier(entry) for name, entry in kept["tasks"].items()}
+    answers = {name: answer for name, (_, answer) in found.items()}
+    verdicts = protocol.verdicts(answers)
+    adjusted = holm({name: answer.best.p_value for name, answer in answers.items()})
+    lines = [
+        "| Task | seeds | best control | its result | best variant | its result "
+        "| difference (95 %) | p | verdict |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, (variant, answer) in found.items():
+        entry = kept["tasks"][name]
+        word = f"**{verdicts[name]}**" if verdicts[name] == "better" else verdicts[name]
+        lines.append(
+            f"| `{name}`: {entry['words']}; {entry['metric']} | {entry['seeds']} | "
+            f"`{answer.control}` | {_spread(entry['arms'][answer.control]['test'])} | {variant} | "
+            f"{_spread(entry['arms'][variant]['test'])} | {_interval(answer.best)} | "
+            f"{_p(adjusted[name])} | {word} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _earlier(entry: Mapping[str, Any]) -> tuple[str, Answer]:
+    """Returns the variant and the answer of a task that was measured before the protocol.
+
+    Variant and control are those with the best mean on validation data.
+    """
+    means = {arm: mean_and_sd(values["validation"])[0] for arm, values in entry["arms"].items()}
+    variant = min(entry["variants"], key=means.__getitem__)
+    control = min(means.keys() - set(entry["variants"]), key=lambda arm: (means[arm], arm))
+    runs = [
+        Run(seed, arm, Setting(0.0, 1.0), (0.0,), (value,), (), (math.nan, math.nan), 0, 0.0)
+        for arm in (variant, control)
+        for seed, value in enumerate(entry["arms"][arm]["test"])
+    ]
+    return variant, protocol.answer(runs, control, variant)
+
+
+def draw_answers(tasks: Mapping[str, Found], path: pathlib.Path) -> None:
+    """Draws, for both questions, the interval of each task in percent of its control."""
+    figure, panels = new_panels(1, 2, 10, 1.2 + 0.35 * len(tasks), sharey=True)
+    titles = {"unpruned": "(a) DSD minus the best unpruned arm",
+              "pruned": "(b) DSD minus pruned for good"}  # fmt: skip
+    for axes, (question, title) in zip(panels[0], titles.items(), strict=True):
+        every = {name: getattr(found, question) for name, found in tasks.items()}
+        verdicts = protocol.verdicts(every)
+        axes.axvspan(-1, 1, color="tab:gray", alpha=0.15, linewidth=0)
+        axes.axvline(0, color="black", linewidth=0.8)
+        for row, (name, answer) in enumerate(every.items()):
+            scale, colour = 100 / answer.mean, _COLOURS.get(verdicts[name], "tab:gray")
+            ends = [answer.best.low * scale, answer.best.high * scale]
+            axes.plot(ends, [row, row], color=colour)
+            axes.plot(answer.best.mean * scale, row, "o", color=colour)
+        axes.set_title(title, fontsize="medium")
+        axes.set_xlabel("test loss, % of the control; left of 0, DSD is better", fontsize="small")
+        axes.grid(axis="x", alpha=0.3)
+    labels = [f"{name} ({found.num_seeds} seeds)" for name, found in tasks.items()]
+    panels[0, 0].set_yticks(range(len(labels)), labels, fontsize="small")
+    panels[0, 0].invert_yaxis()
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
-def of_task(identity: Mapping[str, Any], found: Found) -> str:
-    """Returns what a task is, and the table of its arms."""
-    any_one = next(iter(found.values()))
-    gains = {variant: comparison.gain(BEST) for variant, comparison in found.items()}
-    control = next(iter(gains.values())).control
-    shorter = [run.num_updates for run in any_one.runs if run.arm == FIRST and run.num_updates]
-    lines = [
-        f"{identity['words']}, batches of {identity['batch size']}. "
-        f"Learning rates: {identity['arms']['llr']}. Every arm: {any_one.num_updates:,} updates"
-        + (f", `{FIRST}` {shorter[0]:,}" if shorter else "")
-        + f". {identity['metric'].capitalize()}, mean ± standard deviation of "
-        f"{len(any_one.seeds)} seeds; {BETTER[identity['mode']]}. Keras {identity['keras']}.",
-        "",
-        "| arm | validation, best epoch | test, last epoch | test, best epoch | best in its last "
-        f"phase | gain, last epoch | gain over `{control}`, best epoch | 95 % interval | p "
-        "| verdict |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for arm in dict.fromkeys(run.arm for run in any_one.runs if run.arm != DSD):
-        lines.append(f"| `{arm}` | {_values(any_one, arm)} | | | | | | |")
-    for variant, comparison in found.items():
-        last = comparison.gain(LAST)
-        lines.append(
-            f"| **{variant}** | {_values(comparison, DSD)} | "
-            f"{_at_the_end(comparison, identity, variant)} | {_signed(last.paired.mean)} over "
-            f"`{last.control}` | {_gain(gains[variant])} | {_word(gains[variant])} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _values(comparison: Comparison, arm: str) -> str:
-    validation = [run.chosen_on(BEST) for run in comparison.runs if run.arm == arm]
-    tests = (comparison.tests(arm, when) for when in (LAST, BEST))
-    return " | ".join(map(_spread, (validation, *tests)))
-
-
-def _at_the_end(comparison: Comparison, identity: Mapping[str, Any], variant: str) -> str:
-    """Returns of how many seeds the best epoch is one after the weights returned for good."""
-    lengths = re.findall(r"(?:dense|sparse) for (\d+) epoch", identity["arms"][variant])
-    begin = sum(map(int, lengths[:-1]))
-    best = [run.best_epoch >= begin for run in comparison.runs if run.arm == DSD]
-    return f"{sum(best)} of {len(best)}"
-
-
-def tried(studies: Mapping[str, Study]) -> str:
-    """Returns the table of what was tried, on validation data; `nothing` comes first."""
-    lines = [
-        "| what is changed | seeds | best control | its result | `sparse 0.7` | DSD 0.7 | gain |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name in sorted(studies, key=lambda name: (name != "nothing", name)):
-        identity, found = studies[name]
-        comparison = found["DSD 0.7"]
-        control = comparison.gain(BEST).control
-        best, sparse, ours = (
-            np.array([run.chosen_on(BEST) for run in comparison.runs if run.arm == arm])
-            for arm in (control, "sparse 0.7", DSD)
-        )
-        mean, sd = mean_and_sd(best - ours if comparison.mode == "min" else ours - best)
-        lines.append(
-            f"| {identity['words']} | {len(comparison.seeds)} | `{control}` | {_spread(best)} | "
-            f"{_spread(sparse)} | {_spread(ours)} | {_signed(mean)} ± {sd:.2g} |"
-        )
-    return "\n".join(lines) + "\n"
+def draw_predictors(tasks: Mapping[str, Found], path: pathlib.Path) -> None:
+    """Draws the difference of question (a) against what may predict it, a dot for each task."""
+    figure, panels = new_panels(1, 3, 11, 3.5, sharey=True)
+    for name, found in tasks.items():
+        answer = found.unpruned
+        scale = 100 / answer.mean
+        runs = [run for run in found.records.reported if run.arm == answer.control]
+        train = [run.train[-1] for run in runs]
+        gap = [run.validation[-1] / run.train[-1] for run in runs]
+        places = (mean_and_sd(train)[0], mean_and_sd(gap)[0], found.records.identity["weights"])
+        for axes, place in zip(panels[0], places, strict=True):
+            ends = [[(answer.best.mean - answer.best.low) * scale],
+                    [(answer.best.high - answer.best.mean) * scale]]  # fmt: skip
+            axes.errorbar(place, answer.best.mean * scale, yerr=ends, fmt="o", label=name)
+    words = ("training loss of the control, last epoch", "its validation loss / training loss",
+             "weights")  # fmt: skip
+    for axes, word in zip(panels[0], words, strict=True):
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.set_xscale("log")
+        axes.set_xlabel(word, fontsize="small")
+        axes.grid(alpha=0.3)
+    panels[0, 0].set_ylabel("DSD minus the best\nunpruned arm, %", fontsize="small")
+    panels[0, 2].legend(fontsize="x-small")
+    figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -209,20 +314,17 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean:.{places}f} ± {sd:.{places}f}"
 
 
-def _gain(gain: Gain) -> str:
-    mean, _, low, high, p_value = gain.paired
-    p_text = "" if math.isnan(p_value) else f"{p_value:.2g}".replace("-", _MINUS)
-    return f"{_signed(mean)} | {_signed(low)} to {_signed(high)} | {p_text}"
+def _interval(found: Difference, scale: float = 1.0) -> str:
+    mean, low, high = (_signed(scale * value) for value in (found.mean, found.low, found.high))
+    return f"{mean} ({low} to {high})"
 
 
 def _signed(value: float) -> str:
     return f"{value:+.2g}".replace("-", _MINUS)
 
 
-def _word(gain: Gain) -> str:
-    if not gain.paired.is_shown:
-        return "no difference shown"
-    return "**better**" if gain.paired.mean > 0 else "worse"
+def _p(value: float) -> str:
+    return "none" if math.isnan(value) else f"{value:.2g}".replace("-", _MINUS)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def steps(epochs: int, first: float = 1.0) -> tuple[float, ...]:
 
     Half of the epochs are at `first`, three tenths at a tenth of it, the rest at a hundredth.
     """
-    at_first, at_tenth = round(0.5 * epochs), round(0.3 * epochs)
+    at_first, at_tenth = max(1, round(0.5 * epochs)), round(0.3 * epochs)
     lengths = (at_first, at_tenth, epochs - at_first - at_tenth)
     return tuple(first * 0.1**index for index, length in enumerate(lengths) for _ in range(length))
 

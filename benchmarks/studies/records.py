@@ -31,7 +31,7 @@ class Records:
         if path.exists():
             found = json.loads(gzip.decompress(path.read_bytes()))
             for name, now in self.identity.items():
-                if found["identity"].get(name) != now:
+                if found["identity"].get(name, now) != now:
                     raise ValueError(
                         f"Expected {path} to be of the same task. Received: {name} "
                         f"{found['identity'].get(name)!r}, but {now!r} here. Move the file away."

@@ -16,7 +16,7 @@ os.environ.setdefault(
 
 import jax
 from absl import app, flags, logging
-from protocol import FIRST_TUNING_SEED, PLAIN, SPARSE, chosen_setting
+from protocol import FIRST_TUNING_SEED, PLAIN, SPARSE, Setting, chosen_setting
 from records import Records
 from tasks import TASKS
 from trials import Task, train_seed, train_tuning
@@ -59,7 +59,9 @@ def tune(task: Task, records: Records) -> None:
 
 def identity(task: Task) -> dict[str, object]:
     """Returns what tells a task from others."""
+    lr, l2 = task.bases[0]
     return {
+        "weights": task.build(Setting(l2, lr)).count_params(),
         "task": task.name, "words": task.words, "data": task.data,
         "lengths": vars(task.lengths), "bases": [list(base) for base in task.bases],
         "sparsities": list(task.sparsities), "exclude": list(task.exclude),

@@ -44,29 +44,30 @@ COUNTS = {
 }
 
 
+def cells_of_other_regimes():
+    """The cells of each row of the table of other regimes, by the name of its task."""
+    table = re.search(r"<!-- other-regimes -->(.*?)<!-- end -->", read("results.md"), re.DOTALL)[1]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| `")]
+    return {re.match(r"`([\w-]+)`", row[0])[1]: row for row in rows}
+
+
 @pytest.mark.parametrize("page", COUNTS)
 def test_a_page_counts_what_the_results_show(page):
-    summary = re.search(r"<!-- summary -->(.*?)<!-- end -->", read("results.md"), re.DOTALL)[1]
-    rows = [line for line in summary.splitlines() if line.startswith("| [")]
-    verdicts = [row.rsplit("|", 2)[1].strip(" *") for row in rows]
+    verdicts = [row[-1].strip("*") for row in cells_of_other_regimes().values()]
     (counts,) = re.findall(COUNTS[page], read(page), re.DOTALL)
-    kinds = ("better", "worse", "no difference shown")
-    assert [*map(int, counts)] == [len(verdicts), *map(verdicts.count, kinds)]
-
-
-def row_of(task):
-    (row,) = re.findall(rf"^\| \[{task}\].*$", read("results.md"), re.MULTILINE)
-    return row
+    better, worse = verdicts.count("better"), verdicts.count("worse")
+    rest = len(verdicts) - better - worse
+    assert [*map(int, counts)] == [len(verdicts), better, worse, rest]
 
 
 def test_the_readme_gives_numbers_of_the_results():
-    rows = re.findall(r"results\.md#([\w-]+)\), (\d+) seeds \| (.+) \|$", README, re.MULTILINE)
+    rows = re.findall(r"\(`([\w-]+)`\), (\d+) seeds \| (.+) \|$", README, re.MULTILINE)
     assert len(rows) == 3
     for task, seeds, cells in rows:
         control, ours, interval = (cell.strip() for cell in cells.split("|"))
-        shown = [cell.strip() for cell in row_of(task).split("|")]
-        assert seeds == shown[2] and interval == shown[9] and shown[5].startswith("DSD")
-        assert control.split()[0] == shown[4].split()[0] and ours.split()[0] == shown[6].split()[0]
+        shown = cells_of_other_regimes()[task]
+        assert seeds == shown[1] and f"({interval})" in shown[6] and shown[4].startswith("DSD")
+        assert control.split()[0] == shown[3].split()[0] and ours.split()[0] == shown[5].split()[0]
 
 
 def test_the_readme_takes_two_minutes():
@@ -78,12 +79,9 @@ def test_the_readme_takes_two_minutes():
     ("char-mlp-300k", ("3.017", "3.038")), ("char-transformer", ("3.31", "3.12")),
 ])  # fmt: skip
 def test_should_i_use_it_gives_numbers_of_the_results(task, numbers):
-    (line,) = [
-        part
-        for part in read("should-i-use-it.md").split("\n\n")[-1].split("**")
-        if f"[{task}]" in part
-    ]
+    (line,) = [line for line in read("should-i-use-it.md").split("**") if f"`{task}`" in line]
     for number in numbers:
         places = len(number.partition(".")[2])
-        shown = {f"{float(value):.{places}f}" for value in re.findall(r"\d+\.\d+", row_of(task))}
+        cells = " ".join(cells_of_other_regimes()[task])
+        shown = {f"{float(value):.{places}f}" for value in re.findall(r"\d+\.\d+", cells)}
         assert number in shown and number in line

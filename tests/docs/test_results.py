@@ -1,8 +1,6 @@
 """docs/results.md shows what the studies found, and says better only where it is shown."""
 
 import importlib
-import json
-import pathlib
 import sys
 
 import pytest
@@ -10,7 +8,6 @@ import pytest
 from tests.helpers import pages
 
 STUDIES = pages.ROOT / "benchmarks" / "studies"
-ARMS = {"dense": "dense for 2 epochs", "llr": "dense, then slower", "DSD 0.3": "dense, then sparse"}
 
 
 @pytest.fixture(scope="module")
@@ -18,29 +15,33 @@ def page():
     sys.path.insert(0, str(STUDIES))
     yield importlib.import_module("page")
     sys.path.remove(str(STUDIES))
-    for name in ("page", "verdicts"):
-        del sys.modules[name]
+    for name in ("page", "protocol", "records"):
+        sys.modules.pop(name, None)
 
 
-def write(folder: pathlib.Path, name, ours, seeds=5, missing=()):
-    """Writes what a study of two controls near 10 and of DSD near `ours` leaves behind."""
-    around = {"first dense": 12.0, "dense": 10.5, "llr": 10.0, "DSD 0.3": ours}
-    runs = [
-        {
-            "seed": seed, "arm": arm, "validation": [11.0, value + 0.1 * (seed % 3)],
-            "best_epoch": 1, "test_last": value + 1,
-            "test_best": value + 0.01 * seed**2 * (arm < "a"),
-            "num_updates": 1234, "start": "",
-        }
-        for seed in range(seeds) for arm, value in around.items() if (seed, arm) not in missing
-    ]  # fmt: skip
+def write(page, folder, name, ours, seeds=5, planned=5, missing=()):
+    """Writes the records of a task whose controls are near 10, and DSD near `ours`."""
     identity = {
-        "task": name, "words": f"What {name} is", "metric": "error", "mode": "min",
-        "keras": "3 on jax", "arms": ARMS, "variants": ["DSD 0.3"], "batch size": 32,
+        "task": name, "words": f"What {name} is", "data": "a file", "seeds": planned,
+        "lengths": {"dense": 2, "sparse": 1, "redense": 1}, "weights": 1000,
     }  # fmt: skip
-    data = {"kind": "keras_dsd comparison", "identity": identity, "runs": runs}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(data))
+    protocol, path = page.protocol, folder / f"{name}.json.gz"
+    records = page.Records(path, identity)
+    arms = {protocol.FIRST: 12.0, **dict.fromkeys(protocol.PLAIN, 10.5), "one run": 10.0,
+            **dict.fromkeys(protocol.SPARSE, 10.2), "dsd": ours}  # fmt: skip
+    for seed in [1000, *range(seeds)]:
+        noise = 0.05 * (seed % 3)
+        records.add(
+            [
+                protocol.Run(
+                    seed, arm, protocol.Setting(1e-4, 0.1), (value + 2, value),
+                    (value + 2, value + noise * (1 + (arm == "dsd"))), (3.0, 2.5), (0.2, 0.1),
+                    1234, 60.0,
+                )
+                for arm, value in arms.items() if (seed, arm) not in missing
+            ],
+            (0.1, 1e-4),
+        )  # fmt: skip
 
 
 def table(name):
@@ -53,49 +54,61 @@ def test_the_page_shows_what_the_files_hold(page):
 
 
 @pytest.mark.parametrize(
-    ("ours", "word"), [(9.0, "**better**"), (10.0, "no difference shown"), (11.0, "worse")]
+    ("ours", "word"),
+    [(9.0, "**better**"), (9.95, "equal within 1 %"), (11.0, "worse")],
 )
-def test_the_summary_says_what_is_shown(page, tmp_path, ours, word):
-    write(tmp_path, "task", ours)
-    text = page.filled(table("task") + table("summary"), tmp_path)
+def test_the_answers_say_what_is_shown(page, tmp_path, ours, word):
+    write(page, tmp_path, "task", ours)
+    text = page.filled(table("task") + table("answers"), tmp_path)
     (row,) = [line for line in text.splitlines() if line.startswith("| [task](#task)")]
-    assert row.endswith(f"| {word} |")
-    assert "| llr | 10 ± 0 | DSD 0.3 |" in row, "the control is the best one"
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1:3] == ["5", "`one run`"], "the control is the one that tuning chose"
+    assert cells[5] == word
 
 
 def test_a_table_is_written_in_its_place_and_words_stay(page, tmp_path):
-    write(tmp_path, "task", 9.0)
-    text = page.filled(table("task") + table("summary"), tmp_path)
+    write(page, tmp_path, "task", 9.0)
+    text = page.filled(table("task") + table("answers"), tmp_path)
     assert text.count("# Words\n") == text.count("More words.\n") == 2
     assert "old" not in text
-    assert "What task is, batches of 32." in text
+    assert "What task is. Data: a file." in text
     assert "1,234 updates" in text
     assert page.filled(text, tmp_path) == text
 
 
-def test_seeds_that_lack_an_arm_do_not_count(page, tmp_path):
-    write(tmp_path, "task", 9.0, missing={(4, "llr")})
-    assert "of 4 seeds" in page.filled(table("task"), tmp_path)
+def test_seeds_that_lack_an_arm_do_not_count_and_the_page_says_what_is_planned(page, tmp_path):
+    write(page, tmp_path, "task", 9.0, missing={(4, "pruned")})
+    assert "**4 seeds of 5: it is not complete**" in page.filled(table("task"), tmp_path)
+    assert "| 4 of 5, so far |" in page.filled(table("task") + table("answers"), tmp_path)
 
 
 def test_a_task_without_a_table_is_refused(page, tmp_path):
-    write(tmp_path, "task", 9.0)
+    write(page, tmp_path, "task", 9.0)
     with pytest.raises(ValueError, match="none for \\['task'\\]"):
         page.filled(table("other"), tmp_path)
 
 
-def test_the_figure_has_a_line_for_each_task_in_the_colour_of_its_verdict(
+def test_a_task_that_has_not_run_says_so(page, tmp_path):
+    assert "Not run yet." in page.filled(table("task"), tmp_path)
+
+
+def test_the_figures_have_a_line_for_each_task_in_the_colour_of_its_verdict(
     page, tmp_path, monkeypatch
 ):
-    for name, ours in {"better": 9.0, "same": 10.0, "worse": 11.0}.items():
-        write(tmp_path, name, ours)
+    for name, ours in {"better": 9.0, "same": 9.95, "worse": 11.0}.items():
+        write(page, tmp_path, name, ours)
     figures = []
-    new_figure = page.new_figure
+    new_panels = page.new_panels
     monkeypatch.setattr(
-        page, "new_figure", lambda *size: figures.append(new_figure(*size)) or figures[-1]
+        page,
+        "new_panels",
+        lambda *size, **kw: figures.append(new_panels(*size, **kw)) or figures[-1],
     )
-    page.draw(page.read_all(tmp_path), tmp_path / "drawn" / "gains.png")
-    ((_, axes),) = figures
+    found = page.read_all(tmp_path)
+    page.draw_answers(found, tmp_path / "answers.png")
+    page.draw_predictors(found, tmp_path / "predictors.png")
+    axes = figures[0][1][0, 0]
     _, *lines = axes.lines
-    assert [line.get_color() for line in lines[1::2]] == ["tab:green", "tab:gray", "tab:red"]
-    assert (tmp_path / "drawn" / "gains.png").stat().st_size > 1000
+    assert [line.get_color() for line in lines[::2]] == ["tab:green", "tab:blue", "tab:red"]
+    assert (tmp_path / "answers.png").stat().st_size > 1000
+    assert [len(each.containers) for each in figures[1][1][0]] == [3, 3, 3]
