@@ -11,7 +11,7 @@ import itertools
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ from keras_dsd.utils.checks import invalid, shown
 from keras_dsd.utils.figures import new_figure
 from keras_dsd.utils.files import plain
 from keras_dsd.utils.progress import progress_bar
-from keras_dsd.utils.tables import Table, Tabled, shape_text
+from keras_dsd.utils.tables import Table, Tabled, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,14 +150,27 @@ class Sensitivity(Tabled):
 
     def _table(self) -> Table:
         rows = [
-            (point.path, shape_text(point.shape), f"{point.size:,}",
-             *(f"{value:.4g}" for value in point.values))
+            (point.path, f"{point.size:,}", *(f"{value:.4g}" for value in point.values))
             for point in self.points
-        ]  # fmt: skip
-        head = ("weight", "shape", "size", *(f"{100 * level:.6g}%" for level in self.levels))
-        total = ("total", "", f"{self.size:,}", *("" for _ in self.levels))
-        last = f"nothing pruned: {self.baseline:.4g} ({BETTER[self.mode]})"
-        return Table(head, rows, [total], (0, 1), [last])
+        ]
+        head = ("weight", "size", *(f"{100 * level:.4g}%" for level in self.levels))
+        return Table(head, rows, (), (0,), list(self._summary()))
+
+    def _summary(self) -> Iterator[tuple[str, str]]:
+        lowest, highest = (f"{100 * level:.4g}%" for level in (self.levels[0], self.levels[-1]))
+        levels = f"{len(self.levels)} levels, {lowest} to {highest}"
+        if len(self.levels) == 1:
+            levels = lowest
+        yield "baseline", f"{self.baseline:.4g} with nothing pruned ({BETTER[self.mode]})"
+        yield "scanned", f"{self.size:,} weights in {len(self.points)} tensors at {levels}"
+        curves = self._curves()
+        ranked = sorted(curves, key=lambda path: curves[path].worse[-1])
+        values = {point.path: point.values for point in self.points}
+        for name, path in (("most sensitive", ranked[-1]), ("least sensitive", ranked[0])):
+            yield name, f"{path}: {values[path][-1]:.4g} at {highest}"
+        free = sum(self._level_within(0.0, each) * each.covered for each in curves.values())
+        share = percent(free / max(self.size, 1))
+        yield "at no cost", f"{share} of the weights, one tensor pruned at a time"
 
     def plot(self) -> "Figure":
         """Returns a figure: a line for each weight, and the baseline, dashed.

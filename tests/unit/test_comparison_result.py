@@ -107,7 +107,7 @@ def test_no_difference_is_said_where_none_is_shown():
     )
     alike = comparison(runs_of("dense", dense, dense), runs_of("dsd", dense, dense))
     assert alike.verdict.startswith("No difference shown")
-    assert "no test: the differences are all alike" in alike.render()
+    assert "no test: the differences are all alike" in " ".join(str(alike).split())
 
 
 def test_the_control_is_the_best_on_validation_data_whatever_test_data_say():
@@ -151,7 +151,7 @@ def test_an_interval_that_only_few_seeds_make_narrow_is_not_taken_for_a_differen
     paired = found.gain().paired
     assert paired.low > 0 and paired.p_value > 0.05
     assert found.verdict.startswith("No difference shown") and "too narrow" in found.verdict
-    assert "95% bootstrap interval" in str(found)
+    assert "95% bootstrap interval" in " ".join(str(found).split())
 
 
 def test_the_first_phase_alone_is_a_control_too():
@@ -173,19 +173,18 @@ def found():
 
 def test_the_table_has_every_arm_and_says_what_was_chosen_on_what(found):
     lines = str(found).splitlines()
-    assert lines[0].split("  ")[0] == "arm" and "updates" in lines[0]
-    body = {line.split("  ")[0]: " ".join(line.split()) for line in lines[:8]}
+    (head,) = (line for line in lines if line.startswith("arm "))
+    assert "updates" in head and max(map(len, lines)) <= 100
+    body = {line.split("  ")[0]: " ".join(line.split()) for line in lines}
     assert body["dense"] == "dense 100 0.204 ± 0.011 0.204 ± 0.011 0.204 ± 0.011"
     assert body["dsd"] == "dsd 100 0.104 ± 0.011 0.204 ± 0.011 0.104 ± 0.011"
     assert body[FIRST].startswith("first dense 40 0.3 ±")
-    text = found.render()
-    assert (
-        "error (smaller is better), mean ± standard deviation of 5 seeds. Fit on training" in text
-    )
-    assert "best epochs and the control are chosen on validation data" in text
-    assert "dense: phases of dense\ndsd: phases of dsd\n" in text
-    assert "gain of dsd over dense at the last epoch: +0.1 (95% bootstrap interval +0.08" in text
-    assert text.endswith(found.verdict)
+    assert lines[-2:] == ["dense: phases of dense", "dsd: phases of dsd"]
+    text = " ".join(found.render().split())
+    assert text.startswith(f"verdict {found.verdict} best epoch gain of dsd over ")
+    assert "metric error (smaller is better), mean ± standard deviation" in text
+    assert "5 seeds, 100 updates; fit on training data; best epochs and the control chosen" in text
+    assert "last epoch gain of dsd over dense: +0.1 (95% bootstrap interval +0.08" in text
 
 
 def test_the_data_are_plain_and_whole(found):

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.algorithm.patterns import NM, Block
-from keras_dsd.analysis.report import SkippedWeight, make_report
+from keras_dsd.analysis.report import SkippedWeight, SparsityReport, WeightSparsity, make_report
 from keras_dsd.analysis.sensitivity import Sensitivity, WeightSensitivity
 
 DENSE = Layout((), (0,), (1,))
@@ -132,25 +132,102 @@ def test_rows_make_a_pandas_frame(found):
     ]  # fmt: skip
 
 
-def test_text_says_all_and_cuts_nothing(found, monkeypatch):
+def test_text_is_a_summary_of_five_lines_and_a_table(found, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "20")
     lines = found.render().splitlines()
-    head = "weight shape size share asked measured threshold mask"
-    assert lines[0].split() == head.split()
-    assert lines[2].split() == "a/kernel 4 x 2 8 19.51% 50.00% 50.00% 2 held".split()
-    assert lines[3].split() == [LONG, *"10 x 3 30 73.17% 50.00% 0.00% 1 -".split()]
-    assert lines[5].split() == "total 38 92.68% 10.53%".split()
-    assert lines[6].split() == "left dense 3 7.32%".split()
-    assert lines[7].split() == "all 41 100.00% 9.76%".split()
-    assert lines[8:] == [
+    assert lines[:6] == [
+        "sparsity     10.53% of 38 weights in 2 tensors (target 50.00%)",
+        "all weights  9.76% of 41, with those left dense",
+        "masks        active on 1 of 2 tensors",
+        f"range        0.00% …{LONG[-48:]}) to 50.00% (a/kernel)",
+        "left dense   3 weights in 2 tensors",
+        "",
+    ]
+    assert lines[6].split() == "weight shape size share target sparsity threshold mask".split()
+    assert lines[8].split() == "a/kernel 4 x 2 8 19.51% 50.00% 50.00% 2 active".split()
+    name, *rest = lines[9].split()
+    assert (
+        name[0] == "…"
+        and LONG.endswith(name[1:])
+        and rest == ("10 x 3 30 73.17% 50.00% 0.00% 1 -".split())
+    )
+    assert lines[10:] == [
         "pattern: blocks of 4 x 1 (avg)",
-        f"edge left dense: 6 values of {LONG}",
+        f"edge left dense: 6 values of …{LONG[-49:]}",
         "left dense: a/bias (not <a> kernel)",
         "left dense: s (scalar)",
     ]
-    assert {*lines[1]} == {*lines[4]} == {"-"}
-    assert found.render().isascii() and "\x1b" not in found.render()
+    assert {*lines[7]} == {"-"} and "\x1b" not in found.render()
+    assert max(map(len, lines)) <= 100
+
+
+def weight(path, measured, size=100, masked=False, asked=0.5):
+    return WeightSparsity(path, (size,), asked, measured, masked)
+
+
+def report_of(*weights):
+    return SparsityReport(weights, ())
+
+
+def test_a_summary_shows_the_largest_weights():
+    many = report_of(*(weight(f"w{i}", i / 200, size=i) for i in range(100)))
+    assert many.render().splitlines()[8].split()[0] == "w0"
+    lines = many.summary(3).splitlines()
+    assert lines[:6] == many.render().splitlines()[:6]
+    assert [line.split()[0] for line in lines[8:11]] == ["w99", "w98", "w97"]
+    assert lines[11:] == ["… and 97 more"]
+    assert many.summary(0).splitlines() == lines[:5]
+    assert report_of().summary() == "no weights yet: the model is not built"
+    with pytest.raises(ValueError, match=r"`n` to be at least 0 \(weights\)"):
+        many.summary(-1)
+
+
+def test_the_target_is_shown_where_it_is_known_of_all_weights():
+    known = report_of(weight("a", 0.2, asked=0.2), weight("b", 0.6, size=300, asked=0.6))
+    assert "50.00% of 400 weights in 2 tensors (target 50.00%)" in str(known)
+    assert "range        20.00% in every tensor" in str(report_of(*[weight("a", 0.2)] * 2))
+    assert "target " not in str(report_of(weight("a", 0.2), weight("b", 0.6, asked=None)))[:90]
+
+
+def test_a_diff_says_what_each_tensor_did():
+    before = report_of(
+        weight("same", 0.1), weight("pruned", 0.0), weight("regrown", 0.5, masked=True),
+        weight("let go", 0.5, masked=True), weight("gone", 0.5), weight("masked", 0.5),
+        weight("twice", 0.0), weight("twice", 0.5),
+    )  # fmt: skip
+    after = report_of(
+        weight("new", 0.5), weight("same", 0.1), weight("pruned", 0.3, masked=True),
+        weight("regrown", 0.01), weight("let go", 0.5), weight("masked", 0.5, masked=True),
+        weight("twice", 0.0), weight("twice", 0.0),
+    )  # fmt: skip
+    found = before.diff(after)
+    assert [(each.path, each.what, each.num_zeros) for each in found.weights] == [
+        ("same", "unchanged", 0), ("pruned", "pruned", 30), ("regrown", "regrown", -49),
+        ("let go", "mask removed", 0), ("gone", "gone", -50), ("masked", "mask applied", 0),
+        ("twice", "unchanged", 0), ("twice", "regrown", -50), ("new", "new", 50),
+    ]  # fmt: skip
+    lines = found.render().splitlines()
+    assert lines[:5] == [
+        "sparsity  32.50% before, 23.88% after", "pruned    30 weights in 1 tensors",
+        "regrown   99 weights in 2 tensors", "masks     applied to 2 tensors, removed from 2",
+        "others    2 unchanged, 1 new, 1 gone",
+    ]  # fmt: skip
+    assert lines[9].split() == "pruned 100 0.00% 30.00% +30 pruned".split()
+    assert lines[12].split() == "gone 100 50.00% - -50 gone".split()
+    row = json.loads(found.to_json(), parse_constant=pytest.fail)["weights"][1]
+    assert (row["what"], row["num_zeros"], row["after"]["measured"]) == ("pruned", 30, 0.3)
+
+
+def test_reports_of_two_models_have_no_diff():
+    one = report_of(weight("a", 0.1))
+    with pytest.raises(ValueError, match="to be of the same model"):
+        one.diff(report_of(weight("b", 0.1)))
+    with pytest.raises(ValueError, match=r"'a' of shape \(9,\), which was \(100,\)"):
+        one.diff(report_of(weight("a", 0.1, size=9)))
+    with pytest.raises(TypeError, match="Expected `after` to be a report"):
+        one.diff(one.to_dict())
+    assert one.diff(one).weights[0].what == "unchanged"
 
 
 def test_rich_prints_it_whole_in_a_narrow_terminal(found):
@@ -187,9 +264,16 @@ def test_a_report_of_nothing_says_so():
 def test_a_scan_is_shown_by_rich_and_in_a_notebook():
     scan = Sensitivity(1.5, (0.3, 0.6), "max", (WeightSensitivity(LONG, (4, 2), (1.25, math.nan)),))
     assert html_of(scan) == scan.render()
-    head, _, row, _, total, baseline = scan.render().splitlines()
-    assert head.split() == ["weight", "shape", "size", "30%", "60%"]
-    assert row.split() == [LONG, *"4 x 2 8 1.25 nan".split()]
-    assert (total.split(), baseline) == (["total", "8"], "nothing pruned: 1.5 (larger is better)")
+    *summary, _, head, _, row = scan.render().splitlines()
+    assert summary == [
+        "baseline         1.5 with nothing pruned (larger is better)",
+        "scanned          8 weights in 1 tensors at 2 levels, 30% to 60%",
+        f"most sensitive   …{LONG[-48:]}: nan at 60%",
+        f"least sensitive  …{LONG[-48:]}: nan at 60%",
+        "at no cost       0.00% of the weights, one tensor pruned at a time",
+    ]
+    assert head.split() == ["weight", "size", "30%", "60%"]
+    assert row.startswith("…") and row.split()[1:] == "8 1.25 nan".split()
+    assert max(map(len, scan.render().splitlines())) == 100
     (console := Console(file=io.StringIO(), width=40)).print(scan)
     assert "".join(console.file.getvalue().split()) == "".join(str(scan).split())

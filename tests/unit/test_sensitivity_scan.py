@@ -217,10 +217,15 @@ def test_data_and_text(model):
         ],
     }  # fmt: skip
     lines = found.render().splitlines()
-    assert lines[0].split() == ["weight", "shape", "size", "25%", "50%", "75%"]
-    assert lines[2].split() == ["a/kernel", "3", "x", "4", "12", "3", "6", "9"]
-    assert lines[-2].split() == ["total", "20"]
-    assert lines[-1] == "nothing pruned: 0 (smaller is better)"
+    assert lines[:5] == [
+        "baseline         0 with nothing pruned (smaller is better)",
+        "scanned          20 weights in 2 tensors at 3 levels, 25% to 75%",
+        "most sensitive   b/kernel: 600 at 75%",
+        "least sensitive  a/kernel: 9 at 75%",
+        "at no cost       0.00% of the weights, one tensor pruned at a time",
+    ]
+    assert lines[6].split() == ["weight", "size", "25%", "50%", "75%"]
+    assert lines[8].split() == ["a/kernel", "12", "3", "6", "9"]
     assert str(found) == found.render()
 
 

@@ -205,16 +205,22 @@ class Comparison(Tabled):
             values = [self.tests(arm, LAST), self.tests(arm, BEST), self._chosen(arm, BEST)]
             cells = ["{:.4g} ± {:.2g}".format(*mean_and_sd(each)) for each in values]
             rows.append((arm, f"{self._runs_of(arm)[0].num_updates:,}", *cells))
-        how = (
-            f"{self.metric} ({BETTER[self.mode]}), mean ± standard deviation of "
-            f"{len(self.seeds)} seeds. Fit on training data; best epochs and the control are "
-            f"chosen on validation data."
-        )
         arms = [f"{name}: {phases}" for name, phases in self.arms.items()]
         if FIRST in self._rows():
             arms.insert(0, f"{FIRST}: what all of these begin with, ended there")
-        gains = [_gain_text(self.gain(when)) for when in WHEN]
-        return Table(head, rows, (), (0,), [how, *arms, *gains, self.verdict])
+        return Table(head, rows, (), (0,), self._lines(), arms)
+
+    def _lines(self) -> list[tuple[str, str]]:
+        """Returns the summary above the table."""
+        seeds, updates = len(self.seeds), self.num_updates
+        how = "fit on training data; best epochs and the control chosen on validation data"
+        return [
+            ("verdict", self.verdict),
+            ("best epoch", _gain_text(self.gain(BEST))),
+            ("last epoch", _gain_text(self.gain(LAST))),
+            ("metric", f"{self.metric} ({BETTER[self.mode]}), mean ± standard deviation"),
+            ("training", f"{seeds} seeds, {updates:,} updates; {how}"),
+        ]
 
     def plot(self) -> "Figure":
         """Returns a figure: a dot for each seed and arm on test data, and the gains.
@@ -322,7 +328,7 @@ def _gain_text(gain: Gain) -> str:
     else:
         test = f"paired t-test p = {found.p_value:.3g}"
     return (
-        f"gain of dsd over {gain.control} {WHEN[gain.when]}: {found.mean:+.4g} "
+        f"gain of dsd over {gain.control}: {found.mean:+.4g} "
         f"({CONFIDENCE:.0%} bootstrap interval {found.low:+.4g} to {found.high:+.4g}; {test}; "
         f"{gain.relative:+.2%})"
     )
