@@ -396,6 +396,9 @@ class KerasAdapter(Protocol):
             compiled: Whether to compile the model as the file describes.
         """
 
+    def register(self, objects: Mapping[str, object]) -> frozenset[str]:
+        """Registers custom objects for loading, and returns the names that files give them."""
+
     def is_compiled(self, model: Model) -> bool:
         """Returns whether `model` has a loss, so that it can be evaluated."""
 

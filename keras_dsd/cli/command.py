@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import flags
@@ -28,10 +28,18 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """One command, with a line and paragraphs of help, and examples to copy.
+    """One command, with its help on one screen.
 
-    `define` defines its flags; `values` are placeholders for those whose types do not tell. `run`
-    runs it, given the flags and the path of the model.
+    Attributes:
+        name: The first argument.
+        summary: A line of the help of `keras-dsd`.
+        description: What it does, in up to three lines.
+        needed: Flags that it can't do without, as the usage shows them.
+        define: Defines its flags.
+        values: Placeholders for the values of flags whose types do not tell.
+        groups: Flags that share a line of the help, and that line's text.
+        example: A command line to copy.
+        run: Runs it, given the flags and the path of the model.
     """
 
     name: str
@@ -39,8 +47,10 @@ class Command:
     description: str
     define: Callable[[flags.FlagValues], None]
     values: Mapping[str, str]
-    examples: Sequence[str]
+    groups: Mapping[tuple[str, ...], str]
+    example: str
     run: Callable[[flags.FlagValues, str], Result]
+    needed: str = ""
 
 
 def one_line(error: BaseException) -> str:

@@ -10,22 +10,14 @@ from absl import flags
 from keras_dsd.adapters import registry
 from keras_dsd.algorithm import presets
 from keras_dsd.algorithm.selection import DEFAULT_SPARSITY
-from keras_dsd.algorithm.timeline import is_larger_better
 from keras_dsd.analysis.comparison import compare
 from keras_dsd.analysis.comparison.arms import ARMS
 from keras_dsd.cli import files, inspect, sensitivity
 from keras_dsd.cli.command import Command, CommandError, Result, UsageError
 
 _DESCRIPTION = """
-Trains the model in a file with DSD and plainly, from the same fresh weights
-and for as many epochs, at several seeds, and says in words whether a
-difference is shown. Its layers, loss, optimizer and learning rate are those of
-the file; its weights are not used, and the file is not changed.
-
-The controls are plain training, plain training at DSD's learning rates, plain
-training at the last of these as soon as the first phase ends, and training
-that stays sparse. Each is scored at its last epoch and at its epoch best on
-validation data; what is reported comes from test data alone.
+Trains the model in a file with DSD and with baselines of equal budget, from the same fresh weights,
+over several seeds: keras_dsd.compare. Loss, optimizer and learning rate are those of the file.
 """
 
 
@@ -35,31 +27,20 @@ def _define(values: flags.FlagValues) -> None:
     share = functools.partial(
         flags.DEFINE_float, lower_bound=0.0, upper_bound=1.0, flag_values=values
     )
-    text("data", None,
-         "Needed. Arrays x_train, y_train, x_test and y_test, and x_val and y_val if there "
-         "are.")  # fmt: skip
-    share("validation_share", 0.2,
-          "The share of the training rows that is held out, at random, where there are no x_val "
-          "and y_val.")  # fmt: skip
-    for name, words in (("dense", "first, dense"), ("sparse", "sparse"), ("redense", "last")):
-        number(name, 10, f"Epochs of the {words} phase.", lower_bound=1)
+    text("data", None, "Arrays x_train, y_train, x_test, y_test, and x_val, y_val if there are.")
+    share("validation_split", 0.2, "Share of training rows held out if no x_val.")
+    for name in ("dense", "sparse", "redense"):
+        number(name, 10, "Epochs of the phase.", lower_bound=1)
     flags.DEFINE_float(
-        "redense_lr", 0.1, "What the learning rate is multiplied by in the last phase.",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_list(
-        "arms", list(ARMS), "What to train: dsd, and some of the controls.", flag_values=values
+        "redense_lr", 0.1, "Factor of the learning rate in the last phase.", flag_values=values
     )
-    number("seeds", 5, "How many seeds.", lower_bound=2)
+    flags.DEFINE_list("arms", list(ARMS), "What to train.", flag_values=values)
+    number("seeds", 5, "Number of seeds.", lower_bound=2)
     sensitivity.define_metric(values, "compare")
     number("batch_size", 32, "Examples trained and evaluated at a time.", lower_bound=1)
-    share("max_shared_rows", 0.0,
-          "Which share of the test or validation rows may be in other parts of the data "
-          "too.")  # fmt: skip
+    share("max_shared_rows", 0.0, "Share of rows that parts of the data may share.")
     number("parallel", 1, "Seeds trained at a time, each in a process.", lower_bound=1)
-    text("path", None,
-         "Writes every arm here as it is trained, and goes on from it where that was "
-         "interrupted.")  # fmt: skip
+    text("path", None, "Writes every arm to this file, and resumes the comparison in it.")
     inspect.define_selection(values)
     files.define_flags(values)
 
@@ -72,7 +53,7 @@ def _run(values: flags.FlagValues, path: str) -> Result:
         )
     selection = inspect.asked(values)
     sensitivity.check_plot(values.plot)
-    data, words = files.load_parts(values.data, values.validation_share)
+    data, words = files.load_parts(values.data, values.validation_split)
     print(words)
     epochs = (values.dense, values.sparse, values.redense)
     found = compare.compare(
@@ -80,7 +61,7 @@ def _run(values: flags.FlagValues, path: str) -> Result:
         sparsity=selection.pop("sparsity", DEFAULT_SPARSITY), apply_options=selection,
         fit_options={"batch_size": values.batch_size}, seeds=values.seeds, arms=values.arms,
         evaluate=sensitivity.Measure(values.metric, values.batch_size),
-        mode="max" if is_larger_better(values.metric) else "min", path=values.path,
+        mode=sensitivity.mode_of(values), path=values.path,
         max_shared_rows=values.max_shared_rows, parallel=values.parallel,
     )  # fmt: skip
     if values.plot is not None:
@@ -97,27 +78,28 @@ def _build(path: str, values: flags.FlagValues) -> Callable[[], Any]:
         raise CommandError(
             f"{path} holds a model that is not compiled. Compile it and save it anew."
         )
-    return functools.partial(_renewed, path, adapter.__name__, not values.unsafe)
+    named = tuple(values.custom_objects or ())
+    return functools.partial(_renewed, path, adapter.__name__, values.safe_mode, named)
 
 
-def _renewed(path: str, adapter: str, safe_mode: bool) -> Any:
+def _renewed(path: str, adapter: str, safe_mode: bool, named: tuple[str, ...]) -> Any:
     """Returns the model of a file anew: compiled as it was, with fresh weights."""
     package = importlib.import_module(adapter)
+    package.register(files.custom_objects(named))  # in another process, they are not
     model = package.load_model(path, safe_mode=safe_mode, compiled=True)
     return package.training_state.renewed(files.plain(model))
 
 
 COMMAND = Command(
     name="compare",
-    summary="DSD against plain training of the same length, on your data, with a verdict.",
+    summary="DSD against plain training of equal budget, on your data, with a verdict.",
     description=_DESCRIPTION,
     define=_define,
-    values={"data": "FILE.npz", "metric": "NAME", "path": "COMPARISON.json",
-            "plot": "COMPARISON.png", **inspect.VALUES},
-    examples=[
-        "keras-dsd compare model.keras --data=mnist.npz",
-        "keras-dsd compare model.keras --data=mnist.npz --dense=20 --sparse=10 --redense=10",
-        "keras-dsd compare model.keras --data=mnist.npz --metric=accuracy --path=runs.json",
-    ],
+    values={"data": "FILE.npz", "metric": "NAME", "path": "RUNS.json", "plot": "RUNS.png",
+            "arms": "NAMES", **inspect.VALUES},
+    groups={("dense", "sparse", "redense"): "Epochs of each phase. Default: 10.",
+            **inspect.GROUPS, **files.GROUPS},
+    example="keras-dsd compare model.keras --data=mnist.npz --metric=accuracy --path=runs.json",
     run=_run,
+    needed="--data=FILE.npz",
 )  # fmt: skip

@@ -2,11 +2,14 @@
 
 import builtins
 import contextlib
+import importlib
 import json
 import os
 import pathlib
+import re
+import sys
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,27 +18,41 @@ from numpy.lib.npyio import NpzFile
 
 from keras_dsd.adapters import registry
 from keras_dsd.adapters.base.layers import NAMES
-from keras_dsd.cli.command import CommandError, one_line
+from keras_dsd.cli.command import CommandError, UsageError, one_line
 
 _LEGACY = ("1", "true", "True")  # what TensorFlow takes for yes
 _H5 = (".h5", ".hdf5")
 # Where a file of tf_keras may have it import from; classes of others have to be registered.
 _MODULES = ("keras", "tf_keras", "keras_dsd", "builtins")
+# What Keras lacks, in its own words.
+_UNKNOWN = re.compile(r"(?:Could not locate|Unknown) \w+:? '?(\w+)'?")
 # Those that a model was not trained on come first.
 _PAIRS = (("x_val", "y_val"), ("x_test", "y_test"), ("x", "y"))
+
+
+# Flags that every command has; the help of `keras-dsd` describes them.
+GROUPS: dict[tuple[str, ...], str] = {
+    ("keras", "custom_objects", "safe_mode", "json", "help"): "as in keras-dsd --help",
+}
+VALUES = {"custom_objects": "MODULE:NAME", "safe_mode": "false"}
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags of commands that load a model."""
     flags.DEFINE_enum(
         "keras", None, ["3", "2"],
-        "Which Keras loads the model; 2 is tf_keras. If left out: 3, unless TF_USE_LEGACY_KERAS=1.",
+        "Which Keras loads the model. Default: 3, or 2 if TF_USE_LEGACY_KERAS=1.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_multi_string(
+        "custom_objects", None,
+        "Imports a class or function of the model, such as my_layers:Attention. "
+        "May be repeated.",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_bool(
-        "unsafe", False,
-        "Loads files that carry code, such as Lambda layers, and so runs that code. For files "
-        "whose source you trust.",
+        "safe_mode", True,
+        "Loads and runs code in the file, such as that of Lambda layers.",
         flag_values=values,
     )  # fmt: skip
 
@@ -44,16 +61,41 @@ def load_model(path: str, values: flags.FlagValues, compiled: bool = False) -> A
     """Returns the model in a file, compiled on demand; refuses files that carry code."""
     package = _package(values.keras)
     version, configs = _read(path)
-    if not values.unsafe:
-        _refuse_code(path, configs, package)
+    objects = custom_objects(values.custom_objects or ())
+    known = registry.adapter_for(package).register(objects) if objects else ()
+    if values.safe_mode:
+        _refuse_code(path, configs, package, known)
     adapter = registry.adapter_for(package)
     try:
-        return adapter.load_model(path, safe_mode=not values.unsafe, compiled=compiled)
+        return adapter.load_model(path, safe_mode=values.safe_mode, compiled=compiled)
     except Exception as error:  # Keras raises all kinds
         said, other = one_line(error), "3" if version.startswith("3") else "2"
         if version and (other == "3") != (package == "keras"):
             said += f" Keras {version} wrote it: add --keras={other}."
+        elif unknown := _UNKNOWN.search(str(error)):
+            said = f"it knows no {unknown[1]}. Import it: --custom_objects=MODULE:{unknown[1]}."
         raise CommandError(f"{path}: {NAMES[package]} can't load it: {said}") from error
+
+
+def custom_objects(named: Iterable[str]) -> dict[str, Any]:
+    """Returns the objects that `--custom_objects` names, by their names."""
+    return dict(_imported(each) for each in named)
+
+
+def _imported(named: str) -> tuple[str, Any]:
+    module, _, name = named.partition(":")
+    if not module or not name.isidentifier():
+        raise UsageError(
+            f"expected --custom_objects to be MODULE:NAME. Received: --custom_objects={named}. "
+            f"Write --custom_objects=my_layers:Attention for class Attention of my_layers.py."
+        )
+    # As `python -m` does, but last: a file here takes no other module's place.
+    if (folder := str(pathlib.Path.cwd())) not in sys.path:
+        sys.path.append(folder)
+    try:
+        return name, getattr(importlib.import_module(module), name)
+    except Exception as error:  # the module may raise anything
+        raise CommandError(f"--custom_objects={named}: {one_line(error)}") from error
 
 
 def plain(model: Any) -> Any:
@@ -124,27 +166,35 @@ def _dicts(text: str | bytes) -> list[dict[str, Any]]:
     return found
 
 
-def _refuse_code(path: str, configs: Iterable[Mapping[str, Any]], package: str) -> None:
+def _refuse_code(
+    path: str, configs: Iterable[Mapping[str, Any]], package: str, known: Collection[str]
+) -> None:
     """Refuses configs that make Keras run code from the file, or import modules not its own.
 
-    Keras's safe mode knows of less: tf_keras has none for HDF5.
+    Keras's safe mode knows of less: tf_keras has none for HDF5. Objects under `known` names are
+    registered: Keras does not import them.
     """
     for part in configs:
         kind, name, module = (part.get(key) for key in ("class_name", "config", "module"))
         # Of the functions of a Lambda of tf_keras, such as its `function_type`.
         types = [value for key, value in part.items() if key.endswith("_type")]
-        found = None
+        found, yours = None, ""
         if kind in ("Lambda", "__lambda__") or "lambda" in types:
             found = "a Lambda"
         elif package == "tf_keras" and kind is not None and isinstance(module, str):
+            registered = name if kind == "function" else part.get("registered_name")
+            if registered in known:
+                continue
             if module.partition(".")[0] not in _MODULES:
                 found = f"what is to be imported from {module!r}"
+                own = name if kind == "function" else kind
+                yours = f" If it is yours, add --custom_objects={module}:{own}."
             elif kind == "function" and module == "builtins" and hasattr(builtins, str(name)):
                 found = f"a call of Python's {name}"
         if found is not None:
             raise CommandError(
-                f"{path} carries code ({found}), which was not run. If you trust where the file "
-                f"comes from, add --unsafe."
+                f"{path} carries code ({found}), which was not run.{yours} If you trust where the "
+                f"file comes from, add --safe_mode=false."
             )
 
 
@@ -199,7 +249,7 @@ def load_parts(path: str, share: float) -> tuple[dict[str, tuple[np.ndarray, np.
         if not 0 < number < len(x):
             raise CommandError(
                 f"{path}: expected x_val and y_val, or a share of the {len(x)} training rows that "
-                f"leaves some for both. Received: --validation_share={share:g}."
+                f"leaves some for both. Received: --validation_split={share:g}."
             )
         order = np.random.default_rng(0).permutation(len(x))
         found["validation"] = x[order[:number]], y[order[:number]]

@@ -15,20 +15,19 @@ from keras_dsd.algorithm.patterns import NM, Block, Pattern
 from keras_dsd.algorithm.selection import Selection
 from keras_dsd.cli import files
 from keras_dsd.cli.command import Command, Result, UsageError
+from keras_dsd.utils.tables import percent
 
 _DESCRIPTION = """
-Shows what DSD would prune in a model: each weight with the sparsity asked for
-and the threshold below which values would be pruned, what stays dense and why,
-how many values that are, and what the masks take in memory. Trains nothing and
-changes no file. The flags are the arguments of keras_dsd.apply.
+Shows what DSD would prune in a model: each weight with its target sparsity and threshold, what
+stays dense and why, and the memory of the masks. Trains nothing, and changes no file. The flags
+are the arguments of keras_dsd.apply.
 """
 
 
-# Placeholders for the values of these flags in their help.
-VALUES = {
-    "sparsity": '0.3 or \'{"conv": 0.3, "dense": 0.5}\'',
-    "exclude": "REGEX",
-    "pattern": "block:4x2 or nm:2:4",
+# Placeholders for the values of these flags in their help, and the line of other commands.
+VALUES = {"sparsity": "NUMBER|JSON", "exclude": "REGEX", "pattern": "PATTERN"}
+GROUPS: dict[tuple[str, ...], str] = {
+    ("sparsity", "exclude", "pattern", "scope"): "as in keras-dsd inspect --help",
 }
 
 
@@ -36,21 +35,19 @@ def define_selection(values: flags.FlagValues) -> None:
     """Defines the flags that are the arguments of `apply`."""
     text = functools.partial(flags.DEFINE_string, flag_values=values)
     text("sparsity", None,
-         "Share of each weight to prune, a fraction from 0 up to 1. Or a JSON object from regular "
-         "expressions on paths to fractions; what none matches stays dense. If left out: "
-         "0.3.")  # fmt: skip
+         "Share of each weight to prune, or a JSON object from regular expressions on paths to "
+         "shares: '{\"conv\": 0.3, \"dense\": 0.5}'. Default: 0.3.")  # fmt: skip
     flags.DEFINE_multi_string(
-        "exclude", None,
-        "A regular expression: weights whose path it matches stay dense. May be repeated.",
+        "exclude", None, "Leaves weights dense whose path it matches. May be repeated.",
         flag_values=values,
     )  # fmt: skip
     text("pattern", None,
-         "What is pruned together: block:4x2 for blocks of 4 inputs by 2 outputs (block:4x2:max "
-         "ranks them by their largest magnitude, not their average), nm:2:4 to keep 2 of every 4 "
-         "inputs, which fixes the sparsity. If left out: single values.")  # fmt: skip
+         "What is pruned together: block:4x2 or block:4x2:max (4 inputs by 2 outputs, by average "
+         "or largest magnitude), nm:2:4 (keeps 2 of every 4 inputs). Default: single "
+         "weights.")  # fmt: skip
     flags.DEFINE_enum(
         "scope", "layer", ["layer", "global"],
-        "Whether each weight is ranked by itself or all are ranked together.", flag_values=values,
+        "Ranks each weight by itself, or all together.", flag_values=values,
     )  # fmt: skip
 
 
@@ -77,8 +74,8 @@ def _run(values: flags.FlagValues, path: str) -> Result:
     lines = [
         found.render(),
         "",
-        f"would prune: {num_pruned:,} of {found.size:,} values (weights: {len(found.weights)}), "
-        f"{num_pruned / max(found.total_size, 1):.2%} of all {found.total_size:,}",
+        f"would prune: {num_pruned:,} of {found.size:,} weights in {len(found.weights)} tensors, "
+        f"{percent(num_pruned / max(found.total_size, 1))} of all {found.total_size:,}",
         f"memory: the masks take {data['mask_bytes']:,} bytes in a sparse phase",
     ]
     return Result(data, "\n".join(lines))
@@ -130,14 +127,11 @@ def _pattern(text: str | None) -> Pattern:
 
 COMMAND = Command(
     name="inspect",
-    summary="What DSD would prune in a model, what not and why, and the memory of the masks.",
+    summary="Weights that DSD would prune, those it would not and why, memory of the masks.",
     description=_DESCRIPTION,
     define=_define,
     values=VALUES,
-    examples=[
-        "keras-dsd inspect model.keras",
-        "keras-dsd inspect model.keras --sparsity=0.5 --exclude=predictions/",
-        "keras-dsd inspect model.keras --pattern=nm:2:4 --json",
-    ],
+    groups=files.GROUPS,
+    example="keras-dsd inspect model.keras --sparsity=0.5 --exclude=predictions/",
     run=_run,
-)  # fmt: skip
+)

@@ -7,31 +7,30 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import flags, logging
 
 import keras_dsd
-from keras_dsd.cli import compare, inspect, report, sensitivity
+from keras_dsd.cli import compare, files, inspect, report, sensitivity
 from keras_dsd.cli.command import Command, CommandError, UsageError, one_line
 
 _HELP = {"--help", "-help", "-h"}
-_WIDTH, _INDENT = 80, 18
-_TYPES = {"float": "NUMBER", "int": "NUMBER"}
+_WIDTH = 100
+_TYPES = {"float": "NUMBER", "int": "N"}
+# Former names of flags, and what to write now.
+_RENAMED = {
+    "recommend_overall": "--overall",
+    "validation_share": "--validation_split",
+    "unsafe": "--safe_mode=false",
+}
 
-_MODEL = "A model in a .keras or .h5 file, as model.save and ModelCheckpoint write them."
-_INTRODUCTION = """\
-Dense-Sparse-Dense training for Keras: looks at saved models from the command
-line. Training itself is Python: see the README."""
-
-_ENVIRONMENT = """\
-Which Keras: Keras 3, on the backend that KERAS_BACKEND names (tensorflow, jax
-or torch). tf_keras (Keras 2) with --keras=2, or where TF_USE_LEGACY_KERAS=1.
-
-Files that carry code, such as Lambda layers, are refused; --unsafe runs it.
-
-Exit codes: 0 done; 1 the command failed; 2 wrong usage. A line on stderr then
-says why."""
+_INTRODUCTION = "Dense-Sparse-Dense training for Keras: commands on saved models."
+_USAGE = """\
+Usage: keras-dsd COMMAND MODEL [FLAGS]
+       MODEL is a .keras or .h5 file, as model.save and ModelCheckpoint write them."""
+_ENVIRONMENT = "KERAS_BACKEND selects the backend of Keras 3: tensorflow, jax or torch."
+_EXIT_CODES = "Exit codes: 0 done, 1 the command failed, 2 wrong usage, 130 interrupted."
 
 COMMANDS: dict[str, Command] = {
     module.COMMAND.name: module.COMMAND for module in (inspect, report, sensitivity, compare)
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CommandError, ValueError, TypeError, ImportError, OSError) as error:
         return _failed(error, 1)
     except KeyboardInterrupt:
-        return _failed(CommandError("interrupted"), 1)
+        return _failed(CommandError("interrupted"), 130)  # as shells have it: 128 + SIGINT
     return 0
 
 
@@ -72,9 +71,7 @@ def _answer(arguments: list[str]) -> str:
             f"keras-dsd --help says what they do."
         )
     command = COMMANDS[name]
-    values = flags.FlagValues()
-    command.define(values)
-    flags.DEFINE_bool("json", False, "Prints one JSON object, for programs.", flag_values=values)
+    values = _defined(command.define)
     if not _HELP.isdisjoint(itertools.takewhile("--".__ne__, rest)):
         return _help_of(command, values)
     path = _parse(command, values, rest)
@@ -85,12 +82,25 @@ def _answer(arguments: list[str]) -> str:
     return json.dumps(result.data, indent=1) if values.json else result.text
 
 
+def _defined(define: Callable[[flags.FlagValues], None]) -> flags.FlagValues:
+    """Returns the flags of a command, those of all commands last."""
+    values = flags.FlagValues()
+    define(values)
+    flags.DEFINE_bool("json", False, "Prints one JSON object, for programs.", flag_values=values)
+    return values
+
+
 def _parse(command: Command, values: flags.FlagValues, rest: Sequence[str]) -> str:
     """Sets the flags, and returns the path of the model."""
     more = f"keras-dsd {command.name} --help says what it takes."
     values.set_gnu_getopt(True)  # flags may come after MODEL
     try:
         given: list[str] = values([command.name, *rest])[1:]
+    except flags.UnrecognizedFlagError as error:
+        if error.flagname in _RENAMED:
+            now = _RENAMED[error.flagname]
+            raise UsageError(f"--{error.flagname} is called {now} now. {more}") from error
+        raise UsageError(f"{one_line(error).replace(' ?', '?')} {more}") from error
     except flags.Error as error:
         said = one_line(error).replace(" ?", "?").rstrip(".")
         raise UsageError(f"{said}{'' if said.endswith('?') else '.'} {more}") from error
@@ -107,55 +117,60 @@ def _failed(error: BaseException, code: int) -> int:
 
 def _overview() -> str:
     """Returns the help of `keras-dsd` itself."""
-    known = {name: command.summary for name, command in COMMANDS.items()}
+    commands = [(name, command.summary) for name, command in COMMANDS.items()]
+    values = _defined(files.define_flags)
+    common = [_flag(values[name], files.VALUES) for name in values]
+    common += [("--help, --version", "Shows this or the help of a command, or the version.")]
     return "\n\n".join(
         [
-            _INTRODUCTION,
-            "Usage: keras-dsd COMMAND [ARGUMENTS] [FLAGS]\n       keras-dsd COMMAND --help",
-            "Commands:\n" + _listed(known),
-            "Flags:\n" + _listed({"--help": "Shows this.", "--version": "Shows the version."}),
-            _ENVIRONMENT,
+            f"{_INTRODUCTION}\n{_USAGE}",
+            "Commands, each with flags of its own (keras-dsd COMMAND --help):\n"
+            + _listed(commands),
+            "Flags of all commands:\n" + _listed(common),
+            f"{_ENVIRONMENT}\n{_EXIT_CODES}",
+            f"Example: {COMMANDS['inspect'].example}",
         ]
     )
 
 
 def _help_of(command: Command, values: flags.FlagValues) -> str:
     """Returns the help of one command, whose flags are defined in `values`."""
-    defined = dict(_flag(values[name], command.values) for name in values)
+    grouped = {name for names in command.groups for name in names}
+    rows = [_flag(values[name], command.values) for name in values if name not in grouped]
+    usage = " ".join(filter(None, ["keras-dsd", command.name, "MODEL", command.needed, "[FLAGS]"]))
+    groups = [
+        f"  {', '.join(f'--{name}' for name in names)}: {text}"
+        for names, text in command.groups.items()
+    ]
     return "\n\n".join(
         [
-            f"Usage: keras-dsd {command.name} MODEL [FLAGS]",
+            f"Usage: {usage}",
             command.description.strip("\n"),
-            "Arguments:\n" + _listed({"MODEL": _MODEL}),
-            "Flags:\n" + _listed(defined | {"--help": "Shows this."}),
-            "Examples:\n" + "\n".join(f"  {line}" for line in command.examples),
-            "Exit codes: 0 done; 1 the command failed; 2 wrong usage. stderr then says why.",
+            "\n".join(filter(None, [_listed(rows), *groups])),
+            f"Example: {command.example}\n{_EXIT_CODES}",
         ]
     )
 
 
 def _flag(flag: flags.Flag, values: Mapping[str, str]) -> tuple[str, str]:
-    """Returns how a flag is written, and what it is for."""
-    if flag.boolean:
+    """Returns how a flag is written, and its help."""
+    if flag.boolean and flag.name not in values:
         return f"--{flag.name}", flag.help
     choices = getattr(flag.parser, "enum_values", None)
     value = "|".join(choices) if choices else _TYPES.get(flag.flag_type(), "TEXT")
     # absl adds the choices before, and after that a flag may be repeated.
     words = re.sub(r"^<[^>]*>: |;\s*repeat this option.*$", "", flag.help, flags=re.DOTALL)
-    default = flag.default
+    default = None if flag.boolean else flag.default
     shown = ",".join(map(str, default)) if isinstance(default, list) else default
     words = words if default is None else f"{words} Default: {shown}."
     return f"--{flag.name}={values.get(flag.name, value)}", words
 
 
-def _listed(items: Mapping[str, str]) -> str:
-    """Returns names and their descriptions in two columns; that of a long name is below it."""
+def _listed(items: Sequence[tuple[str, str]]) -> str:
+    """Returns names and their descriptions in two columns."""
+    indent = max((len(name) for name, _ in items), default=0) + 4
     lines = []
-    for name, words in items.items():
-        head, indent = f"  {name}".ljust(_INDENT), " " * _INDENT
-        if not head.endswith("  "):
-            lines.append(head.rstrip())
-            head = indent
-        lines += textwrap.wrap(" ".join(words.split()), _WIDTH, initial_indent=head,
-                               subsequent_indent=indent, break_on_hyphens=False)  # fmt: skip
+    for name, words in items:
+        lines += textwrap.wrap(words, _WIDTH, initial_indent=f"  {name}".ljust(indent),
+                               subsequent_indent=" " * indent, break_on_hyphens=False)  # fmt: skip
     return "\n".join(lines)

@@ -15,11 +15,9 @@ from keras_dsd.cli.command import Command, Result
 from keras_dsd.protocols import PrunableWeight
 
 _DESCRIPTION = """
-Measures how sparse the weights in a file are: of a finished model, or of a
-checkpoint from any phase of a run. For each weight that DSD could prune: its
-shape, its share of all values, the share of its values that is zero, and where
-some are, its smallest other magnitude (the threshold). A file does not say what
-sparsity was asked for, except those of tf_keras that were not stripped.
+Measures how sparse the weights in a file are: of a final model, or of a checkpoint from any phase.
+For each weight: its shape, share of all values, target sparsity where the file has it, measured
+sparsity, and where it has zeros its threshold, the smallest other magnitude.
 """
 
 
@@ -49,10 +47,11 @@ def _share_of_zeros(weight: PrunableWeight) -> float:
 
 COMMAND = Command(
     name="report",
-    summary="How sparse the weights in a file are.",
+    summary="Measured sparsity of the weights in a file.",
     description=_DESCRIPTION,
     define=files.define_flags,
     values={},
-    examples=["keras-dsd report model.keras", "keras-dsd report checkpoint.keras --json"],
+    groups=files.GROUPS,
+    example="keras-dsd report checkpoint.keras",
     run=_run,
 )

@@ -18,51 +18,62 @@ from keras_dsd.cli.command import Command, CommandError, Result, UsageError, one
 from keras_dsd.utils import figures
 
 _DESCRIPTION = """
-Measures how much each weight of a trained model matters: prunes one after
-another, alone, at each level, and evaluates the model on your data each time.
-From that it can recommend a sparsity for each weight, as keras-dsd inspect
---sparsity and keras_dsd.apply take it. The file of the model is not changed.
-
-The model has to be compiled in its file, with a loss, or --loss names one.
+Prunes each weight of a trained model alone, at each level, and evaluates the model on your data:
+keras_dsd.sensitivity. Can recommend a sparsity for each weight, as keras-dsd inspect --sparsity
+and keras_dsd.apply take them. The model is compiled in its file, or --loss names a loss.
 """
 
 
 def _define(values: flags.FlagValues) -> None:
     text = functools.partial(flags.DEFINE_string, flag_values=values)
-    text("data", None,
-         "Needed. The data to evaluate on, best such as the model was not trained on: arrays x_val "
-         "and y_val, or x_test and y_test, or x and y; the first of these pairs that is "
-         "there.")  # fmt: skip
-    text("loss", None,
-         "A loss by the name that Keras has for it, such as sparse_categorical_crossentropy, in "
-         "place of the one in the file.")  # fmt: skip
+    text(
+        "data",
+        None,
+        "Arrays x_val and y_val, or x_test and y_test, or x and y.",
+    )
+    text("loss", None, "A loss of Keras by name, in place of the one in the file.")
     define_metric(values, "measure")
     flags.DEFINE_list(
-        "levels", [f"0.{tenth}" for tenth in range(1, 10)],
-        "The sparsities to try, fractions between 0 and 1.", flag_values=values,
+        "levels", [f"0.{tenth}" for tenth in range(1, 10)], "Sparsities to try.",
+        flag_values=values,
     )  # fmt: skip
     flags.DEFINE_integer("batch_size", 32, "Examples evaluated at a time.", 1, flag_values=values)
     number = functools.partial(flags.DEFINE_float, lower_bound=0.0, flag_values=values)
-    number("recommend_overall", None,
-           "Recommends sparsities that prune this fraction of all weights together.",
-           upper_bound=1.0)  # fmt: skip
-    number("max_drop", None,
-           "Recommends the largest level at which each weight alone makes the metric worse by no "
-           "more than this, in the metric's own unit.")  # fmt: skip
-    text("path", None,
-         "Writes every value here, and goes on from it where a scan was interrupted.")  # fmt: skip
+    number(
+        "max_drop",
+        None,
+        "Recommends the largest level that costs each weight alone no more.",
+    )
+    number(
+        "overall",
+        None,
+        "Recommends sparsities that prune this share of all weights.",
+        upper_bound=1.0,
+    )
+    text("path", None, "Writes every value to this file, and resumes the scan in it.")
     files.define_flags(values)
 
 
 def define_metric(values: flags.FlagValues, verb: str) -> None:
     """Defines the flags of commands that evaluate a model and draw the results."""
     flags.DEFINE_string(
-        "metric", "loss",
-        f"What to {verb}: loss, or a metric that the model was compiled with, such as accuracy. "
-        f"Larger counts as better for names with acc, auc, f1, precision or recall in them.",
+        "metric", "loss", f"What to {verb}: the loss or a metric of the model.",
         flag_values=values,
     )  # fmt: skip
-    flags.DEFINE_string("plot", None, "Draws a figure here; needs matplotlib.", flag_values=values)
+    flags.DEFINE_enum(
+        "mode", "auto", ["auto", "min", "max"],
+        "Whether smaller or larger is better; auto: by its name.", flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "plot", None, "Draws a figure to this file; needs matplotlib.", flag_values=values
+    )
+
+
+def mode_of(values: flags.FlagValues) -> str:
+    """Returns `"min"` or `"max"`: as given, or by the name of the metric."""
+    if values.mode != "auto":
+        return str(values.mode)
+    return "max" if is_larger_better(values.metric) else "min"
 
 
 def _run(values: flags.FlagValues, path: str) -> Result:
@@ -75,15 +86,15 @@ def _run(values: flags.FlagValues, path: str) -> Result:
     measure = Measure(metric, values.batch_size)
     found = sensitivity(
         api.apply(model), lambda model: measure(model, data[:2]), levels,
-        mode="max" if is_larger_better(metric) else "min", path=values.path,
+        mode=mode_of(values), path=values.path,
     )  # fmt: skip
     if values.plot is not None:
         found.plot().savefig(values.plot)
     told = {"model": path, "data": values.data, "metric": metric, "scan": found.to_dict()}
-    if values.recommend_overall is None and values.max_drop is None:
-        more = "--recommend_overall=0.3 or --max_drop=0.01 recommend a sparsity for each weight."
+    if values.overall is None and values.max_drop is None:
+        more = "--overall=0.3 or --max_drop=0.01 recommend a sparsity for each weight."
     else:
-        told["recommended"] = found.recommend(values.max_drop, values.recommend_overall)
+        told["recommended"] = found.recommend(values.max_drop, values.overall)
         more = f"recommended, for --sparsity:\n{json.dumps(told['recommended'])}"
     return Result(told, f"{found.render()}\n\n{more}")
 
@@ -95,10 +106,10 @@ def _check(values: flags.FlagValues) -> list[float]:
             "expected --data=FILE.npz, to evaluate the model on. Received: none. Write one by "
             "numpy.savez('data.npz', x=x, y=y)."
         )
-    if None not in (values.recommend_overall, values.max_drop):
-        raise UsageError("expected --recommend_overall or --max_drop. Received: both.")
-    if values.recommend_overall == 1:
-        raise UsageError("expected --recommend_overall to be below 1. Received: 1.")
+    if None not in (values.overall, values.max_drop):
+        raise UsageError("expected --overall or --max_drop. Received: both.")
+    if values.overall == 1:
+        raise UsageError("expected --overall to be below 1. Received: 1.")
     try:
         levels = sorted({float(level) for level in values.levels})
     except ValueError:
@@ -174,15 +185,13 @@ class Measure:
 
 COMMAND = Command(
     name="sensitivity",
-    summary="What pruning each weight costs, measured on your data; recommends sparsities.",
+    summary="Cost of pruning each weight, measured on your data; recommended sparsities.",
     description=_DESCRIPTION,
     define=_define,
-    values={"data": "FILE.npz", "loss": "NAME", "metric": "NAME", "levels": "0.3,0.5",
-            "path": "SCAN.json", "plot": "SCAN.png"},
-    examples=[
-        "keras-dsd sensitivity model.keras --data=validation.npz",
-        "keras-dsd sensitivity model.keras --data=mnist.npz --metric=accuracy --max_drop=0.01",
-        "keras-dsd sensitivity model.keras --data=mnist.npz --path=scan.json --plot=scan.png",
-    ],
+    values={"data": "FILE.npz", "loss": "NAME", "metric": "NAME", "path": "SCAN.json",
+            "plot": "SCAN.png", "levels": "NUMBERS"},
+    groups=files.GROUPS,
+    example="keras-dsd sensitivity model.keras --data=mnist.npz --metric=accuracy --max_drop=0.01",
     run=_run,
+    needed="--data=FILE.npz",
 )  # fmt: skip

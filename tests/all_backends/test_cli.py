@@ -1,5 +1,6 @@
 """What the command finds in files of real models, on every path."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_dsd as dsd
-from keras_dsd.cli import main
+from keras_dsd.cli import compare, main
 from tests.helpers.paths import PATH, classifier, compiled, fresh, keras, seed
 
 KERAS = "--keras=2" if PATH == "tf_keras" else "--keras=3"
@@ -129,15 +130,15 @@ def test_report_measures_what_a_file_holds(name, folder, found):
 def test_report_prints_a_table(folder, run):
     code, said, _ = run("report", folder / "stripped.keras")
     rows = [line.split() for line in said.splitlines()]
-    assert code == 0 and rows[0][0] == "weight"
-    assert rows[2][1:8] == ["64", "x", "16", "1,024", "84.63%", "-", "50.00%"]
-    assert rows[5][:4] == ["total", "1,184", "97.85%", "50.00%"]
+    assert code == 0 and rows[0] == "sparsity 50.00% of 1,184 weights in 2 tensors".split()
+    assert rows[6][0] == "weight"
+    assert rows[8][1:8] == ["64", "x", "16", "1,024", "84.63%", "-", "50.00%"]
 
 
 def test_sensitivity_scans_recommends_draws_and_goes_on(folder, found, run, tmp_path):
     scan = ["sensitivity", folder / "sparse.keras", f"--data={folder / 'data.npz'}",
             "--levels=0.9,0.4", f"--path={tmp_path / 'scan.json'}"]  # fmt: skip
-    data = found(*scan, "--recommend_overall=0.4", f"--plot={tmp_path / 'scan.png'}")
+    data = found(*scan, "--overall=0.4", f"--plot={tmp_path / 'scan.png'}")
     assert (tmp_path / "scan.png").read_bytes().startswith(b"\x89PNG")
     assert data["metric"] == "loss" and data["scan"]["mode"] == "min"
     assert data["scan"]["levels"] == [0.4, 0.9]
@@ -194,7 +195,7 @@ def test_compare_trains_from_fresh_weights_and_goes_on(name, folder, found, run,
     np.savez(tmp_path / "data.npz", x_train=x[:160], y_train=y[:160], x_test=x[240:],
              y_test=y[240:])  # fmt: skip
     asked = ["compare", folder / name, f"--data={tmp_path / 'data.npz'}", "--metric=accuracy",
-             "--validation_share=0.5", "--dense=1", "--sparse=1", "--redense=1", "--seeds=2",
+             "--validation_split=0.5", "--dense=1", "--sparse=1", "--redense=1", "--seeds=2",
              f"--path={tmp_path / 'runs.json'}"]  # fmt: skip
     data = found(*asked, f"--plot={tmp_path / 'runs.png'}")["comparison"]
     assert (tmp_path / "runs.png").read_bytes().startswith(b"\x89PNG")
@@ -205,7 +206,11 @@ def test_compare_trains_from_fresh_weights_and_goes_on(name, folder, found, run,
     assert len({tuple(run["validation"][:1]) for run in data["runs"]}) == 2
     written = (tmp_path / "runs.json").read_text()
     code, said, _ = run(*asked)
-    assert code == 0 and data["verdict"] in said and "validation: 80 of the 160" in said
+    assert (
+        code == 0
+        and data["verdict"] in " ".join(said.split())
+        and "validation: 80 of the 160" in said
+    )
     assert (tmp_path / "runs.json").read_text() == written
 
 
@@ -251,8 +256,44 @@ def test_code_in_a_file_is_not_run_unless_asked(name, run, tmp_path, monkeypatch
         assert (code, said) == (1, "")
         assert f"keras-dsd: {name} carries code (a Lambda), which was not run." in errors
     assert not carried_out.exists()
-    code, said, errors = run("report", name, "--unsafe")
+    code, said, errors = run("report", name, "--safe_mode=false")
     assert code == 0 and "dense" in said and carried_out.exists()
+
+
+def test_layers_and_losses_of_the_user_are_imported_by_name(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(f"""
+import {keras.__name__} as keras
+class Kernel(keras.layers.Dense):
+    pass
+def loss(y, predicted):
+    return keras.losses.mean_squared_error(y, predicted)
+""")
+    monkeypatch.syspath_prepend(tmp_path)
+    registered = dict(keras.saving.get_custom_objects())
+    mine = importlib.import_module("mine")
+    model = keras.Sequential([keras.layers.Input((3,)), mine.Kernel(2, name="kernel")])
+    model.compile("sgd", mine.loss)
+    model.save("model.keras")
+    rows = np.arange(12.0).reshape(4, 3)
+    np.savez("data.npz", x=rows, y=rows[:, :2])
+    try:
+        code, said, errors = run("report", "model.keras")
+        assert (code, said) == (1, "") and "--custom_objects=" in errors and ":Kernel." in errors
+        named = ["--custom_objects=mine:Kernel", "--custom_objects=mine:loss"]
+        code, said, errors = run("report", "model.keras", named[0])
+        assert code == 0 and "of 6 weights in 1 tensors" in said, errors
+        assert run("sensitivity", "model.keras", "--data=data.npz", "--levels=0.5", *named)[0] == 0
+        # `compare` makes the model in each process.
+        values = main._defined(main.COMMANDS["compare"].define)
+        values(["compare", KERAS, *named])
+        keras.saving.get_custom_objects().clear()
+        made = compare._build("model.keras", values)()
+        assert type(made.layers[-1]) is mine.Kernel
+    finally:
+        keras.saving.get_custom_objects().clear()
+        keras.saving.get_custom_objects().update(registered)
+        del sys.modules["mine"]
 
 
 def test_a_file_cut_behind_its_config_is_no_model(folder, run, tmp_path):

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from inspect import signature
 
 import h5py
 import numpy as np
@@ -17,6 +18,7 @@ from absl import flags
 
 import keras_dsd
 from keras_dsd.algorithm.patterns import NM, Block
+from keras_dsd.analysis.sensitivity import Sensitivity
 from keras_dsd.cli import files, inspect, main
 from keras_dsd.cli.command import CommandError, UsageError
 
@@ -35,11 +37,24 @@ def run(capsys):
     return run
 
 
+def flags_of(name):
+    """Returns the names of a command's flags, but of `--json`."""
+    values = flags.FlagValues()
+    main.COMMANDS[name].define(values)
+    return {*values}
+
+
 def test_the_overview_names_all_commands_the_kerases_and_the_exit_codes(run):
     code, said, errors = run("--help")
     assert (code, errors) == (0, "")
-    codes = ["0 done", "1 the command failed", "2 wrong usage"]
-    for words in [*main.COMMANDS, "--unsafe", "KERAS_BACKEND", "TF_USE_LEGACY_KERAS=1", *codes]:
+    codes = ["0 done", "1 the command failed", "2 wrong usage", "130 interrupted"]
+    for words in [
+        *main.COMMANDS,
+        "--safe_mode=false",
+        "KERAS_BACKEND",
+        "TF_USE_LEGACY_KERAS=1",
+        *codes,
+    ]:
         assert words in said
     assert run("-h")[1] == run("help")[1] == said
     assert run("--version") == (0, f"keras-dsd {keras_dsd.__version__}\n", "")
@@ -49,22 +64,59 @@ def test_the_overview_names_all_commands_the_kerases_and_the_exit_codes(run):
 def test_the_help_of_a_command_says_what_it_does_its_flags_and_how_to_call_it(name, run):
     code, said, errors = run(name, "--help")
     assert (code, errors) == (0, "")
-    assert said.startswith(f"Usage: keras-dsd {name} MODEL [FLAGS]\n")
-    values = flags.FlagValues()
-    main.COMMANDS[name].define(values)
-    told = re.findall(r"^  --(\w+)", said, flags=re.MULTILINE)
-    assert told == [*values, "json", "help"]  # and none that absl has for all programs
-    assert f"\n  keras-dsd {name} model.keras" in said
-    assert max(map(len, said.splitlines())) <= 88
+    needed = "" if name in ("inspect", "report") else "--data=FILE.npz "
+    assert said.startswith(f"Usage: keras-dsd {name} MODEL {needed}[FLAGS]\n")
+    lines = [re.findall(r"--(\w+)", re.split("[=:]  |[=:] |  +", line.strip())[0])
+             for line in said.splitlines() if line.startswith("  --")]  # fmt: skip
+    told = [name for line in lines for name in line]
+    assert sorted(told) == sorted([*flags_of(name), "json", "help"])  # and none of absl's own
+    assert f"\nExample: keras-dsd {name} " in said
     assert "<" not in said and "repeat this option" not in said
     assert run(name, "model.keras", "-h")[1] == said
+
+
+@pytest.mark.parametrize("name", ["", *main.COMMANDS])
+def test_help_fits_a_terminal_of_24_lines_and_100_columns(name, run):
+    lines = run(*[name] * bool(name), "--help")[1].splitlines()
+    assert len(lines) < 24 and max(map(len, lines)) <= 100  # the prompt takes the last line
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_examples_of_the_help_are_parsed(name):
+    _, command, path, *rest = main.COMMANDS[name].example.split()
+    values = main._defined(main.COMMANDS[name].define)
+    assert (command, main._parse(main.COMMANDS[name], values, [path, *rest])) == (name, path)
+
+
+def test_flags_have_the_names_of_the_arguments_in_python():
+    # Beside those, what has no argument of that kind: files, and values that `evaluate` has.
+    shell = {"keras", "data", "metric", "plot", "custom_objects", "safe_mode"}
+    shell |= {"loss", "batch_size", "validation_split"}  # as in Keras
+    functions = {
+        "inspect": [keras_dsd.apply],
+        "report": [],
+        "sensitivity": [keras_dsd.sensitivity, Sensitivity.recommend],
+        "compare": [keras_dsd.apply, keras_dsd.compare, keras_dsd.DSDSchedule],
+    }
+    for name, called in functions.items():
+        known = {each for function in called for each in signature(function).parameters}
+        assert flags_of(name) - shell <= known, name
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ("recommend_overall=0.3", "--overall"), ("unsafe", "--safe_mode=false"),
+    ("validation_share=0.3", "--validation_split"),
+])  # fmt: skip
+def test_a_former_name_of_a_flag_is_answered_with_the_name_now(old, new, run):
+    code, _, errors = run("sensitivity", "a", f"--{old}")
+    assert code == 2 and f"--{old.partition('=')[0]} is called {new} now. keras-dsd" in errors
 
 
 def test_a_flags_default_stands_in_its_help_on_one_line_with_others(run):
     said = " ".join(run("sensitivity", "--help")[1].split())
     assert "Default: 0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9." in said
-    assert "--data=FILE.npz Needed." in said and "at a time. Default: 32." in said
-    assert "--scope=layer|global Whether each" in " ".join(run("inspect", "--help")[1].split())
+    assert "--data=FILE.npz Arrays" in said and "at a time. Default: 32." in said
+    assert "--scope=layer|global Ranks each" in " ".join(run("inspect", "--help")[1].split())
 
 
 @pytest.mark.parametrize(
@@ -89,13 +141,14 @@ def test_a_flags_default_stands_in_its_help_on_one_line_with_others(run):
         (("compare", "a", "--data=d", "--seeds=1"), "--seeds=1"),
         (("compare", "a", "--data=d", "--dense=0"), "--dense=0"),
         (("compare", "a", "--data=d", "--sparsity=2"), "Expected `sparsity` to be in [0, 1)"),
+        (("sensitivity", "a", "--data=d", "--mode=most"), "should be one of <auto|min|max>"),
         (("sensitivity", "a", "--data=d", "--levels=0.5,1"), "Received: --levels=0.5,1."),
         (("sensitivity", "a", "--data=d", "--levels=x"), "Received: --levels=x."),
         (("sensitivity", "a", "--data=d", "--levels="), "Received: --levels=."),
         (("sensitivity", "a", "--data=d", "--max_drop=-1"), "--max_drop=-1"),
         (("sensitivity", "a", "--data=d", "--batch_size=0"), "--batch_size=0"),
-        (("sensitivity", "a", "--data=d", "--recommend_overall=1"), "to be below 1"),
-        (("sensitivity", "a", "--data=d", "--max_drop=1", "--recommend_overall=.1"), "both"),
+        (("sensitivity", "a", "--data=d", "--overall=1"), "to be below 1"),
+        (("sensitivity", "a", "--data=d", "--max_drop=1", "--overall=.1"), "both"),
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -178,7 +231,7 @@ def no_models(folder):
 def test_what_is_no_model_is_a_line_and_code_1(run, tmp_path):
     for name, words in no_models(tmp_path).items():
         for command in ("inspect", "report"):
-            code, said, errors = run(command, tmp_path / name, "--unsafe")
+            code, said, errors = run(command, tmp_path / name, "--safe_mode=false")
             assert (code, said) == (1, ""), name
             assert errors.startswith("keras-dsd: ") and errors.count("\n") == 1, errors
             assert words in errors
@@ -209,10 +262,10 @@ def test_code_in_a_file_is_refused_however_deep(why, part, kind, run, tmp_path, 
         hdf5(path, **(models if kind == "training" else {"model_config": config}))
     code, said, errors = run("report", "--keras=2", path)
     assert (code, said) == (1, "")
-    assert errors == (
-        f"keras-dsd: {path} carries code ({why}), which was not run. If you trust where the file "
-        f"comes from, add --unsafe.\n"
-    )
+    assert errors.startswith(f"keras-dsd: {path} carries code ({why}), which was not run. If ")
+    assert errors.endswith("If you trust where the file comes from, add --safe_mode=false.\n")
+    named = "os:system" if part is IMPORT else "os:Dense"
+    assert (f"If it is yours, add --custom_objects={named}." in errors) is ("imported" in why)
 
 
 class Door:
@@ -241,8 +294,44 @@ def test_what_keras_says_is_one_line_with_what_to_try(
     name = "Keras 3" if package == "3" else "tf_keras"
     assert errors.startswith(f"keras-dsd: {path}: {name} can't load it: of several lines x")
     assert errors.endswith(hint) and errors.count("\n") == 1 and len(errors) < 600
-    run("report", "--unsafe", path)
+    run("report", "--nosafe_mode", path)
     assert Door.asked[1] is False
+
+
+@pytest.mark.parametrize(("named", "code", "words"), [
+    ("mine", 2, "expected --custom_objects to be MODULE:NAME. Received: --custom_objects=mine."),
+    ("mine:", 2, "MODULE:NAME"), (":Mine", 2, "MODULE:NAME"), ("mine:My-1", 2, "MODULE:NAME"),
+    ("no_such_module:Mine", 1, "--custom_objects=no_such_module:Mine: No module named"),
+    ("json:Mine", 1, "--custom_objects=json:Mine: module 'json' has no attribute 'Mine'"),
+])  # fmt: skip
+def test_custom_objects_that_can_not_be_imported_are_refused(named, code, words, run, tmp_path):
+    path = archive(tmp_path / "model.keras", config=json.dumps(LAYER))
+    found, said, errors = run("report", path, f"--custom_objects={named}")
+    assert (found, said) == (code, "") and words in errors
+
+
+def test_custom_objects_come_from_this_folder_and_hide_no_other_module(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine_here.py").write_text("class Mine: pass")
+    (tmp_path / "json.py").write_text("dumps = 1")
+    found = files.custom_objects(["mine_here:Mine", "json:dumps"])
+    assert found["Mine"].__module__ == "mine_here" and found["dumps"] is json.dumps
+    assert sys.path[-1] == str(tmp_path)
+
+
+def test_of_a_file_only_the_registered_names_of_custom_objects_pass():
+    mine = {"class_name": "Mine", "module": "mine", "registered_name": "Mine"}
+    act = {"class_name": "function", "module": "mine", "config": "act", "registered_name": "act"}
+    known = {"Mine", "act"}
+    files._refuse_code("a", [mine, act], "tf_keras", known)
+    for part in (mine, act):
+        with pytest.raises(CommandError, match="imported from 'mine'"):
+            files._refuse_code("a", [part], "tf_keras", {"Other"})
+    # Keras looks a function up by its own name, and a class by the registered one.
+    for part in ({**act, "config": "system"}, {**mine, "registered_name": "Yours"}):
+        with pytest.raises(CommandError, match="imported from 'mine'"):
+            files._refuse_code("a", [part], "tf_keras", known)
 
 
 def data_file(path, **arrays):
@@ -299,7 +388,7 @@ def test_no_traceback_of_what_the_library_refuses_or_a_user_interrupts(run, monk
         monkeypatch.setattr(main, "_answer", lambda _, error=error: (_ for _ in ()).throw(error))
         assert run() == (code, "", "keras-dsd: Expected a b.\n")
     monkeypatch.setattr(main, "_answer", lambda _: (_ for _ in ()).throw(KeyboardInterrupt()))
-    assert run() == (1, "", "keras-dsd: interrupted\n")
+    assert run() == (130, "", "keras-dsd: interrupted\n")
 
 
 def test_the_module_is_the_command_and_loads_no_framework():
@@ -346,8 +435,8 @@ def test_validation_rows_are_those_of_the_file_or_held_out_the_same_each_time(tm
 
 @pytest.mark.parametrize(("arrays", "share", "words"), [
     (TRAIN, 0.2, "Expected arrays x_train, y_train, x_test, y_test.*Missing: x_test, y_test"),
-    ({**TRAIN, **TEST}, 0.0, "the 10 training rows.*--validation_share=0"),
-    ({**TRAIN, **TEST}, 1.0, "--validation_share=1"),
+    ({**TRAIN, **TEST}, 0.0, "the 10 training rows.*--validation_split=0"),
+    ({**TRAIN, **TEST}, 1.0, "--validation_split=1"),
     ({**TRAIN, **TEST, "y_test": ROWS[:2]}, 0.2, "as many of x_test as of y_test"),
 ])  # fmt: skip
 def test_data_that_can_not_be_trained_on_are_refused(arrays, share, words, tmp_path):

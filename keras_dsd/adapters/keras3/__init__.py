@@ -1,5 +1,7 @@
 """Adapter of Keras 3, on every backend that trains. Models are unchanged."""
 
+from collections.abc import Mapping
+
 import keras
 
 from keras_dsd.adapters.keras3 import selection, training
@@ -19,3 +21,13 @@ def load_model(path: str, safe_mode: bool, compiled: bool) -> keras.Model:
 def is_compiled(model: keras.Model) -> bool:
     """Returns whether `model` has a loss, so that it can be evaluated."""
     return bool(model.compiled)
+
+
+def register(objects: Mapping[str, object]) -> frozenset[str]:
+    """Registers custom objects for loading, and returns the names by which files refer to them."""
+    known = {
+        **objects,
+        **{keras.saving.get_registered_name(each): each for each in objects.values()},
+    }
+    keras.saving.get_custom_objects().update(known)
+    return frozenset(known)
