@@ -17,7 +17,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 
 .PHONY: demo bench studies figures torch onnx orbax ray mlflow wandb kubernetes recipes everything test test-slow test-oldest lint typecheck build-check wheel-check docs docs-check notebook clean
 
-demo: $(VENV)/.has-examples $(patsubst %,$(VENV)/.has-%,$(filter jax torch,$(KERAS_BACKEND)))
+demo: $(VENV)/.has-examples $(VENV)/.has-plots $(patsubst %,$(VENV)/.has-%,$(filter jax torch,$(KERAS_BACKEND)))
 	$(VENV)/bin/python examples/quickstart.py $(ARGS)
 
 # The pictures in docs.

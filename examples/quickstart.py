@@ -1,19 +1,23 @@
 """Trains a small convolutional network on scikit-learn's digits with DSD, beside plain training.
 
 Both start from the same weights and train for as many epochs. The model that DSD trained is
-exported, as a .keras file on PyTorch, and a fresh process loads it to predict the same.
+exported, as a .keras file on PyTorch, and a new process loads it to predict the same.
 
     KERAS_BACKEND=jax python examples/quickstart.py --keras=3 --sparsity=0.5 --redense=20
 """
 
+import contextlib
 import importlib
+import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 
 import numpy as np
+import rich.box
 from absl import app, flags, logging
+from rich.table import Table
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -27,6 +31,7 @@ flags.DEFINE_integer("sparse", 10, "Epochs of the sparse phase.")
 flags.DEFINE_integer("redense", 10, "Epochs of the last phase, dense again.")
 flags.DEFINE_integer("seed", 0, "Seed of the weights, the split and the batches.")
 flags.DEFINE_string("export_dir", "saved_model", "Where to export the model.")
+flags.DEFINE_string("figure", "learning_curves.png", "Where to draw the learning curves.")
 
 
 def build(keras):
@@ -38,58 +43,86 @@ def build(keras):
     ])  # fmt: skip
 
 
-def train(keras, model, train_data, test_data, schedule=None):
-    """Trains `model`; returns the test error, in percent, at the end of each phase."""
-    ends = np.cumsum([FLAGS.dense, FLAGS.sparse, FLAGS.redense])
-    errors = []
+def train(keras, model, data, name, schedule=None):
+    """Trains `model`, and returns its history and the test error in percent after each phase."""
+    train_data, test_data = data
+    phases = {"dense": FLAGS.dense, "sparse": FLAGS.sparse, "re-dense": FLAGS.redense}
+    ends = dict(zip(np.cumsum([*phases.values()]).tolist(), phases, strict=True))
+    errors = {}
 
     def at_epoch_end(epoch, logs):
-        if epoch + 1 in ends:
+        if (phase := ends.get(epoch + 1)) is not None:
             predicted = model.predict(test_data[0], verbose=0).argmax(axis=1)
-            errors.append(100 * np.mean(predicted != test_data[1]))
-        if epoch + 1 == ends[1] and schedule is not None:
-            print(f"At the end of the sparse phase:\n{dsd.report(model)}")
+            errors[phase] = 100 * np.mean(predicted != test_data[1])
+            more = f", {phase}, {logs['dsd_sparsity']:.1%} sparsity" if schedule else ""
+            print(f"{name}, epoch {epoch + 1}: test error {errors[phase]:.2f}%{more}")
 
-    callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=at_epoch_end)]
-    callbacks += [] if schedule is None else [schedule]
+    # What reads the logs comes after the schedule.
+    callbacks = [schedule] if schedule else []
+    callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=at_epoch_end))
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     keras.utils.set_random_seed(FLAGS.seed)
-    model.fit(*train_data, epochs=ends[-1], verbose=0, callbacks=callbacks)
-    return errors
+    epochs = sum(phases.values())
+    history = model.fit(*train_data, epochs=epochs, verbose=0, callbacks=callbacks)
+    return history, errors
+
+
+def export(model, images, is_keras_file):
+    """Exports `model`, and has a new process compare its predictions."""
+    path = FLAGS.export_dir + ".keras" * is_keras_file
+    (model.save if is_keras_file else model.export)(path)
+    with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+        np.savez(file, images=images, predicted=model.predict(images, verbose=0))
+        file.flush()
+        load_exported = pathlib.Path(__file__).with_name("load_exported.py")
+        command = [sys.executable, load_exported, path, file.name]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    print(ran.stdout if ran.returncode == 0 else ran.stderr)
+    ran.check_returncode()
+
+
+@contextlib.contextmanager
+def quiet_stderr():
+    """Drops what C++ code writes to stderr: no variable stops TensorFlow's as it is imported."""
+    stderr = os.dup(2)
+    with pathlib.Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def main(argv):
     del argv
-    keras = importlib.import_module("tf_keras" if FLAGS.keras == "2" else "keras")
-    logging.set_verbosity(logging.INFO)  # DSDSchedule says when a phase begins
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of TensorFlow, once it is imported
+    with quiet_stderr():
+        keras = importlib.import_module("tf_keras" if FLAGS.keras == "2" else "keras")
+    keras.utils.disable_interactive_logging()  # the export then logs, and
+    logging.set_verbosity(logging.ERROR)  # nothing is logged
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype("float32").reshape(-1, 8, 8, 1)
     split = train_test_split(images, labels, test_size=0.3, random_state=FLAGS.seed)
-    train_data, test_data = split[::2], split[1::2]
+    data = split[::2], split[1::2]
+    test_images = data[1][0]
     keras.utils.set_random_seed(FLAGS.seed)
     model, plain = build(keras), build(keras)
     plain.set_weights(model.get_weights())
 
     model = dsd.apply(model, sparsity=FLAGS.sparsity)
     schedule = dsd.DSDSchedule(FLAGS.dense, FLAGS.sparse, FLAGS.redense)
-    ours = train(keras, model, train_data, test_data, schedule)
+    history, ours = train(keras, model, data, "DSD", schedule)
     model = dsd.strip(model)
-    theirs = train(keras, plain, train_data, test_data)
-    print(f"{'test error after phase':24}{'dsd':>8}{'plain':>8}")
-    phases = ["dense", "sparse", "re-dense"][-len(ours) :]
-    for row in zip(phases, ours, theirs, strict=True):
-        print("{:24}{:7.2f}%{:7.2f}%".format(*row))
-    print(f"One seed on {len(test_data[1])} test images: a demonstration, not evidence.")
-
-    logging.set_verbosity(logging.WARNING)
-    on_torch = keras.backend.backend() == "torch"
-    exported = FLAGS.export_dir + ".keras" * on_torch
-    (model.save if on_torch else model.export)(exported)
-    with tempfile.NamedTemporaryFile(suffix=".npz") as data:
-        np.savez(data, images=test_data[0], predicted=model.predict(test_data[0], verbose=0))
-        data.flush()
-        load_exported = pathlib.Path(__file__).with_name("load_exported.py")
-        subprocess.run([sys.executable, load_exported, exported, data.name], check=True)
+    _, theirs = train(keras, plain, data, "plain")
+    table = Table("test error after", "DSD", "plain", box=rich.box.SIMPLE)
+    for phase, error in ours.items():
+        table.add_row(phase, f"{error:.2f}%", f"{theirs[phase]:.2f}%")
+    rich.print(table)
+    print(f"One seed on {len(test_images)} test images: a demonstration, not evidence.")
+    dsd.plots.learning_curves(history, timeline=schedule).savefig(FLAGS.figure)
+    print(f"Learning curves of the run with DSD: {FLAGS.figure}")
+    export(model, test_images, is_keras_file=keras.backend.backend() == "torch")
 
 
 if __name__ == "__main__":
