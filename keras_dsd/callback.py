@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_dsd.adapters import registry
@@ -15,6 +15,7 @@ from keras_dsd.engine.trainer import Trainer
 from keras_dsd.protocols import UpdateCount
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import shown
+from keras_dsd.utils.logs import logged, plain
 
 
 def _hook(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -56,6 +57,53 @@ class Hooks:
     on_train_batch_begin = on_train_batch_end = on_batch_begin = on_batch_end = _hook
     on_test_begin = on_test_end = on_test_batch_begin = on_test_batch_end = _hook
     on_predict_begin = on_predict_end = on_predict_batch_begin = on_predict_batch_end = _hook
+
+
+class InLastPhase:
+    """A callback of Keras that sees epochs and batches of the last phase alone.
+
+    `DSDSchedule.in_last_phase` makes it. All else, the start and end of training included, is the
+    callback's own. Where the last phase starts inside an epoch, the callback sees the rest of it.
+    """
+
+    def __init__(self, callback: Any, is_reached: Callable[[], bool]) -> None:
+        self._callback = callback
+        self._is_reached = is_reached
+        # Arguments of `on_epoch_begin` that the callback has not seen.
+        self._begun: tuple[Any, ...] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_callback":  # while this is unpickled
+            raise AttributeError(name)
+        return getattr(self._callback, name)
+
+    def _sees(self) -> bool:
+        if not self._is_reached():
+            return False
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            self._callback.on_epoch_begin(*begun)
+        return True
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Passes the start of an epoch on."""
+        self._begun = epoch, logs
+        self._sees()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Passes the end of an epoch on."""
+        if self._sees():
+            self._callback.on_epoch_end(epoch, logs)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Passes the start of a batch on."""
+        if self._sees():
+            self._callback.on_train_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Passes the end of a batch on."""
+        if self._sees():
+            self._callback.on_train_batch_end(batch, logs)
 
 
 class DSDSchedule(Hooks):
@@ -153,6 +201,38 @@ learning rate
     def __repr__(self) -> str:
         return f"<DSDSchedule: {self.timeline}>"
 
+    def in_last_phase(self, callback: Any) -> InLastPhase:
+        """Returns `callback` for `fit`, such that it sees epochs of the last phase alone.
+
+        `ModelCheckpoint(save_best_only=True)` and `EarlyStopping` know no phases: the best epoch
+        may be a sparse one, and a phase change may look like the end of progress. So they compare
+        epochs of the last phase only. Their arguments and messages are those of Keras. A run that
+        resumes in the last phase starts to compare anew, as in any `fit`.
+
+        Args:
+            callback: A callback of Keras, of the same Keras as the model. Not `BackupAndRestore`,
+                which is for every epoch.
+
+        Raises:
+            TypeError: `callback` is not a callback, or is a `DSDSchedule`.
+
+        Examples:
+            >>> schedule = DSDSchedule(dense=10, sparse=10, redense=10)
+            >>> best = keras.callbacks.ModelCheckpoint("best.keras", save_best_only=True)
+            >>> callbacks = [schedule, schedule.in_last_phase(best)]
+        """
+        hooks = ("set_model", "on_epoch_begin", "on_epoch_end", "on_train_batch_end")
+        is_callback = all(callable(getattr(callback, hook, None)) for hook in hooks)
+        if not is_callback or isinstance(callback, DSDSchedule | type):
+            hint = (
+                "Give keras.callbacks.ModelCheckpoint(...) or keras.callbacks.EarlyStopping(...)."
+            )
+            raise checks.invalid_type("callback", callback, "to be a callback of Keras", hint)
+        return InLastPhase(callback, self._is_in_last_phase)
+
+    def _is_in_last_phase(self) -> bool:
+        return self._controller is not None and self._controller.is_in_last_phase
+
     def controller(self, trainer: Trainer) -> Controller:
         """Returns the controller that takes a model through the phases."""
         return Controller(
@@ -203,7 +283,7 @@ learning rate
         """Adds the measurements of DSD to the logs."""
         measured = self._open_controller().end_epoch({} if logs is None else logs)
         if logs is not None:
-            logs.update(measured)
+            logs.update(logged(measured))
         if self._open_controller().is_over:
             self.model.stop_training = True
 
@@ -211,6 +291,9 @@ learning rate
         """Restores the model's own training; warns if weights are still pruned."""
         self._open_controller().stop()
         self._controller = None
+        history = getattr(getattr(self.model, "history", None), "history", {})
+        for values in history.values():
+            values[:] = map(plain, values)  # no progress bar reads it
 
     def _open_controller(self) -> Controller:
         if self._controller is None or not self._controller.is_open:

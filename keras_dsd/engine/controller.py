@@ -123,6 +123,11 @@ class Controller:
         return self._timeline.is_over(run.history.epochs, self._remaining_epochs, step)
 
     @property
+    def is_in_last_phase(self) -> bool:
+        """Whether a run has entered the last phase, and not ended."""
+        return self._run.phase_index == len(self._timeline.phases) - 1
+
+    @property
     def is_last_step(self) -> bool:
         """True if the next step ends training, within its epoch or not."""
         phase, run = self._timeline.phases[-1], self._run
