@@ -25,6 +25,9 @@ class DSDLoop:
     `jnp.where(mask, value, 0)`. The variables of model and optimizer must be up to date when
     `begin_epoch` and `end_epoch` are called; read them after `begin_epoch`, which sets them.
 
+    If phases are counted in steps, call `begin_step` before each update: a step is a call of it.
+    Where `starts_phase` is True, the variables must be up to date for it, too.
+
     Args:
         model: A built model that `apply` returned. It need not be compiled.
         optimizer: The optimizer that updates the model, or a list of optimizers: of
@@ -62,6 +65,8 @@ class DSDLoop:
         adapter: TrainingAdapter = registry.adapter_of(model).training_adapter(model, optimizers)
         self._trainer = CustomLoopTrainer(model, adapter)
         self._controller = schedule.controller(self._trainer)
+        self._needs_steps = schedule.timeline.needs_steps
+        self._num_steps = 0  # in the epoch
 
     def __enter__(self) -> "DSDLoop":
         return self
@@ -96,22 +101,42 @@ class DSDLoop:
             )
         if not self._controller.is_open:
             self._controller.start(None)
+        self._num_steps = 0
         self._controller.begin_epoch(epoch)
+
+    def begin_step(self) -> bool:
+        """Enters the phase of the next step, if it starts within the epoch.
+
+        Call it before each update where phases are counted in steps; otherwise it does nothing.
+
+        Returns:
+            True if a phase starts: weights, optimizer state and masks may have changed.
+
+        Raises:
+            ValueError: It is called before `begin_epoch`, or within a `tf.function`; or a weight to
+                prune holds NaN or infinity.
+        """
+        self._check_in_epoch("begin_step")
+        self._check_not_traced("begin_step")
+        self._num_steps += 1
+        return self._controller.begin_batch(self._num_steps - 1)
+
+    @property
+    def starts_phase(self) -> bool:
+        """True if the next call of `begin_step` starts a phase."""
+        return self._controller.starts_phase
 
     def apply_masks(self) -> None:
         """Sets pruned weights, and moving averages of them, to zero. Call it after each update.
 
         Raises:
             ValueError: It is called within a `tf.function`, which would keep the masks of its
-                first call, or before `begin_epoch`.
+                first call, before `begin_epoch`, or without `begin_step` in phases counted in
+                steps.
         """
         self._check_in_epoch("apply_masks")
-        if self._trainer.is_tracing():
-            raise ValueError(
-                "Expected apply_masks() outside of tf.function, which would keep the masks of its "
-                "first call. Received: a call within a tf.function. Call it after the training "
-                "function, or pass loop.masks() to this function as an argument."
-            )
+        self._check_not_traced("apply_masks")
+        self._check_counted()
         self._trainer.apply_masks()
 
     def masks(self, variables: Sequence[Any] | None = None) -> list[Any]:
@@ -146,13 +171,16 @@ class DSDLoop:
         Returns:
             `dsd_phase`, the index of the phase; `dsd_sparsity`, the measured fraction of zeros
             among the selected weights; `dsd_epochs_left`, the remaining epochs of the phase; and
-            `dsd_learning_rate`, the learning rate in use.
+            `dsd_learning_rate`, the learning rate in use. If phases are counted in steps, also
+            `dsd_steps`, the number of steps of the run so far.
 
         Raises:
             TypeError: `logs` is not a dict, or a monitored value is not a number.
-            ValueError: It is called before `begin_epoch`.
+            ValueError: It is called before `begin_epoch`, or without `begin_step` in phases counted
+                in steps.
         """
         self._check_in_epoch("end_epoch")
+        self._check_counted()
         return self._controller.end_epoch({} if logs is None else logs)
 
     @property
@@ -164,6 +192,21 @@ class DSDLoop:
         """Ends the run; warns if weights are still pruned. A `with` block calls it."""
         if self._controller.is_open:
             self._controller.stop()
+
+    def _check_counted(self) -> None:
+        if self._needs_steps and not self._num_steps:
+            raise ValueError(
+                "Expected begin_step() before each update, as phases are counted in steps. "
+                "Received: an epoch without a call of it. Call loop.begin_step() first."
+            )
+
+    def _check_not_traced(self, method: str) -> None:
+        if self._trainer.is_tracing():
+            raise ValueError(
+                f"Expected {method}() outside of tf.function, which would keep the masks of its "
+                f"first call. Received: a call within a tf.function. Call it around the training "
+                f"function, or pass loop.masks() to this function as an argument."
+            )
 
     def _check_in_epoch(self, method: str) -> None:
         if not self._controller.is_in_epoch:

@@ -34,6 +34,10 @@ class ArrayFiles:
         for path in sorted(self._folder.glob(f"{self._name}_*.npz"))[:-2]:
             path.unlink(missing_ok=True)  # another worker may share the folder
 
+    def has(self, epoch: int) -> bool:
+        """Returns whether there is a file of an epoch."""
+        return self._folder is not None and self._path(self._folder, epoch).exists()
+
     def read(self, epoch: int, like: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns the arrays of an epoch that an earlier run wrote, as arrays like `like`.
 

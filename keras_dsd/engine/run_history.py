@@ -124,7 +124,9 @@ class RunHistory:
         best = self._best_of(epochs, epoch - 1) if epoch else None
         if best is not None and best not in self._best:
             now = weights()
-            self._best = {best: now if best == epoch - 1 else self._best_files.read(best, now)}
+            # Without a file, the run may still resume at the start of the epoch after the best.
+            is_now = best == epoch - 1 and not self._best_files.has(best)
+            self._best = {best: now if is_now else self._best_files.read(best, now)}
         self.epochs = epochs
         return num_missing <= 0 or not self._timeline.monitors
 

@@ -97,6 +97,7 @@ def test_arms_are_those_asked_for_in_one_order():
 
 @pytest.mark.parametrize(("phases", "names", "error", "message"), [
     ([Dense(1, until=dsd.Plateau("loss")), Sparse(1)], None, ValueError, r"phases\[0\]=.*`until`"),
+    ([Dense(steps=9), Sparse(1)], None, ValueError, r"phases\[0\]=.* in steps"),
     ([Dense(3)], None, ValueError, "a sparse phase among `phases`.*plain training"),
     ([], None, ValueError, "at least one phase"),
     (DSD_PHASES, "dsd", TypeError, "arms='dsd' of type str"),

@@ -185,3 +185,70 @@ def test_a_dense_phase_is_redense_where_weights_return():
     timeline = dsd.DSDSchedule(phases=phases).timeline
     assert [timeline.is_sparse(i) for i in range(-1, 5)] == [False] * 3 + [True] + [False] * 2
     assert [timeline.is_redense(i) for i in range(-1, 5)] == [False] * 4 + [True, False]
+
+
+STEPS = Timeline([dsd.DensePhase(steps=5), dsd.SparsePhase(2), dsd.DensePhase(steps=4)])
+
+
+def steps(*ends):
+    return [{"dsd_steps": end} for end in ends]
+
+
+@pytest.mark.parametrize(("ends", "step", "starts"), [
+    ((), 4, [0]), ((), 5, [0, 0]), ((4,), None, [0]), ((4,), 5, [0, 1]), ((5,), None, [0, 1]),
+    ((5, 9), None, [0, 1]), ((4, 8), 12, [0, 1]), ((4, 8, 12), None, [0, 1, 3]),
+    ((5, 9, 12), None, [0, 1, 3]), ((9, 12), None, [0, 0, 2]), ((9, 12), 13, [0, 0, 2]),
+])  # fmt: skip
+def test_phases_in_steps_start_within_epochs(ends, step, starts):
+    """The step after the last one of an epoch is the next epoch's first."""
+    assert STEPS.starts(steps(*ends), step) == starts
+
+
+@pytest.mark.parametrize(("ends", "step", "is_over"), [
+    ((5, 9, 12), None, False), ((5, 9, 12), 15, False), ((5, 9, 12), 16, True),
+    ((5, 9, 12, 16), None, True), ((5, 9), 99, False), ((), 0, False),
+])  # fmt: skip
+def test_when_a_run_in_steps_is_over(ends, step, is_over):
+    assert STEPS.is_over(steps(*ends), "stop", step) is is_over
+    assert STEPS.is_complete(steps(*ends), step) is is_over
+    assert not STEPS.is_over(steps(*ends), "redense", step)
+
+
+def test_a_timeline_in_steps_reads_as_a_line_and_adds_up():
+    assert str(STEPS) == "dense for 5 steps, then sparse for 2 epochs, then dense for 4 steps"
+    assert str(dsd.SparsePhase(steps=1)) == "sparse for 1 step"
+    assert (STEPS.epochs, STEPS.steps) == (2, 9)
+    assert (Timeline(THREE).epochs, Timeline(THREE).steps) == (6, 0)
+
+
+@pytest.mark.parametrize(("value", "error", "shown"), BAD_EPOCHS)
+@pytest.mark.parametrize("phase", [dsd.DensePhase, dsd.SparsePhase])
+def test_steps_of_a_phase(phase, value, error, shown):
+    with pytest.raises(error, match=f"`steps`.*steps{shown}"):
+        phase(steps=value)
+
+
+@pytest.mark.parametrize("phase", [dsd.DensePhase, dsd.SparsePhase])
+def test_a_phase_has_one_length(phase):
+    for arguments in ({}, {"epochs": 2, "steps": 3}):
+        with pytest.raises(TypeError, match="either `epochs` or `steps`"):
+            phase(**arguments)
+    until = dsd.Plateau("loss")
+    with pytest.raises(ValueError, match=r"until=Plateau.* and steps=3. Count the phase in epochs"):
+        phase(steps=3, until=until)
+    assert phase(2).steps is None and phase(steps=2).epochs is None
+
+
+def test_a_figure_of_phases_in_steps():
+    plot = STEPS.plot(steps_per_epoch=3)
+    (axes,) = plot.axes
+    assert axes.get_xlabel() == "step" and axes.get_xlim() == (0, 15)
+    ends = [line.get_xdata()[1] for line in axes.lines]
+    assert ends == [5, 11, 15]
+    alone = Timeline([dsd.DensePhase(steps=3), dsd.SparsePhase(steps=4)]).plot()
+    assert alone.axes[0].get_xlim() == (0, 7)
+    with pytest.raises(ValueError, match="steps_per_epoch=None. Give the number of steps"):
+        STEPS.plot()
+    with pytest.raises(ValueError, match="`steps_per_epoch` to be at least 1"):
+        STEPS.plot(steps_per_epoch=0)
+    assert Timeline(THREE).plot(steps_per_epoch=9).axes[0].get_xlim() == (0, 6)

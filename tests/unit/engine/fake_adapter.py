@@ -194,9 +194,9 @@ class FakeModel:
             The logs of each epoch.
         """
         self.history, self.stop_training, seen = object(), False, []
-        schedule.set_params({
-            "epochs": epochs, "verbose": verbose, "steps": steps if steps_known else None,
-        })  # fmt: skip
+        lengths = {steps} if isinstance(steps, int) else set(steps)
+        known = min(lengths) if steps_known and len(lengths) == 1 else None
+        schedule.set_params({"epochs": epochs, "verbose": verbose, "steps": known})
         schedule.set_model(self)
         if restore:
             restore()
@@ -234,6 +234,7 @@ class FakeAdapter:
         self.observes, self.is_observed, self.has_own_train_step = True, False, False
         self.num_skipped, self.was_skipped = 0, False
         self.counts, self.per_step, self.batches_per_execution, self.num_readings = True, 1, 1, 0
+        self.num_batches, self.updates_of = 0, lambda batch: 1
         self.unscaled_optimizers = []
         self.frozen, self.extras = [], []
         self.step_state = FakeStepState(model)
@@ -321,9 +322,11 @@ class FakeAdapter:
         self.model.num_made += 1
 
         def step():
-            self.step_state.before_update(extras)
-            self.model.train_step(masked)
-            self.step_state.end_step(extras)
+            for _ in range(self.updates_of(self.num_batches)):
+                self.step_state.before_update(extras)
+                self.model.train_step(masked)
+                self.step_state.end_step(extras)
+            self.num_batches += 1
 
         return {"train_function": step}
 
