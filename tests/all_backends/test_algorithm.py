@@ -1,5 +1,7 @@
 """All three phases against a transcription of Algorithm 1 (Han et al., 2017) in NumPy."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,8 @@ from tests.helpers.paths import double_precision, keras, optimizer_cases, seed
 
 pytestmark = pytest.mark.smoke
 
-EPOCHS, SPARSITY = 3, 0.3
+EPOCHS, SPARSITY, BATCH = 3, 0.3, 64
+PER_EPOCH = 5  # batches
 LR = float(np.float32(0.02))  # the optimizer keeps it in float32
 
 
@@ -76,21 +79,25 @@ CASES = {
 }
 
 
-def algorithm_1(weights, optimizer, x, y, batch):
-    """Dense, then sparse under a fixed mask, then dense again from zero at a tenth of the rate."""
-    weights = [w.astype(np.float64) for w in weights]
+def algorithm_1(weights, optimizer, x, y, dense, sparse, redense):
+    """Dense, then sparse under a fixed mask, then dense again from zero at a tenth of the rate.
 
-    def epochs(lr, masks=None):
+    Lengths are in steps, over the data again and again. Returns the weights after each phase, and
+    the masks.
+    """
+    weights = [w.astype(np.float64) for w in weights]
+    starts = itertools.cycle(range(0, len(x), BATCH))
+
+    def steps(number, lr, masks=None):
         nonlocal weights
-        for _ in range(EPOCHS):
-            for at in range(0, len(x), batch):
-                grads = gradients(weights, x[at : at + batch], y[at : at + batch])
-                weights = optimizer.step(weights, grads, lr)
-                for index, mask in (masks or {}).items():
-                    weights[index] = weights[index] * mask
+        for at in itertools.islice(starts, number):
+            grads = gradients(weights, x[at : at + BATCH], y[at : at + BATCH])
+            weights = optimizer.step(weights, grads, lr)
+            for index, mask in (masks or {}).items():
+                weights[index] = weights[index] * mask
         return [w.copy() for w in weights]
 
-    after = [epochs(LR)]
+    after = [steps(dense, LR)]
     masks = {}
     for index in (0, 2):
         magnitudes = np.sort(np.abs(weights[index]), axis=None)[::-1]
@@ -98,10 +105,10 @@ def algorithm_1(weights, optimizer, x, y, batch):
         masks[index] = np.abs(weights[index]) >= magnitudes[kept - 1]
         weights[index] = weights[index] * masks[index]
         optimizer.forget(index, ~masks[index])
-    after.append(epochs(LR, masks))
+    after.append(steps(sparse, LR, masks))
     for index, mask in masks.items():
         optimizer.forget(index, ~mask)
-    after.append(epochs(LR / 10))
+    after.append(steps(redense, LR / 10))
     return after, list(masks.values())
 
 
@@ -118,9 +125,23 @@ def initial_weights():
     return [random.normal(scale=0.2, size=shape) for shape in shapes]
 
 
-@pytest.mark.parametrize("case", optimizer_cases("momentum", "adamw"))
-def test_every_phase_matches_algorithm_1(digits, case):
-    make_reference, make_optimizer = CASES[case]
+class AtPhaseEnds(keras.callbacks.Callback):
+    """Keeps the weights after some numbers of steps, and the masks after the second."""
+
+    def __init__(self, *lengths):
+        super().__init__()
+        self.ends, self.number, self.seen = [*itertools.accumulate(lengths)], 0, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.number += 1
+        if self.number in self.ends:
+            self.seen.append([np.array(w) for w in self.model.trainable_weights])
+        if self.number == self.ends[1]:
+            self.masks = [weight.mask for weight in dsd.weights(self.model)]
+
+
+def model_and_data(digits):
+    """Returns a small model in float64, uncompiled, and data."""
     x, y = digits[0].reshape(len(digits[0]), 64).astype("float64"), digits[1]
     seed(11)
     layers = keras.layers
@@ -132,25 +153,39 @@ def test_every_phase_matches_algorithm_1(digits, case):
         ]
     )
     model.set_weights(initial_weights())
-    expected, masks = algorithm_1(model.get_weights(), make_reference(), x, y, batch=64)
+    return model, x, y
+
+
+def check(model, x, y, case, schedule, lengths, epochs):
+    """Trains by a schedule; asserts what phases of so many steps do, and returns logs and masks."""
+    make_reference, make_optimizer = CASES[case]
+    expected, masks = algorithm_1(model.get_weights(), make_reference(), x, y, *lengths)
     model = dsd.apply(model, SPARSITY)
     model.compile(make_optimizer(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-
-    class AtPhaseEnds(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            if (epoch + 1) % EPOCHS == 0:
-                self.seen.append([np.array(w) for w in self.model.trainable_weights])
-            if epoch + 1 == 2 * EPOCHS:
-                self.masks = [weight.mask for weight in dsd.weights(self.model)]
-
-    ends = AtPhaseEnds()
-    ends.seen = []
-    history = model.fit(x, y, batch_size=64, shuffle=False, epochs=3 * EPOCHS, verbose=0,
-              callbacks=[dsd.DSDSchedule(EPOCHS, EPOCHS, EPOCHS), ends])  # fmt: skip
+    ends = AtPhaseEnds(*lengths)
+    history = model.fit(x, y, batch_size=BATCH, shuffle=False, epochs=epochs, verbose=0,
+                        callbacks=[schedule, ends])  # fmt: skip
     for ours, reference in zip(ends.seen, expected, strict=True):
         for a, b in zip(ours, reference, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     assert all(np.array_equal(a, b) for a, b in zip(ends.masks, masks, strict=True))
+    return history, masks
+
+
+@pytest.mark.parametrize("case", optimizer_cases("momentum", "adamw"))
+def test_every_phase_matches_algorithm_1(digits, case):
+    schedule, lengths = dsd.DSDSchedule(EPOCHS, EPOCHS, EPOCHS), [EPOCHS * PER_EPOCH] * 3
+    history, masks = check(*model_and_data(digits), case, schedule, lengths, 3 * EPOCHS)
     assert history.history["dsd_phase"] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     zeros = sum(np.count_nonzero(~mask) for mask in masks) / sum(mask.size for mask in masks)
     assert history.history["dsd_sparsity"][3:6] == pytest.approx([zeros] * 3, abs=1e-12)
+
+
+@pytest.mark.parametrize("case", optimizer_cases("momentum"))
+def test_phases_in_steps_match_algorithm_1(digits, case):
+    lengths = 7, 11, 12
+    phases = [dsd.DensePhase(steps=7), dsd.SparsePhase(steps=11), dsd.DensePhase(3, lr=0.1)]
+    schedule, epochs = dsd.DSDSchedule(phases=phases), sum(lengths) // PER_EPOCH
+    history, _ = check(*model_and_data(digits), case, schedule, lengths, epochs)
+    assert history.history["dsd_phase"] == [0, 1, 1, 2, 2, 2]
+    assert history.history["dsd_steps"] == [5, 10, 15, 20, 25, 30]

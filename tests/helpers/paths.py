@@ -159,3 +159,9 @@ class Watch(keras.callbacks.Callback):
 def arrays(model):
     """Returns the model's weights as arrays, by order."""
     return [np.array(value) for value in model.get_weights()]
+
+
+def optimizer_arrays(model):
+    """Returns the optimizer's variables as arrays, by order."""
+    found = model.optimizer.variables
+    return [np.array(each) for each in (found() if callable(found) else found)]
