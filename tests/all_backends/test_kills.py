@@ -1,13 +1,12 @@
 """Runs that SIGKILL ended, and that were started again: they end as if nothing had happened."""
 
-import json
 import random
 
 import numpy as np
 import pytest
 
-from tests.helpers import forked, programs
-from tests.helpers.paths import IMPORTS, PATH, keras
+from tests.helpers.paths import PATH, keras
+from tests.helpers.restarted import check, results, train
 
 # PyTorch compiles nothing in each of many processes: CI runs all there, and some on tf_keras.
 IS_IN_CI = PATH == "tf_keras" or keras.backend.backend() == "torch"
@@ -27,33 +26,6 @@ def in_part(values, chosen):
     """Parameters, of which CI runs all on one path, and those that are `chosen` on the other."""
     marks = [pytest.mark.exhaustive] * (PATH == "tf_keras")
     return [pytest.param(each, marks=[] if each in chosen else marks) for each in values]
-
-
-def train(folder, *scenarios):
-    """Runs scenarios, and returns each one's exit status by name."""
-    program = programs.module("killed")
-    done = forked.run(*program, folder, *map(json.dumps, scenarios), imports=IMPORTS)
-    assert done.returncode == 0, done.stderr[-3000:]
-    rows = [line.split() for line in done.stdout.splitlines()]
-    exits = {name: int(code) for name, code in (row for row in rows if len(row) == 2)}
-    assert set(exits) == {each["name"] for each in scenarios}, done.stderr[-3000:]
-    assert 1 not in exits.values(), done.stderr[-3000:]
-    return exits
-
-
-def results(folder, name):
-    with np.load(folder / f"{name}.npz") as file:
-        return {key: file[key] for key in file.files}
-
-
-def check(folder, whole, restarted):
-    """Asserts that two runs ended with the same weights, slots and masks, bit for bit."""
-    one, two = results(folder, whole), results(folder, restarted)
-    for name, value in one.items():
-        if name == "phases":
-            assert [*two[name]] == [*value][len(value) - len(two[name]) :]
-        elif not name.startswith("mask_") or name in two:
-            assert np.array_equal(value, two[name]), name
 
 
 def killed(name, kind, kill):

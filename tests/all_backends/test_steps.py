@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import keras_dsd as dsd
-from tests.helpers import paths, steps
+from tests.helpers import paths, restarted, steps
 from tests.helpers.paths import PATH, Watch, keras
 
 D, S = dsd.DensePhase, dsd.SparsePhase
@@ -110,6 +110,21 @@ def test_from_a_checkpoint_within_the_only_epoch(at, compiled, digits, tmp_path)
     with pytest.warns(UserWarning, match=f"has made {at} steps, so the run resumes after"):
         again = train(loaded, at)
     assert len(whole) == len(again) and all(map(np.array_equal, whole, again))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [
+    31, *(pytest.param(batch, marks=pytest.mark.exhaustive) for batch in (16, 39)),
+])  # fmt: skip
+def test_a_run_that_was_killed_within_an_epoch_ends_as_if_it_had_not_been(batch, tmp_path):
+    """From BackupAndRestore(save_freq=3). Keras 3 begins the epoch anew, tf_keras goes on in it."""
+    given = {"kind": "steps", "save_freq": 3, "last": True}
+    killed = {"name": "killed", "backup": "run", "kill": ("on_train_batch_end", batch, 0), **given}
+    again = {"name": "again", "backup": "run", **given}
+    exits = restarted.train(tmp_path, {"name": "whole", **given}, killed, again)
+    assert exits == {"whole": 0, "killed": -9, "again": 0}
+    assert [*restarted.results(tmp_path, "whole")["phases"]] == [0, 1, 1, 2, 2, 2]
+    restarted.check(tmp_path, "whole", "again", same_epochs=PATH == "tf_keras")
 
 
 @pytest.mark.slow

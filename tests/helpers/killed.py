@@ -76,7 +76,10 @@ def classifier():
 
 
 def schedule_of(kind, folder):
-    """Returns the schedule of a scenario: each prunes for epochs 2 and 3, counted from 0."""
+    """Returns the schedule of a scenario: most prune for epochs 2 and 3, counted from 0."""
+    if kind == "steps":
+        phases = [dsd.DensePhase(steps=14), dsd.SparsePhase(steps=23), dsd.DensePhase(steps=18)]
+        return dsd.DSDSchedule(phases=phases, remaining_epochs="stop")
     if kind == "dense":
         return dsd.DSDSchedule(phases=[dsd.DensePhase(EPOCHS)])
     if kind != "until":
@@ -92,7 +95,8 @@ def train(name, folder, kind="three", backup=None, save_freq="epoch", last=False
     Args:
         name: Of the scenario.
         folder: Where to write.
-        kind: `"three"`, `"all"` (`reset`), `"until"`, `"dense"`, or `"plain"`: without DSD.
+        kind: `"three"`, `"all"` (`reset`), `"until"`, `"steps"`, `"dense"`, or `"plain"`: without
+            DSD.
         backup: A folder's name for BackupAndRestore, or None.
         save_freq: Its argument.
         last: Whether it stands after DSDSchedule in the list of callbacks.

@@ -19,6 +19,8 @@ TIMELINES = {
     "several in an epoch": [(D, S)[n % 2 == 0](steps=n) for n in (1, 2, 1, 4, 3, 2, 1)],
     "epochs, then steps": [D(1), S(steps=6), D(1, lr=0.1)],
     "steps, then epochs": [D(steps=6), S(1), D(steps=2)],
+    "a ramp": [D(steps=2), S(3, ramp=2), D(1)],
+    "at random": [D(steps=3), S(steps=6, criterion="random"), D(steps=2)],
     "sparse first": [S(steps=5, sparsity=0.25), D(1), D(1)],
 }
 EQUAL, UNEQUAL = [4, 4, 4, 4], [1, 5, 2, 7]
@@ -161,7 +163,7 @@ def test_mixed_phases_of_unknown_epochs_are_refused_without_a_record():
     phases = TIMELINES["epochs, then steps"]
     options = {"num_batches": UNEQUAL, "steps_known": False}
     _, _, _, copies = train(phases, **options)
-    with pytest.raises(ValueError, match="how many steps the 2 epochs before have made"):
+    with pytest.raises(ValueError, match="a known number of steps of the previous 2 epochs"):
         resume(copies[2, 1], phases, 2, 1, **options)
 
 
@@ -219,7 +221,7 @@ def test_an_interrupted_epoch_is_resumed_in_the_same_process():
 
 @pytest.mark.parametrize("num_batches", [[6, 6, 6], [5, 7, 6]], ids=["equal", "unequal"])
 @pytest.mark.parametrize("per_execution", [2, 3])
-@pytest.mark.filterwarnings("ignore:A phase of . steps ends with the execution")
+@pytest.mark.filterwarnings("ignore:A phase of . steps ends up to")
 def test_a_phase_ends_with_the_execution_that_makes_its_last_step(per_execution, num_batches):
     phases = [D(steps=3), S(steps=7), D(1)]
 
@@ -246,9 +248,9 @@ def test_steps_that_do_not_fit_into_executions_are_warned_of_or_refused():
     def prepare(model):
         model.adapter.batches_per_execution = 4
 
-    with pytest.warns(UserWarning, match="A phase of 6 steps ends with the execution") as caught:
+    with pytest.warns(UserWarning, match="A phase of 6 steps ends up to 3 steps late") as caught:
         train([D(steps=6), S(steps=7), D(1)], [8, 8], prepare)
-    assert "up to 3 steps late: steps_per_execution=4" in str(caught[0].message)
+    assert "steps_per_execution=4" in str(caught[0].message)
     with pytest.raises(ValueError, match=r"steps=3, with 4 steps in each execution"):
         train([D(steps=3), S(steps=8), D(1)], [8, 8], prepare)
     train([D(steps=4), S(steps=8), D(1)], [8, 8], prepare)
