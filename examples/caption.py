@@ -1,10 +1,10 @@
-"""Trains NeuralTalk's LSTM to caption photographs, with Dense-Sparse-Dense training or plainly.
+"""Trains NeuralTalk's LSTM to caption photographs, with DSD or plain training.
 
     python examples/caption.py --data=flickr8k --workdir=runs/caption
     python examples/caption.py --data=flickr8k --workdir=runs/caption --arm=dense
 
 `--data` is a folder in the layout of Karpathy's Flickr-8K (recipes/caption_data.py); `fake` trains
-on random numbers, to see whether all runs. TF_USE_LEGACY_KERAS=1 takes tf_keras, and else Keras 3
+on random numbers, as a smoke test. TF_USE_LEGACY_KERAS=1 selects tf_keras; the default is Keras 3
 on $KERAS_BACKEND. The captions of the test images are scored by BLEU.
 """
 

@@ -1,7 +1,7 @@
 """Converts a model to LiteRT after DSD and after plain training, and compares the files.
 
-DSD does not shrink a model: the weights that it pruned have returned, and the file is as large as
-that of plain training. Needs Keras 3 on TensorFlow 2.17 or later: the converter of 2.16 aborts.
+DSD does not shrink a model: pruned weights have regrown, and the file has the same size as that of
+plain training. Needs Keras 3 on TensorFlow 2.17 or later: the converter of 2.16 aborts.
 
     KERAS_BACKEND=tensorflow python examples/convert_to_litert.py --dsd_epochs=5 --out_dir=litert
 """
@@ -18,7 +18,7 @@ from sklearn.model_selection import train_test_split
 import keras_dsd as dsd
 
 FLAGS = flags.FLAGS
-flags.DEFINE_float("sparsity", 0.3, "Share of each weight tensor to prune, in [0, 1).")
+flags.DEFINE_float("sparsity", 0.3, "Fraction of each weight tensor to prune, in [0, 1).")
 flags.DEFINE_integer("dsd_epochs", 5, "Epochs of each of the three phases.")
 flags.DEFINE_integer("seed", 0, "Seed of the weights, the split and the batches.")
 flags.DEFINE_string("out_dir", "litert", "Folder for the two .tflite files.")
@@ -33,7 +33,7 @@ def build():
 
 
 def train(data, callbacks, under_dsd):
-    """Returns a model that was trained with or without DSD, for as many epochs."""
+    """Returns a model trained with or without DSD, for the same number of epochs."""
     keras.utils.clear_session()  # both get the same names, which the file holds
     keras.utils.set_random_seed(FLAGS.seed)
     model = build()

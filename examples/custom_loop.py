@@ -1,7 +1,7 @@
-"""Dense-Sparse-Dense training in a loop of your own, without `fit`, on scikit-learn's digits.
+"""Dense-Sparse-Dense training in a custom training loop, without `fit`, on scikit-learn's digits.
 
-One function for each backend makes what trains on some batches: a GradientTape, a function without
-state, or PyTorch's `backward`. The loop around it is the same for all.
+One function for each backend creates the training step: a GradientTape, a stateless function, or
+`backward` of PyTorch. The loop around it is the same for all.
 
     KERAS_BACKEND=torch python examples/custom_loop.py --keras=3
 """
@@ -16,7 +16,7 @@ import keras_dsd as dsd
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("keras", "3", ["2", "3"], "2: tf_keras. 3: Keras 3, on $KERAS_BACKEND.")
-flags.DEFINE_float("sparsity", 0.5, "Share of each weight tensor to prune, in [0, 1).")
+flags.DEFINE_float("sparsity", 0.5, "Fraction of each weight tensor to prune, in [0, 1).")
 flags.DEFINE_integer("epochs", 5, "Epochs of each of the three phases.")
 flags.DEFINE_integer("batch_size", 64, "Images in a batch.")
 flags.DEFINE_integer("seed", 0, "Seed of the weights.")
@@ -42,7 +42,7 @@ def train_with_tape(model, optimizer, loss_of, loop):
 
 
 def train_with_torch(model, optimizer, loss_of, loop):
-    """PyTorch: the optimizer is one of Keras's or of torch.optim."""
+    """PyTorch: the optimizer is one of Keras or of torch.optim."""
     import torch
 
     def train(batches):
@@ -82,7 +82,7 @@ def train_without_state(model, optimizer, loss_of, loop):
         trainable, rest, slots = state
         (_, rest), gradients = gradients_of(trainable, rest, x, y)
         trainable, slots = optimizer.stateless_apply(slots, gradients, trainable)
-        # The optimizer's variables too: with use_ema they hold averages of the weights.
+        # Including the variables of the optimizer, which hold moving averages with use_ema.
         return masked(trainable, masks[0]), rest, masked(slots, masks[1])
 
     def train(batches):

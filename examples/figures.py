@@ -18,9 +18,9 @@ from keras_dsd.utils.figures import COLOURS, shade
 from keras_dsd.visualization.histogram import total
 
 FLAGS = flags.FLAGS
-flags.DEFINE_float("sparsity", 0.3, "Share of each weight tensor to prune, in [0, 1).")
+flags.DEFINE_float("sparsity", 0.3, "Fraction of each weight tensor to prune, in [0, 1).")
 flags.DEFINE_integer("epochs", 10, "Epochs of each of the three phases.")
-flags.DEFINE_integer("seeds", 3, "How many seeds to compare DSD with plain training on.")
+flags.DEFINE_integer("seeds", 3, "Number of seeds for the comparison with plain training.")
 flags.DEFINE_integer("seed", 0, "Seed of the weights, the split and the batches.")
 flags.DEFINE_string("folder", "docs/figures", "Where to write the figures.")
 
@@ -38,7 +38,7 @@ def build():
 
 
 def overview(weights, history, sparsity):
-    """The run in one picture: the weights in each phase, and the learning curve below them."""
+    """Figure of the run: the weights in each phase, and the learning curve below them."""
     figure = Figure(figsize=(10, 4.8), layout="constrained", facecolor="white")
     grid = [["dense", "sparse", "re-dense"], ["loss"] * 3]
     panels = figure.subplot_mosaic(grid, height_ratios=[3, 2])

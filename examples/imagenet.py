@@ -1,4 +1,4 @@
-"""Trains an ImageNet network of the DSD paper, with DSD or plainly.
+"""Trains an ImageNet network of the DSD paper, with DSD or plain training.
 
     python examples/imagenet.py --model=resnet18 --data=/data/imagenet --workdir=/runs/resnet18
     python examples/imagenet.py ... --arm=dense     (and llr: the paper's control), for the table

@@ -1,4 +1,4 @@
-"""Loads an exported model in this process, and checks that it predicts what the .npz file says.
+"""Loads an exported model, and checks that its predictions equal those in an .npz file.
 
 python examples/load_exported.py saved_model predictions.npz
 """

@@ -25,7 +25,7 @@ import keras_dsd as dsd
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("keras", "3", ["2", "3"], "2: tf_keras. 3: Keras 3, on $KERAS_BACKEND.")
-flags.DEFINE_float("sparsity", 0.3, "Share of each weight tensor to prune, in [0, 1).")
+flags.DEFINE_float("sparsity", 0.3, "Fraction of each weight tensor to prune, in [0, 1).")
 flags.DEFINE_integer("dense", 10, "Epochs of the first, dense phase.")
 flags.DEFINE_integer("sparse", 10, "Epochs of the sparse phase.")
 flags.DEFINE_integer("redense", 10, "Epochs of the last phase, dense again.")

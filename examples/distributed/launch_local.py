@@ -1,6 +1,6 @@
-"""Starts workers of a program on this machine, as TensorFlow wants them: each with its TF_CONFIG.
+"""Starts workers of a program on this machine, each with its TF_CONFIG for TensorFlow.
 
-What comes after `--` goes on to the program. If a worker fails, the others are ended.
+Arguments after `--` are passed to the program. If a worker fails, the others are ended.
 
     python examples/distributed/launch_local.py --workers=2 -- --sparsity=0.5
 """
@@ -18,7 +18,7 @@ import time
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("workers", 2, "How many to start.", lower_bound=1)
+flags.DEFINE_integer("workers", 2, "Number of workers.", lower_bound=1)
 flags.DEFINE_string(
     "program", str(pathlib.Path(__file__).with_name("train.py")), "What each of them runs."
 )

@@ -1,6 +1,6 @@
-"""Trains as train.py does, on the workers of a Ray cluster, or of this machine where there is none.
+"""Runs the training of train.py on the workers of a Ray cluster, or of this machine without one.
 
-Ray sets TF_CONFIG, keeps what BackupAndRestore writes, and starts all workers again from there when
+Ray sets TF_CONFIG, stores the backups of BackupAndRestore, and restarts all workers from them when
 one of them fails.
 
     python examples/distributed/ray_train.py --workers=2 --sparsity=0.5
@@ -41,9 +41,9 @@ class Report(tf_keras.callbacks.Callback):
 
 
 def work(arguments, further=()):
-    """Trains on one worker, from Ray's checkpoint where there is one.
+    """Trains on one worker, from the checkpoint of Ray if there is one.
 
-    Every worker restores from a copy of its own, so there need be no folder that all of them see.
+    Every worker restores from its own copy, so no shared folder is needed.
     """
     checkpoint = ray.train.get_checkpoint()
     with tempfile.TemporaryDirectory() as folder:
@@ -79,8 +79,8 @@ def main(argv):
 
 if __name__ == "__main__":
     train.define_flags()
-    flags.DEFINE_integer("workers", 2, "How many workers, each with a CPU or a GPU of its own.")
+    flags.DEFINE_integer("workers", 2, "Number of workers, each with its own CPU or GPU.")
     flags.DEFINE_bool("gpus", False, "Whether each worker gets a GPU.")
     flags.DEFINE_string("storage", None, "Folder or URI of Ray's, of all machines. ~/ray_results.")
-    flags.DEFINE_integer("max_failures", 3, "How often to start again after a failure.")
+    flags.DEFINE_integer("max_failures", 3, "Number of restarts after failures.")
     app.run(main)

@@ -1,7 +1,7 @@
 """Trains a Keras 3 model with PyTorch's DistributedDataParallel, by DSDLoop, on digits.
 
-Gradients are averaged over the ranks, so weights are the same on all of them, and so are the masks
-that each makes of its own.
+Gradients are averaged over the ranks, so weights are equal on all of them, and so are the masks
+that each rank computes from its weights.
 
     torchrun --standalone --nproc_per_node=2 examples/distributed/torch_ddp.py --sparsity=0.5
 """
@@ -24,7 +24,7 @@ import keras_dsd as dsd
 
 
 def define_flags():
-    flags.DEFINE_float("sparsity", 0.5, "Share of each weight tensor to prune, in [0, 1).")
+    flags.DEFINE_float("sparsity", 0.5, "Fraction of each weight tensor to prune, in [0, 1).")
     flags.DEFINE_list("phases", [5, 5, 5], "Epochs of the dense, the sparse and the last phase.")
     flags.DEFINE_integer("batch_size", 32, "Images in a batch of each rank.")
     flags.DEFINE_integer("seed", 0, "Seed of the weights and the batches, the same on all ranks.")
@@ -64,7 +64,7 @@ def accuracy_of(model, images, labels):
 
 
 def train(sparsity, phases, batch_size, seed, save):
-    """Trains on all ranks of the process group, and prints how it went."""
+    """Trains on all ranks of the process group, and prints the results."""
     rank = dist.get_rank()
     keras.utils.set_random_seed(seed)
     train_data, test_data = load()

@@ -1,7 +1,7 @@
 """Dense-Sparse-Dense training of a tf_keras model on one device, on several, or on many machines.
 
-Every worker runs this program, and TF_CONFIG tells each which one it is. README.md beside this file
-says how to start them; on one machine:
+Every worker runs this program, with its own TF_CONFIG. README.md in this folder describes how to
+start them; on one machine:
 
     python examples/distributed/launch_local.py --workers=2 -- --sparsity=0.5
 """
@@ -26,12 +26,12 @@ STRATEGIES = {
 
 
 def define_flags():
-    flags.DEFINE_float("sparsity", 0.5, "Share of each weight tensor to prune, in [0, 1).")
+    flags.DEFINE_float("sparsity", 0.5, "Fraction of each weight tensor to prune, in [0, 1).")
     flags.DEFINE_list("phases", [5, 5, 5], "Epochs of the dense, the sparse and the last phase.")
     flags.DEFINE_integer("batch_size", 32, "Images in a batch of each replica.")
     flags.DEFINE_integer("seed", 0, "Seed of the weights and the batches, the same on all workers.")
     flags.DEFINE_string("mnist", None, "An mnist.npz as Keras has it; none: scikit-learn's digits.")
-    flags.DEFINE_string("backup_dir", None, "Folder of all workers to go on from after a failure.")
+    flags.DEFINE_string("backup_dir", None, "Shared folder to resume from after a failure.")
     flags.DEFINE_string("export_dir", None, "Where the chief exports the model.")
 
 
@@ -57,10 +57,10 @@ def as_floats(images, largest):
 
 
 def batches(data, size, seed=None):
-    """Returns batches of `size` images, of which each worker reads a part of its own.
+    """Returns batches of `size` images, of which each worker reads its own part.
 
-    Given a seed, they are shuffled, each worker taking its part after: all need the same one. What
-    is left over makes no batch then, for its images would count more than others.
+    With a seed they are shuffled before each worker takes its part: all workers need the same seed.
+    An incomplete batch is dropped, as its images would have a larger weight.
     """
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
@@ -83,7 +83,7 @@ def digest_of(mask):
 
 
 class PhaseEnds(tf_keras.callbacks.Callback):
-    """Keeps each phase's last logs, and a digest of each mask, by which workers are compared."""
+    """Stores the last logs of each phase, and a digest of each mask to compare workers."""
 
     def __init__(self):
         super().__init__()
@@ -91,7 +91,7 @@ class PhaseEnds(tf_keras.callbacks.Callback):
         self.digests = {}
 
     def on_epoch_end(self, epoch, logs=None):
-        """Overwrites what the epoch before left."""
+        """Overwrites the values of the previous epoch."""
         self.logs[logs["dsd_phase"]] = {"epoch": epoch + 1, **logs}
         for weight in dsd.weights(self.model):
             if weight.mask is not None:
@@ -105,8 +105,8 @@ def export(model, folder, is_chief):
 
 
 def train(strategy, sparsity, phases, batch_size, seed, mnist, backup_dir, export_dir, further=()):
-    """Trains on all replicas of `strategy`; `further` callbacks come last. Prints how it went."""
-    logging.set_verbosity(logging.WARNING)  # TensorFlow says much of each collective operation
+    """Trains on all replicas of `strategy`; `further` callbacks come last. Prints the results."""
+    logging.set_verbosity(logging.WARNING)  # TensorFlow logs each collective operation
     is_chief = strategy.extended.should_checkpoint
     train_data, test_data = load(mnist)
     size = batch_size * strategy.num_replicas_in_sync

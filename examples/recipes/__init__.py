@@ -1,4 +1,4 @@
-"""What stands beside the recipes of the paper's systems: their data, models, arms and results."""
+"""Data, models, arms and results of the recipes of the paper's systems."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What each arm of a recipe trains: the same parts, as many epochs each, of phases that differ."""
+"""The arms of a recipe: equal parts and numbers of epochs, with different phases."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,27 +6,27 @@ from collections.abc import Sequence
 import keras_dsd as dsd
 
 ARMS = ("dsd", "dense", "llr")
-Steps = list[tuple[int, float]]  # epochs, and what the learning rate is multiplied by
+Steps = list[tuple[int, float]]  # epochs, and the factor of the learning rate
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A stretch of a run at whose end the model is evaluated."""
+    """A part of a run, at whose end the model is evaluated."""
 
     name: str
     phases: list[dsd.DensePhase | dsd.SparsePhase]
 
     @property
     def epochs(self) -> int:
-        """How long it lasts."""
+        """Number of epochs."""
         return sum(phase.epochs for phase in self.phases)
 
 
 def parse(text: str) -> Steps:
-    """Returns the steps that a flag such as `30,30@0.1,30@0.01` means; `0` means none.
+    """Returns the steps of a flag such as `30,30@0.1,30@0.01`; empty for `0`.
 
     Raises:
-        ValueError: It does not read as epochs, each with an optional factor above 0.
+        ValueError: The flag is not a list of epochs, each with an optional factor above 0.
     """
     try:
         steps = [_step(step) for step in text.split(",")]
@@ -49,14 +49,14 @@ def _step(text: str) -> tuple[int, float]:
 def parts_of(
     arm: str, dense: Steps, sparse: Sequence[tuple[Steps, float]], redense: Sequence[Steps]
 ) -> list[Part]:
-    """Returns what an arm trains.
+    """Returns the parts of an arm.
 
     Args:
-        arm: `"dsd"`: the phases as given. `"llr"`: the same learning rates, nothing pruned, the
-            control that the paper calls so. `"dense"`: plain training, the steps of the dense phase
+        arm: `"dsd"`: the given phases. `"llr"`: the same low learning rates (LLR) without pruning,
+            a control of the paper. `"dense"`: plain training, with the steps of the dense phase
             stretched over all epochs.
-        dense: The first phase; empty where training starts from a trained model.
-        sparse: Steps of each sparse phase, and the share of weights that it prunes.
+        dense: The first phase; empty to start from a trained model.
+        sparse: Steps of each sparse phase, and the fraction of weights that it prunes.
         redense: Steps of the dense phase after each of them.
     """
     parts = [Part("dense", _dense(dense))]
@@ -76,7 +76,7 @@ def parts_of(
 
 
 def ends_of(parts: Sequence[Part]) -> list[int]:
-    """Returns how many epochs have been trained when each part ends."""
+    """Returns the number of epochs trained by the end of each part."""
     return [sum(part.epochs for part in parts[: index + 1]) for index in range(len(parts))]
 
 
@@ -85,7 +85,7 @@ def _dense(steps: Steps) -> list[dsd.DensePhase]:
 
 
 def _stretched(steps: Steps, epochs: int) -> list[float]:
-    """Returns the factor of each of `epochs` epochs, each step as long in proportion as before."""
+    """Returns the factor of each of `epochs` epochs, with steps of the same proportions."""
     given = [lr for length, lr in steps for _ in range(length)]
     return [given[epoch * len(given) // epochs] for epoch in range(epochs)]
 

@@ -1,4 +1,4 @@
-"""Beam search over sentences, for any model that says what word may come next."""
+"""Beam search over sentences, for any model that predicts the next word."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,25 +14,25 @@ Step = Callable[[np.ndarray, list[np.ndarray]], tuple[np.ndarray, list[np.ndarra
 def search(
     step: Step, states: list[np.ndarray], *, beam_size: int, max_words: int, mark: int = 0
 ) -> tuple[list[list[int]], np.ndarray]:
-    """Returns a most probable sentence for each image, as far as a beam finds it.
+    """Returns the most probable sentence of a beam for each image.
 
     As in NeuralTalk: a sentence's score is the sum of its words' log-probabilities, which is not
-    divided by its length; a sentence that has ended stays in the beam and competes with
-    those that go on; and after `max_words` steps the best one is taken, ended or not.
+    divided by its length; a finished sentence stays in the beam and competes with unfinished
+    ones; and after `max_words` steps the best one is returned, finished or not.
 
     Args:
-        step: Says what may come next.
-        states: What it goes on from, arrays of shape (images, ...).
-        beam_size: How many sentences are kept of each image at a time.
-        max_words: After how many words, the end among them, the search is over.
-        mark: The id that begins and ends a sentence.
+        step: Returns the probabilities of the next word.
+        states: Its initial states, arrays of shape (images, ...).
+        beam_size: Number of sentences in the beam of each image.
+        max_words: Maximum number of words, including the end.
+        mark: The id that starts and ends a sentence.
 
     Returns:
         The ids of each image's words, without the mark; and their scores, float64.
     """
     num = len(states[0])
     states = [np.repeat(state, beam_size, axis=0) for state in states]
-    # All beams begin alike, so that only the first of them may go on.
+    # All beams start equal, so only the first of them is extended.
     scores = np.where(np.arange(beam_size) == 0, 0.0, -np.inf)[None].repeat(num, axis=0)
     words = np.full((num, beam_size, max_words + 1), mark, np.int32)
     ended = np.zeros((num, beam_size), bool)
@@ -41,14 +41,14 @@ def search(
         logs = np.log(np.maximum(np.asarray(probabilities, np.float64), 1e-20))
         logs = logs.reshape(num, beam_size, -1)
         logs[ended] = -np.inf
-        logs[ended, mark] = 0.0  # a sentence that has ended is one candidate, as it is
+        logs[ended, mark] = 0.0  # a finished sentence is one candidate, unchanged
         candidates = (scores[:, :, None] + logs).reshape(num, -1)
         best = _largest(candidates, beam_size)
         beams, chosen = np.divmod(best, logs.shape[-1])
         scores = np.take_along_axis(candidates, best, axis=1)
         words = np.take_along_axis(words, beams[:, :, None], axis=1)
         words[:, :, position + 1] = chosen
-        ended = chosen == mark  # that of one that had ended is the mark again
+        ended = chosen == mark  # that of a finished one is the mark again
         rows = (np.arange(num)[:, None] * beam_size + beams).reshape(-1)
         states = [state[rows] for state in states]
         if ended[:, 0].all():  # scores only fall, so nothing can overtake the first

@@ -1,4 +1,4 @@
-"""What VGG-16 makes of a data set's photographs, where nobody has computed it yet."""
+"""VGG-16 features of the photographs of a data set."""
 
 import pathlib
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def features_of(
     features[rows] = computed
     beside = kept.with_suffix(".tmp.npz")
     np.savez(beside, features=features, names=names)
-    beside.replace(kept)  # whole or not at all
+    beside.replace(kept)  # written atomically
     return features
 
 
@@ -63,7 +63,7 @@ def vgg16(folder: pathlib.Path, weights: str) -> Any:
     known = {"imagenet": "imagenet", "random": None}
     try:
         network = keras.applications.VGG16(weights=known.get(weights, weights))
-    except Exception as error:  # of the network, of a file that does not fit, and so on
+    except Exception as error:  # of the network, or of a file that does not fit
         problem = (
             f"Expected weights of VGG-16. Received: --vgg_weights={weights}, and {error}\n"
             f"Where there is no network, download {WEIGHTS_URL} elsewhere and give that file as "

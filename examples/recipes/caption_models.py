@@ -14,12 +14,12 @@ def build(bias: np.ndarray, *, hidden_size: int, dropout: float) -> Any:
     """Returns the model to train: image and words in, probabilities of each next word out.
 
     An LSTM reads the image first, embedded as wide as a word, then the mark that
-    begins a sentence and its words; what it says after the image alone is left out. Two things
+    starts a sentence and its words; what it says after the image alone is left out. Two things
     differ from NeuralTalk, as in Keras's LSTM, which has a fast kernel on GPUs for it: the
     cell's state passes a tanh on its way out, and the forget gate's bias begins at one.
 
     Args:
-        bias: What the last layer's bias begins with, (words,): so many words there are.
+        bias: Initial bias of the last layer, (words,).
         hidden_size: Units of the LSTM, and the size of the embeddings.
         dropout: Rate before the LSTM and after it.
     """
@@ -40,10 +40,10 @@ def build(bias: np.ndarray, *, hidden_size: int, dropout: float) -> Any:
 
 
 class Generator:
-    """The network that goes on word by word, for beam search.
+    """The network that generates word by word, for beam search.
 
     Args:
-        words: How many words there are.
+        words: Number of words.
         hidden_size: As in `build`.
     """
 
@@ -64,7 +64,7 @@ class Generator:
         self._read_word = keras.Model([word, *before], [said, *after_word])
 
     def load(self, model: Any) -> None:
-        """Takes over the weights of what `build` made, in whatever phase it is."""
+        """Copies the weights of a model of `build`, in any phase."""
         values = [variable.numpy() for variable in model.trainable_weights]
         for layer in self._layers:
             count = len(layer.get_weights())

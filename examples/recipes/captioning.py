@@ -25,9 +25,9 @@ def write(
         generator: Has the weights of the model.
         features: Those of the images, (images, 4096).
         vocabulary: Words by id.
-        beam_size: How many sentences of an image are kept at a time.
-        max_words: How many words a sentence has at most.
-        batch_size: How many images are described at a time.
+        beam_size: Number of sentences in the beam of each image.
+        max_words: Maximum number of words of a sentence.
+        batch_size: Number of images in a batch.
     """
     sentences: list[Sentence] = []
     for start in range(0, len(features), batch_size):

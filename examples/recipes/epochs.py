@@ -1,4 +1,4 @@
-"""Batches of every epoch, in an order that follows from the epoch's number."""
+"""Batches of every epoch, in an order that depends only on the epoch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +9,9 @@ from recipes.chosen_keras import IS_LEGACY, keras
 
 
 class Epoch(keras.callbacks.Callback):
-    """Knows which epoch trains, and has what dropout draws follow from it.
+    """Sets the random seed of dropout by the current epoch.
 
-    No backup has the state of random numbers. tf_keras offers no way to set what dropout draws.
+    Backups do not hold the state of random numbers. tf_keras can't set the seed of dropout.
 
     Args:
         seed: Of the run.
@@ -39,12 +39,12 @@ class Epoch(keras.callbacks.Callback):
 def every_epoch(
     batches: Callable[[tf.Tensor], tf.data.Dataset], epoch: Epoch, steps: int
 ) -> tf.data.Dataset:
-    """Returns a dataset that is another epoch's each time that it is gone through.
+    """Returns a dataset that yields the batches of another epoch in each iteration.
 
     Args:
         batches: Returns an epoch's, from its seed, a scalar int64 tensor.
-        epoch: Knows which epoch it is.
-        steps: After how many batches an epoch ends; 0: after all.
+        epoch: The current epoch.
+        steps: Number of batches of an epoch; 0: all.
     """
     most = steps or -1
 
@@ -58,10 +58,10 @@ def every_epoch(
 
 
 def number_of(batches: tf.data.Dataset) -> int:
-    """Returns how many batches there are.
+    """Returns the number of batches.
 
-    Of data whose end it does not foresee, Keras 3 on TensorFlow begins one step more: it counts in
-    the optimizer's iterations, and weights decay in it.
+    For data of unknown length, Keras 3 on TensorFlow starts an extra step, which counts in the
+    iterations of the optimizer and applies weight decay.
     """
     number = int(batches.cardinality())
     if number <= 0:

@@ -1,4 +1,4 @@
-"""ImageNet as it lies on disk: TFRecords or a folder for each class; still encoded, as JPEG or PNG.
+"""ImageNet on disk: TFRecords or a folder for each class; still encoded, as JPEG or PNG.
 
     train-00000-of-01024 ... validation-00000-of-00128    (or within train/ and validation/)
         image/encoded: the file's bytes; image/class/label: 1 for the first class in order, to 1000
@@ -34,8 +34,8 @@ class Images:
     """Images of both splits, as pairs of a file's bytes and a label from 0.
 
     Args:
-        num_classes: How many classes there are.
-        train: From an epoch's seed, an int64 tensor, to all training images in an order of its own.
+        num_classes: Number of classes.
+        train: From an epoch's seed, an int64 tensor, to all training images in a random order.
         validation: All validation images, once each.
     """
 

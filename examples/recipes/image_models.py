@@ -31,11 +31,11 @@ def build(
     Args:
         name: A key of `NETWORKS`.
         image_size: Height and width of the images, in pixels.
-        num_classes: How many classes it tells apart.
-        weight_decay: What the gradient of each kernel is given of the kernel itself. Biases and
-            normalisation have none.
-        dropout: Share of activations that its dropout layers drop. None: as published.
-        width: Channels of ResNet-18's layers, as a share of those published. None: 1.
+        num_classes: Number of classes.
+        weight_decay: L2 coefficient in the gradient of each kernel. Biases and normalisation have
+            none.
+        dropout: Dropout rate. None: as published.
+        width: Fraction of the published channels of ResNet-18. None: 1.
 
     Raises:
         ProblemError: The network has no dropout layer, or no width, and one is given.

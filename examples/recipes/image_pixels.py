@@ -1,4 +1,4 @@
-"""From the bytes of an image's file to what a network is trained and evaluated on."""
+"""Images from the bytes of a file to the input of a network."""
 
 import dataclasses
 
@@ -27,13 +27,13 @@ class Pixels:
     def train_batches(
         self, images: tf.data.Dataset, seed: tf.Tensor, batch_size: int
     ) -> tf.data.Dataset:
-        """Returns an epoch's batches, all whole.
+        """Returns the batches of an epoch, all complete.
 
         Args:
             images: The epoch's images, as pairs of a file's bytes and a label.
             seed: The epoch's, a scalar int64 tensor. Augmentation follows from it and from an
                 image's place.
-            batch_size: How many images are in a batch.
+            batch_size: Number of images in a batch.
         """
 
         def prepared(

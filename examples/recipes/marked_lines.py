@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def marked_lines(mark: str) -> Iterator[None]:
-    """Has `mark` before every line that this process prints, be it in Python or in C++."""
+    """Puts `mark` before every line that this process prints, in Python or C++."""
     source, sink = os.pipe()
     kept = [os.dup(1), os.dup(2)]
     os.dup2(sink, 1)

@@ -1,4 +1,4 @@
-"""What is measured as each part of a run ends."""
+"""Evaluation at the end of each part of a run."""
 
 import math
 import statistics
@@ -13,7 +13,7 @@ from recipes.problems import ProblemError
 
 
 class PartEnds(keras.callbacks.Callback):
-    """Evaluates the model as each part of a run ends, and keeps what came of it."""
+    """Evaluates the model at the end of each part of a run, and stores the results."""
 
     def __init__(
         self,
@@ -40,11 +40,11 @@ class PartEnds(keras.callbacks.Callback):
         self._last = now
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Evaluates where a part ends: with masks in force, if it is a sparse one."""
+        """Evaluates at the end of a part; in a sparse phase, with active masks."""
         if not math.isfinite(loss := (logs or {}).get("loss", 0.0)):
             raise ProblemError(
                 f"Expected a loss that is a number. Received: loss={loss} in epoch {epoch + 1}. "
-                f"The backup is of the epoch before. Begin anew, in another --workdir, with a "
+                f"The backup is of the previous epoch. Start again, in another --workdir, with a "
                 f"smaller --learning_rate or without half precision."
             )
         part = self._ends.get(epoch + 1)

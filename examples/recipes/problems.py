@@ -1,8 +1,8 @@
-"""What is told in a line, and not as a traceback: it is nothing of the program's."""
+"""Errors of the user's input, shown as a line instead of a traceback."""
 
 
 class ProblemError(ValueError):
-    """Says what was expected, what was received, and what to do."""
+    """Error with three parts: expected, received, what to do."""
 
 
 class MissingData(ProblemError):  # noqa: N818

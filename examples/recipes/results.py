@@ -1,4 +1,4 @@
-"""What runs of a recipe measured: a file for each, and from all of them a table as the paper's."""
+"""Results of the runs of a recipe: a file for each, and a table like that of the paper."""
 
 import json
 import pathlib
@@ -13,11 +13,11 @@ ROWS = {"dsd": "DSD", "llr": "LLR", "dense": "Dense"}
 
 
 class Record:
-    """The file that a run keeps its results in, written anew at the end of each part.
+    """The results file of a run, rewritten at the end of each part.
 
     Args:
-        path: The file. What it holds is gone on with.
-        settings: What the run was asked for.
+        path: The file, from which the run resumes.
+        settings: The settings of the run.
 
     Raises:
         ProblemError: The file is of a run with other settings.
@@ -31,12 +31,12 @@ class Record:
             _check_same(path, self.result["settings"], dict(settings))
 
     def set(self, **items: Any) -> None:
-        """Keeps items beside `settings` and `parts`."""
+        """Stores items in addition to `settings` and `parts`."""
         self.result |= items
         self._write()
 
     def end_part(self, name: str, **items: Any) -> None:
-        """Keeps what was measured as a part ended."""
+        """Stores the results of a part."""
         self.result["parts"][name] = items
         self._write()
 
@@ -44,7 +44,7 @@ class Record:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         beside = self._path.with_suffix(".tmp")
         beside.write_text(json.dumps(self.result, indent=1) + "\n")
-        beside.replace(self._path)  # whole or not at all, whenever the run ends
+        beside.replace(self._path)  # written atomically
 
 
 def read(path: pathlib.Path) -> Result:
@@ -58,8 +58,8 @@ def _check_same(path: pathlib.Path, before: Mapping[str, Any], now: Mapping[str,
         if before.get(name) != now.get(name):
             raise ProblemError(
                 f"Expected the settings of the run in {path.parent}: {name}="
-                f"{before.get(name)!r}. Received: {name}={now.get(name)!r}. Give the same to go on "
-                f"with it, or for an arm to compare it with; or another --workdir."
+                f"{before.get(name)!r}. Received: {name}={now.get(name)!r}. Give the same to "
+                f"resume it, or to compare its arms; or another --workdir."
             )
 
 
@@ -81,7 +81,7 @@ def complete_in(workdir: pathlib.Path) -> list[Result]:
 
 
 class Table:
-    """Rows such as the paper's: baseline, sparse, DSD, the controls, and what DSD gained.
+    """Rows like those of the paper: baseline, sparse, DSD, controls, and gains of DSD.
 
     Args:
         results: Complete runs of one recipe; those of several seeds are averaged.
@@ -146,7 +146,7 @@ class Table:
     def _gain(
         self, rows: dict[str, Any], control: str, of: Callable[[float, float], float]
     ) -> dict[str, Any]:
-        """Returns by how much DSD is better, seed by seed; above 0 is better for every metric."""
+        """Returns the gain of DSD for each seed; positive is better for every metric."""
         gain: dict[str, Any] = {}
         for name, direction in self._better.items():
             sign = 1 if direction == "max" else -1

@@ -1,4 +1,4 @@
-"""What the recipes share: flags, devices, going on after a stop, evaluation, export, the table."""
+"""Shared parts of the recipes: flags, devices, resuming, evaluation, export, the table."""
 
 import contextlib
 import dataclasses
@@ -28,7 +28,7 @@ flags.DEFINE_string(
     "workdir", None, "Folder for all that a run writes; the arms share one.", required=True
 )
 flags.DEFINE_enum("arm", "dsd", arms.ARMS, "DSD; plain training; plain, at DSD's learning rates.")
-# What every recipe has values of its own for, in its DEFAULTS.
+# Flags with defaults of each recipe, in its DEFAULTS.
 _OWN = " Left out: the recipe's own."
 _EPOCHS = "Epochs of {}, steps with a factor of the learning rate: 30,30@0.1; 0: none." + _OWN
 _STEPS = {
@@ -38,9 +38,11 @@ _STEPS = {
 }  # fmt: skip
 for _name, _phase in _STEPS.items():
     flags.DEFINE_string(_name, None, _EPOCHS.format(_phase))
-flags.DEFINE_float("sparsity", None, "Share of each weight to prune, in [0, 1)." + _OWN, 0)
+flags.DEFINE_float("sparsity", None, "Fraction of each weight to prune, in [0, 1)." + _OWN, 0)
 flags.DEFINE_float("sparsity2", None, "Of the second sparse phase." + _OWN, 0)
-flags.DEFINE_float("learning_rate", None, "What the factors above multiply." + _OWN, 0)
+flags.DEFINE_float(
+    "learning_rate", None, "Initial learning rate, which the factors multiply." + _OWN, 0
+)
 flags.DEFINE_integer("batch_size", None, "Examples, on all devices together." + _OWN, 1)
 flags.DEFINE_integer("seed", 0, "Seed of the weights, the order of examples, augmentation.", 0)
 flags.DEFINE_enum("mixed_precision", "", ["", "mixed_float16", "mixed_bfloat16"],
@@ -48,8 +50,8 @@ flags.DEFINE_enum("mixed_precision", "", ["", "mixed_float16", "mixed_bfloat16"]
 flags.DEFINE_string("initial_weights", None, "A file to start from; with --dense=0 no more.")
 flags.DEFINE_integer("steps_per_epoch", 0, "Batches an epoch ends after; 0: when all were seen.", 0)
 flags.DEFINE_bool("deterministic", False, "Sums in one order, on TensorFlow, at the cost of time: "
-                  "arms then begin alike, and what goes on ends alike, to the bit.")  # fmt: skip
-flags.DEFINE_enum("verbose", "2", ["0", "1", "2"], "What fit prints: nothing, a bar, a line.")
+                  "arms and resumed runs are then equal to the bit.")  # fmt: skip
+flags.DEFINE_enum("verbose", "2", ["0", "1", "2"], "Output of fit: none, a bar, a line.")
 _WHERE = ("arm", "seed", "workdir", "verbose")
 _NONE = {"sparse2": "0", "redense2": "0", "sparsity2": 0.0}  # where a recipe says nothing of them
 
@@ -71,17 +73,17 @@ def _are_shares(values: Mapping[str, float | None]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What differs from one system to another.
+    """Parts that differ between systems.
 
     Args:
-        name: What the table calls it.
+        name: Its name in the table.
         build: Returns a new model, not compiled.
         compile: Compiles it.
         train_batches: Returns one epoch's batches in an order, and with augmentation, that follow
-            from the seed alone, a scalar int64 tensor: what goes on after a stop sees the same.
-        evaluate: Returns the table's numbers, in percent.
+            from the seed alone, a scalar int64 tensor: a resumed run reads the same.
+        evaluate: Returns the numbers of the table, in percent.
         better: `"min"` or `"max"` for each of them; the one that counts comes first.
-        validation: What `fit` validates on.
+        validation: Validation data of `fit`.
         prune: Regular expressions of the paths of weights to prune; all others stay dense.
     """
 
@@ -102,17 +104,17 @@ def use_defaults(defaults: Mapping[str, Any]) -> None:
 
 
 def is_fake() -> bool:
-    """Returns whether random data were asked for."""
+    """Returns whether the data are random."""
     return FLAGS.data == "fake"
 
 
 def main(train: Callable[[], None]) -> None:
-    """Parses the flags and calls `train`; what is wrong with them or the data is told in a line."""
+    """Parses the flags and calls `train`; errors of flags or data are shown as a line."""
 
     def run_it(argv: list[str]) -> int:
         if len(argv) > 1:
             raise app.UsageError(f"Expected flags alone. Received: {argv[1:]}.")
-        logging.set_verbosity(logging.WARNING)  # TensorFlow tells of every file that it writes
+        logging.set_verbosity(logging.WARNING)  # TensorFlow logs every file that it writes
         with marked_lines("FAKE DATA: ") if is_fake() else contextlib.nullcontext():
             try:
                 train()
@@ -120,7 +122,7 @@ def main(train: Callable[[], None]) -> None:
                 print(f"error: {error}", file=sys.stderr)
                 return 1
             except KeyboardInterrupt:
-                print("Interrupted. The same command goes on with it.", file=sys.stderr)
+                print("Interrupted. The same command resumes the run.", file=sys.stderr)
                 return 130
         return 0
 
@@ -128,7 +130,7 @@ def main(train: Callable[[], None]) -> None:
 
 
 def run(recipe: Recipe) -> None:
-    """Trains the arm that was asked for, or goes on with it, and prints the table of all."""
+    """Trains or resumes the selected arm, and prints the table of all arms."""
     parts = _parts()
     folder = pathlib.Path(FLAGS.workdir, f"seed-{FLAGS.seed}", FLAGS.arm)
     if recipe.validation is not None:
@@ -177,7 +179,7 @@ def _train(
         **({} if IS_LEGACY else {"double_checkpoint": True}),
     )
     if (folder / "backup").exists():
-        print(f"Going on from {folder / 'backup'}")
+        print(f"Resuming from {folder / 'backup'}")
     # The end of a part is on record before the backup has its last epoch behind it.
     ends = PartEnds(parts, recipe.evaluate, record)
     model.fit(
@@ -220,7 +222,7 @@ def _load(model: Any) -> None:
 
 
 def _settings() -> dict[str, Any]:
-    """Returns the flags that the numbers depend on."""
+    """Returns the flags that affect the results."""
     of_recipes = [
         flag
         for module, found in FLAGS.flags_by_module_dict().items()
@@ -233,7 +235,7 @@ def _settings() -> dict[str, Any]:
 
 
 def _strategy() -> tf.distribute.Strategy | None:
-    """Returns what trains on all devices of TensorFlow, if there are several.
+    """Returns the strategy for all devices of TensorFlow, if there are several.
 
     Keras's own for JAX needs batches that divide by their number, evaluation's last one included.
     """
@@ -247,7 +249,7 @@ def _strategy() -> tf.distribute.Strategy | None:
 
 
 def _num_parameters(model: Any) -> int:
-    """Returns how many trainable weights there are; masks are not among them."""
+    """Returns the number of trainable weights, without masks."""
     return sum(int(tf.size(w)) if IS_LEGACY else w.numpy().size for w in model.trainable_weights)
 
 
@@ -259,7 +261,7 @@ def _logs(folder: pathlib.Path) -> list[Any]:
 
 
 def _export(model: Any, folder: pathlib.Path) -> None:
-    """Writes the plain model: a file of Keras's and, but for PyTorch, a SavedModel."""
+    """Writes the plain model: a Keras file and, except on PyTorch, a SavedModel."""
     model.save(folder / "model.keras")
     print(f"Saved the plain model as {folder / 'model.keras'}")
     backend = keras.backend.backend()

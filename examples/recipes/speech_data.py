@@ -1,4 +1,4 @@
-"""Speech as manifests describe it: what is read, and what a recogniser is fed of it."""
+"""Speech data of manifests, and the inputs of a recogniser."""
 
 import dataclasses
 import json
@@ -44,7 +44,7 @@ class Utterance:
 
 
 def read_manifest(path: pathlib.Path) -> list[Utterance]:
-    """Returns the utterances of a manifest; looks at the beginning of every file that it names.
+    """Returns the utterances of a manifest; reads the header of every file.
 
     Raises:
         MissingData: The manifest or a file is not there or is not what it should be.
@@ -77,7 +77,7 @@ def _utterance(manifest: pathlib.Path, number: int, line: str) -> Utterance:
 
 
 def _num_frames(path: pathlib.Path) -> int:
-    """Returns how many frames the spectrogram of a file will have; its samples are not read."""
+    """Returns the number of frames of the spectrogram of a file, without reading its samples."""
     if not path.is_file():
         raise MissingData(f"Expected an audio file. Received: nothing at {path}.")
     try:

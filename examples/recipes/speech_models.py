@@ -71,7 +71,7 @@ def deepspeech2(num_bins: int, width: int, stride: int, num_recurrent: int = 7) 
         num_bins: Of the spectrogram.
         width: Units of each layer after the convolutions.
         stride: Frames from one that the first convolution looks at to the next.
-        num_recurrent: How many recurrent layers there are.
+        num_recurrent: Number of recurrent layers.
     """
     spectrogram = layers.Input((None, num_bins), name="spectrogram")
     own = _own_frames(spectrogram, stride)

@@ -1,4 +1,4 @@
-"""Between texts and the numbers that a recogniser of speech is trained on: letters, CTC, errors."""
+"""Conversion between texts and numbers for speech recognition: letters, CTC, errors."""
 
 import itertools
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def frames_needed(classes: Sequence[int]) -> int:
 
 
 def pack(num_frames: tf.Tensor, num_letters: tf.Tensor, letters: tf.Tensor) -> tf.Tensor:
-    """Returns all that the loss is to know in one tensor, shape (batch, 2 + letters)."""
+    """Returns the inputs of the loss in one tensor, shape (batch, 2 + letters)."""
     return tf.concat([num_frames[:, None], num_letters[:, None], letters], axis=1)
 
 
@@ -50,7 +50,7 @@ def ctc_loss(packed: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Returns CTC's loss of each utterance, in nats.
 
     Args:
-        packed: What `pack` gave.
+        packed: The result of `pack`.
         logits: Shape (batch, frames, classes), float32. Frames past an utterance's own count for
             nothing.
     """
@@ -60,7 +60,7 @@ def ctc_loss(packed: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     if keras.backend.backend() != "tensorflow":
         return keras.ops.ctc_loss(letters, logits, num_letters, num_frames, mask_index=BLANK)
     if not tf.config.list_physical_devices("GPU"):
-        # A processor's kernel of its own, ten times as fast. On a GPU sparse labels would mean
+        # A separate CPU kernel, ten times as fast. On a GPU sparse labels would mean
         # cuDNN's, which does not take texts of any length.
         letters, num_letters = tf.RaggedTensor.from_tensor(letters, num_letters).to_sparse(), None
     return tf.nn.ctc_loss(
@@ -69,13 +69,13 @@ def ctc_loss(packed: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def transcribe(logits: npt.ArrayLike, num_frames: npt.ArrayLike, beam_width: int = 0) -> list[str]:
-    """Returns the text that each utterance is taken for.
+    """Returns the recognized text of each utterance.
 
     Args:
         logits: Shape (batch, frames, classes).
-        num_frames: How many frames each utterance has.
-        beam_width: How many beginnings a beam search keeps. Defaults to 0: the likeliest class of
-            each frame, repetitions and blanks taken out.
+        num_frames: Number of frames of each utterance.
+        beam_width: Width of the beam search. Defaults to 0: the most likely class of each frame,
+            without repetitions and blanks.
     """
     by_time = tf.transpose(tf.convert_to_tensor(logits, tf.float32), [1, 0, 2])
     lengths = tf.convert_to_tensor(num_frames, tf.int32)
@@ -90,7 +90,7 @@ def transcribe(logits: npt.ArrayLike, num_frames: npt.ArrayLike, beam_width: int
 
 
 def unpack(packed: npt.ArrayLike) -> tuple[npt.NDArray[np.int32], list[str]]:
-    """Returns the frames and the text of each utterance from what `pack` gave."""
+    """Returns the frames and the text of each utterance from the result of `pack`."""
     rows = np.asarray(packed)
     return rows[:, 0], [decode(row[2 : 2 + row[1]]) for row in rows]
 

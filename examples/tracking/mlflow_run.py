@@ -1,7 +1,7 @@
-"""Trains on scikit-learn's digits with DSD, and has MLflow keep what the run measured.
+"""Trains on scikit-learn's digits with DSD, and logs the run with MLflow.
 
-MLflow's own callback takes phase, sparsity, epochs left and the learning rate in use from the logs,
-as it comes after DSDSchedule. Start a server first, and look at http://127.0.0.1:5000 afterwards:
+The MLflow callback reads phase, sparsity, remaining epochs and the learning rate in use from the
+logs, as it comes after DSDSchedule. Start a server first, and open http://127.0.0.1:5000:
 
     mlflow server --backend-store-uri sqlite:///mlflow.db --port 5000
     python examples/tracking/mlflow_run.py --sparsity=0.5
@@ -21,7 +21,7 @@ import mlflow
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("keras", "3", ["2", "3"], "2: tf_keras. 3: Keras 3, on $KERAS_BACKEND.")
 flags.DEFINE_string("tracking_uri", "http://127.0.0.1:5000", "Where the server is.")
-flags.DEFINE_float("sparsity", 0.5, "Share of each weight tensor to prune, in [0, 1).")
+flags.DEFINE_float("sparsity", 0.5, "Fraction of each weight tensor to prune, in [0, 1).")
 flags.DEFINE_integer("dense", 10, "Epochs of the first, dense phase.")
 flags.DEFINE_integer("sparse", 10, "Epochs of the sparse phase.")
 flags.DEFINE_integer("redense", 10, "Epochs of the last phase, dense again.")

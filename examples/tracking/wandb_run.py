@@ -1,6 +1,6 @@
-"""Trains on scikit-learn's digits with DSD, and has Weights & Biases keep what the run measured.
+"""Trains on scikit-learn's digits with DSD, and logs the run with Weights & Biases.
 
-W&B's own callback takes phase, sparsity, epochs left and the learning rate in use from the logs,
+The W&B callback reads phase, sparsity, remaining epochs and the learning rate in use from the logs,
 as it comes after DSDSchedule. Nothing leaves this machine until you send it:
 `wandb sync wandb/offline-run-*`.
 
@@ -22,7 +22,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_enum("keras", "3", ["2", "3"], "2: tf_keras. 3: Keras 3, on $KERAS_BACKEND.")
 flags.DEFINE_enum("mode", "offline", ["offline", "online"], "online needs `wandb login`.")
 flags.DEFINE_string("folder", ".", "Where W&B makes its folder `wandb`.")
-flags.DEFINE_float("sparsity", 0.5, "Share of each weight tensor to prune, in [0, 1).")
+flags.DEFINE_float("sparsity", 0.5, "Fraction of each weight tensor to prune, in [0, 1).")
 flags.DEFINE_integer("dense", 10, "Epochs of the first, dense phase.")
 flags.DEFINE_integer("sparse", 10, "Epochs of the sparse phase.")
 flags.DEFINE_integer("redense", 10, "Epochs of the last phase, dense again.")

@@ -133,7 +133,7 @@ def test_a_run_that_is_killed_ends_as_one_that_was_not(evaluation, arms, tmp_pat
     killed = start(TOY, f"--workdir={tmp_path}", *PHASES, STOP_AT=str(evaluation), **DROPOUT)
     assert killed.returncode == -signal.SIGKILL
     said = run(TOY, tmp_path, *PHASES, **DROPOUT)
-    assert f"Going on from {tmp_path / 'seed-0' / 'dsd' / 'backup'}" in said
+    assert f"Resuming from {tmp_path / 'seed-0' / 'dsd' / 'backup'}" in said
     assert said.count("End of part") == 4 - evaluation
     for ours, theirs in zip(weights_in(tmp_path), weights_in(arms[0]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
