@@ -90,13 +90,14 @@ def model_in(phase: str, keras: Any, network: networks.Network) -> Any:
     model = networks.compiled(keras, dsd.apply(network.build(keras), _SPARSITY))
     model.optimizer.build(model.trainable_variables)
     trainer = Trainer(model, registry.adapter_of(model).training_adapter(model))
-    trainer.open(after_first_step=lambda: None, before_remade_step=lambda: None)
+    trainer.open(after_first_step=lambda: None, before_remade_step=frozenset)
     if phase == "sparse":
         for weight in trainer.weights:
             values = np.abs(weight.numpy())
             mask = values > np.quantile(values, _SPARSITY)
             weight.apply_mask(weight.arrays.to_device(mask, weight.tensor()))
-    trainer.use_step(masked=phase == "sparse", lr=0.1 if phase == "re-dense" else 1.0)
+    masked = frozenset(weight.path for weight in trainer.weights if weight.is_masked)
+    trainer.use_step(masked=masked, lr=0.1 if phase == "re-dense" else 1.0)
     return model
 
 

@@ -171,27 +171,6 @@ def test_other_models_that_train_meanwhile_are_untouched():
         assert all(map(np.array_equal, arrays(each), arrays(alone)))
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch compiles nothing")
-def test_a_run_traces_one_step_more_than_a_plain_fit():
-    def traces(epochs, *callbacks, wrapped=True):
-        def counted(true, outputs):
-            calls.append(1)
-            return total(true, outputs)
-
-        calls = []
-        model = net()
-        model = dsd.apply(model, 0.5) if wrapped else model
-        model.compile("adam", counted)
-        model.fit(*DATA, batch_size=8, epochs=epochs, verbose=0, callbacks=list(callbacks))
-        return len(calls)
-
-    plain = traces(3, wrapped=False)
-    assert traces(3, dsd.DSDSchedule(phases=[dsd.DensePhase(3)])) == plain
-    assert traces(5, dsd.DSDSchedule(1, 1, 3)) == plain + 1
-    phases = [dsd.DensePhase(1), dsd.SparsePhase(1)] * 2 + [dsd.DensePhase(1)]
-    assert traces(5, dsd.DSDSchedule(phases=phases)) == plain + 1
-
-
 @pytest.mark.only_on("tf_keras", "tensorflow")
 @pytest.mark.filterwarnings("ignore:fit has trained model=")
 @pytest.mark.parametrize("traced_before", ["", "in a fit without DSD", "in a run"])
