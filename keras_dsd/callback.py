@@ -120,6 +120,11 @@ class DSDSchedule(Hooks):
     before those that read logs. When a phase starts, a message describes the changes; it is printed
     if `fit` shows its progress, and logged otherwise.
 
+    Phases may be counted in optimizer steps instead, also mixed with phases in epochs:
+    `DensePhase(steps=2000)` ends with the batch that makes its last step, and the next phase starts
+    with the next batch, within the epoch. Logs then hold the phase at the end of the epoch, and
+    `dsd_steps`, the steps of the run so far.
+
     A phase multiplies the learning rate within each update. It never sets
     `optimizer.learning_rate`, which you can read and set at any time.
 
@@ -135,10 +140,12 @@ class DSDSchedule(Hooks):
             `"none"`: no state. AC/DC resets all state, but only when weights regrow. Defaults to
             `"pruned"`.
         remaining_epochs: Use of the epochs that a phase with `until` leaves unused: `"redense"`
-            adds them to the last phase, `"stop"` drops them. Defaults to `"redense"`.
+            adds them to the last phase, `"stop"` drops them, and ends training with the last step
+            of a last phase that is counted in steps. Defaults to `"redense"`.
         backup_dir: Folder for the values that `until` monitors and the best weights that it
-            restores, so that `initial_epoch` can resume a run with `until` in another process. Use
-            one folder per run. Defaults to `None`: nothing is written.
+            restores, so that `initial_epoch` can resume a run with `until` in another process; and
+            for the steps of each epoch, if phases are counted in steps. Use one folder per run.
+            Defaults to `None`: nothing is written.
         batch_norm_data: Batches of training data, as `fit` takes them, that can be read repeatedly:
             a list, a `tf.data.Dataset`, a `PyDataset` or a `DataLoader`. After pruning, the moving
             mean and variance of each trainable BatchNormalization are set to the averages over
