@@ -60,16 +60,17 @@ class Hooks:
 
 
 class InLastPhase:
-    """A callback of Keras that sees epochs and batches of the last phase alone.
+    """A Keras callback that receives only epochs and batches of the last phase.
 
-    `DSDSchedule.in_last_phase` makes it. All else, the start and end of training included, is the
-    callback's own. Where the last phase starts inside an epoch, the callback sees the rest of it.
+    `DSDSchedule.in_last_phase` returns it. All other calls, including the start and end of
+    training, are forwarded. If the last phase starts within an epoch, the callback receives the
+    rest of this epoch.
     """
 
     def __init__(self, callback: Any, is_reached: Callable[[], bool]) -> None:
         self._callback = callback
         self._is_reached = is_reached
-        # Arguments of `on_epoch_begin` that the callback has not seen.
+        # Arguments of `on_epoch_begin` that are not forwarded so far.
         self._begun: tuple[Any, ...] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -209,16 +210,16 @@ learning rate
         return f"<DSDSchedule: {self.timeline}>"
 
     def in_last_phase(self, callback: Any) -> InLastPhase:
-        """Returns `callback` for `fit`, such that it sees epochs of the last phase alone.
+        """Returns `callback` for `fit`, limited to epochs of the last phase.
 
-        `ModelCheckpoint(save_best_only=True)` and `EarlyStopping` know no phases: the best epoch
-        may be a sparse one, and a phase change may look like the end of progress. So they compare
-        epochs of the last phase only. Their arguments and messages are those of Keras. A run that
-        resumes in the last phase starts to compare anew, as in any `fit`.
+        `ModelCheckpoint(save_best_only=True)` and `EarlyStopping` ignore phases: the best epoch may
+        be a sparse one, and a phase change may look like the end of progress. Limited to the last
+        phase, they compare only its epochs. A run that resumes in the last phase starts the
+        comparison again, as in any `fit`.
 
         Args:
-            callback: A callback of Keras, of the same Keras as the model. Not `BackupAndRestore`,
-                which is for every epoch.
+            callback: A callback of the same Keras as the model. Not `BackupAndRestore`, which needs
+                every epoch.
 
         Raises:
             TypeError: `callback` is not a callback, or is a `DSDSchedule`.
@@ -234,7 +235,7 @@ learning rate
             hint = (
                 "Give keras.callbacks.ModelCheckpoint(...) or keras.callbacks.EarlyStopping(...)."
             )
-            raise checks.invalid_type("callback", callback, "to be a callback of Keras", hint)
+            raise checks.invalid_type("callback", callback, "to be a Keras callback", hint)
         return InLastPhase(callback, self._is_in_last_phase)
 
     def _is_in_last_phase(self) -> bool:

@@ -1,4 +1,4 @@
-"""Report of the sparsity of each weight, and of weights that stay dense and why."""
+"""Report of the sparsity of each weight, and of weights that stay dense, with reasons."""
 
 import dataclasses
 import math
@@ -25,17 +25,17 @@ class WeightSparsity:
     Attributes:
         path: Its path in the model.
         shape: Its shape.
-        asked: The target sparsity that `apply` was given, a fraction; a phase may have its own.
-            None where that is not known, as of a file.
-        measured: The share of its values that are zero now, a fraction; under a mask, of those
-            that it prunes: one that it keeps may underflow to zero, and is not pruned then.
-        masked: Whether it is zero where the mask of a sparse phase prunes it.
-        uncovered: Number of values at its edge that make no complete block or group of the
-            pattern; these stay dense.
-        threshold: The smallest magnitude that is kept, of a block the smallest pooled one: that
-            the active mask keeps or, without one, that a sparse phase would keep if it started
-            now. None with N:M, and where it can't be told, as with NaN in the weight.
-        share: Its part of all values in the report, of what is left dense too, a fraction.
+        asked: Target sparsity, the fraction set by `apply`; a phase may have another one. None if
+            unknown, as in a file.
+        measured: Measured fraction of zeros; under a mask, of pruned zeros, as a kept value may
+            underflow to zero.
+        masked: True if it is zero where an active mask prunes it.
+        uncovered: Number of values at its edge that fill no block or group of the pattern, and
+            stay dense.
+        threshold: Smallest kept magnitude, or pooled magnitude of a block: of the active mask or,
+            without one, of a sparse phase that starts now. None with N:M, and if it is undefined,
+            as with NaN in the weight.
+        share: Its fraction of all values in the report, including dense weights.
     """
 
     path: str
@@ -55,11 +55,11 @@ class WeightSparsity:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class SparsityReport(Tabled):
-    """The sparsity of a model: what `report` returns.
+    """The sparsity of a model: the result of `report`.
 
     Attributes:
         weights: The weights that DSD prunes.
-        skipped: The trainable weights that it leaves dense, and frozen ones of layers it knows.
+        skipped: The trainable weights that stay dense, and frozen weights of known layers.
         notes: Remarks on the numbers.
     """
 
@@ -74,21 +74,21 @@ class SparsityReport(Tabled):
 
     @property
     def sparsity(self) -> float:
-        """Share of zeros among them, a fraction, measured."""
+        """Measured fraction of zeros among them."""
         return self._num_zeros / max(self.size, 1)
 
     @property
     def total_size(self) -> int:
-        """Number of values in all weights here, those left dense too."""
+        """Number of values in all weights of the report, including dense ones."""
         return self.size + sum(weight.size for weight in self.skipped)
 
     @property
     def total_sparsity(self) -> float:
-        """Share of all these that is zero in the weights that DSD prunes, a fraction, measured."""
+        """Measured zeros in the weights that DSD prunes, as a fraction of all values."""
         return self._num_zeros / max(self.total_size, 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values: lists, dicts, numbers and text.
+        """Returns plain values: lists, dicts, numbers and str.
 
         `"weights"` and `"skipped"` are lists of rows: `pandas.DataFrame(found["weights"])`.
         """
@@ -113,7 +113,7 @@ class SparsityReport(Tabled):
         """Returns the summary and the `n` largest weights, for models of hundreds of tensors.
 
         Args:
-            n: Number of weights to show; `0` shows the five lines alone. Defaults to `20`.
+            n: Number of weights to show; `0` shows only the summary. Defaults to `20`.
 
         Raises:
             TypeError: `n` is not an integer.
@@ -127,14 +127,14 @@ class SparsityReport(Tabled):
         return draw(table, n) if self.weights or self.skipped else _EMPTY
 
     def diff(self, after: "SparsityReport") -> "ReportDiff":
-        """Returns what happened to each tensor between this report and a later one.
+        """Returns the changes of each tensor between this report and a later one.
 
         Args:
             after: The later report of the same model.
 
         Raises:
             TypeError: `after` is not a report.
-            ValueError: A weight has another shape in it, or no weight is in both.
+            ValueError: A weight has different shapes in the two, or no weight is in both.
 
         Examples:
             >>> before = report(model)
@@ -142,7 +142,7 @@ class SparsityReport(Tabled):
             >>> print(before.diff(report(model)))
         """
         if not isinstance(after, SparsityReport):
-            hint = "Give what keras_dsd.report(model) returned later."
+            hint = "Give a later result of keras_dsd.report(model)."
             raise checks.invalid_type("after", after, "to be a report", hint)
         return ReportDiff(tuple(_changes(self, after)))
 
@@ -199,8 +199,8 @@ class WeightChange:
 
     Attributes:
         path: Its path in the model.
-        before: Its row in the earlier report; None where that has none.
-        after: Its row in the later one; None where that has none.
+        before: Its row in the earlier report, or None.
+        after: Its row in the later report, or None.
     """
 
     path: str
@@ -209,7 +209,7 @@ class WeightChange:
 
     @property
     def num_zeros(self) -> int:
-        """How many zeros came; negative where they went. A row that is missing has none."""
+        """Change of the number of zeros. A missing row has no zeros."""
         before, after = (
             0 if row is None else round(row.measured * row.size)
             for row in (self.before, self.after)
@@ -218,7 +218,7 @@ class WeightChange:
 
     @property
     def what(self) -> str:
-        """What the tensor did: `"pruned"`, `"regrown"`, `"mask applied"` and so on."""
+        """Kind of the change: `"pruned"`, `"regrown"`, `"mask applied"` and others."""
         if self.before is None:
             return "new"
         if self.after is None:
@@ -232,7 +232,7 @@ class WeightChange:
 
 @dataclasses.dataclass(frozen=True)
 class ReportDiff(Tabled):
-    """The changes between two reports: what `SparsityReport.diff` returns.
+    """Changes between two reports: the result of `SparsityReport.diff`.
 
     Attributes:
         weights: The weights of both reports, in the model's order.
@@ -284,7 +284,7 @@ class ReportDiff(Tabled):
 def make_report(
     weights: Iterable[PrunableWeight], skipped: Iterable[SkippedWeight]
 ) -> SparsityReport:
-    """Measures the weights that DSD prunes, one after another, and lists those that it skips."""
+    """Measures the weights that DSD prunes, one after another, and lists skipped weights."""
     weights, skipped = list(weights), tuple(skipped)
     total = sum(math.prod(w.shape) for w in weights) + sum(w.size for w in skipped)
     pairs = zip(weights, thresholds(weights), strict=True)
@@ -300,21 +300,21 @@ def _changes(before: SparsityReport, after: SparsityReport) -> Iterator[WeightCh
     rows, others = _by_path(before), _by_path(after)
     if not rows.keys() & others.keys() and (rows or others):
         raise ValueError(
-            f"Expected `after` to be of the same model, with some of its weights. Received: "
-            f"after={after!r}, and none of them. Give two reports of one model."
+            f"Expected `after` to be a report of the same model. Received: "
+            f"after={after!r}, without any of its weights. Give two reports of one model."
         )
     for key in {**rows, **others}:  # in order, new ones last
         row, other = rows.get(key), others.get(key)
         if row is not None and other is not None and row.shape != other.shape:
             raise ValueError(
                 f"Expected `after` to have weights of the same shapes. Received: {key[0]!r} of "
-                f"shape {other.shape}, which was {row.shape}. Give two reports of one model."
+                f"shape {other.shape}, before {row.shape}. Give two reports of one model."
             )
         yield WeightChange(key[0], row, other)
 
 
 def _by_path(found: SparsityReport) -> dict[tuple[str, int], WeightSparsity]:
-    """Returns rows by path, and a number where layers of one name have the same."""
+    """Returns rows by path and number, as layers of one name may have equal paths."""
     rows: dict[tuple[str, int], WeightSparsity] = {}
     for weight in found.weights:
         number = sum(path == weight.path for path, _ in rows)
@@ -326,13 +326,13 @@ def _notes(weights: Sequence[PrunableWeight]) -> Iterator[str]:
     for pattern in dict.fromkeys(w.pattern for w in weights if w.pattern is not None):
         yield f"pattern: {pattern}"
     if any(weight.scope == "global" for weight in weights):
-        yield "scope: one ranking over all, so each has its own share of what was asked"
+        yield "scope: one ranking over all weights, so sparsities differ from the target"
     elif any(_is_of_another_sparsity(weight) for weight in weights):
-        yield "the phase prunes by a sparsity of its own, not by what apply was asked"
+        yield "the phase has another sparsity than the target of apply"
 
 
 def _is_of_another_sparsity(weight: PrunableWeight) -> bool:
-    """Returns whether an active mask prunes more or less than `apply` was asked for."""
+    """Returns whether an active mask differs from the target of `apply`."""
     mask, pattern = weight.mask, weight.pattern
     if mask is None:
         return False

@@ -1,6 +1,6 @@
-"""Sensitivity of a model: each weight pruned alone, and the model evaluated; resumes a scan.
+"""Sensitivity scan: prunes each weight alone and evaluates the model.
 
-The results are data, then text, a figure, and recommended sparsities.
+Results are data, a table, a figure, and recommended sparsities. A scan can be resumed.
 """
 
 import bisect
@@ -38,14 +38,13 @@ _NOTHING = 1e-290  # of a cost
 
 @dataclasses.dataclass(frozen=True)
 class WeightSensitivity:
-    """Values of `evaluate` with one weight pruned, and nothing else.
+    """Values of `evaluate` with only one weight pruned.
 
     Attributes:
-        path: Its path in the model, without the model's own name.
+        path: Its path in the model, without the model name.
         shape: Its shape.
-        values: The value of `evaluate` at each of the scan's levels, in their order; NaN where
-            that was not finite.
-        covered: How many of its values the pattern may prune; None: all.
+        values: The value of `evaluate` at each level of the scan, in order; NaN if not finite.
+        covered: Number of its values that the pattern may prune; None for all.
     """
 
     path: str
@@ -67,8 +66,7 @@ class WeightSensitivity:
 class _Curve(NamedTuple):
     """Costs of pruning one weight of `size` values, `covered` of which its pattern may prune.
 
-    `worse` says how much worse the value is at each level; negative where it is better, infinite
-    where there is none.
+    `worse` holds the cost at each level: negative if the value is better, infinite without one.
     """
 
     size: int
@@ -78,12 +76,12 @@ class _Curve(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Sensitivity(Tabled):
-    """The measurements of `sensitivity`.
+    """The result of `sensitivity`.
 
     Attributes:
-        baseline: The value of `evaluate` with nothing pruned.
+        baseline: The value of `evaluate` without pruning.
         levels: The sparsities at which each weight was pruned, ascending fractions in (0, 1).
-        mode: `"min"` where smaller values are better, `"max"` where larger ones are.
+        mode: `"min"` if smaller values are better, `"max"` if larger values are better.
         points: The weights, in the model's order.
     """
 
@@ -94,39 +92,38 @@ class Sensitivity(Tabled):
 
     @property
     def size(self) -> int:
-        """Number of values in all weights that were scanned."""
+        """Number of values in all scanned weights."""
         return sum(point.size for point in self.points)
 
     def recommend(
         self, max_drop: float | None = None, overall: float | None = None
     ) -> dict[str, float]:
-        """Returns a sparsity for each weight, as `apply(sparsity=...)` takes it.
+        """Returns a sparsity for each weight, for `apply(sparsity=...)`.
 
-        Each weight was scanned alone, so the model with all of them pruned is most often worse
-        than any of the values shown here; training by DSD is to make up for that.
+        Each weight is scanned alone, so a model with all of them pruned is usually worse than any
+        of these values, before it is trained by DSD.
 
         Args:
-            max_drop: How much worse than the baseline each weight, pruned alone, may make the
-                value, in the value's own unit, finite and at least 0. Each gets the largest level
-                up to which no level did worse; 0.0 where the first one did.
-            overall: The share of all scanned weights together that is to be pruned, a fraction.
-                It is spread so that every weight, pruned alone, makes the value equally worse:
-                between levels on a straight line, and never less than a smaller level did. No
-                weight goes above the largest level.
+            max_drop: Maximum cost of each weight, pruned alone, in the unit of the value, finite
+                and at least 0. Each weight gets the largest level such that no level up to it
+                costs more; 0.0 if the first one does.
+            overall: Fraction of all scanned weights together to prune. It is distributed so that
+                every weight, pruned alone, has the same cost, interpolated between levels, and
+                never less than at a smaller level. No weight exceeds the largest level.
 
         Returns:
             A dict from regular expressions, each of which matches one path, to fractions.
 
         Raises:
-            TypeError: An argument is no number.
-            ValueError: None or both are given, `max_drop` is negative or not finite, `overall` is
-                outside [0, 1), or more than can be reached with the levels that were scanned.
+            TypeError: An argument is not a number.
+            ValueError: None or both are given, `max_drop` is negative or not finite, or `overall`
+                is outside [0, 1) or not reachable with the scanned levels.
         """
         if (max_drop is None) == (overall is None):
             raise ValueError(
                 f"Expected exactly one of `max_drop` and `overall`. Received: "
                 f"max_drop={shown(max_drop)}, overall={shown(overall)}. Give "
-                f"max_drop=0.01 to bound what each weight costs, or overall=0.3 to spread 30 %."
+                f"max_drop=0.01 to bound the cost of each weight, or overall=0.3 to prune 30 %."
             )
         curves = self._curves()
         if max_drop is not None:
@@ -135,12 +132,12 @@ class Sensitivity(Tabled):
         else:
             share = checks.fraction("overall", overall)
             chosen = _levels_for(self.levels, list(curves.values()), share)
-        # The exact pattern matches no longer path, in which `apply` would find the bare path, and
-        # counts as the full path where only that does, as for frozen weights.
+        # The exact expression matches no longer path, in which `apply` would find the path, and
+        # counts as the full path, which frozen weights need.
         return {exact(path): level for path, level in zip(curves, chosen, strict=True)}
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values: lists, dicts, numbers and text; None for NaN."""
+        """Returns plain values: lists, dicts, numbers and str; None for NaN."""
         points = [
             {**plain(point), "size": point.size, "covered": point.num_covered}
             for point in self.points
@@ -184,22 +181,22 @@ class Sensitivity(Tabled):
         for point in self.points:
             axes.plot(self.levels, point.values, marker=".", label=point.path)
         axes.axhline(self.baseline, color="black", linestyle="--", label="nothing pruned")
-        axes.set_xlabel("sparsity of one weight, the others as they are (fraction)")
+        axes.set_xlabel("sparsity of one weight (fraction)")
         axes.set_ylabel(f"value of evaluate ({BETTER[self.mode]})")
         figure.legend(loc="outside right upper", fontsize="small")
         return figure
 
     def _level_within(self, allowed: float, curve: _Curve) -> float:
-        """Returns the largest level up to which nothing is worse by more than `allowed`, or 0.0."""
+        """Returns the largest level up to which no cost exceeds `allowed`, or 0.0."""
         points = zip(self.levels, curve.worse, strict=True)
         good = itertools.takewhile(lambda point: point[1] <= allowed, points)
         return max((level for level, _ in good), default=0.0)
 
     def _curves(self) -> dict[str, _Curve]:
-        """Returns how much worse each weight makes the value, by path.
+        """Returns the costs of each weight, by path.
 
-        Nothing keeps two layers of one Keras model from having the same name. A pattern can't tell
-        such weights apart, so they count as one, as sensitive as the more sensitive of them.
+        Two layers of one Keras model may have the same name. An expression can't distinguish their
+        weights, so they count as one, with the higher costs.
         """
         sign = 1.0 if self.mode == "min" else -1.0
         curves: dict[str, _Curve] = {}
@@ -214,41 +211,43 @@ class Sensitivity(Tabled):
 
 
 def _levels_for(levels: Sequence[float], curves: Sequence[_Curve], overall: float) -> list[float]:
-    """Returns a level for each weight, so that each, pruned alone, is equally much worse.
+    """Returns a level for each weight, so that all weights, pruned alone, have the same cost.
 
-    Together they prune the share `overall`: `sum(covered * level) / sum(size)`.
+    Together they prune the fraction `overall`: `sum(covered * level) / sum(size)`.
     """
     points, covered = (0.0, *levels), np.array([curve.covered for curve in curves])
-    # Of each level, from level 0 on: at least nothing, and never less again. What is next to
-    # nothing counts as nothing, so that the slopes between two levels are finite.
+    # Costs from level 0 on: at least 0, and never decreasing. Tiny costs count as 0, so that the
+    # slopes between two levels are finite.
     costs = [np.maximum.accumulate([0.0, *curve.worse]) for curve in curves]
     costs = [np.where(cost < _NOTHING, 0.0, cost) for cost in costs]
     steps = np.unique(np.concatenate(costs))
     steps = steps[np.isfinite(steps)]
 
     def levels_at(allowed: float) -> np.ndarray:
-        """Returns the largest levels, on lines between those scanned, that cost so much."""
+        """Returns the largest interpolated levels with at most this cost."""
         return np.array([np.interp(allowed, cost, points) for cost in costs])
 
     def share(chosen: np.ndarray) -> float:
         return float(covered @ chosen) / max(sum(curve.size for curve in curves), 1)
 
     if overall > levels[-1]:
-        expected = f"to be at most the largest level that was scanned, {levels[-1]:g}"
-        raise invalid("overall", overall, expected, "Ask for less, or scan up to larger levels.")
-    reach = share(levels_at(steps[-1]))
-    if overall > reach + 1e-9:  # what rounding may make of a sum
-        expected = (
-            f"to be within reach of the levels at which evaluate returned a finite value, without "
-            f"what a pattern leaves dense at edges; they add up to {reach:.3g}"
+        expected = f"to be at most the largest scanned level, {levels[-1]:g}"
+        raise invalid(
+            "overall", overall, expected, "Give a smaller fraction, or scan larger levels."
         )
-        hint = "Ask for less, or find out why evaluate returned NaN or infinity."
+    reach = share(levels_at(steps[-1]))
+    if overall > reach + 1e-9:  # tolerance of rounding in a sum
+        expected = (
+            f"to be reachable with the levels at which evaluate returned a finite value, without "
+            f"values that a pattern leaves dense at edges: at most {reach:.3g}"
+        )
+        hint = "Give a smaller fraction, or check why evaluate returned NaN or infinity."
         raise invalid("overall", overall, expected, hint)
     end = bisect.bisect_left(
         steps, overall, hi=len(steps) - 1, key=lambda allowed: share(levels_at(allowed))
     )
-    # Between two steps levels are on straight lines; at one they may jump, over a stretch where
-    # pruning more costs nothing more. So what is below and what is above the share is mixed.
+    # Levels are linear between two costs; at one cost they may jump, over a range in which more
+    # pruning costs no more. So levels below and above the fraction are mixed.
     stages = [np.zeros(len(curves)), levels_at(steps[end])]
     if end:
         before = np.nextafter(steps[end], -np.inf)
@@ -270,32 +269,32 @@ def sensitivity(
     path: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Sensitivity:
-    """Measures how much worse pruning makes a model, for each weight alone and at each level.
+    """Measures the cost of pruning each weight alone, at each level.
 
-    Calls `evaluate` with nothing pruned, then for each weight and level with the smallest
-    magnitudes of that weight (or blocks, where `apply` was given a pattern) at zero and all else
-    as it was. Afterwards the weights are as they were, to the bit, also after an exception or
-    Ctrl-C. Copies one weight at a time.
+    Calls `evaluate` without pruning, then for each weight and level with the smallest magnitudes
+    (with a pattern, blocks) of only this weight at zero. Afterwards all weights are restored, to
+    the bit, also after an exception or Ctrl-C. Copies one weight at a time.
 
     Args:
-        model: A built model, or layer, that `apply` returned, trained and in a dense phase.
-        evaluate: Takes `model` and returns a number, such as the loss on data that it was not
-            trained on; it must not train. NaN and infinity count as the worst there is.
-        levels: The sparsities, ascending fractions in (0, 1). Defaults to 0.1, 0.2, ... 0.9.
-        mode: `"min"` where smaller numbers are better, such as losses; `"max"` where larger ones
-            are, such as accuracies. Defaults to `"min"`.
-        path: A JSON file to write after every value. Where it exists, the scan resumes from it.
+        model: A built model or layer that `apply` returned, trained and in a dense phase.
+        evaluate: A function of `model` that returns a number, such as the loss on validation data;
+            it must not train. NaN and infinity count as the worst value.
+        levels: Sparsities, ascending fractions in (0, 1). Defaults to 0.1, 0.2, ... 0.9.
+        mode: `"min"` if smaller numbers are better, such as losses; `"max"` if larger ones are,
+            such as accuracies. Defaults to `"min"`.
+        path: A JSON file to write after every value. If it exists, the scan resumes from it.
             Defaults to `None`: no file.
-        progress: Whether to show a progress bar, where stderr is a terminal, or in a notebook.
+        progress: Whether to show a progress bar, on a terminal or in a notebook. Defaults to
+            `True`.
 
     Returns:
         A `Sensitivity`: `.render()`, `.plot()`, `.recommend(...)` for `apply`, `.to_json()`.
 
     Raises:
-        TypeError: An argument is of the wrong type, or `evaluate` returned no number.
-        ValueError: `model` did not go through `apply`, has no weights yet, active masks or
-            weights that are not finite; `levels`, `mode` or `path` can't be used; the file is not
-            complete, or of another scan; or `evaluate` returned nothing finite for `model` itself.
+        TypeError: An argument is of the wrong type, or `evaluate` does not return a number.
+        ValueError: `model` was not passed through `apply`, is not built, has active masks or
+            weights that are not finite; `levels`, `mode` or `path` is invalid; the file is
+            incomplete, or of another scan; or `evaluate` returns no finite value without pruning.
 
     Examples:
         >>> scan = sensitivity(model, lambda model: model.evaluate(x, y, verbose=0))
@@ -321,7 +320,7 @@ def _run(
     file: pathlib.Path | None,
     progress: bool,
 ) -> Sensitivity:
-    """Returns a scan with the values that it lacks, which are measured, and written to `file`."""
+    """Measures the missing values of a scan, writes them to `file`, and returns the scan."""
     measured = [list(point.values) for point in scan.points]
 
     def result() -> Sensitivity:
@@ -345,12 +344,12 @@ def _run(
             try:
                 scan = dataclasses.replace(scan, baseline=number(evaluate(), "nothing pruned"))
             finally:
-                # Keras keeps a JAX model's values elsewhere meanwhile. Reading one brings all back.
+                # In fit, Keras keeps the values of a JAX model elsewhere. Reading one updates all.
                 weights[0].numpy()
             if math.isnan(scan.baseline):
                 raise ValueError(
-                    "Expected `evaluate` to return a finite number for the model as it is, to "
-                    "compare others with. Received: NaN or infinity. See what it computes."
+                    "Expected `evaluate` to return a finite number without pruning. Received: NaN "
+                    "or infinity. Check the model and evaluate."
                 )
             done("nothing pruned")
         for weight, values in zip(weights, measured, strict=True):
@@ -365,7 +364,7 @@ def _prune_alone(
 ) -> None:
     """Calls `measure` with the weight pruned at each level, and restores it."""
     complete = weight.numpy()
-    # As plain as can be: Ctrl-C in the code of a context manager would not restore the weight.
+    # No context manager: Ctrl-C in its code would not restore the weight.
     try:
         for level in levels:
             pruned = complete.copy()
@@ -379,19 +378,19 @@ def _prune_alone(
 def _identify(
     model: Any, weights: list[PrunableWeight]
 ) -> tuple[tuple[WeightSensitivity, ...], list[str]]:
-    """Returns the weights, without values of `evaluate`, and a digest of each one's own values."""
+    """Returns the weights without values of `evaluate`, and a digest of the values of each."""
     if not weights:
         raise ValueError(
-            f"Expected a model that has made its weights. Received: model={model.name!r}, in "
-            f"which there is nothing to prune yet. Build or train it first."
+            f"Expected a built model. Received: model={model.name!r}, without weights to prune. "
+            f"Build or train it first."
         )
     points, digests = [], []
     for weight in weights:
         if weight.mask is not None:
             raise ValueError(
-                f"Expected a model in a dense phase: what is pruned already costs nothing to "
-                f"prune. Received: model={model.name!r}, with a mask in force on {weight.path}. "
-                f"Scan it before the sparse phase, or go on with fit until that is over."
+                f"Expected a model in a dense phase, as pruned weights cost nothing to prune. "
+                f"Received: model={model.name!r}, with an active mask of {weight.path}. Scan it "
+                f"before the sparse phase, or resume fit until this phase is over."
             )
         if isinstance(weight.pattern, NM):
             raise ValueError(
@@ -409,18 +408,18 @@ def _identify(
 
 
 def _check_levels(levels: Iterable[float]) -> tuple[float, ...]:
-    hint = "Put a single one in a list: levels=[0.5]."
+    hint = "Put a single level in a list: levels=[0.5]."
     given = checks.listed("levels", levels, "to be a list of sparsities", hint, Iterable)
     found = [checks.fraction(f"levels[{i}]", level) for i, level in enumerate(given)]
     if not found or any(b <= a for a, b in zip((0.0, *found), found, strict=False)):
-        expected = "to be sparsities above 0, each larger than the one before"
-        hint = "Sort them, and leave out 0 and what comes twice."
+        expected = "to be sparsities above 0, in ascending order"
+        hint = "Sort them, and remove 0 and duplicates."
         raise invalid("levels", given, expected, hint)
     return tuple(found)
 
 
 def _resumed(path: pathlib.Path, scan: Sensitivity, digests: Sequence[str]) -> Sensitivity:
-    """Returns a scan that has not started as its file has it, if there is one."""
+    """Returns a scan with the values in its file, if the file exists."""
     read = files.read_results(path, _parse, "sensitivity()", "scan")
     if read is None:
         return scan
@@ -438,15 +437,15 @@ def _resumed(path: pathlib.Path, scan: Sensitivity, digests: Sequence[str]) -> S
             raise ValueError(
                 f"Expected the file to be of a scan with the same {name}. Received: "
                 f"path={str(path)!r} with {name} {then}, but {now} here. Give another path, or "
-                f"delete the file to scan anew."
+                f"delete the file to scan again."
             )
     pairs = zip(scan.points, digests_then, digests, strict=True)
     changed = [point.path for point, then, now in pairs if then != now]
     if changed:
         raise ValueError(
-            f"Expected the weights to have the values that the file's scan began with. Received: "
-            f"path={str(path)!r}, since which {changed[0]} and {len(changed) - 1} others changed. "
-            f"Load the weights of then to go on, or delete the file to scan these."
+            f"Expected the weights of the scan in the file. Received: path={str(path)!r}, from "
+            f"other values of {changed[0]} and {len(changed) - 1} others. Load the weights of "
+            f"this scan to resume it, or delete the file to scan again."
         )
     return found
 
@@ -464,5 +463,5 @@ def _parse(data: Any) -> tuple[Sensitivity, list[str]]:
     found = Sensitivity(files.number(data["baseline"]), levels, data["mode"], tuple(points))
     num_most = max((len(point.values) for point in found.points), default=0)
     if len(data["digests"]) != len(found.points) or num_most > len(levels):
-        raise ValueError("its lists have lengths that do not go together")
+        raise ValueError("its lists have inconsistent lengths")
     return found, data["digests"]

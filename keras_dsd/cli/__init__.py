@@ -1,1 +1,1 @@
-"""The command `keras-dsd`: a module for each of its commands, and what they share."""
+"""The command `keras-dsd`: a module for each subcommand, and shared parts."""

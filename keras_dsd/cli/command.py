@@ -1,4 +1,4 @@
-"""Commands of `keras-dsd`, their results, and how they fail."""
+"""Commands of `keras-dsd`, their results and errors."""
 
 import dataclasses
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-_MOST_SHOWN = 300  # characters of somebody else's error
+_MOST_SHOWN = 300  # maximum length of a foreign error message
 
 
 class UsageError(Exception):
@@ -33,13 +33,13 @@ class Command:
     Attributes:
         name: The first argument.
         summary: A line of the help of `keras-dsd`.
-        description: What it does, in up to three lines.
-        needed: Flags that it can't do without, as the usage shows them.
+        description: Description of up to three lines.
+        needed: Required flags, as shown in the usage.
         define: Defines its flags.
-        values: Placeholders for the values of flags whose types do not tell.
+        values: Placeholders for the values of flags, in the help.
         groups: Flags that share a line of the help, and that line's text.
         example: A command line to copy.
-        run: Runs it, given the flags and the path of the model.
+        run: Runs it with the flags and the path of the model.
     """
 
     name: str
@@ -54,8 +54,8 @@ class Command:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the message of an error of Keras, NumPy or the system, as the start of one line."""
-    # What goes wrong in traced code begins with where that was, over many lines.
+    """Returns the message of an error of Keras, NumPy or the system, in one line."""
+    # An error in traced code starts with its location, over many lines.
     _, _, said = str(error).rpartition("in user code:")
     causes = re.findall(r"^ *\w+(?:Error|Exception): .*", said, re.DOTALL | re.MULTILINE)
     said = " ".join((causes[0] if causes else said).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""`keras-dsd compare`: DSD against plain training of the same budget, for a model in a file."""
+"""`keras-dsd compare`: DSD against equal-budget baselines, for a model in a file."""
 
 import functools
 import importlib
@@ -28,18 +28,18 @@ def _define(values: flags.FlagValues) -> None:
         flags.DEFINE_float, lower_bound=0.0, upper_bound=1.0, flag_values=values
     )
     text("data", None, "Arrays x_train, y_train, x_test, y_test, and x_val, y_val if there are.")
-    share("validation_split", 0.2, "Share of training rows held out if no x_val.")
+    share("validation_split", 0.2, "Fraction of training rows held out if no x_val.")
     for name in ("dense", "sparse", "redense"):
         number(name, 10, "Epochs of the phase.", lower_bound=1)
     flags.DEFINE_float(
         "redense_lr", 0.1, "Factor of the learning rate in the last phase.", flag_values=values
     )
-    flags.DEFINE_list("arms", list(ARMS), "What to train.", flag_values=values)
+    flags.DEFINE_list("arms", list(ARMS), "Arms to train.", flag_values=values)
     number("seeds", 5, "Number of seeds.", lower_bound=2)
     sensitivity.define_metric(values, "compare")
-    number("batch_size", 32, "Examples trained and evaluated at a time.", lower_bound=1)
-    share("max_shared_rows", 0.0, "Share of rows that parts of the data may share.")
-    number("parallel", 1, "Seeds trained at a time, each in a process.", lower_bound=1)
+    number("batch_size", 32, "Number of examples in a batch.", lower_bound=1)
+    share("max_shared_rows", 0.0, "Maximum fraction of rows that parts of the data share.")
+    number("parallel", 1, "Seeds trained concurrently, each in a process.", lower_bound=1)
     text("path", None, "Writes every arm to this file, and resumes the comparison in it.")
     inspect.define_selection(values)
     files.define_flags(values)
@@ -71,19 +71,19 @@ def _run(values: flags.FlagValues, path: str) -> Result:
 
 
 def _build(path: str, values: flags.FlagValues) -> Callable[[], Any]:
-    """Returns a maker of the model, after a check that it can be made."""
+    """Returns a function that builds the model, after checking it."""
     model = files.load_model(path, values, compiled=True)
     adapter = registry.adapter_of(model)
     if not adapter.is_compiled(model):
         raise CommandError(
-            f"{path} holds a model that is not compiled. Compile it and save it anew."
+            f"{path} holds a model that is not compiled. Compile it and save it again."
         )
     named = tuple(values.custom_objects or ())
     return functools.partial(_renewed, path, adapter.__name__, values.safe_mode, named)
 
 
 def _renewed(path: str, adapter: str, safe_mode: bool, named: tuple[str, ...]) -> Any:
-    """Returns the model of a file anew: compiled as it was, with fresh weights."""
+    """Returns a new model like that of a file: compiled, with fresh weights."""
     package = importlib.import_module(adapter)
     package.register(files.custom_objects(named))  # in another process, they are not
     model = package.load_model(path, safe_mode=safe_mode, compiled=True)

@@ -1,4 +1,4 @@
-"""Models and data from files; what is neither, or carries code, is refused before it is read."""
+"""Models and data from files; other files, and files with code, are refused before loading."""
 
 import builtins
 import contextlib
@@ -20,13 +20,13 @@ from keras_dsd.adapters import registry
 from keras_dsd.adapters.base.layers import NAMES
 from keras_dsd.cli.command import CommandError, UsageError, one_line
 
-_LEGACY = ("1", "true", "True")  # what TensorFlow takes for yes
+_LEGACY = ("1", "true", "True")  # values that TensorFlow accepts as true
 _H5 = (".h5", ".hdf5")
-# Where a file of tf_keras may have it import from; classes of others have to be registered.
+# Modules from which tf_keras may import; classes of other modules must be registered.
 _MODULES = ("keras", "tf_keras", "keras_dsd", "builtins")
-# What Keras lacks, in its own words.
+# Message of Keras for an unknown object.
 _UNKNOWN = re.compile(r"(?:Could not locate|Unknown) \w+:? '?(\w+)'?")
-# Those that a model was not trained on come first.
+# Data without training data come first.
 _PAIRS = (("x_val", "y_val"), ("x_test", "y_test"), ("x", "y"))
 
 
@@ -68,7 +68,7 @@ def load_model(path: str, values: flags.FlagValues, compiled: bool = False) -> A
     adapter = registry.adapter_for(package)
     try:
         return adapter.load_model(path, safe_mode=values.safe_mode, compiled=compiled)
-    except Exception as error:  # Keras raises all kinds
+    except Exception as error:  # Keras raises many types
         said, other = one_line(error), "3" if version.startswith("3") else "2"
         if version and (other == "3") != (package == "keras"):
             said += f" Keras {version} wrote it: add --keras={other}."
@@ -94,7 +94,7 @@ def _imported(named: str) -> tuple[str, Any]:
         sys.path.append(folder)
     try:
         return name, getattr(importlib.import_module(module), name)
-    except Exception as error:  # the module may raise anything
+    except Exception as error:  # importing the module may raise anything
         raise CommandError(f"--custom_objects={named}: {one_line(error)}") from error
 
 
@@ -127,8 +127,8 @@ def _read(path: str) -> tuple[str, list[dict[str, Any]]]:
     except (OSError, ValueError, KeyError, RecursionError, zipfile.BadZipFile) as error:
         raise CommandError(f"{path} can't be read as a model: {one_line(error)}") from error
     if found is None:
-        kind = "empty" if not file.stat().st_size else "not a whole file of a model"
-        raise CommandError(f"{path} is {kind}. Save it anew by model.save('model.keras').")
+        kind = "empty" if not file.stat().st_size else "not a complete model file"
+        raise CommandError(f"{path} is {kind}. Save it again with model.save('model.keras').")
     return found
 
 
@@ -154,13 +154,13 @@ def _of_hdf5(file: pathlib.Path) -> tuple[str, list[dict[str, Any]]] | None:
         }
     names = [name for name in ("model_config", "training_config") if name in attributes]
     if "model_config" not in names:
-        raise ValueError("it holds weights alone, without the model they belong to")
+        raise ValueError("it holds only weights, without their model")
     configs = [part for name in names for part in _dicts(attributes[name])]
     return attributes.get("keras_version", ""), configs
 
 
 def _dicts(text: str | bytes) -> list[dict[str, Any]]:
-    """Returns every dict in a text of JSON, however deep."""
+    """Returns every dict in a JSON text, at any depth."""
     found: list[dict[str, Any]] = []
     json.loads(text, object_hook=found.append)  # each without the dicts in it, which came before
     return found
@@ -169,14 +169,14 @@ def _dicts(text: str | bytes) -> list[dict[str, Any]]:
 def _refuse_code(
     path: str, configs: Iterable[Mapping[str, Any]], package: str, known: Collection[str]
 ) -> None:
-    """Refuses configs that make Keras run code from the file, or import modules not its own.
+    """Refuses configs that make Keras run code from the file, or import modules other than Keras.
 
-    Keras's safe mode knows of less: tf_keras has none for HDF5. Objects under `known` names are
+    The safe mode of Keras checks less: tf_keras has none for HDF5. Objects under `known` names are
     registered: Keras does not import them.
     """
     for part in configs:
         kind, name, module = (part.get(key) for key in ("class_name", "config", "module"))
-        # Of the functions of a Lambda of tf_keras, such as its `function_type`.
+        # Functions of a tf_keras Lambda, such as its `function_type`.
         types = [value for key, value in part.items() if key.endswith("_type")]
         found, yours = None, ""
         if kind in ("Lambda", "__lambda__") or "lambda" in types:
@@ -199,7 +199,7 @@ def _refuse_code(
 
 
 class Data(NamedTuple):
-    """Inputs and as many targets, one for each example, and their names in the file."""
+    """Inputs and targets, equal in number, and their names in the file."""
 
     x: np.ndarray
     y: np.ndarray
@@ -207,7 +207,7 @@ class Data(NamedTuple):
 
 
 def load_data(path: str) -> Data:
-    """Returns the data in a file to evaluate a model on."""
+    """Returns the evaluation data in a file."""
     with _opened(path) as arrays:
         held = list(arrays.files)
         names = next((pair for pair in _PAIRS if {*pair} <= {*held}), None)
@@ -222,8 +222,7 @@ def load_data(path: str) -> Data:
 def load_parts(path: str, share: float) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], str]:
     """Returns the training, validation and test data in a file, and a description.
 
-    Where there are no validation data, a share of the training rows is held out, the same rows each
-    time.
+    Without validation data, a fraction of the training rows is held out, always the same rows.
     """
     with _opened(path) as arrays:
         held = list(arrays.files)
@@ -266,7 +265,7 @@ def _opened(path: str) -> Iterator[NpzFile]:
         raise CommandError(f"{path}: there is no such file.")
     if not zipfile.is_zipfile(file):
         raise CommandError(
-            f"{path} is not a whole .npz file. Write one by numpy.savez('{file.stem}.npz', x=x, "
+            f"{path} is not a complete .npz file. Write one by numpy.savez('{file.stem}.npz', x=x, "
             f"y=y)."
         )
     try:
@@ -280,7 +279,7 @@ def _pair(path: str, arrays: NpzFile, names: tuple[str, str]) -> Data:
     x, y = np.asarray(arrays[names[0]]), np.asarray(arrays[names[1]])
     if not x.ndim or not y.ndim or len(x) != len(y) or not len(x):
         raise CommandError(
-            f"{path}: expected as many of {names[0]} as of {names[1]}, at least one. Received "
+            f"{path}: expected equal numbers of {names[0]} and {names[1]}, at least one. Received "
             f"the shapes {x.shape} and {y.shape}."
         )
     return Data(x, y, names)

@@ -24,7 +24,7 @@ are the arguments of keras_dsd.apply.
 """
 
 
-# Placeholders for the values of these flags in their help, and the line of other commands.
+# Placeholders for the values of these flags in the help, and their line in other commands.
 VALUES = {"sparsity": "NUMBER|JSON", "exclude": "REGEX", "pattern": "PATTERN"}
 GROUPS: dict[tuple[str, ...], str] = {
     ("sparsity", "exclude", "pattern", "scope"): "as in keras-dsd inspect --help",
@@ -35,19 +35,19 @@ def define_selection(values: flags.FlagValues) -> None:
     """Defines the flags that are the arguments of `apply`."""
     text = functools.partial(flags.DEFINE_string, flag_values=values)
     text("sparsity", None,
-         "Share of each weight to prune, or a JSON object from regular expressions on paths to "
-         "shares: '{\"conv\": 0.3, \"dense\": 0.5}'. Default: 0.3.")  # fmt: skip
+         "Fraction of each weight to prune, or a JSON object from regular expressions on paths to "
+         "fractions: '{\"conv\": 0.3, \"dense\": 0.5}'. Default: 0.3.")  # fmt: skip
     flags.DEFINE_multi_string(
         "exclude", None, "Leaves weights dense whose path it matches. May be repeated.",
         flag_values=values,
     )  # fmt: skip
     text("pattern", None,
-         "What is pruned together: block:4x2 or block:4x2:max (4 inputs by 2 outputs, by average "
+         "Pattern: block:4x2 or block:4x2:max (4 inputs by 2 outputs, by average "
          "or largest magnitude), nm:2:4 (keeps 2 of every 4 inputs). Default: single "
          "weights.")  # fmt: skip
     flags.DEFINE_enum(
         "scope", "layer", ["layer", "global"],
-        "Ranks each weight by itself, or all together.", flag_values=values,
+        "Ranks each weight alone, or all together.", flag_values=values,
     )  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def _pattern(text: str | None) -> Pattern:
 
 COMMAND = Command(
     name="inspect",
-    summary="Weights that DSD would prune, those it would not and why, memory of the masks.",
+    summary="Weights that DSD would prune, others with reasons, memory of the masks.",
     description=_DESCRIPTION,
     define=_define,
     values=VALUES,

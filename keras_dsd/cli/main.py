@@ -1,4 +1,4 @@
-"""The program `keras-dsd`: from the arguments to the output, the help and an exit code."""
+"""The program `keras-dsd`: arguments, output, help and exit codes."""
 
 import contextlib
 import itertools
@@ -18,7 +18,7 @@ from keras_dsd.cli.command import Command, CommandError, UsageError, one_line
 _HELP = {"--help", "-help", "-h"}
 _WIDTH = 100
 _TYPES = {"float": "NUMBER", "int": "N"}
-# Former names of flags, and what to write now.
+# Former and current names of flags.
 _RENAMED = {
     "recommend_overall": "--overall",
     "validation_share": "--validation_split",
@@ -41,15 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `keras-dsd` and returns its exit code. Results go to stdout, all else to stderr.
 
     Args:
-        arguments: Those after `keras-dsd`. Defaults to `None`: those of this process.
+        arguments: Arguments after `keras-dsd`. Defaults to `None`: those of this process.
     """
-    # TensorFlow's C++ side logs dozens of lines as it is imported, and reads this only then.
+    # The C++ code of TensorFlow logs dozens of lines on import, and reads this only then.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         print(_answer(list(sys.argv[1:] if arguments is None else arguments)), flush=True)
     except UsageError as error:
         return _failed(error, 2)
-    # The library's own errors, in ValueError and TypeError, say what to do.
+    # Errors of this library, ValueError and TypeError, include advice.
     except (CommandError, ValueError, TypeError, ImportError, OSError) as error:
         return _failed(error, 1)
     except KeyboardInterrupt:
@@ -68,7 +68,7 @@ def _answer(arguments: list[str]) -> str:
         known = ", ".join(COMMANDS)
         raise UsageError(
             f"expected a command first: {known}. Received: {name or 'nothing'}. "
-            f"keras-dsd --help says what they do."
+            f"keras-dsd --help describes them."
         )
     command = COMMANDS[name]
     values = _defined(command.define)
@@ -76,7 +76,7 @@ def _answer(arguments: list[str]) -> str:
         return _help_of(command, values)
     path = _parse(command, values, rest)
     logging.set_verbosity(logging.ERROR)
-    # Output of Keras or a model meanwhile is not the result.
+    # Output of Keras or a model is not a part of the result.
     with contextlib.redirect_stdout(sys.stderr):
         result = command.run(values, path)
     return json.dumps(result.data, indent=1) if values.json else result.text
@@ -92,7 +92,7 @@ def _defined(define: Callable[[flags.FlagValues], None]) -> flags.FlagValues:
 
 def _parse(command: Command, values: flags.FlagValues, rest: Sequence[str]) -> str:
     """Sets the flags, and returns the path of the model."""
-    more = f"keras-dsd {command.name} --help says what it takes."
+    more = f"keras-dsd {command.name} --help lists the flags."
     values.set_gnu_getopt(True)  # flags may come after MODEL
     try:
         given: list[str] = values([command.name, *rest])[1:]
@@ -124,8 +124,7 @@ def _overview() -> str:
     return "\n\n".join(
         [
             f"{_INTRODUCTION}\n{_USAGE}",
-            "Commands, each with flags of its own (keras-dsd COMMAND --help):\n"
-            + _listed(commands),
+            "Commands, each with further flags (keras-dsd COMMAND --help):\n" + _listed(commands),
             "Flags of all commands:\n" + _listed(common),
             f"{_ENVIRONMENT}\n{_EXIT_CODES}",
             f"Example: {COMMANDS['inspect'].example}",
@@ -153,7 +152,7 @@ def _help_of(command: Command, values: flags.FlagValues) -> str:
 
 
 def _flag(flag: flags.Flag, values: Mapping[str, str]) -> tuple[str, str]:
-    """Returns how a flag is written, and its help."""
+    """Returns the syntax of a flag, and its help."""
     if flag.boolean and flag.name not in values:
         return f"--{flag.name}", flag.help
     choices = getattr(flag.parser, "enum_values", None)

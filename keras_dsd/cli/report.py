@@ -29,7 +29,7 @@ def _run(values: flags.FlagValues, path: str) -> Result:
 
 
 def _measured(model: Any) -> SparsityReport:
-    """Returns the report of a model whose target sparsity is the sparsity that it has."""
+    """Returns the report of a model, with its measured sparsity as the target."""
     found = api.report(api.apply(model, _share_of_zeros))
     bare = (
         dataclasses.replace(w, asked=None, threshold=w.threshold if w.measured else None)
@@ -41,7 +41,7 @@ def _measured(model: Any) -> SparsityReport:
 def _share_of_zeros(weight: PrunableWeight) -> float:
     values = weight.numpy()
     share = num_zeros(values, None) / max(values.size, 1)
-    # At 0 it would count as left dense, and 1 can't be asked for. Neither changes how many.
+    # A target of 0 would exclude the weight, and 1 is invalid. Counts do not depend on it.
     return min(max(share, math.ulp(0.0)), math.nextafter(1.0, 0.0))
 
 

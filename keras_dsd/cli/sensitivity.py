@@ -1,4 +1,4 @@
-"""`keras-dsd sensitivity`: what pruning each weight of a model costs."""
+"""`keras-dsd sensitivity`: cost of pruning each weight of a model."""
 
 import dataclasses
 import functools
@@ -31,23 +31,23 @@ def _define(values: flags.FlagValues) -> None:
         None,
         "Arrays x_val and y_val, or x_test and y_test, or x and y.",
     )
-    text("loss", None, "A loss of Keras by name, in place of the one in the file.")
+    text("loss", None, "Name of a Keras loss, instead of that in the file.")
     define_metric(values, "measure")
     flags.DEFINE_list(
         "levels", [f"0.{tenth}" for tenth in range(1, 10)], "Sparsities to try.",
         flag_values=values,
     )  # fmt: skip
-    flags.DEFINE_integer("batch_size", 32, "Examples evaluated at a time.", 1, flag_values=values)
+    flags.DEFINE_integer("batch_size", 32, "Number of examples in a batch.", 1, flag_values=values)
     number = functools.partial(flags.DEFINE_float, lower_bound=0.0, flag_values=values)
     number(
         "max_drop",
         None,
-        "Recommends the largest level that costs each weight alone no more.",
+        "Recommends the largest levels with at most this cost.",
     )
     number(
         "overall",
         None,
-        "Recommends sparsities that prune this share of all weights.",
+        "Recommends sparsities that prune this fraction of all weights.",
         upper_bound=1.0,
     )
     text("path", None, "Writes every value to this file, and resumes the scan in it.")
@@ -57,7 +57,7 @@ def _define(values: flags.FlagValues) -> None:
 def define_metric(values: flags.FlagValues, verb: str) -> None:
     """Defines the flags of commands that evaluate a model and draw the results."""
     flags.DEFINE_string(
-        "metric", "loss", f"What to {verb}: the loss or a metric of the model.",
+        "metric", "loss", f"Metric to {verb}: the loss or a metric of the model.",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_enum(
@@ -70,7 +70,7 @@ def define_metric(values: flags.FlagValues, verb: str) -> None:
 
 
 def mode_of(values: flags.FlagValues) -> str:
-    """Returns `"min"` or `"max"`: as given, or by the name of the metric."""
+    """Returns `"min"` or `"max"`, set or inferred from the name of the metric."""
     if values.mode != "auto":
         return str(values.mode)
     return "max" if is_larger_better(values.metric) else "min"
@@ -100,7 +100,7 @@ def _run(values: flags.FlagValues, path: str) -> Result:
 
 
 def _check(values: flags.FlagValues) -> list[float]:
-    """Returns the levels, after checks of the flags that need no file."""
+    """Returns the levels, after checking the flags that need no file."""
     if values.data is None:
         raise UsageError(
             "expected --data=FILE.npz, to evaluate the model on. Received: none. Write one by "
@@ -124,7 +124,7 @@ def _check(values: flags.FlagValues) -> list[float]:
 
 
 def check_plot(plot: str | None) -> None:
-    """Checks, before the scan, that a figure can be written after it, where there is to be one."""
+    """Checks, before the scan, that the figure can be written, if there is one."""
     if plot is None:
         return
     figure, _ = figures.new_figure(1, 1)
@@ -143,7 +143,7 @@ def _load(path: str, values: flags.FlagValues, metric: str) -> Any:
     if loss is not None:
         try:
             model.compile(loss=loss, metrics=[] if metric == "loss" else [metric])
-        except Exception as error:  # Keras raises all kinds
+        except Exception as error:  # Keras raises many types
             raise CommandError(f"--loss={loss}: {one_line(error)}") from error
     if not registry.adapter_of(model).is_compiled(model):
         raise CommandError(
@@ -155,14 +155,14 @@ def _load(path: str, values: flags.FlagValues, metric: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """Evaluates a model by the name of a metric that it was compiled with, or `"loss"`."""
+    """Evaluates a model by the name of a compiled metric, or `"loss"`."""
 
     metric: str
     batch_size: int
 
     @property
     def __name__(self) -> str:
-        """The name of the metric, as results show it."""
+        """Name of the metric in results."""
         return self.metric
 
     def __call__(self, model: Any, data: tuple[np.ndarray, np.ndarray]) -> float:
@@ -170,15 +170,15 @@ class Measure:
         x, y = data
         try:
             found = model.evaluate(x, y, batch_size=self.batch_size, verbose=0, return_dict=True)
-        except Exception as error:  # every backend has its own
+        except Exception as error:  # every backend has other exceptions
             raise CommandError(
                 f"the model can't be evaluated on inputs of shape {x.shape} and targets of shape "
                 f"{y.shape}: {one_line(error)}"
             ) from error
         if self.metric not in found:
             raise CommandError(
-                f"expected --metric to be one of {', '.join(found)}, with which the model was "
-                f"compiled. Received: --metric={self.metric}."
+                f"expected --metric to be one of {', '.join(found)}, which the model was "
+                f"compiled with. Received: --metric={self.metric}."
             )
         return float(found[self.metric])
 

@@ -1,21 +1,21 @@
-"""Values of logs that Keras's progress bar shows as one writes them: `0`, not `0.0000e+00`.
+"""Log values with readable formats in the progress bar of Keras: `0`, not `0.0000e+00`.
 
 Keras averages a value over the steps of an epoch and formats the average by `.4f` or, below 1e-3,
-by `.4e`. Values of these types are numbers like any other, but what that average makes of them has
-a format of its own. Copied or pickled they are plain numbers.
+by `.4e`. Values of these types are numbers, but their averages have a custom format. Copies and
+pickles of them are plain numbers.
 """
 
 from typing import Any
 
 
 class _InBar(float):
-    """The average of a logged value, as both Kerases compute it."""
+    """Average of a logged value, as computed by both Kerases."""
 
     def __truediv__(self, other: Any) -> "_InBar":
         return _InBar(float(self) / other)
 
     def mean(self, **_: Any) -> "_InBar":
-        """Returns the value itself, to `numpy.mean`."""
+        """Returns the value itself, for `numpy.mean`."""
         return self
 
     def __format__(self, spec: str) -> str:
@@ -26,7 +26,7 @@ class _InBar(float):
 
 
 class LoggedFloat(float):
-    """A float of the logs."""
+    """Float of the logs."""
 
     def __mul__(self, other: Any) -> Any:
         product = float(self) * other
@@ -40,7 +40,7 @@ class LoggedFloat(float):
 
 
 class LoggedInt(int):
-    """An integer of the logs."""
+    """Integer of the logs."""
 
     def __mul__(self, other: Any) -> Any:
         product = int(self) * other
@@ -50,7 +50,7 @@ class LoggedInt(int):
         return _InBar(int(self) / other) if type(other) is int else int(self) / other
 
     def mean(self, **_: Any) -> _InBar:
-        """Returns what the progress bar shows, to `numpy.mean`."""
+        """Returns the average with a format, for `numpy.mean`."""
         return _InBar(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -58,7 +58,7 @@ class LoggedInt(int):
 
 
 def logged(values: dict[str, float]) -> dict[str, float]:
-    """Returns the values as the progress bar shows them best."""
+    """Returns the values with readable formats in the progress bar."""
     return {
         name: LoggedInt(value) if isinstance(value, int) else LoggedFloat(value)
         for name, value in values.items()
@@ -66,7 +66,7 @@ def logged(values: dict[str, float]) -> dict[str, float]:
 
 
 def plain(value: Any) -> Any:
-    """Returns a value of the logs as a plain number; any other as it is."""
+    """Returns a value of the logs as a plain number; other values unchanged."""
     if isinstance(value, LoggedInt):
         return int(value)
     return float(value) if isinstance(value, LoggedFloat) else value

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 MAX_ROWS = 20
-_LEAST_NAME = 24  # columns that a name keeps, however many others there are
+_LEAST_NAME = 24  # minimum width of the names
 _GAP = 2
 # A rule below the header and one above the totals, in ASCII.
 _PLAIN = "    \n    \n -- \n    \n -- \n    \n    \n    \n"
@@ -157,7 +157,7 @@ def _drawn(table: Table, rows: _Rows, columns: Sequence[int]) -> Iterator[str]:
     for section in (rows, table.totals):
         for cells in section:
             name = _end_of(cells[0], WIDTH - others)
-            # Brackets in a path are no markup.
+            # Brackets in a path are not markup.
             drawn.add_row(*map(Text, [name, *(cells[i] for i in columns[1:])]))
         drawn.add_section()
     for each in Console(width=2 * WIDTH).render_lines(drawn, pad=False):

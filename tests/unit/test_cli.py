@@ -115,7 +115,7 @@ def test_a_former_name_of_a_flag_is_answered_with_the_name_now(old, new, run):
 def test_a_flags_default_stands_in_its_help_on_one_line_with_others(run):
     said = " ".join(run("sensitivity", "--help")[1].split())
     assert "Default: 0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9." in said
-    assert "--data=FILE.npz Arrays" in said and "at a time. Default: 32." in said
+    assert "--data=FILE.npz Arrays" in said and "in a batch. Default: 32." in said
     assert "--scope=layer|global Ranks each" in " ".join(run("inspect", "--help")[1].split())
 
 
@@ -123,7 +123,7 @@ def test_a_flags_default_stands_in_its_help_on_one_line_with_others(run):
     ("arguments", "words"),
     [
         ((), "expected a command first: inspect, report, sensitivity, compare. Received: nothing."),
-        (("frobnicate",), "Received: frobnicate. keras-dsd --help says"),
+        (("frobnicate",), "Received: frobnicate. keras-dsd --help describes"),
         (("inspect",), "expected MODEL and flags. Received: nothing. keras-dsd inspect --help"),
         (("report", "a.keras", "b.keras"), "expected MODEL and flags. Received: a.keras b.keras."),
         (("report", "a", "--sparsity=1"), "Unknown command line flag 'sparsity'"),
@@ -218,13 +218,13 @@ def no_models(folder):
     hdf5(folder / "weights.h5")
     hdf5(folder / "bad.h5", model_config="{")
     return {
-        "missing.keras": "no such file", "text.keras": "is not a whole file of a model",
+        "missing.keras": "no such file", "text.keras": "is not a complete model file",
         "empty.keras": "is empty", "empty.h5": "is empty", "folder.keras": "is a folder",
-        "model.txt": "is not called .keras or .h5", "cut.keras": "is not a whole file of a model",
-        "zip.h5": "is not a whole file of a model", "other.keras": "is not a whole file",
+        "model.txt": "is not called .keras or .h5", "cut.keras": "is not a complete model file",
+        "zip.h5": "is not a complete model file", "other.keras": "is not a complete model file",
         "bad.keras": "can't be read as a model: Expecting property name",
         "deep.keras": "can't be read as a model", "bad.h5": "can't be read as a model",
-        "weights.h5": "holds weights alone",
+        "weights.h5": "holds only weights",
     }  # fmt: skip
 
 
@@ -359,8 +359,8 @@ def test_what_is_no_data_is_said(tmp_path):
     bad = {
         str(tmp_path / "missing.npz"): "no such file",
         str(tmp_path): "no such file",
-        str(tmp_path / "text.npz"): "not a whole .npz file",
-        str(tmp_path / "one.npy"): "not a whole .npz file",
+        str(tmp_path / "text.npz"): "not a complete .npz file",
+        str(tmp_path / "one.npy"): "not a complete .npz file",
         str(tmp_path / "zip.npz"): "holds x.json, y.json. Expected arrays x and y",
         data_file(tmp_path / "none.npz"): "holds nothing. Expected arrays",
         data_file(tmp_path / "x.npz", x=ones): "holds x. Expected arrays x and y",
@@ -437,7 +437,7 @@ def test_validation_rows_are_those_of_the_file_or_held_out_the_same_each_time(tm
     (TRAIN, 0.2, "Expected arrays x_train, y_train, x_test, y_test.*Missing: x_test, y_test"),
     ({**TRAIN, **TEST}, 0.0, "the 10 training rows.*--validation_split=0"),
     ({**TRAIN, **TEST}, 1.0, "--validation_split=1"),
-    ({**TRAIN, **TEST, "y_test": ROWS[:2]}, 0.2, "as many of x_test as of y_test"),
+    ({**TRAIN, **TEST, "y_test": ROWS[:2]}, 0.2, "equal numbers of x_test and y_test"),
 ])  # fmt: skip
 def test_data_that_can_not_be_trained_on_are_refused(arrays, share, words, tmp_path):
     np.savez(tmp_path / "data.npz", **arrays)

@@ -221,9 +221,9 @@ def test_a_diff_says_what_each_tensor_did():
 
 def test_reports_of_two_models_have_no_diff():
     one = report_of(weight("a", 0.1))
-    with pytest.raises(ValueError, match="to be of the same model"):
+    with pytest.raises(ValueError, match="to be a report of the same model"):
         one.diff(report_of(weight("b", 0.1)))
-    with pytest.raises(ValueError, match=r"'a' of shape \(9,\), which was \(100,\)"):
+    with pytest.raises(ValueError, match=r"'a' of shape \(9,\), before \(100,\)"):
         one.diff(report_of(weight("a", 0.1, size=9)))
     with pytest.raises(TypeError, match="Expected `after` to be a report"):
         one.diff(one.to_dict())

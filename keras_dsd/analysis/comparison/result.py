@@ -1,4 +1,4 @@
-"""The measurements of `compare`: data, then statistics, text, a figure, and a verdict in words."""
+"""The result of `compare`: data, statistics, a table, a figure, and a verdict."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LAST, BEST = "last", "best"
 WHEN = {LAST: "at the last epoch", BEST: "at the epoch best on validation data"}
 _RESAMPLES = 9999
-# Of the dots of a figure: marker, its face (None: its colour), and how far they stand aside.
+# Dots of a figure: marker, face colour (None: that of the marker), and horizontal offset.
 _STYLES = {LAST: ("o", "none", -0.15), BEST: ("o", None, 0.15)}
 
 
@@ -31,11 +31,11 @@ class Paired(NamedTuple):
 
     Attributes:
         mean: Their mean.
-        sd: Their standard deviation, of the sample.
-        low: Lower end of the 95 % interval of the mean (BCa bootstrap); NaN where there is none.
-        high: Upper end of it.
-        p_value: Of the paired t-test, two-sided; NaN where it can't be computed: of differences
-            that are all alike, or not all finite.
+        sd: Their sample standard deviation.
+        low: Lower end of the 95 % interval of the mean (BCa bootstrap); NaN if undefined.
+        high: Upper end of the interval.
+        p_value: p-value of the two-sided paired t-test; NaN if all differences are equal, or one
+            is not finite.
     """
 
     mean: float
@@ -46,7 +46,7 @@ class Paired(NamedTuple):
 
     @property
     def is_shown(self) -> bool:
-        """Whether both, the test and the interval, show that the mean is not zero."""
+        """True if both the test and the interval show that the mean is not zero."""
         return self.p_value < 1 - CONFIDENCE and (self.low > 0 or self.high < 0)
 
 
@@ -57,13 +57,13 @@ def paired(ones: Sequence[float], others: Sequence[float]) -> Paired:
     mean, sd = mean_and_sd(differences)
     if not np.isfinite(differences).all():
         return Paired(mean, sd, math.nan, math.nan, math.nan)
-    # Rounding makes differences that are alike differ in their last bits, and their mean from zero.
+    # Rounding makes equal differences differ in their last bits, and their mean from zero.
     rounding = 1e-12 * max(np.abs(ones).max(), np.abs(others).max())
     mean = 0.0 if abs(mean) <= rounding else mean
     if sd <= rounding:
         return Paired(mean, 0.0, mean, mean, math.nan)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of two or three pairs that say little
+        warnings.simplefilter("ignore")  # of two or three pairs with little evidence
         interval = stats.bootstrap(
             (differences,), np.mean, confidence_level=CONFIDENCE, n_resamples=_RESAMPLES,
             method="BCa", random_state=np.random.default_rng(0),
@@ -74,18 +74,18 @@ def paired(ones: Sequence[float], others: Sequence[float]) -> Paired:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One arm, trained from one seed.
+    """One arm, trained with one seed.
 
     Attributes:
         seed: The seed.
         arm: `"dense"`, `"llr"`, `"llr at once"`, `"sparse"`, `"dsd"`; or `"first dense"`, the
-            first dense phase alone, the start of all of them.
-        validation: The value on validation data at the end of each epoch; NaN where not finite.
-        best_epoch: The epoch, counted from 0, with the best of these, the first of equal ones.
+            the shared start of all arms, trained alone.
+        validation: The value on validation data at the end of each epoch; NaN if not finite.
+        best_epoch: The epoch, counted from 0, with the best of these; the first of equal ones.
         test_last: The value on test data after the last epoch.
         test_best: The value on test data after `best_epoch`.
-        num_updates: How many updates the optimizer made.
-        start: A digest of the state that the arms of a seed branch from.
+        num_updates: Number of updates that the optimizer made.
+        start: Digest of the state from which the arms of a seed branch.
     """
 
     seed: int
@@ -108,13 +108,13 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Gain:
-    """How much better DSD is than its best control, on test data; negative where it is worse.
+    """Gain of DSD over its best control, on test data; negative if DSD is worse.
 
     Attributes:
-        when: `"last"` or `"best"`: at which epoch of each.
+        when: `"last"` or `"best"`: the compared epochs.
         control: The control whose mean on validation data is the best.
-        paired: The gains, seed by seed: mean, standard deviation, interval, test.
-        relative: The mean gain as a share of the control's mean; NaN where that is zero.
+        paired: Statistics of the gains of the seeds: mean, standard deviation, interval, test.
+        relative: The mean gain as a fraction of the control's mean; NaN if this is zero.
     """
 
     when: str
@@ -125,14 +125,14 @@ class Gain:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison(Tabled):
-    """The measurements of `compare`.
+    """The result of `compare`.
 
     Attributes:
-        metric: The name of `evaluate`.
-        mode: `"min"` where smaller values are better, `"max"` where larger ones are.
-        arms: The phases of each arm, in words.
+        metric: Name of `evaluate`.
+        mode: `"min"` if smaller values are better, `"max"` if larger values are better.
+        arms: The phases of each arm, as text.
         runs: Every arm of every seed.
-        shared_rows: Which share of the rows of one part of the data is in another too.
+        shared_rows: Fractions of the rows of one part of the data that are in another too.
     """
 
     metric: str
@@ -148,11 +148,11 @@ class Comparison(Tabled):
 
     @property
     def num_updates(self) -> int:
-        """How many updates every arm made."""
+        """Number of updates of every arm."""
         return next(run.num_updates for run in self.runs if run.arm == DSD)
 
     def tests(self, arm: str, when: str = BEST) -> list[float]:
-        """Returns the values on test data of an arm, seed by seed.
+        """Returns the values of an arm on test data, one per seed.
 
         Args:
             arm: Its name.
@@ -161,10 +161,10 @@ class Comparison(Tabled):
         return [run.test(when) for run in self._runs_of(arm)]
 
     def gain(self, when: str = BEST) -> Gain:
-        """Returns how much better DSD is than its best control.
+        """Returns the gain of DSD over its best control.
 
         Args:
-            when: `"best"`: each at the epoch best on validation data; `"last"`: at the last.
+            when: `"best"`: at the best epochs on validation data; `"last"`: at the last epochs.
 
         Raises:
             ImportError: SciPy is not installed.
@@ -177,18 +177,18 @@ class Comparison(Tabled):
 
     @property
     def verdict(self) -> str:
-        """The conclusion, in words. A gain that early stopping also gives counts as none."""
+        """The conclusion. A gain that early stopping gives too does not count."""
         best, last = self.gain(BEST), self.gain(LAST)
         words = _sentence(best, len(self.seeds))
         if _is_gain(last) and not _is_gain(best):
             words += (
                 f" At the last epoch dsd is better than {last.control}; a gain that early stopping "
-                f"also gives is no gain."
+                f"gives too does not count."
             )
         return words
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values: lists, dicts, numbers and text; None for NaN."""
+        """Returns plain values: lists, dicts, numbers and str; None for NaN."""
         gains = {
             gain.when: {"control": gain.control, **gain.paired._asdict(), "relative": gain.relative}
             for gain in map(self.gain, WHEN)
@@ -207,13 +207,13 @@ class Comparison(Tabled):
             rows.append((arm, f"{self._runs_of(arm)[0].num_updates:,}", *cells))
         arms = [f"{name}: {phases}" for name, phases in self.arms.items()]
         if FIRST in self._rows():
-            arms.insert(0, f"{FIRST}: what all of these begin with, ended there")
+            arms.insert(0, f"{FIRST}: the shared start of all arms, without further training")
         return Table(head, rows, (), (0,), self._lines(), arms)
 
     def _lines(self) -> list[tuple[str, str]]:
         """Returns the summary above the table."""
         seeds, updates = len(self.seeds), self.num_updates
-        how = "fit on training data; best epochs and the control chosen on validation data"
+        how = "fit on training data; best epochs and the control selected on validation data"
         return [
             ("verdict", self.verdict),
             ("best epoch", _gain_text(self.gain(BEST))),
@@ -236,7 +236,7 @@ class Comparison(Tabled):
         return figure
 
     def _draw_dots(self, axes: "Axes") -> None:
-        """Draws a dot for each seed, and a line at the mean, in a column for each arm."""
+        """Draws a column for each arm, with a dot for each seed and a line at the mean."""
         for column, arm in enumerate(self._rows()):
             for when, (marker, face, aside) in _STYLES.items():
                 found, x, colour = self.tests(arm, when), column + aside, f"C{column}"
@@ -268,7 +268,7 @@ class Comparison(Tabled):
         )
 
     def _rows(self) -> list[str]:
-        """Returns the names of the arms, the first dense phase before and DSD after the others."""
+        """Returns the names of the arms: the shared start first, DSD last."""
         names = dict.fromkeys(run.arm for run in self.runs)
         return sorted(names, key=lambda name: {FIRST: -1, DSD: 1}.get(name, 0))
 
@@ -279,7 +279,7 @@ class Comparison(Tabled):
         return [run.chosen_on(when) for run in self._runs_of(arm)]
 
     def _best_control(self, when: str) -> str:
-        """Returns the control with the best mean on validation data; of equal ones, the longest."""
+        """Returns the control with the best mean on validation data; the longest of equal ones."""
         sign = 1.0 if self.mode == "min" else -1.0
 
         def cost(arm: str) -> tuple[float, bool]:
@@ -303,15 +303,15 @@ def _sentence(gain: Gain, num_seeds: int) -> str:
     control = f"{gain.control}, the best control on validation data"
     if math.isnan(gain.paired.mean):
         return (
-            f"Nothing can be said: not all values of dsd and {gain.control} are finite "
+            f"No verdict: not all values of dsd and {gain.control} are finite "
             f"({num_seeds} seeds, on test data)."
         )
     if not gain.paired.is_shown:
         words = f"No difference shown between dsd and {control} ({num_seeds} seeds, on test data)."
         if gain.paired.low > 0 or gain.paired.high < 0:
             words += (
-                " The interval leaves out 0, but a bootstrap of few seeds is too narrow, and the "
-                "t-test does not agree: more seeds would tell."
+                " The interval excludes 0, but that of few seeds is too narrow, and the t-test "
+                "does not agree: use more seeds."
             )
         return words
     better = "better" if gain.paired.mean > 0 else "worse"
@@ -324,7 +324,7 @@ def _sentence(gain: Gain, num_seeds: int) -> str:
 def _gain_text(gain: Gain) -> str:
     found = gain.paired
     if math.isnan(found.p_value):
-        test = "no test: the differences are all alike, or not finite"
+        test = "no test: the differences are all equal, or not finite"
     else:
         test = f"paired t-test p = {found.p_value:.3g}"
     return (
