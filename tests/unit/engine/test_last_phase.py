@@ -112,5 +112,5 @@ def test_all_else_is_that_of_the_callback():
 
 @pytest.mark.parametrize("given", [None, "best.keras", dsd.DSDSchedule(1, 1, 1), Seen, [Seen()]])
 def test_what_is_no_callback_is_refused(given):
-    with pytest.raises(TypeError, match="Expected `callback` to be a callback of Keras. Received"):
+    with pytest.raises(TypeError, match="Expected `callback` to be a Keras callback. Received"):
         dsd.DSDSchedule(1, 1, 1).in_last_phase(given)
