@@ -34,16 +34,23 @@ flags.DEFINE_integer("beam_width", 100, "Beginnings that the beam search keeps."
 flags.DEFINE_list("test", ["test"], "Manifests to measure error rates on, such as eval92,dev93.")
 flags.DEFINE_bool("cache", False, "Keep all spectrograms in memory: 64 kB a second, less in bands.")
 
-# As the DSD paper has it: two rounds, half of the weights pruned in the first and a quarter in the
-# second (as remembered, not checked). Momentum, clipping and a rate in this range are Deep Speech
-# 2's (arXiv:1512.02595). Epochs and their factors are chosen, not published.
+# Of the DSD paper: epochs and learning rates of each step, half of the weights pruned in the first
+# round and a quarter in the second, Nesterov's momentum. It leaves open how the rate falls within a
+# step (here it does not), the batch, momentum and clipping: these are chosen here.
+SPARSITIES = {"sparsity": 0.5, "sparsity2": 0.25, "batch_size": 32}
 DEFAULTS = {
-    "sparsity": 0.5, "sparsity2": 0.25, "batch_size": 32, "learning_rate": 3e-4,
-    "dense": "40,10@0.1", "sparse": "25@0.3", "redense": "15@0.1",
-    "sparse2": "15@0.1", "redense2": "15@0.03",
+    "deepspeech": {
+        **SPARSITIES, "learning_rate": 8e-4, "dense": "50", "sparse": "50@0.625",
+        "redense": "50@0.375", "sparse2": "50@0.125", "redense2": "50@0.0375",
+    },
+    "deepspeech2": {
+        **SPARSITIES, "learning_rate": 3e-4, "dense": "20", "sparse": "20", "redense": "20@0.1",
+        "sparse2": "20@0.1", "redense2": "20@0.02",
+    },
 }  # fmt: skip
-# The widths of "full" are chosen so that there are about as many parameters as the DSD paper says:
-# 8 million and 67 million.
+# The widths of "full" are chosen so that there are about as many parameters as the layers of the
+# DSD paper have, 8,139,805 and 67 million. Its recurrent layers share what they make of their
+# inputs between both directions; these do not.
 MODELS = {
     ("deepspeech", "full"): (speech_models.deepspeech, {"width": 872}),
     ("deepspeech", "small"): (speech_models.deepspeech, {"width": 128, "context": 5}),
@@ -143,7 +150,7 @@ def column(rate: str, test: str) -> str:
 
 
 def main() -> None:
-    running.use_defaults(DEFAULTS)
+    running.use_defaults(DEFAULTS[FLAGS.model])
     train = read_split("train", for_loss=True)
     tests = {name: read_split(name).in_order() for name in FLAGS.test}
     running.run(running.Recipe(

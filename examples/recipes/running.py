@@ -6,7 +6,7 @@ import io
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -85,6 +85,7 @@ class Recipe:
         better: `"min"` or `"max"` for each of them; the one that counts comes first.
         validation: Validation data of `fit`.
         prune: Regular expressions of the paths of weights to prune; all others stay dense.
+        exclude: Takes the model, and returns regular expressions of weights that stay dense too.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Recipe:
     better: Mapping[str, str]
     validation: tf.data.Dataset | None = None
     prune: tuple[str, ...] = ("",)
+    exclude: Callable[[Any], Sequence[str]] = lambda model: ()
 
 
 def use_defaults(defaults: Mapping[str, Any]) -> None:
@@ -165,7 +167,8 @@ def _train(
         model = recipe.build()
         if FLAGS.initial_weights:
             _load(model)
-        model = dsd.apply(model, sparsity=dict.fromkeys(recipe.prune, FLAGS.sparsity))
+        sparsity = dict.fromkeys(recipe.prune, FLAGS.sparsity)
+        model = dsd.apply(model, sparsity, exclude=recipe.exclude(model))
         recipe.compile(model)
     record.set(parameters=_num_parameters(model), to_prune=dsd.report(model).size)
     print(f"{recipe.name}, arm {FLAGS.arm}: {schedule.timeline}")
