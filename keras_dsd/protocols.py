@@ -170,12 +170,6 @@ class StepState(Protocol):
     def start_averages(self) -> None:
         """Starts moving averages of all trainable variables, at their current values."""
 
-    def averages(self) -> list[np.ndarray]:
-        """Returns the moving averages."""
-
-    def set_averages(self, values: Sequence[np.ndarray]) -> None:
-        """Sets the moving averages, which have started."""
-
     def apply_averages(self) -> None:
         """Sets the variables to their moving averages, and frees these."""
 
@@ -187,6 +181,12 @@ class StepState(Protocol):
 
     def set_regrown(self, masks: Sequence[tuple[PrunableWeight, Tensor]]) -> None:
         """Sets the masks that pruned weights before they regrew; none frees their memory."""
+
+    def kept(self, extras: StepExtras) -> list[np.ndarray]:
+        """Returns moving averages and masks of regrown weights, as far as `extras` need them."""
+
+    def set_kept(self, extras: StepExtras, values: Sequence[np.ndarray]) -> None:
+        """Sets what `kept` returned, after both have been started."""
 
 
 class TrainingAdapter(Protocol):

@@ -4,6 +4,7 @@ Scores are NumPy arrays on the host, so every backend, replica and worker gets t
 are pooled over blocks and ranked in groups like magnitudes.
 """
 
+import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 
 from keras_dsd.algorithm import masks
-from keras_dsd.algorithm.patterns import Block
+from keras_dsd.algorithm.patterns import NM, Block
 from keras_dsd.algorithm.weight import ReadableWeight
 from keras_dsd.utils.checks import converted, invalid, invalid_type, shown
 
@@ -20,7 +21,12 @@ _Weight = TypeVar("_Weight", bound=ReadableWeight)
 # A name, or a function that returns the scores of a weight, an array of its shape.
 Criterion: TypeAlias = str | Callable[[Any], np.ndarray]
 
-NAMES = ("magnitude", "random")
+# Returns the sum over the updates of an epoch, for a weight: float32, of its shape.
+SumOf: TypeAlias = Callable[[ReadableWeight], np.ndarray]
+
+NAMES = ("magnitude", "random", "movement", "taylor")
+# What is summed over the updates of the epoch before a phase, for the criteria that need it.
+SUMS = {"movement": "movement", "taylor": "gradient"}
 _PART = 2**20  # random bits that are drawn at a time
 
 
@@ -62,15 +68,43 @@ def name_of(criterion: Criterion) -> str:
     return getattr(criterion, "__name__", type(criterion).__name__)
 
 
-def scores_of(criterion: Criterion, seed: int) -> Scores | None:
-    """Returns the scores of a criterion; None for magnitudes."""
+def scores_of(criterion: Criterion, seed: int, sum_of: SumOf | None = None) -> Scores | None:
+    """Returns the scores of a criterion; None for magnitudes.
+
+    `sum_of` returns the sum over the previous epoch that `SUMS` names, for a weight.
+    """
     if criterion == "magnitude":
         return None
+    if criterion in SUMS:
+        return gradient_scores(str(criterion), sum_of)
     if criterion == "random":
         return Scores(lambda weight: random_scores(weight, seed), is_repeatable=True)
     given: Any = criterion
     name = name_of(criterion)
     return Scores(lambda weight: _checked(given(weight), weight, name), is_repeatable=False)
+
+
+def gradient_scores(criterion: str, sum_of: SumOf | None) -> Scores:
+    """Returns scores by sums over the updates of an epoch.
+
+    `"movement"`: the sum of -gradient · weight, so the weights that move towards zero go.
+    `"taylor"`: |sum of gradients · weight|, to first order the change of the loss without the
+    weight. `"gradient"`: |sum of gradients|, of weights that may regrow.
+
+    Reference:
+        Sanh et al., 2020, arXiv:2005.07683; Molchanov et al., 2019, arXiv:1906.10771; Evci et al.,
+        2020, arXiv:1911.11134.
+    """
+
+    def of(weight: ReadableWeight) -> np.ndarray:
+        if sum_of is None:
+            raise ValueError(f"Expected sums over gradients. Received: criterion={criterion!r}.")
+        found = sum_of(weight)
+        if criterion == "taylor":
+            found = found * masks.comparable(weight.numpy())
+        return _checked(found if criterion == "movement" else np.abs(found), weight, criterion)
+
+    return Scores(of, is_repeatable=False)
 
 
 def random_scores(weight: ReadableWeight, seed: int) -> np.ndarray:
@@ -113,6 +147,36 @@ def masks_by_score(
             kept.append(_kept(weight, scores.is_repeatable))
         ranks = _ranks(pooled, kept)
         yield from zip(group, masks.masks_of_ranked(group, ranks, sparsity), strict=True)
+
+
+def regrown_sparsity(
+    weights: Sequence[ReadableWeight], sparsity: masks.Sparsity, fraction: float
+) -> masks.Sparsity:
+    """Returns the sparsity that is left of another one when a fraction of pruned weights regrows.
+
+    Of the pruned weights, or blocks, that are ranked together, the fraction is rounded.
+
+    Raises:
+        ValueError: A weight has an N:M pattern, whose groups would hold other numbers.
+    """
+    left: dict[str, float] = {}
+    for group in masks.ranked_together(weights):
+        sizes = []
+        for weight in group:
+            if isinstance(weight.pattern, NM):
+                raise ValueError(
+                    f"Expected DensePhase without `regrow_fraction`: the pattern {weight.pattern} "
+                    f"of {weight.path!r} fixes how many weights of a group are pruned. Received: "
+                    f"regrow_fraction={fraction}. Leave it out."
+                )
+            shape, layout = weight.shape, weight.layout
+            block = weight.pattern
+            sizes.append(math.prod(shape if block is None else block.blocks(shape, layout)))
+        shares = [masks.share_of(weight, sparsity) for weight in group]
+        num_pruned = round(sum(n * share for n, share in zip(sizes, shares, strict=True)))
+        num_left = num_pruned - round(num_pruned * fraction)
+        left |= {weight.path: num_left / max(sum(sizes), 1) for weight in group}
+    return lambda weight: left[weight.path]
 
 
 def _kept(weight: ReadableWeight, is_repeatable: bool) -> np.ndarray | None:

@@ -1,7 +1,6 @@
 """Phases and timelines as values: lengths, convergence, learning rates, the current phase."""
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -137,12 +136,22 @@ class DensePhase:
             `ema_momentum` of Keras's optimizers: from the phase's start, average · ema + weight ·
             (1 - ema) after each step. The run ends with the averages. Defaults to `None`: with the
             weights.
+        regrow_fraction: After a sparse phase, the fraction of its pruned weights that regrow, in
+            (0, 1]: those with the largest sums of gradients over its last epoch. The others stay
+            zero. Defaults to `1.0`.
+        regrow_decay: After a sparse phase, weight decay of regrown weights alone, decoupled as that
+            of AdamW: before each update, weight · (1 - learning rate · regrow_decay). Defaults to
+            `0.0`.
 
     Raises:
-        TypeError: `epochs` or `steps` is not an integer, both or none are given, `lr` or `ema` is
-            not a number, or `until` is not a `Plateau`.
+        TypeError: `epochs` or `steps` is not an integer, both or none are given, `lr` or another
+            number is none, or `until` is not a `Plateau`.
         ValueError: `epochs` or `steps` is below 1, `lr` is not finite and above 0, `ema` is outside
-            (0, 1), `until` is given with `steps`, or restores the best weights with `ema`.
+            (0, 1), `regrow_fraction` outside (0, 1], `regrow_decay` negative, `until` is given with
+            `steps`, or restores the best weights with `ema`.
+
+    Reference:
+        Evci et al., 2020, arXiv:1911.11134, for weights that regrow by their gradients.
     """
 
     epochs: int | None = None
@@ -151,11 +160,23 @@ class DensePhase:
     lr: float = 1.0
     until: Plateau | None = None
     ema: float | None = None
+    regrow_fraction: float = 1.0
+    regrow_decay: float = 0.0
 
     def __post_init__(self) -> None:
         _check_phase(self)
-        if self.ema is None:
-            return
+        checks.normalise(
+            self,
+            regrow_fraction=checks.positive("regrow_fraction", self.regrow_fraction),
+            regrow_decay=checks.not_negative("regrow_decay", self.regrow_decay),
+        )
+        if self.regrow_fraction > 1:
+            hint = "Give a fraction, such as 0.5 for half of them."
+            raise invalid("regrow_fraction", self.regrow_fraction, "to be in (0, 1]", hint)
+        if self.ema is not None:
+            self._check_ema()
+
+    def _check_ema(self) -> None:
         ema = checks.positive("ema", self.ema)
         checks.normalise(self, ema=ema)
         if ema >= 1:
@@ -166,8 +187,11 @@ class DensePhase:
             raise invalid("ema", ema, "in a phase that restores no best weights", hint, note)
 
     def __str__(self) -> str:
+        part = self.regrow_fraction
+        regrown = "" if part == 1.0 else f", {part:.0%} of pruned weights regrow"
+        decay = f", regrown weights decay by {self.regrow_decay:g}" if self.regrow_decay else ""
         averaged = "" if self.ema is None else f", averaged by {self.ema:g}"
-        return f"dense for {_length(self)}{_times(self.lr)}{averaged}"
+        return f"dense for {_length(self)}{_times(self.lr)}{regrown}{decay}{averaged}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,8 +210,10 @@ class SparsePhase:
         lr: Factor of the learning rate while the phase lasts. Defaults to `1.0`.
         until: A `Plateau` that ends the phase early. Defaults to `None`: it lasts its `epochs`.
         criterion: Scores of weights; the lowest are pruned. `"magnitude"`; `"random"`, a control
-            for other criteria; or a function of a `PrunableWeight` that returns an array of its
-            shape, equal in every process. Defaults to `"magnitude"`.
+            for other criteria; `"movement"`, the sum of -gradient · weight over the updates of the
+            previous epoch; `"taylor"`, |sum of gradients · weight|; or a function of a
+            `PrunableWeight` that returns an array of its shape, equal in every process. Defaults
+            to `"magnitude"`.
         seed: Seed of `criterion="random"`, together with the path and the size of each weight.
             Defaults to `0`.
         ramp: Number of epochs, fewer than `epochs`, at whose starts weights are pruned: in epoch
@@ -282,8 +308,9 @@ class Timeline:
 
     Raises:
         TypeError: `phases` is not a sequence of phases.
-        ValueError: `phases` is empty, a sparse phase with a `ramp` follows a sparse phase, or a
-            phase before the last one has `ema`.
+        ValueError: `phases` is empty, a sparse phase with a `ramp` follows a sparse phase, a phase
+            before the last one has `ema`, one that follows no sparse phase `regrow_fraction` or
+            `regrow_decay`, or one that needs gradients follows none in epochs.
     """
 
     phases: tuple[Phase, ...]
@@ -297,17 +324,8 @@ class Timeline:
         checks.check_items("phases", phases, Phase, each, way)
         if not phases:
             raise invalid("phases", phases, "to hold at least one phase", hint)
-        for earlier, phase in itertools.pairwise(phases):
-            sparse = isinstance(earlier, SparsePhase) and isinstance(phase, SparsePhase)
-            if sparse and phase.ramp > 1:
-                expected = "to rise from no sparsity, after a DensePhase or at the start"
-                hint = "Put a DensePhase between the two, or prune at once."
-                raise invalid("ramp", phase.ramp, expected, hint, f" after {earlier}")
-        for phase in phases[:-1]:
-            ema = getattr(phase, "ema", None)
-            if ema is not None:
-                hint = "Give it in the last phase alone: the run ends with the averages."
-                raise invalid("ema", ema, "in the last phase", hint, f" in a phase {phase}")
+        for index, phase in enumerate(phases):
+            _check_neighbours(phase, phases[:index], index + 1 == len(phases))
         object.__setattr__(self, "phases", tuple(phases))
 
     @property
@@ -478,6 +496,38 @@ class Timeline:
 
     def __str__(self) -> str:
         return ", then ".join(str(phase) for phase in self.phases)
+
+
+def sums_for(phase: Phase) -> str | None:
+    """Returns what is summed over the epoch before a phase prunes or regrows weights by it."""
+    if isinstance(phase, SparsePhase):
+        return criteria.SUMS.get(phase.criterion) if isinstance(phase.criterion, str) else None
+    return "gradient" if phase.regrow_fraction < 1 else None
+
+
+def _check_neighbours(phase: Phase, earlier: Sequence[Phase], is_last: bool) -> None:
+    """Checks what a phase requires of those around it."""
+    before = earlier[-1] if earlier else None
+    after = f" after {before}" if before else " in the first phase"
+    follows_sparse = isinstance(before, SparsePhase)
+    if isinstance(phase, SparsePhase) and phase.ramp > 1 and follows_sparse:
+        hint = "Put a DensePhase between the two, or prune at once."
+        expected = "to rise from no sparsity, after a DensePhase or at the start"
+        raise invalid("ramp", phase.ramp, expected, hint, after)
+    if isinstance(phase, DensePhase):
+        if phase.ema is not None and not is_last:
+            hint = "Give it in the last phase alone: the run ends with the averages."
+            raise invalid("ema", phase.ema, "in the last phase", hint, f" in a phase {phase}")
+        for name, default in (("regrow_fraction", 1.0), ("regrow_decay", 0.0)):
+            if getattr(phase, name) != default and not follows_sparse:
+                hint = "Leave it out, or put a SparsePhase before."
+                given = getattr(phase, name)
+                raise invalid(name, given, "in a phase after a SparsePhase", hint, after)
+    if sums_for(phase) is not None and (before is None or before.epochs is None):
+        name = "criterion" if isinstance(phase, SparsePhase) else "regrow_fraction"
+        hint = "Count the phase before in epochs: its last one sums gradients."
+        expected = "to follow a phase that is counted in epochs"
+        raise invalid(name, getattr(phase, name), expected, hint, after)
 
 
 def _title(phase: Phase, kind: str) -> str:

@@ -6,19 +6,20 @@ import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 from absl import logging
 
 from keras_dsd.algorithm.device_masks import Measured, measure
 from keras_dsd.algorithm.position import FIRST, STEPS, Position, Start
-from keras_dsd.algorithm.timeline import SparsePhase, Timeline
+from keras_dsd.algorithm.timeline import DensePhase, SparsePhase, Timeline
 from keras_dsd.engine import transition as transitions
 from keras_dsd.engine.batch_norm import Batches
 from keras_dsd.engine.messages import phase_message
 from keras_dsd.engine.observers import FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH, Moment, Observer
 from keras_dsd.engine.run_history import RunHistory
-from keras_dsd.engine.step_extras import extras_in, extras_of
+from keras_dsd.engine.step_extras import PhaseExtras, extras_in
 from keras_dsd.engine.steps import StepCounter
 from keras_dsd.engine.trainer import Trainer
 from keras_dsd.engine.transition import Pruning, Transition
@@ -102,7 +103,7 @@ class Controller:
         self._remaining_epochs = remaining_epochs
         self._batches = batches
         self._observers = observers
-        self._is_backed_up = folder is not None
+        self._extras = PhaseExtras(timeline, trainer, folder is not None)
         self._run = RunState(RunHistory(timeline, folder, bool(extras_in(timeline))))
 
     @property
@@ -176,8 +177,7 @@ class Controller:
                 Nothing is changed.
         """
         self._trainer.check()
-        for extras in extras_in(self._timeline):
-            self._trainer.check_extras(extras)
+        self._extras.check()
         self._run.history.check()
         for observer in self._observers:
             observer.on_begin(self._timeline)
@@ -209,9 +209,10 @@ class Controller:
             steps.begin_epoch()
             if self._run.phase_index is None:
                 self._find_step(steps, epoch)
-        if not self._enter(epoch) and self._timeline.is_sparse(self._index):
+        if not self._enter(epoch) and self._run.masked:
             self._hold_masks()
         self._grow_masks(epoch)
+        self._extras.begin(self._index, self._num_epochs, is_epoch_start=True)
         self._use_step()
         self._run.is_in_epoch = True
 
@@ -254,6 +255,7 @@ class Controller:
             return False
         starts = self._enter(len(self._run.history.epochs))
         if starts:
+            self._extras.begin(self._index, self._num_epochs, is_epoch_start=False)
             self._use_step()
         return starts
 
@@ -270,8 +272,13 @@ class Controller:
         return math.inf if is_last or end is None else end
 
     def _use_step(self) -> None:
-        phase = self._timeline.phases[self._index]
-        self._trainer.use_step(masked=self._run.masked, lr=phase.lr, extras=extras_of(phase))
+        lr, extras = self._timeline.phases[self._index].lr, self._extras.current
+        self._trainer.use_step(masked=self._run.masked, lr=lr, extras=extras)
+
+    @property
+    def _num_epochs(self) -> int:
+        """Number of epochs of the phase that have ended."""
+        return len(self._run.history.epochs) - self._run.phase_start.epoch
 
     def _enter(self, epoch: int) -> bool:
         """Enters the phase of the next step, also through phases without steps; returns if any."""
@@ -299,26 +306,39 @@ class Controller:
             warn(message)
         if transition.restored_epoch is not None:
             self._restore(transition.restored_epoch)
-        phase, extras = transition.phase, extras_of(transition.phase)
-        if extras.ema is not None and not transition.is_start:
-            self._resume_averages(transition.epoch)
+        self._extras.resume(transition, self._run.history)
         self._warn_of_untrained(self._trainer.leave_untrained_dense())
         if transition.lost_masks_of is not None:
-            transitions.apply_lost_masks(self._trainer.weights, transition.lost_masks_of)
-        pruning = None
-        if isinstance(phase, SparsePhase):
-            pruning = transitions.pruning_of(self._trainer.weights, transition)
+            weights, before = self._trainer.weights, self._timeline.phases[transition.index - 2]
+            pruning = transitions.left_pruned(weights, transition.lost_masks_of, before)
+            transitions.apply_lost_masks(weights, pruning)
+        phase = transition.phase
+        change_by = self._pruning(transition)
         self._notify(transition.moments_before)
         run, weights = self._run, self._trainer.weights  # in the complete model, each time
-        if pruning is not None and run.phase_index is None and self._trainer.may_leave_untrained:
+        is_first = run.phase_index is None and isinstance(phase, SparsePhase)
+        if is_first and self._trainer.may_leave_untrained:
             run.unpruned = {each.path: each.copy() for each in weights}
-        texts = self._change(pruning, transition.batches)
-        if extras.ema is not None and transition.is_start:
-            self._trainer.step_state.start_averages()
+        self._extras.keep_masks(transition)
+        texts = self._change(change_by, transition.batches)
+        self._extras.enter(transition)
         texts.append(self._trainer.learning_rate_text(phase.lr))
         self._notify(transition.moments_after)
         run.phase_index = transition.index
         self._announce(transition, ", ".join(filter(None, texts)))
+
+    def _pruning(self, transition: Transition) -> Pruning | None:
+        """Returns how weights are pruned in the phase that is entered; None: not at all."""
+        phase, weights = transition.phase, self._trainer.weights
+        if isinstance(phase, SparsePhase):
+            return transitions.pruning_of(weights, transition, self._sum_of)
+        if not transitions.leaves_masks(phase):
+            return None
+        before = self._timeline.phases[transition.index - 1]
+        return transitions.regrowing(weights, phase, before, transition, self._sum_of)
+
+    def _sum_of(self, weight: Any) -> np.ndarray:
+        return self._extras.sum_of(weight, self._run.history)
 
     def _change(self, pruning: Pruning | None, batches: Batches | None) -> list[str]:
         """Prunes weights or removes masks, with all further changes, and describes these."""
@@ -342,7 +362,8 @@ class Controller:
         """Prunes further weights at the start of an epoch, if the phase has a ramp."""
         phase, num_epochs = self._timeline.phases[self._index], epoch - self._run.phase_start.epoch
         if isinstance(phase, SparsePhase) and 0 < num_epochs < phase.ramp:
-            texts = self._change(transitions.pruning_in(phase, num_epochs), self._batches)
+            pruning = transitions.pruning_in(phase, num_epochs, self._sum_of)
+            texts = self._change(pruning, self._batches)
             self._show(f"Epoch {epoch + 1}: {', '.join(filter(None, texts))}")
 
     def _hold_masks(self) -> None:
@@ -370,9 +391,8 @@ class Controller:
         unfrozen = any(weight.path not in self._run.masked for weight in weights)
         if isinstance(phase, SparsePhase) and self._run.is_phase_start and unfrozen:
             reset = transitions.OptimizerReset(self._reset)
-            change = transitions.prune(
-                weights, transitions.pruning_in(phase), reset, lambda path: None
-            )
+            pruning = transitions.pruning_in(phase, 0, self._sum_of)
+            change = transitions.prune(weights, pruning, reset, lambda path: None)
             self._run.num_pruned, self._run.masked = change.num_pruned, change.masked
         return self._run.masked
 
@@ -464,10 +484,8 @@ class Controller:
         steps, start = self._run.steps, self._run.phase_start
         epoch, index = len(self._run.history.epochs), self._index
         step = None if steps is None else steps.end_epoch()
-        if self._is_backed_up and extras_of(self._timeline.phases[index]).ema is not None:
-            averages = self._trainer.step_state.averages()
-            self._run.history.keep_state(epoch + 1, averages, is_written=True)
         self._run.history.add(logs, self._all_weights, step)
+        self._extras.end_epoch(self._run.history, index, self._num_epochs)
         found, size = self._measured()
         is_violated = found.num_violations or found.num_pruned < self._run.num_pruned
         self._run.is_violated = bool(is_violated)
@@ -524,22 +542,20 @@ class Controller:
         run, self._run = self._run, RunState(self._run.history)
         index, last = run.phase_index, len(self._timeline.phases) - 1
         is_over = not self._may_resume(run)
-        is_averaged = extras_of(self._timeline.phases[last]).ema is not None
         if index == last and is_over:
             if (best := run.history.epoch_to_restore()) is not None:
                 self._restore(best)
-            if is_averaged:
-                self._trainer.step_state.apply_averages()
             run.history.forget_best()
-        elif index == last and is_averaged:
-            self._keep_averages(run, is_written=False)
+        if index is not None:
+            num_epochs = len(run.history.epochs) - run.phase_start.epoch
+            self._extras.stop(run.history, index, num_epochs, is_over)
         self._trainer.close()
         if index is not None and is_over and self._timeline.is_redense(index):
             self._notify([Moment(LAST_REDENSE_EPOCH, len(run.history.epochs), index)])
         for observer in self._observers:
             observer.on_end()
         resume = f"Resume with `initial_epoch={len(run.history.epochs)}`"
-        if self._is_pruned(run.regrown):
+        if self._is_pruned(run.regrown) and self._ends_sparse(index):
             self._warn_once(
                 "ended with pruned weights",
                 f"Training ended with pruned weights: the sparse phase was the last one reached "
@@ -557,14 +573,11 @@ class Controller:
             else:
                 logging.warning(message)
 
-    def _keep_averages(self, run: RunState, is_written: bool) -> None:
-        averages = self._trainer.step_state.averages()
-        run.history.keep_state(len(run.history.epochs), averages, is_written)
-
-    def _resume_averages(self, epoch: int) -> None:
-        state = self._trainer.step_state
-        state.start_averages()
-        state.set_averages(self._run.history.state(epoch, state.averages()))
+    def _ends_sparse(self, index: int | None) -> bool:
+        """Returns whether pruned weights are not those that a last phase leaves pruned."""
+        last = self._timeline.phases[-1]
+        is_meant = isinstance(last, DensePhase) and transitions.leaves_masks(last)
+        return not (is_meant and index == len(self._timeline.phases) - 1)
 
     def _may_resume(self, run: RunState) -> bool:
         """Returns whether training ended as planned, before the last epoch of the timeline.

@@ -118,7 +118,7 @@ class RunHistory:
         if len(epochs) < epoch and (self._timeline.monitors or self._has_record):
             epochs, self.origin = self._read(epoch)
         if epoch == 0:
-            self._best, self.warned, self.origin = {}, set(), 0
+            self._best, self._state, self.warned, self.origin = {}, {}, set(), 0
         num_missing = epoch - len(epochs)
         epochs = epochs[:epoch] + [{} for _ in range(num_missing)]
         best = self._best_of(epochs, epoch - 1) if epoch else None

@@ -1,14 +1,145 @@
-"""What the training steps of a phase do besides updates and masks."""
+"""What the training steps of a phase do besides updates and masks, and keep for a run."""
 
-from keras_dsd.algorithm.timeline import DensePhase, Phase, Timeline
-from keras_dsd.protocols import StepExtras
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_dsd.algorithm.timeline import DensePhase, SparsePhase, Timeline, sums_for
+from keras_dsd.engine.run_history import RunHistory
+from keras_dsd.engine.trainer import NO_EXTRAS, Trainer
+from keras_dsd.engine.transition import Transition
+from keras_dsd.protocols import PrunableWeight, StepExtras
 
 
-def extras_of(phase: Phase) -> StepExtras:
-    """Returns what each step of a phase does besides."""
-    return StepExtras(ema=phase.ema) if isinstance(phase, DensePhase) else StepExtras()
+def extras_at(timeline: Timeline, index: int, num_epochs: int) -> StepExtras:
+    """Returns what steps do besides, in a phase of which a number of epochs have ended."""
+    phase = timeline.phases[index]
+    sums = None
+    if isinstance(phase, SparsePhase) and num_epochs + 1 < phase.ramp:
+        sums = sums_for(phase)  # the next epoch prunes further weights
+    elif index + 1 < len(timeline.phases):
+        may_end = phase.until is not None or num_epochs + 1 == phase.epochs
+        sums = sums_for(timeline.phases[index + 1]) if may_end else None
+    if isinstance(phase, DensePhase):
+        return StepExtras(phase.ema, sums, phase.regrow_decay)
+    return StepExtras(sums=sums)
 
 
 def extras_in(timeline: Timeline) -> set[StepExtras]:
-    """Returns what steps of any phase do besides."""
-    return {extras_of(phase) for phase in timeline.phases} - {StepExtras()}
+    """Returns what steps of any epoch do besides."""
+    found = {
+        extras_at(timeline, index, num_epochs)
+        for index, phase in enumerate(timeline.phases)
+        for num_epochs in {0, (phase.epochs or 1) - 1}
+    }
+    return found - {NO_EXTRAS}
+
+
+class PhaseExtras:
+    """Starts, keeps and ends what the steps of one run do besides.
+
+    Args:
+        timeline: The phases.
+        trainer: Trains the model.
+        is_backed_up: Whether the history has a folder.
+    """
+
+    def __init__(self, timeline: Timeline, trainer: Trainer, is_backed_up: bool) -> None:
+        self._timeline = timeline
+        self._trainer = trainer
+        self._is_backed_up = is_backed_up
+        self._sums: dict[str, np.ndarray] | None = None
+        self.current = NO_EXTRAS
+
+    def check(self) -> None:
+        """Raises ValueError if the model can't be trained so."""
+        for extras in extras_in(self._timeline):
+            self._trainer.check_extras(extras)
+
+    def resume(self, transition: Transition, history: RunHistory) -> None:
+        """Restores what steps have kept, where a run resumes within a phase.
+
+        Raises:
+            ValueError: It is needed, and unknown.
+        """
+        extras = extras_at(self._timeline, transition.index, transition.num_epochs)
+        if transition.is_start or (extras.ema is None and not extras.regrow_decay):
+            return
+        state, weights = self._trainer.step_state, self._trainer.weights
+        if extras.ema is not None:
+            state.start_averages()
+        if extras.regrow_decay:
+            state.set_regrown([(each, each.arrays.all_kept(each.tensor())) for each in weights])
+        state.set_kept(extras, history.state(transition.epoch, state.kept(extras)))
+
+    def keep_masks(self, transition: Transition) -> None:
+        """Keeps the masks that are about to be removed, if regrown weights decay."""
+        phase = transition.phase
+        if not isinstance(phase, DensePhase) or not phase.regrow_decay or not transition.is_start:
+            return
+        pairs = []
+        for weight in self._trainer.weights:
+            mask = weight.mask_tensor()
+            kept = weight.arrays.all_kept(weight.tensor()) if mask is None else mask
+            pairs.append((weight, kept))
+        self._trainer.step_state.set_regrown(pairs)
+        self._trainer.forget_decaying_steps()
+
+    def enter(self, transition: Transition) -> None:
+        """Starts the moving averages of a phase that starts, at its first weights."""
+        phase = transition.phase
+        if isinstance(phase, DensePhase) and phase.ema is not None and transition.is_start:
+            self._trainer.step_state.start_averages()
+        if not isinstance(phase, DensePhase) or not phase.regrow_decay:
+            self._trainer.step_state.set_regrown([])
+
+    def begin(self, index: int, num_epochs: int, is_epoch_start: bool) -> None:
+        """Starts an epoch, or a phase within one."""
+        self.current = extras_at(self._timeline, index, num_epochs)
+        if self.current.sums is not None and is_epoch_start:
+            self._trainer.step_state.start_sums()
+
+    def end_epoch(self, history: RunHistory, index: int, num_epochs: int) -> None:
+        """Writes what the next epoch needs, once the epoch is in the history."""
+        self._sums = None
+        if self._is_backed_up and self._is_needed:
+            self._keep(history, index, num_epochs, is_written=True)
+
+    def stop(self, history: RunHistory, index: int, num_epochs: int, is_over: bool) -> None:
+        """Ends the run with the averages, or keeps what another `fit` resumes with."""
+        if not self._is_needed:
+            return
+        if not is_over:
+            self._keep(history, index, num_epochs, is_written=False)
+        elif self.current.ema is not None:
+            self._trainer.step_state.apply_averages()
+
+    @property
+    def _is_needed(self) -> bool:
+        return self.current != NO_EXTRAS
+
+    def _keep(self, history: RunHistory, index: int, num_epochs: int, is_written: bool) -> None:
+        phase, epoch = self._timeline.phases[index], len(history.epochs)
+        is_ended = len(history.phase_starts()) - 1 > index
+        grows = isinstance(phase, SparsePhase) and num_epochs < phase.ramp
+        state = self._trainer.step_state
+        if self.current.sums is not None and (is_ended or grows):
+            history.keep_state(epoch, state.sums(), is_written)
+        elif not is_ended and (self.current.ema is not None or self.current.regrow_decay):
+            history.keep_state(epoch, state.kept(self.current), is_written)
+
+    def sum_of(self, weight: PrunableWeight, history: RunHistory) -> np.ndarray:
+        """Returns what the epoch before has summed for a weight; zeros if it was frozen then.
+
+        Raises:
+            ValueError: It is unknown.
+        """
+        if self._sums is None:
+            weights = self._trainer.weights
+            if self.current.sums is not None:
+                values: Sequence[np.ndarray] = self._trainer.step_state.sums()
+            else:
+                like = [np.empty(each.shape, np.float32) for each in weights]
+                values = history.state(len(history.epochs), like)
+            self._sums = {each.path: v for each, v in zip(weights, values, strict=True)}
+        return self._sums.get(weight.path, np.zeros(weight.shape, np.float32))

@@ -156,10 +156,9 @@ class Trainer:
         """Raises ValueError if the model can't be trained by steps with `extras`."""
         self._adapter.check_extras(extras)
 
-    def forget_steps_with(self, extras: StepExtras) -> None:
-        """Discards the steps with `extras`, which were made for other arrays than there are now."""
-        if extras != NO_EXTRAS:
-            self._steps = {key: step for key, step in self._steps.items() if key[1] != extras}
+    def forget_decaying_steps(self) -> None:
+        """Discards the steps that decay regrown weights, made for other masks than there are."""
+        self._steps = {key: step for key, step in self._steps.items() if not key[1].regrow_decay}
 
     def use_step(
         self, *, masked: frozenset[str], lr: float, extras: StepExtras = NO_EXTRAS

@@ -5,7 +5,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from keras_dsd.algorithm.criteria import Scores, scores_of
+from keras_dsd.algorithm.criteria import (
+    Scores,
+    SumOf,
+    gradient_scores,
+    regrown_sparsity,
+    scores_of,
+)
 from keras_dsd.algorithm.device_masks import (
     Measured,
     are_pruned_by,
@@ -15,7 +21,7 @@ from keras_dsd.algorithm.device_masks import (
     measure,
 )
 from keras_dsd.algorithm.masks import Sparsity
-from keras_dsd.algorithm.timeline import Phase, SparsePhase, Timeline
+from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase, Timeline
 from keras_dsd.engine import observers
 from keras_dsd.engine.batch_norm import Batches
 from keras_dsd.engine.observers import Moment
@@ -37,8 +43,8 @@ class Transition:
         warnings: Messages to the user.
         restored_epoch: The best epoch of the phase that ends, whose weights are restored first;
             None if no weights are restored.
-        lost_masks_of: The sparse phase that ends, if the run resumes right after it: a checkpoint
-            may hold its zeros without its masks, which are applied again.
+        lost_masks_of: The phase that ends, if weights are pruned in it and the run resumes right
+            after it: a checkpoint may hold its zeros without its masks, which are applied again.
         is_resumed: True if this epoch is the first of the run. If the run resumes within a sparse
             phase, weights must be dense or match it.
         moments_before: Moments that observers are notified of before weights change.
@@ -54,7 +60,7 @@ class Transition:
     num_epochs: int = 0
     warnings: tuple[str, ...] = ()
     restored_epoch: int | None = None
-    lost_masks_of: SparsePhase | None = None
+    lost_masks_of: Phase | None = None
     is_resumed: bool = False
     moments_before: tuple[Moment, ...] = ()
     reset: str = "pruned"
@@ -117,13 +123,18 @@ def transition_to(
         num_epochs=epoch - start.epoch,
         warnings=(unmeasured,) if unmeasured else (),
         restored_epoch=history.epoch_to_restore() if ended and ended.until else None,
-        lost_masks_of=ended_sparse if is_resumed else None,
+        lost_masks_of=ended if is_resumed and ended is not None and leaves_masks(ended) else None,
         is_resumed=is_resumed,
         moments_before=tuple(Moment(name, epoch, of) for name, of, is_due in moments if is_due),
         reset=reset,
         batches=batches if prunes else None,
         moments_after=(Moment(observers.AFTER_PRUNING, epoch, index),) if prunes else (),
     )
+
+
+def leaves_masks(phase: Phase) -> bool:
+    """Returns whether weights are pruned as a phase ends."""
+    return isinstance(phase, SparsePhase) or phase.regrow_fraction < 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,9 +192,47 @@ class Pruning(NamedTuple):
     scores: Scores | None = None
 
 
-def pruning_in(phase: SparsePhase, epoch: int = 0) -> Pruning:
-    """Returns the pruning of an epoch of a sparse phase, counted from 0."""
-    return Pruning(phase.sparsity_at(epoch), scores_of(phase.criterion, phase.seed))
+def pruning_in(phase: SparsePhase, epoch: int = 0, sum_of: SumOf | None = None) -> Pruning:
+    """Returns the pruning of an epoch of a sparse phase, counted from 0.
+
+    `sum_of` returns the sum over the previous epoch for a weight.
+    """
+    return Pruning(phase.sparsity_at(epoch), scores_of(phase.criterion, phase.seed, sum_of))
+
+
+def left_pruned(weights: Sequence[PrunableWeight], phase: Phase, before: Phase) -> Pruning:
+    """Returns how weights are pruned as a phase ends: a sparse one, or the dense one after it."""
+    if isinstance(phase, SparsePhase):
+        return pruning_in(phase, phase.ramp)
+    if not isinstance(before, SparsePhase):
+        raise TypeError(f"Expected a sparse phase before. Received: before={before}.")
+    sparsity = before.sparsity_at(before.ramp)
+    return Pruning(regrown_sparsity(weights, sparsity, phase.regrow_fraction))
+
+
+def regrowing(
+    weights: Sequence[PrunableWeight],
+    phase: DensePhase,
+    before: Phase,
+    transition: Transition,
+    sum_of: SumOf,
+) -> Pruning:
+    """Returns how the weights stay pruned that do not regrow in a dense phase.
+
+    Raises:
+        ValueError: A weight has an N:M pattern; or the run resumes within the phase, and weights
+            are not pruned so.
+    """
+    sparsity = left_pruned(weights, phase, before).sparsity
+    if transition.is_start:
+        return Pruning(sparsity, gradient_scores("gradient", sum_of))
+    if not are_pruned_by(weights, sparsity, None):
+        raise ValueError(
+            f"Expected the weights of the dense phase that the run resumes within, of which a part "
+            f"is pruned. Received: other weights, with regrow_fraction={phase.regrow_fraction}. "
+            f"Nothing was changed. Load a checkpoint of this phase, or start at its first epoch."
+        )
+    return Pruning(sparsity)
 
 
 def prune(
@@ -262,12 +311,11 @@ def remove_masks(weights: Sequence[PrunableWeight], reset: OptimizerReset) -> We
     return WeightChange(description, regrown=tuple(regrown))
 
 
-def apply_lost_masks(weights: Sequence[PrunableWeight], phase: SparsePhase) -> None:
-    """Applies the masks of a phase to weights without a mask whose pruned entries are all zero.
+def apply_lost_masks(weights: Sequence[PrunableWeight], pruning: Pruning) -> None:
+    """Applies masks to weights without a mask whose pruned entries are all zero.
 
     Without them these weights would regrow with optimizer state that an uninterrupted run resets.
     """
-    pruning = pruning_in(phase, phase.ramp)
     is_scored = pruning.scores is not None and pruning.scores.is_repeatable
     if not (is_scored and are_pruned_by(weights, *pruning)):
         pruning = Pruning(pruning.sparsity)  # masks are recovered from the zeros
@@ -277,7 +325,9 @@ def apply_lost_masks(weights: Sequence[PrunableWeight], phase: SparsePhase) -> N
             weight.apply_mask(mask)
 
 
-def pruning_of(weights: Sequence[PrunableWeight], transition: Transition) -> Pruning:
+def pruning_of(
+    weights: Sequence[PrunableWeight], transition: Transition, sum_of: SumOf | None = None
+) -> Pruning:
     """Returns the pruning at the start of a sparse phase; changes nothing.
 
     Weights of a resumed run may be pruned, also within the first epoch of the phase. Their masks
@@ -289,14 +339,14 @@ def pruning_of(weights: Sequence[PrunableWeight], transition: Transition) -> Pru
     phase, epoch = transition.phase, transition.num_epochs
     if not isinstance(phase, SparsePhase):
         raise TypeError(f"Expected a sparse phase. Received: phase={phase}. Enter a SparsePhase.")
-    pruning = pruning_in(phase, epoch)
+    pruning = pruning_in(phase, epoch, sum_of)
     is_repeatable = pruning.scores is None or pruning.scores.is_repeatable
     if transition.is_start:
         # The zeros may be those of a sparse phase that ends.
         is_read = transition.is_resumed and transition.lost_masks_of is None and not is_repeatable
         zeros = Pruning(pruning.sparsity)
         return zeros if is_read and are_pruned_by(weights, *zeros) else pruning
-    before = pruning_in(phase, max(epoch - 1, 0))
+    before = pruning_in(phase, max(epoch - 1, 0), sum_of)
     if before.scores is not None and is_repeatable and are_pruned_by(weights, *before):
         return before
     if epoch < phase.ramp and are_pruned_by(weights, pruning.sparsity, None):

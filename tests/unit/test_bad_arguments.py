@@ -16,7 +16,10 @@ THREE = {"dense": 1, "sparse": 1, "redense": 1}
 AGAIN = {"sparse_again": 1, "redense_again": 1, "sparsities": (0.5, 0.2)}
 ARGUMENTS = {
     dsd.Block: {"height": 1, "width": 2, "pooling": "avg"},
-    dsd.DensePhase: {"epochs": 1, "steps": None, "lr": 1.0, "until": None, "ema": 0.9},
+    dsd.DensePhase: {
+        "epochs": 1, "steps": None, "lr": 1.0, "until": None, "ema": 0.9,
+        "regrow_fraction": 0.5, "regrow_decay": 0.1,
+    },
     dsd.DSDSchedule: {
         **THREE, "redense_lr": 0.1, "reset": "pruned", "remaining_epochs": "stop",
         "backup_dir": None, "batch_norm_data": None, "batch_norm_batches": 1, "phases": None,

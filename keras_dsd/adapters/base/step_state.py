@@ -5,6 +5,7 @@ none of them trains by a step without them.
 """
 
 import abc
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -40,15 +41,6 @@ class StepState(abc.ABC, Generic[Held]):
             id(each): (each, self._copy(each)) for each in self._model.trainable_variables
         }
 
-    def averages(self) -> list[np.ndarray]:
-        """Returns the moving averages."""
-        return [self._read(held) for _, held in self._averages.values()]
-
-    def set_averages(self, values: Sequence[np.ndarray]) -> None:
-        """Sets the moving averages, which have started."""
-        for (_, held), value in zip(self._averages.values(), values, strict=True):
-            self._write(held, value)
-
     def apply_averages(self) -> None:
         """Sets the variables to their moving averages, and frees these."""
         for variable, held in self._averages.values():
@@ -73,6 +65,16 @@ class StepState(abc.ABC, Generic[Held]):
         self._regrown = {
             id(each.variable): (each.variable, self._mask(each, mask)) for each, mask in masks
         }
+
+    def kept(self, extras: StepExtras) -> list[np.ndarray]:
+        """Returns moving averages and masks of regrown weights, as far as `extras` need them."""
+        return [self._read(held) for held in self.held(dataclasses.replace(extras, sums=None))]
+
+    def set_kept(self, extras: StepExtras, values: Sequence[np.ndarray]) -> None:
+        """Sets what `kept` returned, after both have been started."""
+        held = self.held(dataclasses.replace(extras, sums=None))
+        for each, value in zip(held, values, strict=True):
+            self._write(each, value)
 
     def held(self, extras: StepExtras) -> list[Held]:
         """Returns all that a step with `extras` reads or updates, in an order that stays."""

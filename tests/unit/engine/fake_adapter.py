@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 
 from keras_dsd.algorithm.kernel_layout import Layout
-from keras_dsd.protocols import UpdateCount
+from keras_dsd.protocols import StepExtras, UpdateCount
 from tests.helpers.numpy_arrays import NumPyArrays
 
 
@@ -152,7 +152,9 @@ class FakeModel:
         for kernel in self.kernels:
             if kernel.is_frozen or not kernel.is_trained:
                 continue
-            kernel.momentum = 0.9 * kernel.momentum + np.cos(3 * kernel.values + self.iterations)
+            gradient = np.cos(3 * kernel.values + self.iterations)
+            self.adapter.step_state.before_update(kernel, gradient)
+            kernel.momentum = 0.9 * kernel.momentum + gradient
             kernel.values = kernel.values - self.learning_rate * kernel.momentum
             kernel.average = 0.5 * kernel.average + 0.5 * kernel.values
             if masked:
@@ -322,10 +324,10 @@ class FakeAdapter:
         self.model.num_made += 1
 
         def step():
+            self.step_state.extras = extras
             for _ in range(self.updates_of(self.num_batches)):
-                self.step_state.before_update(extras)
                 self.model.train_step(masked)
-                self.step_state.end_step(extras)
+                self.step_state.end_step()
             self.num_batches += 1
 
         return {"train_function": step}
@@ -335,7 +337,7 @@ class FakeStepState:
     """What steps keep of a `FakeModel`'s kernels and bias."""
 
     def __init__(self, model):
-        self.model = model
+        self.model, self.extras = model, StepExtras()
 
     def values(self):
         return [*(kernel.values for kernel in self.model.kernels), self.model.bias]
@@ -343,22 +345,46 @@ class FakeStepState:
     def start_averages(self):
         self.set_averages(self.values())
 
-    def averages(self):
-        return [each.copy() for each in self._averages]
-
     def set_averages(self, values):
         self._averages = [each.copy() for each in values]
 
     def apply_averages(self):
         self.model.set_weights(self._averages)
 
-    def before_update(self, extras):
-        pass
+    def start_sums(self):
+        self._sums = {id(each): np.zeros(each.shape, np.float32) for each in self.model.kernels}
 
-    def end_step(self, extras):
+    def sums(self):
+        return [self._sums[id(each)].copy() for each in self.model.adapter.weights]
+
+    def set_regrown(self, masks):
+        self._regrown = {id(each): np.array(mask) for each, mask in masks}
+
+    def kept(self, extras):
+        averages = self._averages if extras.ema is not None else []
+        regrown = self._regrown.values() if extras.regrow_decay else []
+        return [each.copy() for each in (*averages, *regrown)]
+
+    def set_kept(self, extras, values):
+        values = list(values)
+        if extras.regrow_decay:
+            keys, found = list(self._regrown), values[-len(self._regrown) :]
+            self._regrown = dict(zip(keys, found, strict=True))
         if extras.ema is not None:
-            pairs = zip(self._averages, self.values(), strict=True)
-            self._averages = [a * extras.ema + v * (1 - extras.ema) for a, v in pairs]
+            self.set_averages(values[: len(self._averages)])
+
+    def before_update(self, kernel, gradient):
+        if self.extras.sums is not None:
+            is_movement = self.extras.sums == "movement"
+            self._sums[id(kernel)] += -gradient * kernel.values if is_movement else gradient
+        if self.extras.regrow_decay:
+            share = self.model.learning_rate * self.extras.regrow_decay
+            kernel.values = kernel.values * np.where(self._regrown[id(kernel)], 1, 1 - share)
+
+    def end_step(self):
+        if self.extras.ema is not None:
+            pairs, m = zip(self._averages, self.values(), strict=True), self.extras.ema
+            self._averages = [a * m + v * (1 - m) for a, v in pairs]
 
 
 def fit(model, schedule, epochs, **arguments):

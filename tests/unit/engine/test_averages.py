@@ -39,7 +39,7 @@ def test_the_run_ends_with_averages_from_the_start_of_the_last_phase():
     for epoch, weights in enumerate(ends):  # in it, weights are what steps made of them
         assert all(map(np.array_equal, weights, seen[2 * epoch + 1]))
     assert all(map(np.array_equal, model.get_weights(), expected(seen)))
-    assert model.adapter.extras == [StepExtras(ema=0.8)]
+    assert model.adapter.extras == [StepExtras(ema=0.8)]  # what was checked
 
 
 @pytest.mark.parametrize("epoch", range(1, 5))

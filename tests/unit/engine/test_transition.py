@@ -383,7 +383,7 @@ def test_a_mask_that_prunes_zeros_alone_resets_nothing():
 
 def test_an_active_mask_is_not_taken_for_a_lost_one():
     kernel = masked_weight(0.75)
-    apply_lost_masks([kernel], dsd.SparsePhase(1, sparsity=0.5))
+    apply_lost_masks([kernel], Pruning(0.5))
     assert kernel.applied == [] and (~kernel.mask).sum() == 18
 
 
