@@ -22,6 +22,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import keras_dsd as dsd
+from keras_dsd.utils.quiet import quiet_stderr
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("keras", "3", ["2", "3"], "2: tf_keras. 3: Keras 3, on $KERAS_BACKEND.")
@@ -77,27 +78,16 @@ def export(model, images, is_keras_file):
         load_exported = pathlib.Path(__file__).with_name("load_exported.py")
         command = [sys.executable, load_exported, path, file.name]
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    print(ran.stdout if ran.returncode == 0 else ran.stderr)
+    print(ran.stdout if ran.returncode == 0 else ran.stderr, end="")
     ran.check_returncode()
-
-
-@contextlib.contextmanager
-def quiet_stderr():
-    """Drops what C++ code writes to stderr: no variable stops TensorFlow's as it is imported."""
-    stderr = os.dup(2)
-    with pathlib.Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
 
 
 def main(argv):
     del argv
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of TensorFlow, once it is imported
     with quiet_stderr():
+        with contextlib.suppress(ImportError):  # Keras imports it on any backend, to save files
+            importlib.import_module("tensorflow")
         keras = importlib.import_module("tf_keras" if FLAGS.keras == "2" else "keras")
     keras.utils.disable_interactive_logging()  # the export then logs, and
     logging.set_verbosity(logging.ERROR)  # nothing is logged

@@ -19,6 +19,8 @@ from numpy.lib.npyio import NpzFile
 from keras_dsd.adapters import registry
 from keras_dsd.adapters.base.layers import NAMES
 from keras_dsd.cli.command import CommandError, UsageError, one_line
+from keras_dsd.protocols import KerasAdapter
+from keras_dsd.utils.quiet import quiet_stderr
 
 _LEGACY = ("1", "true", "True")  # values that TensorFlow accepts as true
 _H5 = (".h5", ".hdf5")
@@ -62,10 +64,10 @@ def load_model(path: str, values: flags.FlagValues, compiled: bool = False) -> A
     package = _package(values.keras)
     version, configs = _read(path)
     objects = custom_objects(values.custom_objects or ())
-    known = registry.adapter_for(package).register(objects) if objects else ()
+    known = _adapter(package).register(objects) if objects else ()
     if values.safe_mode:
         _refuse_code(path, configs, package, known)
-    adapter = registry.adapter_for(package)
+    adapter = _adapter(package)
     try:
         return adapter.load_model(path, safe_mode=values.safe_mode, compiled=compiled)
     except Exception as error:  # Keras raises many types
@@ -75,6 +77,12 @@ def load_model(path: str, values: flags.FlagValues, compiled: bool = False) -> A
         elif unknown := _UNKNOWN.search(str(error)):
             said = f"it knows no {unknown[1]}. Import it: --custom_objects=MODULE:{unknown[1]}."
         raise CommandError(f"{path}: {NAMES[package]} can't load it: {said}") from error
+
+
+def _adapter(package: str) -> KerasAdapter:
+    """Returns the adapter of a Keras, and imports it without TensorFlow's log messages."""
+    with quiet_stderr():
+        return registry.adapter_for(package)
 
 
 def custom_objects(named: Iterable[str]) -> dict[str, Any]:
