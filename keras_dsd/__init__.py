@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from keras_dsd.adapters.registry import register_wrapper
 
 if TYPE_CHECKING:
+    from keras_dsd.algorithm import presets as presets
     from keras_dsd.algorithm import presets as timelines  # noqa: F401
+    from keras_dsd.algorithm.learning_rates import Decay
     from keras_dsd.algorithm.patterns import NM, Block
     from keras_dsd.algorithm.timeline import DensePhase, Plateau, SparsePhase
     from keras_dsd.analysis import exclusions as exclusions
@@ -26,11 +28,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "NM", "Block", "DSDLoop", "DSDSchedule", "DSDTensorBoard", "DensePhase", "Plateau",
+    "NM", "Block", "DSDLoop", "DSDSchedule", "DSDTensorBoard", "Decay", "DensePhase", "Plateau",
     "SparsePhase", "WeightHistory", "apply", "compare", "report", "sensitivity", "strip", "weights",
 ]  # fmt: skip
 
 _HOMES = {
+    "algorithm.learning_rates": ("Decay",),
     "algorithm.patterns": ("NM", "Block"),
     "algorithm.timeline": ("DensePhase", "Plateau", "SparsePhase"),
     "analysis.comparison.compare": ("compare",),
@@ -45,6 +48,7 @@ _MODULES = {
     "exclusions": "analysis.exclusions",
     "observers": "engine.observers",
     "plots": "visualization.plots",
+    "presets": "algorithm.presets",
     "timelines": "algorithm.presets",
 }
 

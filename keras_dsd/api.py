@@ -6,6 +6,7 @@ from typing import Any
 from keras_dsd.adapters import registry
 from keras_dsd.algorithm.patterns import Pattern
 from keras_dsd.algorithm.selection import DEFAULT_SPARSITY, Selection, Sparsity
+from keras_dsd.analysis import exclusions
 from keras_dsd.analysis.report import SparsityReport, make_report
 from keras_dsd.protocols import PrunableWeight
 
@@ -14,7 +15,7 @@ def apply(
     model: Any,
     sparsity: Sparsity = DEFAULT_SPARSITY,
     *,
-    exclude: Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     pattern: Pattern = None,
     scope: str = "layer",
 ) -> Any:
@@ -36,9 +37,10 @@ def apply(
             fraction 0 or without a match stays dense. A weight that is dense by default, such as a
             frozen one, needs its full path, verbatim or as `"^" + re.escape(path) + "$"`.
             Or a callable from a `PrunableWeight` to a fraction. Defaults to `0.3`.
-        exclude: Regular expressions on paths; weights whose path matches one stay dense.
-            `exclusions.published(model)` returns those of the first convolution and of embeddings,
-            which are pruned by default. Defaults to `()`.
+        exclude: Regular expressions on paths; weights whose path matches one stay dense. Or the
+            name of a function in `exclusions`, for a built model: `"first_conv"`, `"embeddings"`,
+            `"convolutions"`, or `"published"`, the first two of these. By default all of them are
+            pruned. Defaults to `()`.
         pattern: `None` prunes single weights; `Block(height, width)` prunes blocks, ranked by their
             pooled magnitude; `NM(n, m)` prunes all but the `n` largest of every `m` consecutive
             inputs, which fixes the sparsity. Defaults to `None`.
@@ -63,7 +65,9 @@ def apply(
     Reference:
         Han et al., 2017, arXiv:1607.04381.
     """
-    return registry.adapter_of(model).apply(model, Selection(sparsity, exclude, pattern, scope))
+    adapter = registry.adapter_of(model)
+    patterns = exclusions.patterns_of(model, exclude)
+    return adapter.apply(model, Selection(sparsity, patterns, pattern, scope))
 
 
 def strip(model: Any) -> Any:

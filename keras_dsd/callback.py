@@ -7,6 +7,7 @@ from typing import Any
 
 from keras_dsd.adapters import registry
 from keras_dsd.algorithm import presets
+from keras_dsd.algorithm.learning_rates import Decay, GivenLearningRate
 from keras_dsd.algorithm.timeline import Phase, Timeline
 from keras_dsd.engine.batch_norm import BatchSource, check_batches
 from keras_dsd.engine.controller import Controller
@@ -133,7 +134,7 @@ class DSDSchedule(Hooks):
         dense: Epochs of the first phase, ordinary training; `0` starts from a trained model.
         sparse: Epochs of the second phase, under a fixed mask. At least 1.
         redense: Epochs of the third phase, in which pruned weights regrow from zero. At least 1.
-        redense_lr: Factor of the learning rate in the third phase. Defaults to `0.1`.
+        redense_lr: Learning rate in the third phase, as `lr` of `DensePhase`. Defaults to `0.1`.
         phases: List of phases, in place of the arguments above.
         reset: Optimizer state, such as momentum, that is reset when weights are pruned and when
             they regrow. `"pruned"`: that of these weights. `"all"`: that of all weights, except
@@ -157,8 +158,8 @@ class DSDSchedule(Hooks):
             `DSDTensorBoard(...)`, or a subclass of `Observer`. Defaults to `()`.
 
     Raises:
-        TypeError: Epochs are not integers, `redense_lr` is not a number, arguments are missing or
-            given both ways, or `batch_norm_data` or `observers` is of the wrong type.
+        TypeError: Epochs are not integers, `redense_lr` is not a learning rate, arguments are
+            missing or given both ways, or `batch_norm_data` or `observers` is of the wrong type.
         ValueError: Epochs are too few, `redense_lr` is not above 0, `phases` is empty, or `reset`
             or `remaining_epochs` is unknown.
 
@@ -177,7 +178,7 @@ learning rate
         sparse: int | None = None,
         redense: int | None = None,
         *,
-        redense_lr: float = 0.1,
+        redense_lr: GivenLearningRate = 0.1,
         phases: "list[Phase] | None" = None,
         reset: str = "pruned",
         remaining_epochs: str = "redense",
@@ -205,6 +206,31 @@ learning rate
         self.observers = check_observers(observers)
         self._controller: Controller | None = None
         self._earlier: UpdateCount | None = None
+
+    @classmethod
+    def for_epochs(
+        cls, epochs: int, *, decay: "str | Decay | None" = "steps", **options: Any
+    ) -> "DSDSchedule":
+        """Returns a schedule of three phases that take a number of epochs together.
+
+        Three fifths are dense, a fifth sparse, a fifth dense again, each with a learning rate that
+        starts anew and decays; what this rests on is said of `presets.for_epochs`.
+
+        Args:
+            epochs: All epochs together. At least 3.
+            decay: How the learning rate decays inside each phase, as `presets.for_epochs` takes it;
+                `None` for an optimizer with a schedule of its own. Defaults to `"steps"`.
+            options: Other arguments of `DSDSchedule`.
+
+        Raises:
+            TypeError: `epochs` is not an integer, `decay` no name or `Decay`, or an option unknown.
+            ValueError: `epochs` is below 3, or `decay` is unknown.
+
+        Examples:
+            >>> DSDSchedule.for_epochs(30).timeline.epochs
+            30
+        """
+        return cls(phases=presets.for_epochs(epochs, decay=decay), **options)
 
     def __repr__(self) -> str:
         return f"<DSDSchedule: {self.timeline}>"
@@ -312,7 +338,7 @@ learning rate
         return self._controller
 
 
-def _three_phases(lengths: dict[str, int | None], redense_lr: float) -> list[Phase]:
+def _three_phases(lengths: dict[str, int | None], redense_lr: GivenLearningRate) -> list[Phase]:
     missing = [name for name, epochs in lengths.items() if epochs is None]
     if missing:
         raise TypeError(

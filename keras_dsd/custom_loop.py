@@ -5,6 +5,8 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from keras_dsd.adapters import registry
 from keras_dsd.callback import DSDSchedule
 from keras_dsd.engine.trainer import NO_EXTRAS, Trainer, abandon
@@ -257,13 +259,17 @@ class CustomLoopTrainer(Trainer):
             )
 
     def use_step(
-        self, *, masked: frozenset[str], lr: float, extras: StepExtras = NO_EXTRAS
+        self, *, masked: frozenset[str], factors: np.ndarray, extras: StepExtras = NO_EXTRAS
     ) -> None:
         """Observes optimizer updates in an epoch."""
         del masked, extras
         self.end_epoch()
-        self._epoch.enter_context(self._adapter.observing(lr))
+        self._epoch.enter_context(self._adapter.observing(factors))
         self._apply_masks = self._adapter.masking()
+
+    def begin_step(self) -> None:
+        """Advances to the next factor of the learning rates."""
+        self._adapter.count_step()
 
     def end_epoch(self) -> None:
         """Ends the observation."""

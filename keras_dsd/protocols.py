@@ -247,11 +247,14 @@ class TrainingAdapter(Protocol):
     def unscaled_optimizers(self) -> list[str]:
         """Names of the optimizers that updated weights without reading a learning rate."""
 
-    def set_factor(self, factor: float) -> None:
-        """Sets the factor of the learning rates within later steps."""
+    def set_factors(self, factors: np.ndarray) -> None:
+        """Sets the factors of the learning rates within later steps, in order; the last stays."""
 
-    def observing(self, factor: float) -> AbstractContextManager[None]:
+    def observing(self, factors: np.ndarray) -> AbstractContextManager[None]:
         """Observes a custom training loop in a `with` block, and scales its learning rates."""
+
+    def count_step(self) -> None:
+        """Advances to the next factor, in a custom training loop."""
 
     def update_count(self) -> UpdateCount | None:
         """Returns the count of the optimizer that has made the most steps; None: none counts.
@@ -274,6 +277,9 @@ class TrainingAdapter(Protocol):
 
     def is_tracing(self) -> bool:
         """Returns whether the current call is being traced."""
+
+    def scheduled_rate(self, step: int) -> float | None:
+        """Returns the learning rate of the first schedule of an optimizer at a step, if any."""
 
     def is_scheduled(self) -> bool:
         """Returns whether a learning rate is a schedule of the step."""

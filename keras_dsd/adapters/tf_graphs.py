@@ -8,21 +8,66 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_dsd.adapters.base.factors import Values
 from keras_dsd.adapters.base.private_names import is_debugged
 
-# The learning rate factor of a model. It lives as long as the model: a custom function that a step
-# calls keeps its trace, with the variable that it read first, for later runs.
-_FACTORS: "weakref.WeakKeyDictionary[Any, tf.Variable]" = weakref.WeakKeyDictionary()
+# The learning rate factors of a model. They live as long as the model: a custom function that a
+# step calls keeps its trace, with the variables that it read first, for later runs.
+_FACTORS: "weakref.WeakKeyDictionary[Any, Factors]" = weakref.WeakKeyDictionary()
 # Graphs of branches and loops, which belong to the function in which they are traced.
 _CONTROL_FLOW = {"CondBranchFuncGraph", "WhileCondFuncGraph", "WhileBodyFuncGraph"}
 
 
-def factor_of(model: Any) -> tf.Variable:
-    """Returns the variable of a model's learning rate factor; 1.0 outside of runs."""
+class Factors:
+    """Factors of the learning rates of a model in the steps to come, where the model trains.
+
+    A step reads the one at its position, and goes on to the next. So no step waits for the host,
+    and several run in one call. The table has one entry in a run whose factors are those of
+    phases; then no step counts.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        # On a TPU all shapes are static: the first factor is that of all steps.
+        self._is_fixed = isinstance(strategy, tf.distribute.TPUStrategy)
+        shape = tf.TensorShape([1 if self._is_fixed else None])
+        kind = {"trainable": False, "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
+        with strategy.scope():
+            self._table = tf.Variable([1.0], shape=shape, name="dsd_learning_rate_factors", **kind)
+            self._position = tf.Variable(0, dtype=tf.int64, name="dsd_position", **kind)
+        self._counts = False
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """The variables that an update reads."""
+        return [self._table, self._position]
+
+    def set(self, values: Values) -> None:
+        """Sets the factors of the next steps, in order; the last one stays."""
+        table = np.asarray(values[:1] if self._is_fixed else values, np.float32)
+        self._counts = len(table) > 1
+        self._position.assign(0)
+        self._table.assign(table)
+
+    def now(self) -> tf.Tensor:
+        """Returns the factor of the current step."""
+        return tf.gather(tf.convert_to_tensor(self._table), tf.convert_to_tensor(self._position))
+
+    def count(self) -> None:
+        """Goes on to the next step, where there is more than one factor."""
+        if self._counts:
+            last = tf.size(self._table, tf.int64) - 1
+            self._position.assign(tf.minimum(self._position + 1, last))
+
+    def are_read(self) -> bool:
+        """Returns whether what is traced now reads a factor, itself or in a function it calls."""
+        return _reads(self._table)
+
+
+def factors_of(model: Any) -> Factors:
+    """Returns the factors of a model's learning rates; 1.0 outside of runs."""
     if model not in _FACTORS:
         strategy = getattr(model, "distribute_strategy", None) or tf.distribute.get_strategy()
-        with strategy.scope():
-            _FACTORS[model] = tf.Variable(1.0, trainable=False, name="dsd_learning_rate_factor")
+        _FACTORS[model] = Factors(strategy)
     return _FACTORS[model]
 
 
@@ -42,7 +87,7 @@ def is_within(outer: tf.Graph | None) -> bool:
     return graph is outer
 
 
-def reads(variable: Any) -> bool:
+def _reads(variable: Any) -> bool:
     """Returns whether the current graph, or a function that it calls, reads a variable.
 
     Args:

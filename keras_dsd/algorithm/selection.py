@@ -32,6 +32,8 @@ TOO_SMALL = "too small for a full block or group of the pattern"
 _LEFT_BY_USER = {FROZEN, UNTRAINED, LORA, QUANTISED, EXCLUDED, NO_MATCH, ZERO_SPARSITY, ONE_LAYER}
 
 Sparsity = float | Mapping[str, float] | Callable[[Any], float]
+# Names that `exclude` takes: functions of a model in `analysis.exclusions`.
+EXCLUSIONS = ("convolutions", "embeddings", "first_conv", "published")
 # Compared by identity: an explicit 0.3 with an N:M pattern is refused, the default is not.
 DEFAULT_SPARSITY = float("0.3")
 
@@ -51,7 +53,7 @@ class Selection:
     def __init__(
         self,
         sparsity: Sparsity = DEFAULT_SPARSITY,
-        exclude: Sequence[str] = (),
+        exclude: str | Sequence[str] = (),
         pattern: Pattern = None,
         scope: str = "layer",
     ) -> None:
@@ -250,8 +252,9 @@ def _check_sparsity(sparsity: Sparsity) -> Sparsity:
     return checks.fraction("sparsity", sparsity)
 
 
-def _check_exclude(exclude: Sequence[str]) -> tuple[str, ...]:
-    hint = "Put a single expression in a list: exclude=['dense_1/']."
+def _check_exclude(exclude: str | Sequence[str]) -> tuple[str, ...]:
+    names = ", ".join(map(repr, EXCLUSIONS))
+    hint = f"Put a single expression in a list: exclude=['dense_1/']; or give a name: {names}."
     expected = "to be a list of regular expressions on paths"
     given = checks.listed("exclude", exclude, expected, hint)
     for pattern in given:

@@ -2,9 +2,16 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from keras_dsd.algorithm import criteria, masks, position
+from keras_dsd.algorithm.learning_rates import (
+    GivenLearningRate,
+    LearningRate,
+    checked,
+    curve,
+    describe,
+)
 from keras_dsd.algorithm.position import STEPS, Position, Start
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import invalid, invalid_type, shown
@@ -111,7 +118,7 @@ def _check_phase(phase: "DensePhase | SparsePhase") -> None:
     else:
         steps = checks.whole_number("steps", phase.steps, least=1, unit="steps")
         checks.normalise(phase, steps=steps)
-    checks.normalise(phase, lr=checks.positive("lr", phase.lr))
+    checks.normalise(phase, lr=checked("lr", phase.lr))
     if not isinstance(phase.until, Plateau | None):
         expected = "to be None (the phase lasts its `epochs`) or a Plateau"
         hint = "Give Plateau('val_loss', patience=3), or leave it out."
@@ -130,7 +137,12 @@ class DensePhase:
         epochs: Length of the phase in epochs; the maximum with `until`. At least 1. Give either
             `epochs` or `steps`.
         steps: Length of the phase in optimizer steps. At least 1.
-        lr: Factor of the learning rate while the phase lasts. Defaults to `1.0`.
+        lr: Learning rate while the phase lasts, as a factor of yours: a number; the name of a shape
+            from the phase's start to its end, `"cosine"`, `"linear"` or `"steps"`; a `Decay`, for a
+            shape with other values; or a function of the step, such as a Keras
+            `LearningRateSchedule`. The function's values are factors too: one that starts at 1.0
+            starts at your learning rate. Its step counts optimizer steps from the phase's start.
+            Defaults to `1.0`.
         until: A `Plateau` that ends the phase early. Defaults to `None`: it lasts its `epochs`.
         ema: In the last phase, the momentum of moving averages of all trainable weights, as
             `ema_momentum` of Keras's optimizers: from the phase's start, average · ema + weight ·
@@ -144,8 +156,8 @@ class DensePhase:
             `0.0`.
 
     Raises:
-        TypeError: `epochs` or `steps` is not an integer, both or none are given, `lr` or another
-            number is none, or `until` is not a `Plateau`.
+        TypeError: `epochs` or `steps` is not an integer, both or none are given, `lr` is not a
+            learning rate, another number is none, or `until` is not a `Plateau`.
         ValueError: `epochs` or `steps` is below 1, `lr` is not finite and above 0, `ema` is outside
             (0, 1), `regrow_fraction` outside (0, 1], `regrow_decay` negative, `until` is given with
             `steps`, or restores the best weights with `ema`.
@@ -157,7 +169,7 @@ class DensePhase:
     epochs: int | None = None
     _: dataclasses.KW_ONLY
     steps: int | None = None
-    lr: float = 1.0
+    lr: GivenLearningRate = 1.0
     until: Plateau | None = None
     ema: float | None = None
     regrow_fraction: float = 1.0
@@ -191,7 +203,9 @@ class DensePhase:
         regrown = "" if part == 1.0 else f", {part:.0%} of pruned weights regrow"
         decay = f", regrown weights decay by {self.regrow_decay:g}" if self.regrow_decay else ""
         averaged = "" if self.ema is None else f", averaged by {self.ema:g}"
-        return f"dense for {_length(self)}{_times(self.lr)}{regrown}{decay}{averaged}"
+        return (
+            f"dense for {_length(self)}{describe(learning_rate_of(self))}{regrown}{decay}{averaged}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +221,12 @@ class SparsePhase:
         steps: Length of the phase in optimizer steps. At least 1.
         sparsity: Fraction of each selected weight tensor to prune, in [0, 1). Defaults to `None`:
             the sparsity that `apply` set for each weight.
-        lr: Factor of the learning rate while the phase lasts. Defaults to `1.0`.
+        lr: Learning rate while the phase lasts, as a factor of yours: a number; the name of a shape
+            from the phase's start to its end, `"cosine"`, `"linear"` or `"steps"`; a `Decay`, for a
+            shape with other values; or a function of the step, such as a Keras
+            `LearningRateSchedule`. The function's values are factors too: one that starts at 1.0
+            starts at your learning rate. Its step counts optimizer steps from the phase's start.
+            Defaults to `1.0`.
         until: A `Plateau` that ends the phase early. Defaults to `None`: it lasts its `epochs`.
         criterion: Scores of weights; the lowest are pruned. `"magnitude"`; `"random"`, a control
             for other criteria; `"movement"`, the sum of -gradient · weight over the updates of the
@@ -222,8 +241,8 @@ class SparsePhase:
 
     Raises:
         TypeError: `epochs`, `steps`, `seed` or `ramp` is not an integer, both or none of `epochs`
-            and `steps` are given, `lr` or `sparsity` is not a number, `until` is not a `Plateau`,
-            or `criterion` is not callable.
+            and `steps` are given, `lr` is not a learning rate, `sparsity` is not a number, `until`
+            is not a `Plateau`, or `criterion` is not callable.
         ValueError: `epochs`, `steps` or `ramp` is below 1, `lr` is not finite and above 0,
             `sparsity` is outside [0, 1), `until` is given with `steps`, `criterion` is unknown,
             `seed` is negative or not used, or a `ramp` is as long as the phase, or given with
@@ -237,7 +256,7 @@ class SparsePhase:
     _: dataclasses.KW_ONLY
     steps: int | None = None
     sparsity: float | None = None
-    lr: float = 1.0
+    lr: GivenLearningRate = 1.0
     until: Plateau | None = None
     criterion: criteria.Criterion = "magnitude"
     seed: int = 0
@@ -284,7 +303,7 @@ class SparsePhase:
         share += f" within {self.ramp} epochs" if self.ramp > 1 else ""
         by = "" if self.criterion == "magnitude" else f" by {criteria.name_of(self.criterion)}"
         seed = f" (seed {self.seed})" if self.criterion == "random" else ""
-        return f"sparse for {_length(self)}{share}{by}{seed}{_times(self.lr)}"
+        return f"sparse for {_length(self)}{share}{by}{seed}{describe(learning_rate_of(self))}"
 
 
 Phase = DensePhase | SparsePhase
@@ -351,7 +370,12 @@ class Timeline:
     @property
     def needs_steps(self) -> bool:
         """True if a run needs its number of steps before each batch."""
-        return self.counts_steps
+        return self.counts_steps or self.changes_learning_rate
+
+    @property
+    def changes_learning_rate(self) -> bool:
+        """Whether the learning rate changes inside a phase."""
+        return not all(isinstance(phase.lr, float) for phase in self.phases)
 
     @property
     def monitors(self) -> tuple[str, ...]:
@@ -457,7 +481,8 @@ class Timeline:
     def plot(self, steps_per_epoch: int | None = None) -> "Figure":
         """Returns a figure: the phases over epochs or steps, and factors of the learning rate.
 
-        Phases that `until` may end early are drawn at their maximum length. The figure belongs to
+        Phases that `until` may end early are drawn at their maximum length. A function of the
+        step is drawn where the steps of its phase are known. The figure belongs to
         no window; `figure.savefig("timeline.png")` writes it.
 
         Args:
@@ -475,7 +500,9 @@ class Timeline:
         for index, (phase, length) in enumerate(zip(self.phases, lengths, strict=True)):
             end, kind = start + length, self.kind(index)
             shade(axes, start, end, kind, _title(phase, kind))
-            axes.plot([start, end], [phase.lr] * 2, color="black")
+            steps = phase.steps or (phase.epochs or 0) * (steps_per_epoch or 0)
+            fractions, factors = curve(learning_rate_of(phase), steps)
+            axes.plot([start + each * length for each in fractions], factors, color="black")
             start = end
         axes.set_xlim(0, start)
         axes.set_yscale("log")
@@ -548,5 +575,6 @@ def _length(phase: Phase) -> str:
     return length if phase.until is None else f"{length} ({phase.until})"
 
 
-def _times(factor: float) -> str:
-    return "" if factor == 1.0 else f" at {factor:g} times the learning rate"
+def learning_rate_of(phase: Phase) -> LearningRate:
+    """Returns the learning rate of a phase, as `checked` returned it."""
+    return cast("LearningRate", phase.lr)

@@ -5,12 +5,13 @@ By default `apply` selects every kernel, so that a sparsity has the same meaning
 networks dense, and the word embedding of NeuralTalk.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from keras_dsd.adapters import registry
-from keras_dsd.algorithm.selection import exact
+from keras_dsd.algorithm.selection import EXCLUSIONS, exact
 
-__all__ = ["embeddings", "first_conv", "published"]
+__all__ = ["convolutions", "embeddings", "first_conv", "published"]
 
 _CONVOLUTIONS = {"Conv1D", "Conv2D", "Conv3D", "SeparableConv1D", "SeparableConv2D"}
 _TRANSPOSED = {"Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"}
@@ -34,6 +35,22 @@ def first_conv(model: Any) -> list[str]:
     """
     found = _kernels(model)
     return [path for path, kinds in found if kinds & _CONVOLUTIONS and not kinds & _TRANSPOSED][:1]
+
+
+def convolutions(model: Any) -> list[str]:
+    """Returns the kernels of all convolutions: the paper's speech networks leave them dense.
+
+    Args:
+        model: A model of either Keras that has been built, before `apply` or after it.
+
+    Returns:
+        A list of regular expressions, for `exclude=`; empty without a convolution.
+
+    Raises:
+        TypeError: `model` is no Keras model or layer.
+        ValueError: `model` has not been built.
+    """
+    return [path for path, kinds in _kernels(model) if kinds & (_CONVOLUTIONS | _TRANSPOSED)]
 
 
 def embeddings(model: Any) -> list[str]:
@@ -72,6 +89,18 @@ def published(model: Any) -> list[str]:
         Han et al., 2017, arXiv:1607.04381.
     """
     return [*first_conv(model), *embeddings(model)]
+
+
+def patterns_of(model: Any, exclude: str | Sequence[str]) -> str | Sequence[str]:
+    """Returns the regular expressions that a name stands for; anything else as it is.
+
+    Raises:
+        ValueError: It is a name, and `model` has not been built.
+    """
+    if not isinstance(exclude, str) or exclude not in EXCLUSIONS:
+        return exclude
+    found: list[str] = globals()[exclude](model)
+    return found
 
 
 def _kernels(model: Any) -> list[tuple[str, frozenset[str]]]:

@@ -6,14 +6,16 @@ import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from absl import logging
 
 from keras_dsd.algorithm.device_masks import Measured, measure
-from keras_dsd.algorithm.position import FIRST, STEPS, Position, Start
-from keras_dsd.algorithm.timeline import DensePhase, SparsePhase, Timeline
+from keras_dsd.algorithm.learning_rates import LearningRate, factor_text
+from keras_dsd.algorithm.position import FIRST, STEPS, Position, Start, position_in
+from keras_dsd.algorithm.timeline import DensePhase, SparsePhase, Timeline, learning_rate_of
+from keras_dsd.engine import phase_rates
 from keras_dsd.engine import transition as transitions
 from keras_dsd.engine.batch_norm import Batches
 from keras_dsd.engine.messages import phase_message
@@ -59,6 +61,12 @@ class RunState:
         unpruned: Earlier values, by path, of weights that were pruned before any optimizer update
             was observed. Scope: up to the first training step.
         is_rate_checked: True if the scaling of the learning rate was checked. Scope: the run.
+        filled_from: The first batch of the learning rate factors that were passed last; None until
+            it starts. Scope: the epoch.
+        num_factors: Number of these factors. Scope: the run.
+        user_rates: The learning rates, without the factor, as the phase was entered. Scope: the
+            phase.
+        peak_rate: The largest of them so far. Scope: the run.
         regrown: Tensors with regrown weights, each with their number, to detect that something
             else restored pruned weights. Scope: the phase.
     """
@@ -77,6 +85,10 @@ class RunState:
     masked: frozenset[str] = frozenset()
     unpruned: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     is_rate_checked: bool = False
+    filled_from: int | None = None
+    num_factors: int = 1
+    user_rates: Sequence[float] = ()
+    peak_rate: float = 0.0
     regrown: tuple[tuple[PrunableWeight, int], ...] = ()
 
 
@@ -105,6 +117,7 @@ class Controller:
         self._observers = observers
         self._extras = PhaseExtras(timeline, trainer, folder is not None)
         self._run = RunState(RunHistory(timeline, folder, bool(extras_in(timeline))))
+        self._num_batches: int | None = None
 
     @property
     def is_open(self) -> bool:
@@ -177,6 +190,7 @@ class Controller:
                 Nothing is changed.
         """
         self._trainer.check()
+        phase_rates.check(self._timeline, self._trainer)
         self._extras.check()
         self._run.history.check()
         for observer in self._observers:
@@ -185,6 +199,7 @@ class Controller:
         is_shown = verbose and self._trainer.prints()
         history = self._run.history.last_of(self._trainer.model)
         self._run = RunState(history, is_open=True, epochs=epochs, is_shown=is_shown)
+        self._num_batches = num_batches
         if self._timeline.needs_steps:
             self._run.steps = StepCounter(self._trainer, num_batches, earlier)
 
@@ -251,13 +266,27 @@ class Controller:
             ValueError: A weight to prune or regrow holds NaN or infinity.
         """
         steps = self._run.steps
-        if steps is None or steps.begin_batch(batch, self._end_step) < self._end_step:
+        if steps is None:
             return False
-        starts = self._enter(len(self._run.history.epochs))
+        is_due = steps.begin_batch(batch, self._end_step) >= self._end_step
+        starts = is_due and self._enter(len(self._run.history.epochs))
         if starts:
             self._extras.begin(self._index, self._num_epochs, is_epoch_start=False)
             self._use_step()
+        if self._timeline.changes_learning_rate:
+            self._begin_factor(batch, steps)
         return starts
+
+    def _begin_factor(self, batch: int, steps: StepCounter) -> None:
+        """Advances to the factor of a batch, and passes further ones where they run out."""
+        run = self._run
+        if run.filled_from is None:
+            run.filled_from = batch
+        elif batch + steps.batches_per_execution > run.filled_from + run.num_factors:
+            self._trainer.set_factors(self._factors())
+            run.filled_from = batch
+        else:
+            self._trainer.begin_step()
 
     @property
     def _index(self) -> int:
@@ -272,13 +301,47 @@ class Controller:
         return math.inf if is_last or end is None else end
 
     def _use_step(self) -> None:
-        lr, extras = self._timeline.phases[self._index].lr, self._extras.current
-        self._trainer.use_step(masked=self._run.masked, lr=lr, extras=extras)
+        self._trainer.use_step(
+            masked=self._run.masked, factors=self._factors(), extras=self._extras.current
+        )
 
     @property
     def _num_epochs(self) -> int:
         """Number of epochs of the phase that have ended."""
         return len(self._run.history.epochs) - self._run.phase_start.epoch
+
+    @property
+    def _lr(self) -> LearningRate:
+        return learning_rate_of(self._timeline.phases[self._index])
+
+    def _factors(self) -> np.ndarray:
+        """Returns the learning rate factors of the next batches."""
+        run = self._run
+        if run.steps is None or not self._timeline.changes_learning_rate:
+            return np.array([self._lr], np.float64)
+        run.filled_from = None
+        run.num_factors = max(phase_rates.NUM_FACTORS, run.steps.batches_per_execution)
+        return self._factors_at(run.steps, run.steps.of_next_batches(run.num_factors))
+
+    def _factors_at(self, steps: StepCounter, of_run: Sequence[int]) -> np.ndarray:
+        """Returns the learning rate factors at steps of the run, which the current phase makes."""
+        run, phase, history = self._run, self._timeline.phases[self._index], self._run.history
+        start, num_epochs = run.phase_start, phase.epochs or 1
+        if phase.epochs and self._is_extended:
+            num_epochs = max(phase.epochs, (run.epochs or 0) - start.epoch)
+            phase = dataclasses.replace(phase, epochs=num_epochs)
+        position = position_in(
+            phase, self._index, start, history.epochs, steps.step, steps.per_epoch
+        )
+        fraction = min((len(history.epochs) - start.epoch) / num_epochs, 1.0)
+        of_phase = [max(step - start.step, 0) for step in of_run]
+        return phase_rates.factors_of(self._lr, of_phase, position.num_steps, fraction)
+
+    @property
+    def _is_extended(self) -> bool:
+        """Whether the phase is the last one, and has all epochs of `fit` that are left."""
+        is_last = self._index + 1 == len(self._timeline.phases)
+        return is_last and self._remaining_epochs == "redense"
 
     def _enter(self, epoch: int) -> bool:
         """Enters the phase of the next step, also through phases without steps; returns if any."""
@@ -322,9 +385,10 @@ class Controller:
         self._extras.keep_masks(transition)
         texts = self._change(change_by, transition.batches)
         self._extras.enter(transition)
-        texts.append(self._trainer.learning_rate_text(phase.lr))
+        texts.append(self._trainer.learning_rate_text(learning_rate_of(phase)))
         self._notify(transition.moments_after)
         run.phase_index = transition.index
+        self._check_user_rates(transition)
         self._announce(transition, ", ".join(filter(None, texts)))
 
     def _pruning(self, transition: Transition) -> Pruning | None:
@@ -431,22 +495,36 @@ class Controller:
                 f"report(model) lists them."
             )
 
-    def _check_learning_rate(self, lr: float) -> None:
+    def _check_user_rates(self, transition: Transition) -> None:
+        """Warns once if the user's learning rates run down before a later phase."""
+        run, index = self._run, transition.index
+        run.user_rates, message = self._trainer.learning_rates(), None
+        rate = max(run.user_rates, default=0.0)
+        if transition.epoch == 0 and index == 0:
+            message = phase_rates.run_down_message(self._timeline, self._trainer, self._num_batches)
+        elif index > 0 and run.user_rates and phase_rates.has_run_down(rate, run.peak_rate):
+            message = phase_rates.ran_down_message(self._timeline, index, run.peak_rate, rate)
+        run.peak_rate = max(run.peak_rate, rate)
+        if message is not None:
+            self._warn_once("the learning rate runs down", message)
+
+    def _check_learning_rate(self, lr: LearningRate) -> None:
         """Warns once if the learning rate factor of a phase has no effect."""
         if lr == 1.0 or self._run.is_rate_checked or self._trainer.was_skipped:
             return
         self._run.is_rate_checked = True
+        shown = factor_text(lr)
         if not self._trainer.is_observed:
             self._warn_once(
                 "no optimizer was seen",
-                f"The phase multiplies learning rates by {lr:g}, but no optimizer was seen to "
+                f"The phase multiplies learning rates by {shown}, but no optimizer was seen to "
                 f"update weights: the training function was traced before the phase. Call it for "
                 f"the first time after begin_epoch(), or create it again: tf.function(train_step).",
             )
         for name in self._trainer.unscaled_optimizers:
             self._warn_once(
                 f"{name} reads no learning rate",
-                f"The phase multiplies learning rates by {lr:g}, but {name} updates weights "
+                f"The phase multiplies learning rates by {shown}, but {name} updates weights "
                 f"without reading its `learning_rate`. Received: optimizer={name}. Read "
                 f"self.learning_rate in its update, or use phases with lr=1.0 and redense_lr=1.0 "
                 f"and scale the learning rate yourself.",
@@ -473,7 +551,8 @@ class Controller:
             among the selected weights (in a sparse phase, of pruned weights: a kept weight that
             underflows to zero does not count); `dsd_epochs_left`, the remaining epochs of the
             phase, an upper bound if `until` may end it early; and `dsd_learning_rate`, the learning
-            rate in use, of the first optimizer that was seen to update weights, if it has one.
+            rate in use at the last step, of the first optimizer that was seen to update weights, if
+            it has one.
             If phases are counted in steps, also `dsd_steps`, the number of steps of the run so far;
             the remaining epochs of a phase in steps are those it takes at this epoch's length.
         """
@@ -484,6 +563,7 @@ class Controller:
         steps, start = self._run.steps, self._run.phase_start
         epoch, index = len(self._run.history.epochs), self._index
         step = None if steps is None else steps.end_epoch()
+        factor = self._last_factor(steps)
         self._run.history.add(logs, self._all_weights, step)
         self._extras.end_epoch(self._run.history, index, self._num_epochs)
         found, size = self._measured()
@@ -498,8 +578,7 @@ class Controller:
                 f"training loop calls DSDLoop.apply_masks() after each update. Masks are applied "
                 f"again at the start of the next epoch."
             )
-        lr = self._timeline.phases[index].lr
-        self._check_learning_rate(lr)
+        self._check_learning_rate(self._lr)
         measured: dict[str, float] = {
             "dsd_phase": index,
             "dsd_sparsity": found.num_zeros / max(size, 1),
@@ -508,14 +587,29 @@ class Controller:
         if step is not None and self._timeline.counts_steps:
             measured[STEPS] = step
         if self._trainer.is_observed:
-            for rate in self._trainer.learning_rates()[:1]:
-                measured["dsd_learning_rate"] = rate * lr
+            rates = self._trainer.learning_rates()
+            self._note_rates(rates)
+            for rate in rates[:1]:
+                measured["dsd_learning_rate"] = rate * factor
         if epoch == start.epoch and self._timeline.is_redense(index):
             self._notify([Moment(FIRST_REDENSE_EPOCH, epoch + 1, index)])
         for observer in self._observers:
             observer.on_epoch_end(epoch, {**logs, **measured}, self._trainer.weights)
         self._run.is_in_epoch = False
         return measured
+
+    def _last_factor(self, steps: StepCounter | None) -> float:
+        """Returns the learning rate factor of the epoch's last step."""
+        lr = self._lr
+        if isinstance(lr, float) or steps is None:
+            return float(cast("float", lr))
+        return float(self._factors_at(steps, [steps.step - 1])[0])
+
+    def _note_rates(self, rates: Sequence[float]) -> None:
+        """Warns once if the user's learning rates have changed in a phase that changes them."""
+        run = self._run
+        phase_rates.warn_if_set(run.user_rates, rates, self._lr, self._warn_once)
+        run.peak_rate = max(run.peak_rate, *rates, 0.0)
 
     def _measured(self) -> tuple[Measured, int]:
         """Returns measurements of all weights together, in one transfer, and their size."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from keras_dsd.algorithm.learning_rates import Decay, LearningRate, StepFunction
 from keras_dsd.algorithm.timeline import Timeline, length_text
 
 
@@ -28,10 +29,19 @@ def phase_message(
     return f"Epoch {epoch + 1}{after}: DSD phase {number} ({', '.join(parts)}): {changed}"
 
 
-def learning_rate_text(learning_rates: Sequence[float], is_scheduled: bool, factor: float) -> str:
-    """Describes the learning rate of a phase that multiplies `learning_rates` by `factor`."""
-    if is_scheduled:
-        times = "" if factor == 1.0 else f"{factor:g} times the "
+def learning_rate_text(
+    learning_rates: Sequence[float], is_scheduled: bool, lr: LearningRate
+) -> str:
+    """Describes the learning rate of a phase whose `lr` multiplies `learning_rates`."""
+    if is_scheduled and isinstance(lr, float):
+        times = "" if lr == 1.0 else f"{lr:g} times the "
         return f"{times}scheduled learning rate"
-    scaled = (f"{rate * factor:.6g}" for rate in dict.fromkeys(learning_rates))
-    return f"learning rate {', '.join(scaled)}"
+    rates, shape = dict.fromkeys(learning_rates), ""
+    if isinstance(lr, Decay):
+        scaled = [f"{rate * lr(0.0):.6g} to {rate * lr(1.0):.6g}" for rate in rates]
+        shape = f" ({lr.shape})"
+    elif isinstance(lr, StepFunction):
+        scaled = [f"{rate:.6g} times {lr}" for rate in rates]
+    else:
+        scaled = [f"{rate * lr:.6g}" for rate in rates]
+    return f"learning rate {', '.join(scaled)}{shape}"

@@ -59,6 +59,17 @@ class StepCounter:
             return None
         return self._in_steps(self._num_batches * self._per_batch)
 
+    def of_next_batches(self, number: int) -> list[int]:
+        """Returns how many steps the run makes before each of the next batches."""
+        first = 0 if self._batch is None else self._latest - self._batch
+        numbers = (self._number + (first + i) * self._per_batch for i in range(number))
+        return [self._in_steps(each) - self._origin for each in numbers]
+
+    @property
+    def batches_per_execution(self) -> int:
+        """How many batches one call of the training step trains on, at most."""
+        return self._per_execution
+
     def resume(self, history: RunHistory, timeline: Timeline, epoch: int) -> None:
         """Determines the first step of a `fit` or a loop.
 
@@ -80,6 +91,9 @@ class StepCounter:
         if epoch == 0:
             step = made if counts_from_first or self.is_loaded else 0
         elif known is not None:
+            if self._num_batches:  # as the run measured it before
+                batches = epoch * self._num_batches
+                self._per_batch = max(round(known * self._per_step / batches), 1)
             step = max(made, known)
             history.fill_steps([step] * epoch)
         else:

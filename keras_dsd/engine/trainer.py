@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from keras_dsd.algorithm.learning_rates import LearningRate
 from keras_dsd.engine.batch_norm import Batches, estimate
 from keras_dsd.engine.messages import learning_rate_text
 from keras_dsd.protocols import (
@@ -161,19 +162,26 @@ class Trainer:
         self._steps = {key: step for key, step in self._steps.items() if not key[1].regrow_decay}
 
     def use_step(
-        self, *, masked: frozenset[str], lr: float, extras: StepExtras = NO_EXTRAS
+        self, *, masked: frozenset[str], factors: np.ndarray, extras: StepExtras = NO_EXTRAS
     ) -> None:
         """Sets the compiled step of a phase, which is traced when it first runs.
 
         Args:
             masked: Paths of the weights that are multiplied by their masks after each update.
-            lr: Factor of the learning rates within the step.
+            factors: Factors of the learning rates within the next steps; the last one stays.
             extras: What the step does besides.
         """
         self._notice_compile()
-        self._adapter.set_factor(lr)
+        self.set_factors(factors)
         self._masked, self._extras, self._is_unused = masked, extras, True
         self._put_step()
+
+    def set_factors(self, factors: np.ndarray) -> None:
+        """Sets the factors of the learning rates within the next steps; the last one stays."""
+        self._adapter.set_factors(factors)
+
+    def begin_step(self) -> None:
+        """Called before a step that takes the next factor; compiled steps count themselves."""
 
     def remake_step(self) -> None:
         """Creates the steps of the model as it is compiled now."""
@@ -202,9 +210,17 @@ class Trainer:
         """Returns the learning rates, without the factor, of the optimizers that read one."""
         return self._adapter.learning_rates()
 
-    def learning_rate_text(self, lr: float) -> str:
-        """Describes the learning rate of a phase that multiplies it by `lr`."""
-        return learning_rate_text(self.learning_rates(), self._adapter.is_scheduled(), lr)
+    def is_scheduled(self) -> bool:
+        """Returns whether a learning rate is a schedule of the step."""
+        return self._adapter.is_scheduled()
+
+    def scheduled_rate(self, step: int) -> float | None:
+        """Returns the learning rate of the first schedule of an optimizer at a step, if any."""
+        return self._adapter.scheduled_rate(step)
+
+    def learning_rate_text(self, lr: LearningRate) -> str:
+        """Describes the learning rate of a phase whose factor is `lr`."""
+        return learning_rate_text(self.learning_rates(), self.is_scheduled(), lr)
 
     def end_epoch(self) -> None:
         """Called at the end of an epoch."""

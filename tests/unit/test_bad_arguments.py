@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import keras_dsd as dsd
 from keras_dsd.algorithm import presets
+from keras_dsd.algorithm.learning_rates import Decay, StepFunction
 from keras_dsd.algorithm.selection import Selection
 from tests.helpers.strange import is_refused, values
 
@@ -16,6 +17,7 @@ THREE = {"dense": 1, "sparse": 1, "redense": 1}
 AGAIN = {"sparse_again": 1, "redense_again": 1, "sparsities": (0.5, 0.2)}
 ARGUMENTS = {
     dsd.Block: {"height": 1, "width": 2, "pooling": "avg"},
+    dsd.Decay: {"shape": "cosine", "start": 1.0, "end": 0.1, "boundaries": None, "drop": None},
     dsd.DensePhase: {
         "epochs": 1, "steps": None, "lr": 1.0, "until": None, "ema": 0.9,
         "regrow_fraction": 0.5, "regrow_decay": 0.1,
@@ -35,6 +37,9 @@ ARGUMENTS = {
     },
     presets.dsd: {**THREE, "redense_lr": 0.1},
     presets.dsdsd: {**THREE, **AGAIN, "redense_lr": 0.1},
+    presets.iterated: {"epochs": 1, "sparsities": (0.5, 0.2), "redense_lr": 0.1},
+    presets.for_epochs: {"epochs": 5, "decay": "cosine"},
+    presets.paper: {"name": "resnet", "epochs": 5, "decay": "cosine"},
     presets.acdc: {
         "warmup": 1, "cycles": 1, "sparse": 1, "dense": 1, "sparsity": 0.5, "end": "dense",
         "last": 1,
@@ -58,7 +63,7 @@ def of_plain_numbers(made):
     phases = getattr(getattr(made, "timeline", None), "phases", made)
     if isinstance(phases, list | tuple):
         assert {type(phase.epochs or phase.steps) for phase in phases} == {int}
-        assert {type(phase.lr) for phase in phases} == {float}
+        assert all(isinstance(phase.lr, float | Decay | StepFunction) for phase in phases)
 
 
 FEW = settings(deadline=None, suppress_health_check=list(HealthCheck))

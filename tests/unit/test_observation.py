@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from keras_dsd.adapters.base.factors import HostFactors
 from keras_dsd.adapters.base.observation import (
     ClassHooks,
     Observation,
@@ -80,7 +81,7 @@ def _nothing_stays():
 
 @pytest.mark.parametrize("kind", [Base, Subclass])
 def test_an_update_is_noted_and_its_rate_scaled(hooks, kind):
-    observation, optimizer, moved, rest = Observation(0.1), kind(), [1.0], [1.0]
+    observation, optimizer, moved, rest = Observation(HostFactors([0.1])), kind(), [1.0], [1.0]
     with hooks, observation.active():
         assert optimizer.read() == 0.5  # outside of an update
         optimizer.apply_gradients(iter([(1.0, moved), (None, rest)]))
@@ -93,7 +94,7 @@ def test_an_update_is_noted_and_its_rate_scaled(hooks, kind):
 
 
 def test_an_optimizer_in_another_is_scaled_once(hooks):
-    observation, moved = Observation(0.1), [1.0]
+    observation, moved = Observation(HostFactors([0.1])), [1.0]
     inner = Base()
     outer = Around(inner)
     with hooks, observation.active():
@@ -104,7 +105,11 @@ def test_an_optimizer_in_another_is_scaled_once(hooks):
 
 
 def test_what_scales_the_loss_is_known_by_its_class(hooks):
-    observation, inner, moved = Observation(0.1, loss_scales=(Scales,)), Base(), [1.0]
+    observation, inner, moved = (
+        Observation(HostFactors([0.1]), loss_scales=(Scales,)),
+        Base(),
+        [1.0],
+    )
     looks_ahead = Around(inner)
     looks_ahead.inner_optimizer = inner
     with hooks, observation.active():
@@ -133,7 +138,7 @@ def test_a_rate_is_scaled_once_for_each_update_and_graph():
         return lambda self: scaled_rate(self, lambda: read(self), multiply, self.graph)
 
     hooks = ClassHooks([Base], {"apply_gradients": observed_apply_gradients, "read": scaled})
-    observation, moved = Observation(0.1), [0.0]
+    observation, moved = Observation(HostFactors([0.1])), [0.0]
     one, other = Schedules(), Schedules()
     one.graph, other.graph = graphs[0], None
     with hooks, observation.active():
@@ -147,8 +152,13 @@ def test_a_rate_is_scaled_once_for_each_update_and_graph():
 
 
 def test_others_are_passed_on(hooks):
-    observation, ours, theirs, moved = Observation(0.1, only=[]), Base(), Base(), [1.0]
-    given = Observation(0.1, only=[ours])
+    observation, ours, theirs, moved = (
+        Observation(HostFactors([0.1]), only=[]),
+        Base(),
+        Base(),
+        [1.0],
+    )
+    given = Observation(HostFactors([0.1]), only=[ours])
     with hooks:
         theirs.apply_gradients([(1.0, moved)])  # in no observed step
         with observation.active():
@@ -160,7 +170,7 @@ def test_others_are_passed_on(hooks):
 
 
 def test_what_follows_an_exception(hooks):
-    observation, moved, seen = Observation(0.1), [1.0], []
+    observation, moved, seen = Observation(HostFactors([0.1])), [1.0], []
 
     class Note:
         def before(self, optimizer):
@@ -215,7 +225,7 @@ def test_threads_are_observed_apart(hooks):
     both_within, results = threading.Barrier(2, timeout=30), {}
 
     def train(factor, delay):
-        observation, optimizer, moved = Observation(factor), Base(), [1.0]
+        observation, optimizer, moved = Observation(HostFactors([factor])), Base(), [1.0]
         with hooks, observation.active():
             both_within.wait()
             optimizer.apply_gradients([(1.0, moved)])
@@ -234,7 +244,7 @@ def test_threads_are_observed_apart(hooks):
 
 def test_a_replicas_thread_works_for_the_model_of_its_strategy(hooks):
     strategy, moved = object(), [1.0]
-    observation = Observation(0.1, strategy)
+    observation = Observation(HostFactors([0.1]), strategy)
 
     def update():
         threading.current_thread().distribution = strategy

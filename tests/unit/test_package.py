@@ -13,7 +13,7 @@ FRAMEWORKS = {
     "torch",
 }  # fmt: skip
 PUBLIC = [
-    "NM", "Block", "DSDLoop", "DSDSchedule", "DSDTensorBoard", "DensePhase", "Plateau",
+    "NM", "Block", "DSDLoop", "DSDSchedule", "DSDTensorBoard", "Decay", "DensePhase", "Plateau",
     "SparsePhase", "WeightHistory", "apply", "compare", "report", "sensitivity", "strip",
     "weights",
 ]  # fmt: skip

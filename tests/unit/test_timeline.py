@@ -68,7 +68,7 @@ def test_epochs_of_the_schedule(name, epochs, error, shown):
 
 @pytest.mark.parametrize(("lr", "error"), [
     (0, ValueError), (-0.1, ValueError), (float("nan"), ValueError), (float("inf"), ValueError),
-    ("0.1", TypeError), (None, TypeError), (True, TypeError),
+    ("0.1", ValueError), (None, TypeError), (True, TypeError),
 ])  # fmt: skip
 def test_learning_rate_factors(lr, error):
     for make in (dsd.DensePhase, dsd.SparsePhase):

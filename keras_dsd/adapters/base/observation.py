@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
+from keras_dsd.adapters.base.factors import Factors, HostFactors
 from keras_dsd.adapters.base.private_names import strategy_of
 
 # An optimizer of Keras or of torch.optim.
@@ -45,8 +46,8 @@ class Observation:
     """The observed updates of one model's weights in one run.
 
     Args:
-        factor: Factor of the learning rate of every optimizer: a number, a variable or, while a
-            step with it as an argument is traced, its tracer.
+        factors: Factors of the learning rates of all optimizers, step by step. Defaults to `None`:
+            1.0.
         strategy: The `tf.distribute.Strategy` whose replica threads work for the model, or None.
         only: The optimizers to observe, including those inside of them; None for all.
         loss_scales: Classes of optimizers that scale the loss: they hold no state of a weight.
@@ -59,12 +60,12 @@ class Observation:
 
     def __init__(
         self,
-        factor: object = 1.0,
+        factors: Factors | None = None,
         strategy: object = None,
         only: Sequence[AnyOptimizer] | None = None,
         loss_scales: tuple[type, ...] = (),
     ) -> None:
-        self.factor = factor
+        self.factors = HostFactors() if factors is None else factors
         self.optimizers: list[AnyOptimizer] = []
         self.is_factor_read = False
         self._strategy = strategy
@@ -199,7 +200,7 @@ class Observation:
             return None
         if not _holds(self._scaled, optimizer):
             self._scaled.append(optimizer)
-        return self.factor
+        return self.factors.now()
 
     def rate_for(self, optimizer: AnyOptimizer, graph: object) -> Any:
         """Returns the scaled learning rate that `keep_rate` was given in this update, or None."""

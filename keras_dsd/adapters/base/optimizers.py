@@ -33,6 +33,9 @@ class OptimizerFunctions(Protocol):
     def updates(self, optimizer: AnyOptimizer, variable: Variable) -> bool:
         """Returns whether `optimizer` was built to update `variable`."""
 
+    def scheduled_rate(self, optimizer: AnyOptimizer, step: int) -> float | None:
+        """Returns the value of the optimizer's learning rate schedule at a step, if it has one."""
+
     def is_scheduled(self, optimizer: AnyOptimizer) -> bool:
         """Returns whether the learning rate is a schedule, which can't be set."""
 

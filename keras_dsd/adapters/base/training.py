@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
+from keras_dsd.adapters.base.factors import Values
 from keras_dsd.adapters.base.observation import AnyOptimizer, Observation
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions, without_loss_scale
 from keras_dsd.adapters.base.plain_fits import PlainFits
@@ -83,23 +84,27 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
     def _make_step_state(self) -> StepState[Any]:
         """Returns what the steps of the model keep of variables."""
 
-    @abc.abstractmethod
-    def set_factor(self, factor: float) -> None:
-        """Sets the factor of the learning rates within later steps."""
+    def set_factors(self, factors: Values) -> None:
+        """Sets the factors of the learning rates within later steps, in order; the last stays."""
+        self._observation.factors.set(factors)
+
+    def count_step(self) -> None:
+        """Advances to the next factor, in a custom training loop."""
+        self._observation.factors.count()
 
     @abc.abstractmethod
     def _hooks(self) -> contextlib.AbstractContextManager[object]:
         """Returns the hooks of a custom training loop."""
 
     @contextlib.contextmanager
-    def observing(self, factor: float) -> Iterator[None]:
+    def observing(self, factors: Values) -> Iterator[None]:
         """Observes a custom training loop within the block, and scales its learning rates."""
-        self.set_factor(factor)
+        self.set_factors(factors)
         try:
             with self._hooks(), self._observation.active():
                 yield
         finally:
-            self.set_factor(1.0)
+            self.set_factors((1.0,))
 
     @property
     @abc.abstractmethod
@@ -152,7 +157,7 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
 
     def close(self) -> None:
         """Ends a run."""
-        self.set_factor(1.0)
+        self.set_factors((1.0,))
 
     def forget_updates(self) -> None:
         """Discards observations, as the model was compiled again."""
@@ -255,6 +260,12 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
         if not observed.optimizers:
             working = self.optimizers
         return [rate for each in working for rate in functions.learning_rates_of(each)]
+
+    def scheduled_rate(self, step: int) -> float | None:
+        """Returns the learning rate of the first schedule of an optimizer at a step, if any."""
+        functions = self.optimizer_functions
+        rates = (functions.scheduled_rate(each, step) for each in self.optimizers)
+        return next((rate for rate in rates if rate is not None), None)
 
     def is_scheduled(self) -> bool:
         """Returns whether a learning rate is a schedule of the step."""

@@ -52,6 +52,16 @@ def is_scheduled(optimizer: Optimizer) -> bool:
     return rate is not None and not isinstance(rate, keras.Variable)
 
 
+def scheduled_rate(optimizer: Optimizer, step: int) -> float | None:
+    """Returns the value of the optimizer's learning rate schedule at a step, if it has one."""
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        return None
+    rate = private_names.given_rate(optimizer)
+    if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        return None
+    return float(keras.ops.convert_to_numpy(rate(step)))
+
+
 def learning_rates_of(optimizer: Optimizer) -> list[float]:
     """Returns the current learning rates; of `torch.optim`, one per parameter group."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):

@@ -112,18 +112,14 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
 
     def _make_observation(self, optimizers: Sequence[AnyOptimizer] | None) -> Observation:
         strategy = getattr(self.model, "distribute_strategy", None)
-        factor = backends.current().make_factor(self.model)
-        return Observation(factor, strategy, optimizers, optimizer.LOSS_SCALES)
+        factors = backends.current().factors_of(self.model)
+        return Observation(factors, strategy, optimizers, optimizer.LOSS_SCALES)
 
     def _hooks(self) -> contextlib.AbstractContextManager[object]:
         hooks = contextlib.ExitStack()
         hooks.enter_context(HOOKS)
         hooks.enter_context(backends.current().loop_hooks(self._observation))
         return hooks
-
-    def set_factor(self, factor: float) -> None:
-        """Sets the factor of the learning rates within later steps."""
-        backends.current().set_factor(self._observation, factor)
 
     @property
     def has_own_train_step(self) -> bool:

@@ -55,6 +55,12 @@ def is_scheduled(optimizer: Optimizer) -> bool:
     return isinstance(rate, _Schedule) or (callable(rate) and not isinstance(rate, tf.Variable))
 
 
+def scheduled_rate(optimizer: Optimizer, step: int) -> float | None:
+    """Returns the value of the optimizer's learning rate schedule at a step, if it has one."""
+    rate = private_names.given_rate(optimizer)
+    return float(rate(step)) if isinstance(rate, _Schedule) else None
+
+
 def learning_rates_of(optimizer: Optimizer) -> list[float]:
     """Returns the current learning rate, without the decay of a legacy optimizer."""
     rate = private_names.given_rate(optimizer)

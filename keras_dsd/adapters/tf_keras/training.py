@@ -137,15 +137,11 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
 
     def _make_observation(self, given: Sequence[AnyOptimizer] | None) -> Observation:
         strategy = getattr(self.model, "distribute_strategy", None)
-        factor = tf_graphs.factor_of(self.model)
-        return Observation(factor, strategy, given, optimizers.LOSS_SCALES)
+        factors = tf_graphs.factors_of(self.model)
+        return Observation(factors, strategy, given, optimizers.LOSS_SCALES)
 
     def _hooks(self) -> contextlib.AbstractContextManager[object]:
         return HOOKS
-
-    def set_factor(self, factor: float) -> None:
-        """Sets the factor of the learning rates within later steps."""
-        tf_graphs.factor_of(self.model).assign(factor)
 
     @property
     def has_own_train_step(self) -> bool:
@@ -185,6 +181,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         weights = self.masked_weights() if masked else []
         updates = MaskedUpdates(self.model, weights, lambda: self.optimizers)
         plain = updates.around(self.model.train_step)
+        factors = tf_graphs.factors_of(self.model)
 
         before_update, state = self.step_state.hook(extras), self.step_state
 
@@ -192,7 +189,8 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
             with HOOKS, self._observation.active(updates, before_update):
                 logs = plain(data)
                 state.end_step(extras)
-            self._observation.is_factor_read = tf_graphs.reads(self._observation.factor)
+            factors.count()
+            self._observation.is_factor_read = factors.are_read()
             return logs
 
         type(self.model).make_train_function(self.model, force=True)

@@ -4,6 +4,7 @@ import contextlib
 
 import numpy as np
 
+from keras_dsd.adapters.base.factors import HostFactors
 from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.protocols import StepExtras, UpdateCount
 from tests.helpers.numpy_arrays import NumPyArrays
@@ -100,15 +101,15 @@ class FakeModel:
             for name, size in sizes.items()
         ]
         self.bias, self.bias_momentum = np.ones(5), np.zeros(5)
-        self.norms, self.rate, self.factor, self.iterations = [], 0.1, 1.0, 0
+        self.norms, self.rate, self.factors, self.iterations = [], 0.1, HostFactors(), 0
         self.history = self.train_function = None
-        self.stop_training, self.num_made = False, 0
+        self.stop_training, self.num_made, self.used = False, 0, []
         self.adapter = FakeAdapter(self)
 
     @property
     def learning_rate(self):
         """The learning rate in use."""
-        return self.rate * self.factor
+        return self.rate * self.factors.value
 
     def state(self):
         """All that decides how training continues, but for masks."""
@@ -149,6 +150,7 @@ class FakeModel:
             self.adapter.num_skipped -= 1
             return
         self.adapter.is_observed = self.adapter.observes
+        self.used.append(self.learning_rate)
         for kernel in self.kernels:
             if kernel.is_frozen or not kernel.is_trained:
                 continue
@@ -258,7 +260,7 @@ class FakeAdapter:
             kernel.is_dense = False
 
     def close(self):
-        self.model.factor = 1.0
+        self.set_factors([1.0])
 
     def forget_updates(self):
         self.is_observed = False
@@ -283,16 +285,19 @@ class FakeAdapter:
         for norm in self.model.norms:
             norm(inputs)
 
-    def set_factor(self, factor):
-        self.model.factor = factor
+    def set_factors(self, factors):
+        self.model.factors.set(factors)
+
+    def count_step(self):
+        self.model.factors.count()
 
     @contextlib.contextmanager
-    def observing(self, factor):
-        self.model.factor = factor
+    def observing(self, factors):
+        self.set_factors(factors)
         try:
             yield
         finally:
-            self.model.factor = 1.0
+            self.set_factors([1.0])
 
     def update_count(self):
         self.num_readings += 1
@@ -311,7 +316,10 @@ class FakeAdapter:
         return self.tracing
 
     def is_scheduled(self):
-        return self.scheduled
+        return self.scheduled is not False
+
+    def scheduled_rate(self, step):
+        return self.scheduled(step) if callable(self.scheduled) else None
 
     def masks_of(self, variables):
         chosen = self.model.kernels if variables is None else variables
@@ -329,6 +337,7 @@ class FakeAdapter:
                 self.model.train_step(masked)
                 self.step_state.end_step()
             self.num_batches += 1
+            self.model.factors.count()
 
         return {"train_function": step}
 

@@ -11,7 +11,7 @@ def is_plain(model):
     return (
         "make_train_function" not in vars(model)
         and model.train_function is None
-        and model.factor == 1.0
+        and model.factors.value == 1.0
     )
 
 
@@ -247,7 +247,7 @@ def test_the_learning_rate_is_scaled_in_the_phase_and_stays_its_owners(model):
         model.rate = 0.2
 
     logs = fit(model, dsd.DSDSchedule(phases=phases), 3, after=set_rate)
-    assert rates == [0.05, 0.1, 0.2] and (model.rate, model.factor) == (0.2, 1.0)
+    assert rates == [0.05, 0.1, 0.2] and (model.rate, model.factors.value) == (0.2, 1.0)
     assert [each["dsd_learning_rate"] for each in logs] == [0.05, 0.1, 0.2]
 
 
@@ -296,7 +296,7 @@ def test_weights_that_no_optimizer_trains_stay_dense(model, dense):
 def test_a_phase_trains_by_its_learning_rate(model):
     other = model.copy()
     fit(model, dsd.DSDSchedule(phases=[dsd.DensePhase(2, lr=0.5)]), 2)
-    other.factor = 0.5
+    other.factors.set([0.5])
     for _ in range(4):
         other.train_step(masked=False)
     assert all(map(np.array_equal, model.state(), other.state()))

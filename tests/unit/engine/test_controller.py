@@ -42,7 +42,7 @@ def is_plain(model):
     return (
         "make_train_function" not in vars(model)
         and model.train_function is None
-        and model.factor == 1.0
+        and model.factors.value == 1.0
     )
 
 
@@ -412,7 +412,7 @@ def test_a_model_of_which_all_is_frozen_is_refused_before_anything_changes(model
         r"\.\.\.\. Set trainable = True .*discriminator.trainable = True before"
     )):  # fmt: skip
         controller.begin_epoch(1)
-    assert all(map(np.array_equal, model.state(), before)) and model.factor == 1.0
+    assert all(map(np.array_equal, model.state(), before)) and model.factors.value == 1.0
 
 
 def messages_of(capsys, caplog, verbose, interactive=True):

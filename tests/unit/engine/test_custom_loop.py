@@ -39,7 +39,7 @@ def test_it_trains_as_fit_does(reset):
         assert np.array_equal(one.values, two.values) and np.array_equal(one.average, two.average)
         assert np.array_equal(one.momentum, two.momentum)
     assert np.array_equal(fitted.bias, model.bias)
-    assert model.num_made == 0 and model.factor == 1.0 and model.train_function is None
+    assert model.num_made == 0 and model.factors.value == 1.0 and model.train_function is None
 
 
 @pytest.mark.filterwarnings("ignore:Training ended with pruned weights")

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_dsd.adapters.base.device_arrays import Array, ArrayOperations
+from keras_dsd.adapters.base.factors import Factors, HostFactors
 from keras_dsd.adapters.base.observation import Observation, UpdateHook
 from keras_dsd.adapters.base.step_state import StepState
 from keras_dsd.protocols import Inputs, Step, StepExtras, Tensor
@@ -62,7 +63,7 @@ class ObservedStep:
 
     Attributes:
         model: The model.
-        observation: Records its updates, and holds the factor of its learning rates.
+        observation: Records its updates, and holds the factors of its learning rates.
         hooks: The hooks of the observation while a step runs in Python.
         masked: The masked variables; None in dense phases.
         state: What steps keep of variables.
@@ -204,14 +205,10 @@ class Backend(abc.ABC, Generic[Mask]):
         del step
         return plain
 
-    def make_factor(self, model: keras.Layer) -> object:
-        """Returns the initial factor of a model's learning rates, 1.0, as the backend stores it."""
+    def factors_of(self, model: keras.Layer) -> Factors:
+        """Returns the factors of a model's learning rates, 1.0 at first."""
         del model
-        return 1.0
-
-    def set_factor(self, observation: Observation, factor: float) -> None:
-        """Sets the factor of the learning rates in later steps."""
-        observation.factor = factor
+        return HostFactors()
 
     def loop_hooks(self, observation: Observation) -> AbstractContextManager[object]:
         """Returns further hooks, in addition to those into Keras, for a custom training loop."""

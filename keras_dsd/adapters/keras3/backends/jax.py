@@ -11,6 +11,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from keras_dsd.adapters.base import private_names
+from keras_dsd.adapters.base.factors import HostFactors
 from keras_dsd.adapters.base.observation import Observation
 from keras_dsd.adapters.base.step_state import StepState, averaged
 from keras_dsd.adapters.base.weight import Weight
@@ -78,20 +79,16 @@ class JaxBackend(Backend[jax.Array]):
             state: State, arguments: tuple[jax.Array, Sequence[jax.Array], object]
         ) -> tuple[object, State]:
             factor, masks, data = arguments
-            outside, observation.factor = observation.factor, factor
             use_masks = masked.use_masks(masks) if masked else contextlib.nullcontext()
-            held = _Held(step)
-            try:
-                with step.observed(), use_masks, held.traced(state) as state:
-                    logs, state = plain(state, data)
-                    if masked and step.ends_in_masks:
-                        first = _mask_all(state[0], step.model, masked.variables, masks)
-                        state = (first, *state[1:])
-                    variables = map(id, step.model.trainable_variables)
-                    step.state.end_step(step.extras, dict(zip(variables, state[0], strict=True)))
-                    state = held.added(state)
-            finally:
-                observation.factor = outside
+            held, factors = _Held(step), _factors(observation)
+            with step.observed(), factors.use(factor), use_masks, held.traced(state) as state:
+                logs, state = plain(state, data)
+                if masked and step.ends_in_masks:
+                    first = _mask_all(state[0], step.model, masked.variables, masks)
+                    state = (first, *state[1:])
+                variables = map(id, step.model.trainable_variables)
+                step.state.end_step(step.extras, dict(zip(variables, state[0], strict=True)))
+                state = held.added(state)
             return logs, state
 
         return train_step
@@ -100,9 +97,11 @@ class JaxBackend(Backend[jax.Array]):
         """Returns a `train_function` that adds the factor and the masks to the data."""
 
         def with_arguments(iterator: Iterator[object]) -> Iterator[object]:
-            factor = np.float32(cast("float", step.observation.factor))
+            factors = _factors(step.observation)
             masks = step.masked.masks() if step.masked else ()
             for data in iterator:
+                factor = np.float32(factors.value)
+                factors.count()
                 yield factor, masks, data
 
         def train_function(state: State, iterator: Iterator[object]) -> tuple[object, State]:
@@ -128,7 +127,7 @@ class JaxBackend(Backend[jax.Array]):
     @contextlib.contextmanager
     def loop_hooks(self, observation: Observation) -> Iterator[None]:
         """Makes JAX trace the user's functions again for another factor, a constant in them."""
-        factor = cast("float", observation.factor)
+        factor = _factors(observation).value
         if _FACTOR is not None:
             with _FACTOR(factor):
                 yield
@@ -226,6 +225,10 @@ class _Held:
 
 
 BACKEND = JaxBackend()
+
+
+def _factors(observation: Observation) -> HostFactors:
+    return cast("HostFactors", observation.factors)
 
 
 def _masked(value: jax.Array, mask: jax.Array) -> jax.Array:

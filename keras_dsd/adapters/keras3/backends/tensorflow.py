@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dsd.adapters import tf_arrays, tf_graphs
+from keras_dsd.adapters.base.factors import Factors
 from keras_dsd.adapters.base.joined_updates import Together
-from keras_dsd.adapters.base.observation import Observation
 from keras_dsd.adapters.base.private_names import UPDATE_ALL, key_of
 from keras_dsd.adapters.keras3.backends import (
     Backend,
@@ -68,10 +68,13 @@ class TensorFlowBackend(Backend[tf.Variable]):
         """Returns the observed and masked `train_step` of a model."""
         observed = super().train_step(plain, step)
 
+        factors = cast("tf_graphs.Factors", step.observation.factors)
+
         def train_step(data: object) -> object:
             self._graph = tf_graphs.current()
             logs = observed(data)
-            step.observation.is_factor_read = tf_graphs.reads(step.observation.factor)
+            factors.count()
+            step.observation.is_factor_read = factors.are_read()
             return logs
 
         return train_step
@@ -85,13 +88,9 @@ class TensorFlowBackend(Backend[tf.Variable]):
 
         return train_function
 
-    def make_factor(self, model: keras.Layer) -> tf.Variable:
-        """Returns a variable, which traced steps read."""
-        return tf_graphs.factor_of(model)
-
-    def set_factor(self, observation: Observation, factor: float) -> None:
-        """Sets the variable."""
-        cast("tf.Variable", observation.factor).assign(factor)
+    def factors_of(self, model: keras.Layer) -> Factors:
+        """Returns variables, which traced steps read."""
+        return tf_graphs.factors_of(model)
 
     def is_in_step(self) -> bool:
         """Returns whether no custom `tf.function` is being traced within the step."""

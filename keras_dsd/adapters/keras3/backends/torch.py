@@ -12,6 +12,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from keras_dsd.adapters.base.factors import Factors, HostFactors, Values
 from keras_dsd.adapters.base.observation import Observation, current, observing
 from keras_dsd.adapters.base.step_state import StepState, averaged
 from keras_dsd.adapters.base.weight import Weight
@@ -92,7 +93,9 @@ class TorchBackend(Backend[torch.Tensor]):
 
         def train_function(iterator: object) -> object:
             with step.observed(), _TorchOptimHooks():
-                return plain(iterator)
+                logs = plain(iterator)
+            step.observation.factors.count()
+            return logs
 
         return train_function
 
@@ -101,8 +104,16 @@ class TorchBackend(Backend[torch.Tensor]):
         del observation
         return _TorchOptimHooks()
 
-    def multiply(self, rate: object, factor: float) -> object:
-        """Returns a learning rate times a factor; unchanged for 1.0."""
+    def factors_of(self, model: keras.Layer) -> Factors:
+        """Returns numbers, or a tensor where they change from step to step."""
+        del model
+        return _TorchFactors()
+
+    def multiply(self, rate: object, factor: float | torch.Tensor) -> object:
+        """Returns a learning rate times a factor; unchanged for the number 1.0."""
+        if isinstance(factor, torch.Tensor):
+            tensor: torch.Tensor = keras.ops.convert_to_tensor(rate)
+            return tensor * factor.to(tensor.dtype)
         if factor == 1.0:
             return rate
         return keras.ops.convert_to_tensor(rate) * np.float32(factor)
@@ -159,6 +170,21 @@ class TorchStepState(StepState[torch.Tensor]):
 BACKEND = TorchBackend()
 
 
+class _TorchFactors(HostFactors):
+    """Numbers; in place of ones that change a tensor: `torch.compile` compiles for each number."""
+
+    def set(self, values: Values) -> None:
+        """Sets the factors of the next steps, in order; the last one stays."""
+        super().set(values)
+        self._given = None if self.are_constant else torch.tensor(self.value, dtype=torch.float64)
+
+    def count(self) -> None:
+        """Goes on to the next step."""
+        super().count()
+        if isinstance(self._given, torch.Tensor):
+            self._given.fill_(self.value)
+
+
 class _TorchOptimHooks:
     """Observes optimizers of `torch.optim` within a block, and scales their learning rates."""
 
@@ -184,7 +210,7 @@ class _TorchOptimHooks:
         observation.begin(optimizer)
         for group in optimizer.param_groups:
             if "lr" in group:
-                factor = cast("float", observation.factor_for(optimizer))
+                factor = float(cast("float", observation.factor_for(optimizer)))
                 # A wrapped optimizer shares its groups with the wrapper.
                 if factor != 1.0 and not any(each.group is group for each in self._scaled):
                     self._scaled.append(_ScaledGroup(optimizer, group, group["lr"]))
