@@ -87,7 +87,10 @@ def filled(page: str, results: pathlib.Path) -> str:
             return answers(found)
         if name == OTHER:
             return other_regimes(results / f"{OTHER}.json.gz")
-        return of_task(found[name]) if name in found else "Not run yet.\n"
+        if name in found:
+            return of_task(found[name])
+        path = results / f"{name}.json.gz"
+        return tuning(load(path)) if path.exists() else "Not run yet.\n"
 
     return filling.filled(page, table)
 
@@ -168,6 +171,40 @@ def of_task(found: Found) -> str:
     lines += [_row(runs, arm) for arm in (FIRST, *PLAIN, *SPARSE)]
     lines += ["", *_answers_of(found), *_failed(runs)]
     return "\n".join(lines) + "\n"
+
+
+def tuning(records: Records) -> str:
+    """Returns how far the tuning of a task is, and what it has found; no answer rests on it."""
+    identity, runs = records.identity, records.tuning
+    done = {(run.seed, run.setting.lr, run.setting.l2) for run in runs}
+    pieces = identity["tuning seeds"] * len(identity["bases"])
+    seeds = len({run.seed for run in records.reported})
+    lines = [
+        f"{identity['words']}. Data: {identity['data']}. **No answer yet: {len(done)} of {pieces} "
+        f"pieces of the tuning are done, and {seeds} of {identity['seeds']} seeds.** Mean "
+        "validation loss of the tuning seeds, at the best epoch:",
+        "",
+        "| Arm | " + " | ".join(f"L2 {l2:g}" for _, l2 in identity["bases"]) + " |",
+        "|---" * (1 + len(identity["bases"])) + "|",
+    ]  # fmt: skip
+    for name in dict.fromkeys(run.arm for run in runs):
+        cells = [_tuned(runs, name, *base) for base in identity["bases"]]
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _tuned(runs: Sequence[Run], name: str, lr: float, l2: float) -> str:
+    found: dict[float | None, list[float]] = {}
+    for run in runs:
+        if (run.arm, run.setting.lr, run.setting.l2) == (name, lr, l2):
+            value = run.validation[run.best_epoch]
+            found.setdefault(run.setting.sparsity, []).append(value)
+    cells = []
+    for sparsity, values in found.items():
+        at = "" if sparsity is None or len(found) == 1 else f" at {sparsity:g}"
+        seeds = "1 seed" if len(values) == 1 else f"{len(values)} seeds"
+        cells.append(f"{sum(values) / len(values):.4f}{at} ({seeds})")
+    return ", ".join(cells)
 
 
 def _row(runs: Sequence[Run], name: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 import keras_dsd as dsd
 from keras_dsd.adapters import registry
-from keras_dsd.analysis.comparison.arms import FIRST, make_arms
+from keras_dsd.analysis.comparison.arms import AVERAGED, FIRST, RANDOM, make_arms
 from keras_dsd.analysis.comparison.training import Job, inspect, seed_at, train_seed
 from tests.helpers import compared, unit_gradient
 from tests.helpers.compared import FIT, PHASES, STEPS
@@ -291,6 +291,26 @@ def test_arms_are_two_fits_by_hand_with_shuffling_and_dropout(data, optimizer):
         callbacks = [dsd.DSDSchedule(phases=phases), Scores(data)]
         model.fit(*data["train"], initial_epoch=2, epochs=4, verbose=0, callbacks=callbacks, **FIT)
         assert watched.at_the_end(result, 7, arm) == compared.trained(model)
+
+
+@pytest.mark.slow
+@pytest.mark.only_on("jax")  # 28 fits; what they add is of both Kerases
+def test_the_arms_of_the_paper_train_real_models(data):
+    phases = [dsd.DensePhase(1), dsd.SparsePhase(2, sparsity=0.5), dsd.DensePhase(2, lr=0.1)]
+    watched = Watched(data)
+    found = dsd.compare(compared.build, data, phases=phases, seeds=2, tuning_seeds=2,
+                        controls="paper", evaluate=watched, fit_options=IN_ORDER,
+                        progress=False)  # fmt: skip
+    averaged, llr, ours, at_random = (
+        run_of(found, 1, name) for name in (AVERAGED, "llr", "dsd", RANDOM)
+    )
+    assert averaged.validation[:3] == llr.validation[:3]
+    assert averaged.validation[3] == pytest.approx(llr.validation[3], rel=1e-6)
+    assert averaged.validation[4] != pytest.approx(llr.validation[4], rel=1e-6)
+    assert ours.validation[0] == at_random.validation[0]
+    assert ours.validation[1] != at_random.validation[1]
+    assert len({run.num_updates for run in found.runs if run.arm != FIRST}) == 1
+    assert np.isfinite([found.answer().mean, found.answer("sparse").mean]).all()
 
 
 class Scores(keras.callbacks.Callback):

@@ -24,6 +24,7 @@ def write(page, folder, name, ours, seeds=5, planned=5, missing=()):
     identity = {
         "task": name, "words": f"What {name} is", "data": "a file", "seeds": planned,
         "lengths": {"dense": 2, "sparse": 1, "redense": 1}, "weights": 1000,
+        "bases": [[0.1, 1e-4]], "tuning seeds": 3,
     }  # fmt: skip
     protocol, path = page.protocol, folder / f"{name}.json.gz"
     records = page.Records(path, identity)
@@ -86,6 +87,14 @@ def test_a_task_without_a_table_is_refused(page, tmp_path):
     write(page, tmp_path, "task", 9.0)
     with pytest.raises(ValueError, match="none for \\['task'\\]"):
         page.filled(table("other"), tmp_path)
+
+
+def test_a_task_that_is_still_tuned_gives_no_answer(page, tmp_path):
+    write(page, tmp_path, "task", 9.0, seeds=1)
+    text = page.filled(table("task"), tmp_path)
+    assert "No answer yet: 1 of 3 pieces of the tuning are done, and 1 of 5 seeds" in text
+    assert "| `dsd` | 9.0000 (1 seed) |" in text and "Not run" not in text
+    assert not page.read_all(tmp_path)
 
 
 def test_a_task_that_has_not_run_says_so(page, tmp_path):

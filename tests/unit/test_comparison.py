@@ -16,7 +16,15 @@ import keras_dsd as dsd
 from keras_dsd.algorithm import presets
 from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.analysis.comparison import compare, dataset, training
-from keras_dsd.analysis.comparison.arms import FIRST, make_arms, num_shared
+from keras_dsd.analysis.comparison.arms import (
+    AVERAGED,
+    FIRST,
+    ITERATED,
+    RANDOM,
+    make_arms,
+    make_paper_arms,
+    num_shared,
+)
 
 Dense, Sparse = dsd.DensePhase, dsd.SparsePhase
 NAN = math.nan
@@ -606,3 +614,116 @@ def test_of_what_is_no_array_rows_are_not_looked_at(kind):
 def test_parts_of_the_data_that_can_not_be_used_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         dataset.check_data({**parts(ROWS, ROWS + 100, ROWS + 200), **change}, 0.0)
+
+
+def test_the_arms_of_the_paper_are_equally_long_and_add_three():
+    phases = [Dense(4), Sparse(6, sparsity=0.4), Dense(5, lr=0.1)]
+    arms = make_paper_arms(phases)
+    assert list(arms) == [
+        "dense",
+        "llr",
+        "llr at once",
+        "sparse",
+        AVERAGED,
+        RANDOM,
+        ITERATED,
+        "dsd",
+    ]
+    assert {Timeline(each).epochs for each in arms.values()} == {15}
+    assert {key: arms[key] for key in make_arms(phases)} == make_arms(phases)
+    assert arms[AVERAGED] == arms["llr"]
+    assert arms[RANDOM] == (Dense(4), Sparse(6, sparsity=0.4, criterion="random"), Dense(5, lr=0.1))
+    assert arms[ITERATED] == (Dense(4), Sparse(5, sparsity=0.5), Dense(2, lr=0.3),
+                              Sparse(2, sparsity=0.25, lr=0.3), Dense(2, lr=0.1))  # fmt: skip
+    assert ITERATED not in make_paper_arms([Dense(4), Sparse(1), Dense(5, lr=0.1)])
+
+
+DECAYS = (0.1, 0.01)
+
+
+def compared_as_paper(made, data, build, evaluate, **options):
+    given = {"phases": [Dense(2), Sparse(2), Dense(2, lr=0.1)], "seeds": 3, "tuning_seeds": 2}
+    return dsd.compare(build, data, evaluate=evaluate, progress=False, controls="paper",
+                       **{**given, **options})  # fmt: skip
+
+
+def build_decayed(made):
+    def build(weight_decay=None):
+        model = Model(made.models)
+        model.weight, model.decay = 0.0, weight_decay
+        return model
+
+    return build
+
+
+def test_weight_decay_is_chosen_on_tuning_seeds_and_the_arms_keep_it(made, data, tmp_path):
+    best, seen = 0.01, []
+
+    def evaluate(model, part):
+        seen.append((model.decay, part is data["test"]))
+        return model.weight + 100 * (model.decay != best)
+
+    found = compared_as_paper(made, data, build_decayed(made), evaluate, weight_decays=DECAYS,
+                              path=tmp_path / "paper.json")  # fmt: skip
+    assert found.weight_decays == dict.fromkeys(found.arms, best)
+    assert found.seeds == (0, 1, 2) and {run.seed for run in found.runs} == {0, 1, 2}
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [
+        "paper-seeds-0.01.json", "paper-tuning-0.01.json", "paper-tuning-0.1.json"
+    ]  # fmt: skip
+    # Weights fall behind in arms with a callback more: "dense" has the smallest numbers.
+    assert found.control == found.gain("best").control == "dense"
+    del seen[:]
+    assert compared_as_paper(made, data, build_decayed(made), evaluate, weight_decays=DECAYS,
+                             path=tmp_path / "paper.json") == found  # fmt: skip
+    assert not seen
+
+
+def test_without_weight_decays_build_takes_none_and_the_control_is_chosen_all_the_same(made, data):
+    found = compared_as_paper(
+        made, data, build_decayed(made), lambda model, part: model.weight, mode="max"
+    )
+    assert found.weight_decays == {} and found.control in ("llr", "llr at once", AVERAGED)
+    assert next(run.arm for run in found.runs if run.seed == 0) == FIRST
+
+
+def test_averages_are_means_of_the_last_phase_scored_after_training(made, data):
+    found = compared_as_paper(made, data, build_decayed(made), lambda model, part: model.weight,
+                              mode="max")  # fmt: skip
+    (llr, averaged) = (
+        next(run for run in found.runs if run.arm == arm) for arm in ("llr", AVERAGED)
+    )
+    assert llr.validation == (11.0, 22.0, 43.0, 64.0, 85.0, 106.0)
+    assert averaged.validation == (11.0, 22.0, 43.0, 64.0, 85.0, 95.5)
+    assert (averaged.best_epoch, averaged.test_best, averaged.test_last) == (5, 95.5, 95.5)
+    assert averaged.num_updates == llr.num_updates
+
+
+def test_the_verdict_of_the_paper_answers_both_questions(made, data):
+    noise = iter(np.random.default_rng(0).normal(0, 1e-3, 10_000))
+
+    def evaluate(model, part):
+        return model.weight + next(noise)
+
+    found = compared_as_paper(made, data, build_decayed(made), evaluate, seeds=5)
+    (a, b) = found.verdict.split(" (b) ")
+    assert a.startswith(f"(a) dsd and {found.control} are equal within 1%") or "(a) " in a
+    assert "Smallest effect that 5 seeds show four times in five: " in a
+    assert "sparse" in b and found.answer("sparse").number == 5
+    assert set(found.to_dict()["differences"]) == set(found.arms) - {"dsd"}
+    assert found.verdict in " ".join(found.render().split())
+
+
+@pytest.mark.parametrize(("options", "error", "message"), [
+    ({"controls": "papers"}, ValueError, "controls='papers'"),
+    ({"controls": "paper", "arms": ["dense", "dsd"]}, ValueError, "arms="),
+    ({"weight_decays": [0.1]}, ValueError, "controls='paper'"),
+    ({"controls": "paper", "weight_decays": [0.1, 0.1]}, ValueError, "weight_decays="),
+    ({"controls": "paper", "weight_decays": [-0.1]}, ValueError, r"weight_decays\[0\]=-0.1"),
+    ({"controls": "paper", "tuning_seeds": 1}, ValueError, "tuning_seeds=1"),
+], ids=str)  # fmt: skip
+def test_controls_that_can_not_be_used_are_refused(made, data, options, error, message):
+    options = {"phases": DSD_PHASES, "seeds": 2, **options}
+    with pytest.raises(error, match=message):
+        dsd.compare(lambda: None, data, **options)
+    assert not made.models

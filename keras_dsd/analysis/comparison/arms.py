@@ -15,6 +15,10 @@ ARMS = (*CONTROLS, DSD)
 # The shared start of all arms as an arm, trained once or before: plain training of fewer epochs.
 FIRST = "first dense"
 
+# Further arms of the protocol in the paper's regime.
+AVERAGED, RANDOM, ITERATED = "llr, averaged", "dsd, random masks", "dsd, iterated"
+_ITERATED = ((0.5, 1.0), (None, 0.3), (0.25, 0.3), (None, 0.1))  # sparsities, learning rates
+
 Arms = dict[str, tuple[Phase, ...]]
 
 
@@ -45,6 +49,39 @@ def make_arms(phases: Sequence[Phase], names: Iterable[str] = ARMS) -> Arms:
             f"all equal with phases={shown(list(timeline.phases))}. Add 'dense' to the arms."
         )
     return arms
+
+
+def make_paper_arms(phases: Sequence[Phase]) -> Arms:
+    """Returns all arms of `make_arms`, and those that the protocol adds, all of equal length.
+
+    `AVERAGED` has the learning rates of DSD and no masks; `RANDOM` the phases of DSD, with masks
+    drawn at random; `ITERATED`, if the phases after the dense ones are one sparse and one dense
+    phase of two epochs or more each, prunes half of the weights, then a quarter.
+    """
+    arms = make_arms(phases)
+    llr = _merged(DensePhase(phase.epochs, lr=phase.lr) for phase in phases)
+    at_random = tuple(
+        dataclasses.replace(phase, criterion="random") if isinstance(phase, SparsePhase) else phase
+        for phase in phases
+    )
+    found = {**arms, AVERAGED: llr, RANDOM: at_random}
+    first = _dense_start(phases)
+    rest = phases[len(first) :]
+    if len(rest) == 2 and min(phase.epochs or 0 for phase in rest) > 1:
+        found[ITERATED] = (*first, *_iterated(epochs_of(rest), rest[0].lr))
+    return {**{name: found[name] for name in found if name != DSD}, DSD: found[DSD]}
+
+
+def _iterated(epochs: int, lr: float) -> list[Phase]:
+    quarter = epochs // 4
+    phases: list[Phase] = []
+    for index, (sparsity, factor) in enumerate(_ITERATED):
+        length = quarter if index else epochs - 3 * quarter
+        if sparsity is None:
+            phases.append(DensePhase(length, lr=factor * lr))
+        else:
+            phases.append(SparsePhase(length, sparsity=sparsity, lr=factor * lr))
+    return phases
 
 
 def lowered_at_once(phases: Sequence[Phase]) -> tuple[Phase, ...]:

@@ -34,12 +34,19 @@ from absl import logging
 
 from keras_dsd.adapters.base.layers import NAMES, is_layer_of
 from keras_dsd.algorithm.selection import DEFAULT_SPARSITY, Selection, Sparsity
-from keras_dsd.algorithm.timeline import Phase, Timeline
+from keras_dsd.algorithm.timeline import Phase, Timeline, epochs_of
 from keras_dsd.analysis import evaluation
 from keras_dsd.analysis.comparison import dataset
-from keras_dsd.analysis.comparison.arms import ARMS, FIRST, make_arms, num_shared
+from keras_dsd.analysis.comparison.arms import (
+    ARMS,
+    FIRST,
+    make_arms,
+    make_paper_arms,
+    num_shared,
+)
 from keras_dsd.analysis.comparison.dataset import arguments
 from keras_dsd.analysis.comparison.importable import check_guarded, check_importable
+from keras_dsd.analysis.comparison.paper import PaperComparison, compare_as_paper
 from keras_dsd.analysis.comparison.result import Comparison, Run
 from keras_dsd.analysis.comparison.statistics import scipy_stats
 from keras_dsd.analysis.comparison.training import Job, inspect, train_seeds
@@ -68,6 +75,7 @@ def compare(
     fit_options: Options = None, seeds: int | Iterable[int] = 5, arms: Iterable[str] = ARMS,
     evaluate: Evaluate | None = None, mode: str = "min", max_shared_rows: float = 0.0,
     path: str | os.PathLike[str] | None = None, parallel: int = 1, progress: bool = True,
+    controls: str | None = None, weight_decays: Iterable[float] = (), tuning_seeds: int = 3,
 ) -> Comparison:  # fmt: skip
     """Compares DSD with equal-budget baselines over several seeds.
 
@@ -97,9 +105,19 @@ def compare(
             Defaults to `1`.
         progress: Whether to show a progress bar, on a terminal or in a notebook. absl logs each arm
             in any case. Defaults to `True`.
+        controls: `"paper"`: the protocol in the paper's regime, in place of `arms`. It adds an arm
+            of averaged weights, random masks and iterated DSD, chooses the best unpruned arm on
+            tuning seeds, and answers two questions: DSD against that arm, and DSD against weights
+            that never regrow. `path` then names several files. Defaults to `None`.
+        weight_decays: With `controls="paper"`, the values that are tried on the tuning seeds, for
+            each arm alike; `build` is then called as `build(weight_decay=value)`. Defaults to
+            `()`: no tuning.
+        tuning_seeds: With `controls="paper"`, the number of seeds that choices are made on, which
+            are not reported. At least 2. Defaults to `3`.
 
     Returns:
-        A `Comparison`: `print(it)` shows a table and the verdict; `.plot()`, `.to_json()`.
+        A `Comparison`: `print(it)` shows a table and the verdict; `.plot()`, `.to_json()`. With
+        `controls="paper"`, a `PaperComparison`.
 
     Raises:
         ImportError: SciPy is not installed.
@@ -120,19 +138,54 @@ def compare(
     schedule = None
     if isinstance(phases, DSDSchedule):
         schedule, phases = phases, phases.timeline.phases
-    chosen = make_arms(phases, arms)
+    decays = _check_controls(controls, arms, weight_decays)
+    num_tuning = checks.whole_number("tuning_seeds", tuning_seeds, least=2, unit="seeds")
+    chosen = make_arms(phases, arms) if controls is None else make_paper_arms(phases)
     job = Job(
         build=build, data=data, digests=dataset.digest(read), arms=chosen,
         num_shared=num_shared(chosen), apply_options=applied, fit_options=fitted,
         reset=schedule.reset if schedule else "pruned",
         batches=schedule.batches if schedule else None, mode=evaluation.check_mode(mode),
         evaluate=evaluate or functools.partial(_loss, fitted.get("batch_size")),
+        num_averaged=epochs_of(phases[-1:]),
     )  # fmt: skip
     check_importable(job, number)
-    job, identity = inspect(job, numbers[0])
-    runs = Runs(job, numbers, file, {**_identify(job, numbers), **identity})
-    runs.train(number, is_shown)
-    return Comparison(_name_of(evaluate), mode, _arms_of(job), runs.in_order(), shared)
+
+    def train(part: Job, at: Sequence[int], kept: pathlib.Path | None) -> tuple[Run, ...]:
+        part, identity = inspect(part, at[0])
+        runs = Runs(part, at, kept, {**_identify(part, at), **identity})
+        runs.train(number, is_shown)
+        return runs.in_order()
+
+    if controls is None:
+        runs = train(job, numbers, file)
+        return Comparison(_name_of(evaluate), mode, _arms_of(job), runs, shared)
+    runs, control, chosen_decays = compare_as_paper(job, numbers, decays, num_tuning, file, train)
+    return PaperComparison(
+        _name_of(evaluate), mode, _arms_of(job), runs, shared, control, chosen_decays
+    )
+
+
+def _check_controls(
+    controls: str | None, arms: Iterable[str], weight_decays: Iterable[float]
+) -> list[float]:
+    """Returns the weight decays that are tried."""
+    decays = [
+        checks.not_negative(f"weight_decays[{index}]", value)
+        for index, value in enumerate(checks.items("weight_decays", weight_decays))
+    ]
+    if controls is None:
+        if decays:
+            hint = "Add controls='paper', which tunes them."
+            raise invalid("weight_decays", decays, "to be empty without `controls`", hint)
+        return []
+    checks.choice("controls", controls, ("paper",))
+    if arms is not ARMS:
+        hint = "Leave one of them out."
+        raise invalid("arms", arms, "to be left out with `controls`, which has arms", hint)
+    if len(set(decays)) != len(decays):
+        raise invalid("weight_decays", decays, "to differ from each other", "Give each one once.")
+    return decays
 
 
 def _check_functions(build: object, evaluate: object, mode: str) -> None:

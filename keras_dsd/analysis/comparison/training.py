@@ -25,7 +25,7 @@ from keras_dsd.adapters import registry
 from keras_dsd.algorithm.selection import Selection
 from keras_dsd.algorithm.timeline import Phase, SparsePhase, epochs_of
 from keras_dsd.analysis.comparison import dataset
-from keras_dsd.analysis.comparison.arms import FIRST, Arms
+from keras_dsd.analysis.comparison.arms import AVERAGED, FIRST, RANDOM, Arms
 from keras_dsd.analysis.comparison.dataset import arguments
 from keras_dsd.analysis.comparison.result import Run
 from keras_dsd.analysis.evaluation import number
@@ -47,6 +47,7 @@ class Job:
         digests: Digests that identify the data.
         num_shared: Number of epochs of plain training that all arms share, trained once.
         adapter: The adapter of the models.
+        num_averaged: Number of last epochs in which the arm `AVERAGED` averages its weights.
     """
 
     build: Callable[[], Any]
@@ -61,6 +62,7 @@ class Job:
     mode: str
     fit_options: Mapping[str, Any]
     adapter: str = ""
+    num_averaged: int = 0
 
     @property
     def num_epochs(self) -> int:
@@ -266,6 +268,8 @@ def seed_at(seed: int, epoch: int) -> int:
 
 def _train_arm(job: Job, segment: "_Segment", arm: str, phases: Sequence[Phase]) -> None:
     callbacks = []
+    if arm == RANDOM:
+        phases = [_drawn(phase, segment.seed) for phase in phases]
     if arm != "dense":
         with warnings.catch_warnings():  # inspect() has warned of the first model
             warnings.filterwarnings("ignore", message="Less than half of")
@@ -282,6 +286,11 @@ def _train_arm(job: Job, segment: "_Segment", arm: str, phases: Sequence[Phase])
         segment.train(job.num_shared, job.num_epochs, callbacks)
 
 
+def _drawn(phase: Phase, seed: int) -> Phase:
+    """Returns a phase whose random masks are those of a seed."""
+    return dataclasses.replace(phase, seed=seed) if isinstance(phase, SparsePhase) else phase
+
+
 class _Segment(Hooks):
     """One call of `fit`, and the callback in it that scores every epoch on validation data."""
 
@@ -289,7 +298,9 @@ class _Segment(Hooks):
         self, job: Job, model: Any, seed: int, arm: str, tell: Callable[[str], None]
     ) -> None:
         super().__init__()
-        self._job, self._seed, self._arm, self._tell = job, seed, arm, tell
+        self._job, self.seed, self._arm, self._tell = job, seed, arm, tell
+        self._average_from = math.inf if arm != AVERAGED else job.num_epochs - job.num_averaged
+        self._kept: list[list[np.ndarray]] = []
         self.model = model
         self._first = 0
         self._num_updates_before = job.state.num_updates(model)
@@ -304,15 +315,16 @@ class _Segment(Hooks):
         """Trains from epoch `first` to before epoch `end`, and returns the state at the end."""
         state, self._first = self._job.state, first
         # Datasets take their seeds when they are created.
-        state.seed(seed_at(self._seed, first))
+        state.seed(seed_at(self.seed, first))
         self._data = self._job.load()
-        state.seed(seed_at(self._seed, first))
+        state.seed(seed_at(self.seed, first))
         self.model.fit(
             *arguments(self._data["train"]), **self._job.fit_options, initial_epoch=first,
             epochs=end, verbose=0, callbacks=[*callbacks, self],
         )  # fmt: skip
         self.num_updates = state.num_updates(self.model) - self._num_updates_before
         at_end: list[np.ndarray] = state.read(self.model)
+        self._score_averages()
         self.test_last = self.test_best = self._value("test")
         if self.best != len(self.values) - 1:
             state.set_weights(self.model, self._best_weights)
@@ -329,15 +341,31 @@ class _Segment(Hooks):
         """Makes a new model that resumes draw the random numbers of the earlier one."""
         # Before training, Keras runs a model once for its shapes, which draws random numbers.
         if self._first:
-            self._job.state.seed(seed_at(self._seed, self._first))
+            self._job.state.seed(seed_at(self.seed, self._first))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Scores an epoch, and keeps its weights if it is the best so far."""
+        """Scores an epoch, or keeps its weights to average them after training."""
+        if epoch >= self._average_from:
+            self._kept.append(self._job.state.weights_of(self.model))
+        else:
+            self._note()
+        self._tell(f"seed {self.seed}, {self._arm}, epoch {epoch + 1}")
+
+    def _score_averages(self) -> None:
+        """Scores the means of the weights that were kept up to each epoch."""
+        sums: list[np.ndarray] = []
+        for count, weights in enumerate(self._kept, 1):
+            sums = [a + b for a, b in zip(sums, weights, strict=True)] if sums else weights
+            means = [np.asarray(each / count, each.dtype) for each in sums]
+            self._job.state.set_weights(self.model, means)
+            self._note()
+
+    def _note(self) -> None:
+        """Scores the model, and keeps its weights if they are the best so far."""
         self.values.append(self._value("validation"))
         if len(self.values) == 1 or is_better(self.values[-1], self.values[self.best], self._job):
             self.best = len(self.values) - 1
             self._best_weights = self._job.state.weights_of(self.model)
-        self._tell(f"seed {self._seed}, {self._arm}, epoch {epoch + 1}")
 
     def run(self, start: str, shared: "_Segment | None") -> Run:
         """Returns the measurements, appended to those of the shared epochs."""
@@ -348,13 +376,13 @@ class _Segment(Hooks):
             if not is_better(values[best], values[shared.best], self._job):
                 best, test_best = shared.best, shared.test_best
         return Run(
-            self._seed, self._arm, tuple(values), best, self.test_last, test_best,
+            self.seed, self._arm, tuple(values), best, self.test_last, test_best,
             self.num_updates + earlier, start,
         )  # fmt: skip
 
     def _value(self, part: str) -> float:
         call = f"evaluate(model, data[{part!r}])"
-        words = f"seed {self._seed}, {self._arm}"
+        words = f"seed {self.seed}, {self._arm}"
         return number(self._job.evaluate(self.model, self._data[part]), words, call)
 
 
