@@ -110,6 +110,17 @@ def train(strategy, optimizer, phases=(2, 2, 2), callbacks=(), observers=()):
     return dsd.strip(model), look
 
 
+def in_steps(strategy, optimizer):
+    """Trains by phases of three and four steps, in epochs of five; returns what was seen."""
+    model, look = dsd.apply(compiled(strategy, optimizer), SPARSITY), Look()
+    phases = [dsd.DensePhase(steps=3), dsd.SparsePhase(steps=4), dsd.DensePhase(1)]
+    history = model.fit(
+        *data(), batch_size=BATCH, epochs=2, shuffle=False, verbose=0,
+        callbacks=[dsd.DSDSchedule(phases=phases), look],
+    ).history  # fmt: skip
+    return {"values": look.values, "masks": look.masks, "made": history["dsd_steps"]}
+
+
 def loop(strategy, optimizer):
     """Trains in a loop of the user's own; returns the stripped model and what was seen."""
     model = dsd.apply(compiled(strategy, optimizer), SPARSITY)
@@ -206,6 +217,7 @@ def write(path, strategy):
         path.with_suffix(".npz"), *model.get_weights(), values=look.values, masks=look.masks,
         predicted=model.predict(data()[0], verbose=0), exported=reloaded.serve(data()[0]),
         **statistics(strategy), loop_values=by_hand.values, loop_masks=by_hand.masks,
+        **{f"steps_{name}": each for name, each in in_steps(strategy, optimizer).items()},
     )  # fmt: skip
     counts = {"plain": plain_operations(strategy, optimizer), **look.operations}
     if path.name == "mirrored":

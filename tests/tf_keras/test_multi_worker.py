@@ -39,6 +39,9 @@ def test_workers_train_as_one_device_does(number, strategy_runs, tmp_path):
         np.testing.assert_array_equal(run["loop_masks"], one["loop_masks"])
         np.testing.assert_array_equal(run["loop_values"][5:10] == 0, one["loop_masks"][5:10] == 0)
         np.testing.assert_allclose(run["loop_values"], one["loop_values"], rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(run["steps_masks"], one["steps_masks"])
+        np.testing.assert_array_equal(run["steps_made"], one["steps_made"])
+        np.testing.assert_allclose(run["steps_values"], one["steps_values"], rtol=0, atol=1e-5)
         np.testing.assert_allclose(run["exported"], run["predicted"], rtol=0, atol=1e-5)
         np.testing.assert_allclose(run["statistics"], one["statistics"], rtol=1e-5, atol=1e-6)
     assert [len([*(tmp_path / str(i)).glob("logs/dsd/*")]) for i in (0, 1)] == [1, 0]

@@ -94,6 +94,18 @@ def test_the_pruning_of_tfmot_communicates_for_each_weight(strategy_runs):
     assert counts["tfmot"]["CollectiveReduceV2"] == counts["plain"]["CollectiveReduceV2"] + 4
 
 
+def test_replicas_make_one_step_together(strategy_runs, strategy):
+    """Phases in steps start within the same epochs as on one device, on every replica."""
+    one, several = run(strategy_runs, "one"), run(strategy_runs, strategy)
+    assert [*several["steps_made"]] == [5, 10]
+    for replica in range(num_replicas(strategy)):
+        values, masks = several["steps_values"][:, replica], several["steps_masks"][:, replica]
+        np.testing.assert_array_equal(masks, one["steps_masks"][:, 0])
+        np.testing.assert_array_equal(masks.all(axis=1), [True] * 3 + [False] * 4 + [True] * 3)
+        assert not values[masks == 0].any()
+        np.testing.assert_allclose(values, one["steps_values"][:, 0], rtol=0, atol=1e-5)
+
+
 def test_a_loop_by_hand_trains_as_on_one_device(strategy_runs, strategy):
     one, several = run(strategy_runs, "one"), run(strategy_runs, strategy)
     assert several["loop_values"].shape == (15, num_replicas(strategy), 1184)

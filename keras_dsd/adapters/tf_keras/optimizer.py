@@ -32,7 +32,7 @@ def optimizers_of(model: tf_keras.layers.Layer) -> list[Optimizer]:
 
 def num_updates(optimizer: Optimizer) -> int:
     """Returns the number of updates made."""
-    return int(optimizer.iterations)
+    return int(to_numpy(optimizer.iterations))  # of a strategy, no number
 
 
 def update_count(optimizer: Optimizer) -> UpdateCount:
