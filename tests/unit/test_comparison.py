@@ -638,6 +638,18 @@ def test_the_arms_of_the_paper_are_equally_long_and_add_three():
     assert ITERATED not in make_paper_arms([Dense(4), Sparse(1), Dense(5, lr=0.1)])
 
 
+def test_a_learning_rate_that_decays_inside_a_phase_stays_in_it():
+    decay = dsd.Decay("cosine")
+    phases = [Dense(4, lr=decay), Sparse(4, lr=decay), Dense(4, lr=decay.times(0.1))]
+    arms = make_paper_arms(phases)
+    assert arms["llr"] == (Dense(4, lr=decay), Dense(4, lr=decay), Dense(4, lr=decay.times(0.1)))
+    assert arms["one run"] == (Dense(12, lr=decay),)
+    assert [phase.lr for phase in arms[ITERATED]] == [
+        decay, *(decay.times(factor) for factor in (1.0, 0.3, 0.3, 0.1))
+    ]  # fmt: skip
+    assert num_shared(arms) == 0
+
+
 DECAYS = (0.1, 0.01)
 
 

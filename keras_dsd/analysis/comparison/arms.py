@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 
+from keras_dsd.algorithm.learning_rates import Decay
 from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase, Timeline, epochs_of
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import invalid, shown
@@ -17,6 +18,7 @@ FIRST = "first dense"
 
 # Further arms of the protocol in the paper's regime.
 AVERAGED, RANDOM, ITERATED = "llr, averaged", "dsd, random masks", "dsd, iterated"
+ONE_RUN = "one run"
 _ITERATED = ((0.5, 1.0), (None, 0.3), (0.25, 0.3), (None, 0.1))  # sparsities, learning rates
 
 Arms = dict[str, tuple[Phase, ...]]
@@ -56,7 +58,8 @@ def make_paper_arms(phases: Sequence[Phase]) -> Arms:
 
     `AVERAGED` has the learning rates of DSD and no masks; `RANDOM` the phases of DSD, with masks
     drawn at random; `ITERATED`, if the phases after the dense ones are one sparse and one dense
-    phase of two epochs or more each, prunes half of the weights, then a quarter.
+    phase of two epochs or more each, prunes half of the weights, then a quarter. Where the learning
+    rate decays inside the first phase, `ONE_RUN` stretches that decay over all epochs.
     """
     arms = make_arms(phases)
     llr = _merged(DensePhase(phase.epochs, lr=phase.lr) for phase in phases)
@@ -67,20 +70,24 @@ def make_paper_arms(phases: Sequence[Phase]) -> Arms:
     found = {**arms, AVERAGED: llr, RANDOM: at_random}
     first = _dense_start(phases)
     rest = phases[len(first) :]
-    if len(rest) == 2 and min(phase.epochs or 0 for phase in rest) > 1:
-        found[ITERATED] = (*first, *_iterated(epochs_of(rest), rest[0].lr))
+    if first and isinstance(first[0].lr, Decay):
+        found[ONE_RUN] = (DensePhase(epochs_of(phases), lr=first[0].lr),)
+    is_long = len(rest) == 2 and min(phase.epochs or 0 for phase in rest) > 1
+    if is_long and isinstance(lr := rest[0].lr, float | Decay):
+        found[ITERATED] = (*first, *_iterated(epochs_of(rest), lr))
     return {**{name: found[name] for name in found if name != DSD}, DSD: found[DSD]}
 
 
-def _iterated(epochs: int, lr: float) -> list[Phase]:
+def _iterated(epochs: int, lr: float | Decay) -> list[Phase]:
     quarter = epochs // 4
     phases: list[Phase] = []
     for index, (sparsity, factor) in enumerate(_ITERATED):
         length = quarter if index else epochs - 3 * quarter
+        scaled = lr.times(factor) if isinstance(lr, Decay) else factor * lr
         if sparsity is None:
-            phases.append(DensePhase(length, lr=factor * lr))
+            phases.append(DensePhase(length, lr=scaled))
         else:
-            phases.append(SparsePhase(length, sparsity=sparsity, lr=factor * lr))
+            phases.append(SparsePhase(length, sparsity=sparsity, lr=scaled))
     return phases
 
 
@@ -105,9 +112,21 @@ def _dense_start(phases: Sequence[Phase]) -> tuple[Phase, ...]:
 
 
 def _merged(phases: Iterable[Phase]) -> tuple[Phase, ...]:
-    """Returns the phases, with consecutive ones merged if they differ only in length."""
-    runs = itertools.groupby(phases, lambda phase: dataclasses.replace(phase, epochs=1))
-    return tuple(dataclasses.replace(kind, epochs=epochs_of(run)) for kind, run in runs)
+    """Returns the phases, with consecutive ones merged if they differ only in length.
+
+    A phase in which the learning rate changes is not merged: it would change over both.
+    """
+
+    def kind(numbered: tuple[int, Phase]) -> tuple[int, Phase]:
+        number, phase = numbered
+        is_constant = isinstance(phase.lr, float)
+        return 0 if is_constant else number, dataclasses.replace(phase, epochs=1)
+
+    runs = itertools.groupby(enumerate(phases, 1), kind)
+    return tuple(
+        dataclasses.replace(phase, epochs=epochs_of([each for _, each in run]))
+        for (_, phase), run in runs
+    )
 
 
 def _check_phases(timeline: Timeline) -> None:

@@ -11,14 +11,22 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from keras_dsd.analysis.comparison.arms import AT_ONCE, AVERAGED, DSD, FIRST, ITERATED, RANDOM
+from keras_dsd.analysis.comparison.arms import (
+    AT_ONCE,
+    AVERAGED,
+    DSD,
+    FIRST,
+    ITERATED,
+    ONE_RUN,
+    RANDOM,
+)
 from keras_dsd.analysis.comparison.arms import num_shared as num_shared_by
 from keras_dsd.analysis.comparison.result import BEST, LAST, Comparison, Run
 from keras_dsd.analysis.comparison.statistics import Difference, difference, mean_and_sd
 from keras_dsd.analysis.comparison.training import Job
 from keras_dsd.utils.tables import Table
 
-UNPRUNED = ("dense", "llr", AT_ONCE, AVERAGED)
+UNPRUNED = ("dense", ONE_RUN, "llr", AT_ONCE, AVERAGED)
 PRUNED = "sparse"
 FIRST_TUNING_SEED = 1_000_000
 _EQUIVALENT = 0.01
