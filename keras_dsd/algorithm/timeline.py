@@ -12,10 +12,10 @@ from keras_dsd.algorithm.learning_rates import (
     curve,
     describe,
 )
+from keras_dsd.algorithm.phase_figure import Span, draw
 from keras_dsd.algorithm.position import STEPS, Position, Start
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import invalid, invalid_type, shown
-from keras_dsd.utils.figures import new_figure, shade
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -293,10 +293,14 @@ class SparsePhase:
 
     def sparsity_at(self, epoch: int) -> masks.Sparsity:
         """Returns the sparsity in an epoch of the phase, counted from 0."""
-        target, share = self.sparsity, 1 - max(1 - (epoch + 1) / self.ramp, 0) ** 3
+        target, share = self.sparsity, self.share_at(epoch)
         if share == 1:
             return target
         return lambda weight: masks.share_of(weight, target) * share
+
+    def share_at(self, epoch: int) -> float:
+        """Returns the share of its sparsity that an epoch of the phase has, counted from 0."""
+        return 1 - max(1 - (epoch + 1) / self.ramp, 0.0) ** 3
 
     def __str__(self) -> str:
         share = "" if self.sparsity is None else f" at sparsity {self.sparsity:g}"
@@ -481,9 +485,10 @@ class Timeline:
     def plot(self, steps_per_epoch: int | None = None) -> "Figure":
         """Returns a figure: the phases over epochs or steps, and factors of the learning rate.
 
-        Phases that `until` may end early are drawn at their maximum length. A function of the
-        step is drawn where the steps of its phase are known. The figure belongs to
-        no window; `figure.savefig("timeline.png")` writes it.
+        A function of the step is drawn where the steps of its phase are known. Where sparsity rises
+        by a `ramp`, a second panel shows its share of the target. Phases that `until` may end early
+        are drawn at their maximum length. The figure belongs to no window;
+        `figure.savefig("timeline.png")` writes it.
 
         Args:
             steps_per_epoch: Number of steps of an epoch; needed where some phases are counted in
@@ -495,20 +500,20 @@ class Timeline:
             ValueError: It is below 1, or needed and not given.
         """
         lengths = self._lengths(steps_per_epoch)
-        figure, axes = new_figure(8, 2.5)
-        start = 0
-        for index, (phase, length) in enumerate(zip(self.phases, lengths, strict=True)):
-            end, kind = start + length, self.kind(index)
-            shade(axes, start, end, kind, _title(phase, kind))
-            steps = phase.steps or (phase.epochs or 0) * (steps_per_epoch or 0)
-            fractions, factors = curve(learning_rate_of(phase), steps)
-            axes.plot([start + each * length for each in fractions], factors, color="black")
-            start = end
-        axes.set_xlim(0, start)
-        axes.set_yscale("log")
-        axes.set_xlabel("step" if self.counts_steps else "epoch")
-        axes.set_ylabel("learning rate\nfactor")
-        return figure
+        spans = [
+            self._span(index, length, steps_per_epoch or 0) for index, length in enumerate(lengths)
+        ]
+        return draw(spans, "step" if self.counts_steps else "epoch")
+
+    def _span(self, index: int, length: int, steps_per_epoch: int) -> Span:
+        """Returns a phase as the figure shows it."""
+        phase, kind = self.phases[index], self.kind(index)
+        steps = phase.steps or (phase.epochs or 0) * steps_per_epoch
+        shares = [0.0]
+        if isinstance(phase, SparsePhase):
+            shares = [phase.share_at(epoch) for epoch in range(phase.epochs or 1)]
+        curves = curve(learning_rate_of(phase), steps)
+        return Span(length, kind, _title(phase, kind), *curves, shares)
 
     def _lengths(self, steps_per_epoch: int | None) -> list[int]:
         """Returns the lengths of the phases: in steps where any is counted in steps."""

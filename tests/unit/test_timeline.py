@@ -180,6 +180,20 @@ def test_a_timeline_plots_itself(tmp_path):
     figure.savefig(tmp_path / "timeline.png")
 
 
+def test_the_figure_shows_a_ramp_in_a_panel_of_its_own(tmp_path):
+    pytest.importorskip("matplotlib")
+    phases = [dsd.DensePhase(2), dsd.SparsePhase(4, ramp=2), dsd.DensePhase(steps=30, lr=0.1)]
+    figure = Timeline(phases).plot(steps_per_epoch=10)
+    learning_rate, sparsity = figure.axes
+    assert len(learning_rate.lines) == 3 and not learning_rate.get_xlabel()
+    (line,) = [patch for patch in sparsity.patches if hasattr(patch, "get_data")]
+    assert list(line.get_data().values) == [0, 1 - 0.5**3, 1, 1, 1, 0]
+    assert list(line.get_data().edges) == [0, 20, 30, 40, 50, 60, 90]
+    assert sparsity.get_xlim() == (0, 90) and sparsity.get_xlabel() == "step"
+    assert sparsity.get_ylabel() == "sparsity\n(of target)" and not sparsity.texts
+    figure.savefig(tmp_path / "timeline.png")
+
+
 def test_a_dense_phase_is_redense_where_weights_return():
     phases = [dsd.DensePhase(1), dsd.DensePhase(1), dsd.SparsePhase(1), dsd.DensePhase(1)]
     timeline = dsd.DSDSchedule(phases=phases).timeline

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 import keras_dsd as dsd
-from keras_dsd.callback import Hooks
+from keras_dsd.callback import Hooks, InLastPhase
 
 
 class Seen(Hooks):
@@ -98,6 +98,19 @@ def test_before_the_schedule_in_the_list_it_sees_the_same_epochs(model):
     run(model, [schedule.in_last_phase(seen), schedule], 4)
     # The phase starts after it was asked, so the start of that epoch comes with its first batch.
     assert names(seen.seen) == hooks_of(2, 3)
+
+
+def test_of_an_epoch_in_which_the_last_phase_starts_it_sees_the_rest():
+    seen, is_reached = Seen(), False
+    found = InLastPhase(seen, lambda: is_reached)
+    found.on_epoch_begin(3, {})
+    found.on_train_batch_begin(0)
+    found.on_train_batch_end(0)
+    is_reached = True
+    found.on_train_batch_end(1)
+    found.on_epoch_end(3, {"loss": 1})
+    found.on_epoch_begin(4)
+    assert seen.seen == ["begin 3", "batch 1", "end 3: {'loss': 1}", "begin 4"]
 
 
 def test_all_else_is_that_of_the_callback():
