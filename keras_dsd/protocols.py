@@ -149,7 +149,7 @@ class SkippedWeight:
 
 @dataclasses.dataclass(frozen=True)
 class StepExtras:
-    """What the training steps of a phase do besides updates and masks.
+    """Extras of training steps: operations in addition to updates and masks.
 
     Attributes:
         ema: Momentum of moving averages of the trainable variables, updated after each step; None:
@@ -165,7 +165,7 @@ class StepExtras:
 
 
 class StepState(Protocol):
-    """What training steps keep of variables, outside of the model."""
+    """State of training steps, outside of the model."""
 
     def start_averages(self) -> None:
         """Starts moving averages of all trainable variables, at their current values."""
@@ -293,7 +293,7 @@ class TrainingAdapter(Protocol):
 
     @property
     def step_state(self) -> StepState:
-        """What steps keep of variables, outside of the model."""
+        """State of the steps, outside of the model."""
 
     def check_extras(self, extras: StepExtras) -> None:
         """Raises ValueError if the optimizers can't train by steps with `extras`."""

@@ -1,4 +1,4 @@
-"""What steps keep of variables of TensorFlow, for both Kerases: variables, one on each replica."""
+"""State of TensorFlow steps, for both Kerases: variables, mirrored on each replica."""
 
 from typing import Any
 
@@ -61,7 +61,7 @@ class TensorFlowStepState(StepState[tf.Variable]):
 
 
 def _raw(variable: Any) -> tf.Variable:
-    """Returns the variable of TensorFlow, which a variable of Keras 3 holds."""
+    """Returns the TensorFlow variable of a Keras 3 variable."""
     return getattr(variable, "_value", variable)
 
 

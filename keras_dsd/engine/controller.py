@@ -131,14 +131,14 @@ class Controller:
 
     @property
     def is_over(self) -> bool:
-        """Whether the last phase is over, so that training is to end."""
+        """True if the last phase is over, so that training ends."""
         run = self._run
         step = None if run.steps is None else run.steps.next
         return self._timeline.is_over(run.history.epochs, self._remaining_epochs, step)
 
     @property
     def is_in_last_phase(self) -> bool:
-        """Whether a run has entered the last phase, and not ended."""
+        """True if a run has entered the last phase, and not ended."""
         return self._run.phase_index == len(self._timeline.phases) - 1
 
     @property

@@ -150,7 +150,7 @@ class Trainer:
 
     @property
     def step_state(self) -> StepState:
-        """What steps keep of variables, outside of the model."""
+        """State of the steps, outside of the model."""
         return self._adapter.step_state
 
     def check_extras(self, extras: StepExtras) -> None:

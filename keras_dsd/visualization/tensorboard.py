@@ -96,8 +96,7 @@ class DSDTensorBoard(Observer):
             return
         number = len(self._timeline.phases)
         head = f"**Phase {index + 1} of {number}**, from epoch {epoch + 1}: {phase}"
-        lines = [head, "", *(f"- {each}" for each in changed.split("; "))]
-        text = np.array("\n".join(lines).encode(), object)
+        text = np.array(f"{head}\n\n{changed}".encode(), object)
         self._add(epoch, [_value("dsd_phases/text", "text", text)])
         self._phases = [each for each in self._phases if each[0] < epoch]  # it resumes there
         self._sparsity = [each for each in self._sparsity if each[0] <= epoch]

@@ -121,8 +121,8 @@ def test_each_phase_says_what_changed(written):
     assert list(found) == [0, 1, 3]
     lines = {step: text.item().decode().splitlines() for step, text in found.items()}
     assert lines[1][:2] == ["**Phase 2 of 3**, from epoch 2: sparse for 2 epochs", ""]
-    assert lines[1][2].startswith("- pruned 355 of 1,184 weights in 2 tensors")
-    assert "- learning rate 0.0001" in lines[3]
+    assert lines[1][2].startswith("30.0% sparsity (355 of 1,184 weights in 2 tensors), ")
+    assert lines[3][2].endswith(", learning rate 0.0001")
 
 
 def test_phases_are_drawn_in_their_colours_up_to_now(written):

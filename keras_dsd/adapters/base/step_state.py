@@ -1,7 +1,7 @@
-"""What the training steps of a phase keep of variables, outside of the model and its optimizers.
+"""State of training steps, outside of the model and its optimizers.
 
-Moving averages of weights, sums over gradients, and which weights have regrown: a phase that needs
-none of them trains by a step without them.
+Moving averages of weights, sums over gradients, and masks of regrown weights. A phase without them
+has a step without this state.
 """
 
 import abc
@@ -15,12 +15,12 @@ from keras_dsd.adapters.base.observation import BeforeUpdate
 from keras_dsd.adapters.base.weight import Weight
 from keras_dsd.protocols import Model, StepExtras, Tensor, Variable
 
-# What a backend keeps of one variable.
+# State of one variable in a backend.
 Held = TypeVar("Held")
 
 
 class StepState(abc.ABC, Generic[Held]):
-    """Arrays beside the variables of one model, which its steps update.
+    """Arrays for the variables of one model, which its steps update.
 
     Args:
         model: The model that trains.
@@ -50,7 +50,7 @@ class StepState(abc.ABC, Generic[Held]):
     def start_sums(self) -> None:
         """Starts sums of the weights' gradients at zero."""
         variables = [each.variable for each in self._weights()]
-        if [*self._sums] == [*map(id, variables)]:  # traced steps have them
+        if [*self._sums] == [*map(id, variables)]:  # traced steps read them
             for _, held in self._sums.values():
                 self._clear(held)
         else:
@@ -61,7 +61,7 @@ class StepState(abc.ABC, Generic[Held]):
         return [self._read(self._sums[id(each.variable)][1]) for each in self._weights()]
 
     def set_regrown(self, masks: Sequence[tuple[Any, Tensor]]) -> None:
-        """Sets the masks that pruned weights before they regrew; none frees their memory."""
+        """Sets the masks before regrowth; an empty list frees their memory."""
         self._regrown = {
             id(each.variable): (each.variable, self._mask(each, mask)) for each, mask in masks
         }
@@ -77,11 +77,11 @@ class StepState(abc.ABC, Generic[Held]):
             self._write(each, value)
 
     def held(self, extras: StepExtras) -> list[Held]:
-        """Returns all that a step with `extras` reads or updates, in an order that stays."""
+        """Returns the state that a step with `extras` reads or updates, in a fixed order."""
         return [held for _, held in self._used(extras)]
 
     def hook(self, extras: StepExtras) -> BeforeUpdate | None:
-        """Returns what is called before each update of a step with `extras`, or None."""
+        """Returns a function to call before each update of a step with `extras`, or None."""
         if extras.sums is None and not extras.regrow_decay:
             return None
 
@@ -99,11 +99,11 @@ class StepState(abc.ABC, Generic[Held]):
         return before_update
 
     def end_step(self, extras: StepExtras, values: Mapping[int, Any] | None = None) -> None:
-        """Updates the moving averages as a step ends.
+        """Updates the moving averages at the end of a step.
 
         Args:
-            extras: Of the step.
-            values: New values of the variables, by their ids. None: the variables have them.
+            extras: Extras of the step.
+            values: New values of the variables, by id; None if the variables hold them.
         """
         if extras.ema is None:
             return
@@ -133,7 +133,7 @@ class StepState(abc.ABC, Generic[Held]):
 
     @abc.abstractmethod
     def _mask(self, weight: Any, mask: Any) -> Held:
-        """Returns a mask, where the weight is."""
+        """Returns a mask, on the device of the weight."""
 
     @abc.abstractmethod
     def _read(self, held: Held) -> np.ndarray:
@@ -149,7 +149,7 @@ class StepState(abc.ABC, Generic[Held]):
 
     @abc.abstractmethod
     def _assign(self, variable: Any, held: Held) -> None:
-        """Sets a variable to what is held."""
+        """Sets a variable to a value of the state."""
 
     @abc.abstractmethod
     def _average(self, held: Held, value: Any, momentum: float) -> None:
@@ -165,5 +165,5 @@ class StepState(abc.ABC, Generic[Held]):
 
 
 def averaged(average: Any, value: Any, momentum: float) -> Any:
-    """Returns a moving average after a step, as `use_ema` of Keras's optimizers has it."""
+    """Returns a moving average after a step, as `use_ema` of Keras optimizers."""
     return average * momentum + value * (1 - momentum)

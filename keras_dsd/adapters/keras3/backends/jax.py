@@ -189,7 +189,7 @@ class JaxStepState(StepState[_Box]):
 
 
 class _Held:
-    """What a step keeps, at the end of the optimizer's variables in the state of a step."""
+    """State of a step, after the variables of the optimizer in the state of Keras."""
 
     def __init__(self, step: ObservedStep) -> None:
         self.boxes: list[_Box] = step.state.held(step.extras)
