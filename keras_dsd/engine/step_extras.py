@@ -1,4 +1,4 @@
-"""What the training steps of a phase do besides updates and masks, and keep for a run."""
+"""Extras of training steps, in addition to updates and masks, and their state in a run."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from keras_dsd.protocols import PrunableWeight, StepExtras
 
 
 def extras_at(timeline: Timeline, index: int, num_epochs: int) -> StepExtras:
-    """Returns what steps do besides, in a phase of which a number of epochs have ended."""
+    """Returns the extras of the steps of a phase after a number of its epochs."""
     phase = timeline.phases[index]
     sums = None
     if isinstance(phase, SparsePhase) and num_epochs + 1 < phase.ramp:
@@ -26,7 +26,7 @@ def extras_at(timeline: Timeline, index: int, num_epochs: int) -> StepExtras:
 
 
 def extras_in(timeline: Timeline) -> set[StepExtras]:
-    """Returns what steps of any epoch do besides."""
+    """Returns the extras of the steps of all epochs."""
     found = {
         extras_at(timeline, index, num_epochs)
         for index, phase in enumerate(timeline.phases)
@@ -36,7 +36,7 @@ def extras_in(timeline: Timeline) -> set[StepExtras]:
 
 
 class PhaseExtras:
-    """Starts, keeps and ends what the steps of one run do besides.
+    """Starts, stores and ends the extras of the steps of one run.
 
     Args:
         timeline: The phases.
@@ -52,15 +52,15 @@ class PhaseExtras:
         self.current = NO_EXTRAS
 
     def check(self) -> None:
-        """Raises ValueError if the model can't be trained so."""
+        """Raises ValueError if the model can't be trained with them."""
         for extras in extras_in(self._timeline):
             self._trainer.check_extras(extras)
 
     def resume(self, transition: Transition, history: RunHistory) -> None:
-        """Restores what steps have kept, where a run resumes within a phase.
+        """Restores the state of steps if a run resumes within a phase.
 
         Raises:
-            ValueError: It is needed, and unknown.
+            ValueError: The state is needed and unknown.
         """
         extras = extras_at(self._timeline, transition.index, transition.num_epochs)
         if transition.is_start or (extras.ema is None and not extras.regrow_decay):
