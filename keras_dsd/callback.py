@@ -214,7 +214,7 @@ learning rate
         """Returns a schedule of three phases that take a number of epochs together.
 
         Three fifths are dense, a fifth sparse, a fifth dense again, each with a learning rate that
-        starts anew and decays; what this rests on is said of `presets.for_epochs`.
+        restarts and decays; `presets.for_epochs` describes the evidence.
 
         Args:
             epochs: All epochs together. At least 3.

@@ -21,7 +21,7 @@ _CONTROL_FLOW = {"CondBranchFuncGraph", "WhileCondFuncGraph", "WhileBodyFuncGrap
 class Factors:
     """Factors of the learning rates of a model in the steps to come, where the model trains.
 
-    A step reads the one at its position, and goes on to the next. So no step waits for the host,
+    A step reads its factor, and advances to the next. So no step waits for the host,
     and several run in one call. The table has one entry in a run whose factors are those of
     phases; then no step counts.
     """
@@ -53,7 +53,7 @@ class Factors:
         return tf.gather(tf.convert_to_tensor(self._table), tf.convert_to_tensor(self._position))
 
     def count(self) -> None:
-        """Goes on to the next step, where there is more than one factor."""
+        """Advances to the next step, if there is more than one factor."""
         if self._counts:
             last = tf.size(self._table, tf.int64) - 1
             self._position.assign(tf.minimum(self._position + 1, last))

@@ -98,7 +98,9 @@ def gradient_scores(criterion: str, sum_of: SumOf | None) -> Scores:
 
     def of(weight: ReadableWeight) -> np.ndarray:
         if sum_of is None:
-            raise ValueError(f"Expected sums over gradients. Received: criterion={criterion!r}.")
+            raise ValueError(
+                f"Expected sums over gradients. Received: {criterion=}, none. Pass sum_of."
+            )
         found = sum_of(weight)
         if criterion == "taylor":
             found = found * masks.comparable(weight.numpy())

@@ -158,7 +158,7 @@ def checked(name: str, value: object) -> LearningRate:
     """Returns what was given as the learning rate of a phase, checked.
 
     Raises:
-        TypeError: It is no number, name, `Decay` or function.
+        TypeError: It is not a number, a name, a `Decay` or a function.
         ValueError: The number is not finite and above 0, or the name unknown.
     """
     if isinstance(value, str):

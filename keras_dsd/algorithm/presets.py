@@ -26,7 +26,7 @@ def dsd(
         redense_lr: Learning rate in the re-dense phase, as `lr` of `DensePhase`. Defaults to `0.1`.
 
     Raises:
-        TypeError: Epochs are not integers, or `redense_lr` is no learning rate.
+        TypeError: Epochs are not integers, or `redense_lr` is not a learning rate.
         ValueError: Epochs are too few, or `redense_lr` is not above 0, or an unknown name.
 
     Reference:
@@ -42,18 +42,18 @@ def dsd(
 def for_epochs(epochs: int, *, decay: str | Decay | None = "steps") -> list[Phase]:
     """Returns DSD split over a number of epochs: three fifths dense, a fifth sparse, a fifth again.
 
-    Every phase starts anew and decays: the dense and the sparse one from the learning rate, the
-    re-dense one from a tenth of it. This rests on one study, an MLP on 50,000 shifted images of
-    MNIST with weight decay, where 40 % of the weights pruned for 10 of 50 epochs lowered the test
-    loss by 2 to 5 % against the same learning rates without masks. The paper's ResNets have 2:1:1
-    and start the sparse phase at a tenth. Neither is known to be best for another task:
-    `compare` tells.
+    In every phase the learning rate restarts and decays: in the dense and the sparse phase from the
+    initial one, in the re-dense phase from a tenth of it. This rests on one study, an MLP on 50,000
+    shifted images of MNIST with weight decay, where 40 % of the weights pruned for 10 of 50 epochs
+    lowered the test loss by 2 to 5 %, compared with the same learning rates without masks. The
+    paper's ResNets have 2:1:1 and start the sparse phase at a tenth. Other tasks may differ: use
+    `compare`.
 
     Args:
         epochs: All epochs together. At least 3.
         decay: How the learning rate decays inside each phase: `"steps"`, `"cosine"`, `"linear"` or
             a `Decay`, multiplied by 1, 1 and 0.1. `None` leaves it at these, for an optimizer with
-            a schedule of its own. Defaults to `"steps"`: to a hundredth, in two steps.
+            a learning rate schedule. Defaults to `"steps"`: to a hundredth, in two steps.
 
     Raises:
         TypeError: `epochs` is not an integer, or `decay` no name or `Decay`.
@@ -235,7 +235,7 @@ class Preset:
 
     @property
     def epochs(self) -> int:
-        """How many epochs all phases take together."""
+        """Total number of epochs of all phases."""
         return epochs_of(self.phases)
 
 
@@ -286,7 +286,7 @@ def paper(name: str, *, epochs: int | None = None, decay: str | Decay | None = N
         decay: How the learning rate decays inside each phase: `"steps"`, `"cosine"`, `"linear"` or
             a `Decay`, multiplied by the factor of each phase. The paper's decays in each phase "as
             in conventional training", which for its networks is in steps. Defaults to `None`: it
-            stays at each phase's factor, for an optimizer with a schedule of its own.
+            stays at each phase's factor, for an optimizer with a learning rate schedule.
 
     Raises:
         TypeError: An argument is of the wrong type.

@@ -137,7 +137,7 @@ class DensePhase:
         epochs: Length of the phase in epochs; the maximum with `until`. At least 1. Give either
             `epochs` or `steps`.
         steps: Length of the phase in optimizer steps. At least 1.
-        lr: Learning rate while the phase lasts, as a factor of yours: a number; the name of a shape
+        lr: Factor of the learning rate in the phase: a number; the name of a shape
             from the phase's start to its end, `"cosine"`, `"linear"` or `"steps"`; a `Decay`, for a
             shape with other values; or a function of the step, such as a Keras
             `LearningRateSchedule`. The function's values are factors too: one that starts at 1.0
@@ -221,7 +221,7 @@ class SparsePhase:
         steps: Length of the phase in optimizer steps. At least 1.
         sparsity: Fraction of each selected weight tensor to prune, in [0, 1). Defaults to `None`:
             the sparsity that `apply` set for each weight.
-        lr: Learning rate while the phase lasts, as a factor of yours: a number; the name of a shape
+        lr: Factor of the learning rate in the phase: a number; the name of a shape
             from the phase's start to its end, `"cosine"`, `"linear"` or `"steps"`; a `Decay`, for a
             shape with other values; or a function of the step, such as a Keras
             `LearningRateSchedule`. The function's values are factors too: one that starts at 1.0
@@ -378,7 +378,7 @@ class Timeline:
 
     @property
     def changes_learning_rate(self) -> bool:
-        """Whether the learning rate changes inside a phase."""
+        """True if the learning rate changes inside a phase."""
         return not all(isinstance(phase.lr, float) for phase in self.phases)
 
     @property

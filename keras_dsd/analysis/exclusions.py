@@ -47,7 +47,7 @@ def convolutions(model: Any) -> list[str]:
         A list of regular expressions, for `exclude=`; empty without a convolution.
 
     Raises:
-        TypeError: `model` is no Keras model or layer.
+        TypeError: `model` is not a Keras model or layer.
         ValueError: `model` has not been built.
     """
     return [path for path, kinds in _kernels(model) if kinds & (_CONVOLUTIONS | _TRANSPOSED)]

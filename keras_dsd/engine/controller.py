@@ -339,7 +339,7 @@ class Controller:
 
     @property
     def _is_extended(self) -> bool:
-        """Whether the phase is the last one, and has all epochs of `fit` that are left."""
+        """True if the phase is the last one, and has all remaining epochs of `fit`."""
         is_last = self._index + 1 == len(self._timeline.phases)
         return is_last and self._remaining_epochs == "redense"
 

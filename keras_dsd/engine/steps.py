@@ -67,7 +67,7 @@ class StepCounter:
 
     @property
     def batches_per_execution(self) -> int:
-        """How many batches one call of the training step trains on, at most."""
+        """Maximum number of batches in one call of the training step."""
         return self._per_execution
 
     def resume(self, history: RunHistory, timeline: Timeline, epoch: int) -> None:

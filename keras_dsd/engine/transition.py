@@ -205,7 +205,7 @@ def left_pruned(weights: Sequence[PrunableWeight], phase: Phase, before: Phase) 
     if isinstance(phase, SparsePhase):
         return pruning_in(phase, phase.ramp)
     if not isinstance(before, SparsePhase):
-        raise TypeError(f"Expected a sparse phase before. Received: before={before}.")
+        raise TypeError(f"Expected a sparse phase before. Received: before={before}. Pass one.")
     sparsity = before.sparsity_at(before.ramp)
     return Pruning(regrown_sparsity(weights, sparsity, phase.regrow_fraction))
 

@@ -19,7 +19,7 @@ class Factors(Protocol):
         """Returns the factor of the current step: a number, or a tensor of the step."""
 
     def count(self) -> None:
-        """Goes on to the next step."""
+        """Advances to the next step."""
 
 
 class HostFactors:
@@ -36,7 +36,7 @@ class HostFactors:
 
     @property
     def are_constant(self) -> bool:
-        """Whether all steps have the same factor."""
+        """True if all steps have the same factor."""
         return len(self._values) == 1
 
     @property
@@ -49,7 +49,7 @@ class HostFactors:
         return self.value if self._given is None else self._given
 
     def count(self) -> None:
-        """Goes on to the next step."""
+        """Advances to the next step."""
         self._next = min(self._next + 1, len(self._values) - 1)
 
     @contextlib.contextmanager

@@ -179,7 +179,7 @@ class _TorchFactors(HostFactors):
         self._given = None if self.are_constant else torch.tensor(self.value, dtype=torch.float64)
 
     def count(self) -> None:
-        """Goes on to the next step."""
+        """Advances to the next step."""
         super().count()
         if isinstance(self._given, torch.Tensor):
             self._given.fill_(self.value)
