@@ -128,6 +128,46 @@ class UpdateCount(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class WeightCopies:
+    """Copies of a model's weights in the memory of this process.
+
+    Attributes:
+        arrays: By name, in the model's order. `arr_0` is a complete weight; `arr_1[0:64,8:16]` is
+            the part of one that other processes have other parts of.
+        process: Index of the process whose parts these are, and the number of processes. None where
+            all weights are complete.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    process: tuple[int, int] | None = None
+
+    @classmethod
+    def of(
+        cls, weights: Sequence[Mapping[str, np.ndarray]], process: tuple[int, int]
+    ) -> "WeightCopies":
+        """Returns copies of weights in order, each given by index: `""` is that of all values."""
+        arrays = {
+            f"arr_{number}{index}": part
+            for number, parts in enumerate(weights)
+            for index, part in parts.items()
+        }
+        return cls(arrays, process if any("" not in parts for parts in weights) else None)
+
+    @classmethod
+    def complete(cls, weights: Sequence[np.ndarray]) -> "WeightCopies":
+        """Returns copies that are complete weights."""
+        return cls.of([{"": each} for each in weights], (0, 1))
+
+    def weights(self) -> list[Mapping[str, np.ndarray]]:
+        """Returns what `of` was given."""
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for name, part in self.arrays.items():
+            weight, bracket, index = name.partition("[")
+            found.setdefault(weight, {})[bracket + index] = part
+        return list(found.values())
+
+
+@dataclasses.dataclass(frozen=True)
 class SkippedWeight:
     """One weight that DSD leaves dense.
 
@@ -182,10 +222,10 @@ class StepState(Protocol):
     def set_regrown(self, masks: Sequence[tuple[PrunableWeight, Tensor]]) -> None:
         """Sets the masks that pruned weights before they regrew; none frees their memory."""
 
-    def kept(self, extras: StepExtras) -> list[np.ndarray]:
-        """Returns moving averages and masks of regrown weights, as far as `extras` need them."""
+    def kept(self, extras: StepExtras) -> WeightCopies:
+        """Returns copies of moving averages and masks of regrown weights that `extras` need."""
 
-    def set_kept(self, extras: StepExtras, values: Sequence[np.ndarray]) -> None:
+    def set_kept(self, extras: StepExtras, copies: WeightCopies) -> None:
         """Sets what `kept` returned, after both have been started."""
 
 
@@ -203,10 +243,21 @@ class TrainingAdapter(Protocol):
     def check(self) -> None:
         """Raises ValueError if DSD can't train the model, before anything is changed."""
 
-    def get_weights(self) -> list[np.ndarray]:
-        """Returns a copy of the model's weights, in a fixed order."""
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes, of several that train the model: the first one does."""
 
-    def set_weights(self, values: Sequence[np.ndarray]) -> None:
+    def check_same(self, arguments: str) -> None:
+        """Checks that all processes that have parts of a weight were given the same arguments.
+
+        Raises:
+            ValueError: They were not: some would wait for others without end.
+        """
+
+    def get_weights(self) -> WeightCopies:
+        """Returns copies of the model's weights."""
+
+    def set_weights(self, copies: WeightCopies) -> None:
         """Sets the model's weights."""
 
     def reset_optimizers(self) -> None:

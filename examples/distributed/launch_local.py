@@ -1,5 +1,6 @@
-"""Starts workers of a program on this machine, each with its TF_CONFIG for TensorFlow.
+"""Starts workers of a program on this machine, and tells each which one it is.
 
+TensorFlow reads that from TF_CONFIG, `keras.distribution.initialize` from KERAS_DISTRIBUTION_*.
 Arguments after `--` are passed to the program. If a worker fails, the others are ended.
 
     python examples/distributed/launch_local.py --workers=2 -- --sparsity=0.5
@@ -36,9 +37,15 @@ def free_ports(count):
 def start(index, addresses, arguments):
     """Starts the worker `index` of those at `addresses`."""
     config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+    told = {
+        "TF_CONFIG": json.dumps(config),
+        "KERAS_DISTRIBUTION_JOB_ADDRESSES": ",".join(addresses),
+        "KERAS_DISTRIBUTION_NUM_PROCESSES": str(len(addresses)),
+        "KERAS_DISTRIBUTION_PROCESS_ID": str(index),
+    }
     return subprocess.Popen(
         [sys.executable, FLAGS.program, *arguments],
-        env={**os.environ, "TF_CONFIG": json.dumps(config), "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, **told, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     )  # fmt: skip
 

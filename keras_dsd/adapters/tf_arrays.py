@@ -71,6 +71,14 @@ class TensorFlowArrays(ArrayOperations):
         bits = tf.cast(bits, tf.int32) if raw == tf.int16 else bits
         return bits & tf.constant(raw.max, bits.dtype)
 
+    def negatives(self, values: tf.Tensor) -> tf.Tensor:
+        """Returns where the sign of floats is that of negative numbers."""
+        return tf.bitcast(values, _INTEGERS[values.dtype.size]) < 0
+
+    def lowest(self, keys: tf.Tensor) -> tf.Tensor:
+        """Returns the smallest of some integers."""
+        return tf.reduce_min(keys)
+
     def floats(self, values: tf.Tensor, double: bool) -> tf.Tensor:
         """Returns values as float32 or, if they are float64, as float64."""
         return tf.cast(values, tf.float64 if double else tf.float32)
@@ -82,6 +90,11 @@ class TensorFlowArrays(ArrayOperations):
     def totals(self, conditions: Sequence[tf.Tensor]) -> tf.Tensor:
         """Returns the number of True entries of each condition."""
         return tf.stack([tf.math.count_nonzero(each) for each in conditions])
+
+    def totals_below(self, keys: tf.Tensor, limits: tf.Tensor, condition: tf.Tensor) -> tf.Tensor:
+        """Returns how many keys are below each limit."""
+        is_below = condition & (keys < tf.reshape(limits, [-1] + [1] * len(keys.shape)))
+        return tf.math.count_nonzero(is_below, list(range(1, len(is_below.shape))))
 
     def totals_along(self, condition: tf.Tensor, axis: int) -> tf.Tensor:
         """Returns the number of True entries of a condition at each index of an axis."""

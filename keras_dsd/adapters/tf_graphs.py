@@ -71,6 +71,12 @@ def factors_of(model: Any) -> Factors:
     return _FACTORS[model]
 
 
+def is_chief(model: Any) -> bool:
+    """Returns whether this process is the worker that writes, of those that train a model."""
+    strategy = getattr(model, "distribute_strategy", None) or tf.distribute.get_strategy()
+    return bool(strategy.extended.should_save_summary)
+
+
 def current() -> tf.Graph | None:
     """Returns the graph that is being traced; None in eager execution."""
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()

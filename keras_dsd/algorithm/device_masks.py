@@ -53,6 +53,20 @@ class Ranked(NamedTuple):
         return math.prod(self.shape)
 
 
+class Chosen(NamedTuple):
+    """Values on a device, and which of them count.
+
+    Attributes:
+        values: Floats, or keys.
+        mask: Boolean, or None: all count.
+        is_kept: Whether those count that the mask keeps, or those that it prunes.
+    """
+
+    values: Tensor
+    mask: Tensor | None = None
+    is_kept: bool = True
+
+
 class DeviceArrays(Protocol):
     """Operations on device arrays, which adapters implement for each backend.
 
@@ -81,6 +95,25 @@ class DeviceArrays(Protocol):
 
     def num_different(self, one: Tensor, other: Tensor) -> int:
         """Returns the number of entries in which two masks differ."""
+
+    def copy(self, values: Tensor) -> Tensor:
+        """Returns a copy, which updates do not change."""
+
+    def smallest_key(self, array: Ranked) -> int:
+        """Returns the smallest key that the mask keeps, or that of infinity."""
+
+    def largest_key(self, chosen: Chosen) -> int:
+        """Returns the largest key of chosen values that are finite, or 0."""
+
+    def tally(
+        self, chosen: Chosen, limits: Sequence[int], limits_of_negatives: Sequence[int]
+    ) -> list[int]:
+        """Counts chosen values other than zero whose keys are below limits.
+
+        Returns:
+            How many positive ones are below each of `limits`, how many negative ones below each of
+            `limits_of_negatives`; how many are zero, and how many NaN or infinite.
+        """
 
     def num_below(
         self, arrays: Sequence[Ranked], limits: Sequence[Sequence[int]]
@@ -156,6 +189,52 @@ def measure(
     active = [weight.mask_tensor() for weight in weights] if given is None else given
     pairs = zip([weight.tensor() for weight in weights], active, strict=True)
     return [Measured(*each) for each in weights[0].arrays.measure(list(pairs))]
+
+
+def thresholds(weights: Sequence[DeviceWeight]) -> Iterator[float | None]:
+    """Yields, for each weight, the smallest magnitude that is kept.
+
+    Under a mask, of what the mask keeps; otherwise of what a sparse phase would keep if it started
+    now. With a `Block`, the smallest pooled magnitude of a block. None with an `NM`, whose groups
+    have none in common, and where nothing can be ranked, as with NaN in the weight.
+    """
+    # A weight that was unfrozen within a sparse phase has no mask until the next one.
+    is_masked = any(weight.is_masked for weight in weights)
+    together = [weight for weight in weights if weight.scope == "global" and not is_masked]
+    made = _masks_by_id(together)
+    for weight in weights:
+        if isinstance(weight.pattern, NM):
+            yield None
+        elif is_masked:
+            yield smallest_kept(weight, weight.mask_tensor())
+        else:
+            found = made if weight.scope == "global" else _masks_by_id([weight])
+            yield None if id(weight) not in found else smallest_kept(weight, found[id(weight)])
+
+
+def _masks_by_id(weights: Sequence[_Weight]) -> dict[int, Tensor]:
+    try:
+        return {id(weight): mask for weight, mask in masks_for(weights, None)}
+    except ValueError:  # not finite, or so few would be left that a tensor had none
+        return {}
+
+
+def smallest_kept(weight: DeviceWeight, mask: Tensor | None) -> float | None:
+    """Returns the smallest finite magnitude that a mask keeps, of a `Block` pooled, or None.
+
+    Without a mask, of all magnitudes.
+    """
+    arrays, values = weight.arrays, weight.tensor()
+    ranked = Ranked(values, mask, weight.shape, arrays.dtype_of(values))
+    scale = 1
+    if isinstance(weight.pattern, Block):
+        ranked = arrays.scores(ranked, weight.pattern, weight.layout)
+        if weight.pattern.pooling == "avg":
+            scale = weight.pattern.height * weight.pattern.width
+    key = arrays.smallest_key(ranked)
+    if key >= INFINITY[ranked.dtype]:
+        return None
+    return _number(key, ranked.dtype) / scale
 
 
 def check_finite(weights: Sequence[DeviceWeight], measured: Sequence[Measured]) -> None:
@@ -392,23 +471,34 @@ def _index(arrays: DeviceArrays, array: Ranked, limit: int, num: int) -> tuple[i
     return index
 
 
-def _converted(key: int, of: str, to: str) -> int:
-    """Returns the smallest key of dtype `to` whose number is at least that of `key` of dtype `of`.
+def keys_of(numbers: np.ndarray, dtype: str) -> np.ndarray:
+    """Returns the smallest keys of a dtype whose numbers are at least those given.
 
     Keys have the order of their numbers, so the search is by bisection.
     """
-    if of == to:
-        return key
-    number, low, high = _number(key, of), -1, INFINITY[to]
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if _number(middle, to) < number else (low, middle)
+    low = np.full(numbers.shape, -1, np.int64)
+    high = np.full(numbers.shape, INFINITY[dtype], np.int64)
+    while (is_open := high - low > 1).any():
+        middle = np.where(is_open, low + (high - low) // 2, high)
+        is_below = numbers_of(middle, dtype) < numbers
+        low = np.where(is_open & is_below, middle, low)
+        high = np.where(is_open & ~is_below, middle, high)
     return high
+
+
+def numbers_of(keys: np.ndarray, dtype: str) -> np.ndarray:
+    """Returns the numbers that have keys of a dtype, float64."""
+    if dtype == "bfloat16":  # the upper half of a float32
+        keys, dtype = keys << 16, "float32"
+    bits = np.dtype(f"u{np.dtype(dtype).itemsize}")
+    return keys.astype(bits).view(dtype).astype(np.float64)
+
+
+def _converted(key: int, of: str, to: str) -> int:
+    """Returns the smallest key of dtype `to` whose number is at least that of `key` of `of`."""
+    return key if of == to else int(keys_of(np.array(_number(key, of)), to))
 
 
 def _number(key: int, dtype: str) -> float:
     """Returns the number of a key."""
-    if dtype == "bfloat16":  # the upper half of a float32
-        key, dtype = key << 16, "float32"
-    bits = np.dtype(f"u{np.dtype(dtype).itemsize}")
-    return float(np.array(key, bits).view(dtype))
+    return float(numbers_of(np.array(key, np.int64), dtype))

@@ -5,7 +5,6 @@ Pure NumPy, so every backend, replica and worker gets the same mask. Weights are
 computes the same masks of weights on other devices or in shards.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias, TypeVar
 
@@ -137,31 +136,6 @@ def masks_of_ranked(
     return [_expand(each, weight) for weight, each in zip(weights, kept, strict=True)]
 
 
-def thresholds(weights: Sequence[ReadableWeight]) -> Iterator[float | None]:
-    """Yields, for each weight, the smallest kept magnitude.
-
-    Without a mask, that of the weights that a sparse phase would keep if it started now. With a
-    `Block`, the smallest pooled magnitude of a block. None with an `NM`, whose groups have no
-    common threshold, and if nothing can be ranked, as with NaN in the weight.
-
-    One tensor is read at a time, except those that are ranked together.
-    """
-    # A weight that was unfrozen within a sparse phase has no mask until the next one.
-    is_masked = any(weight.mask is not None for weight in weights)
-    together = [weight for weight in weights if weight.scope == "global" and not is_masked]
-    of_all = _thresholds_of(together)
-    for weight in weights:
-        if isinstance(weight.pattern, NM):
-            yield None
-        elif is_masked:
-            mask = weight.mask
-            yield _smallest(weight, np.ones(weight.shape, bool) if mask is None else mask)
-        elif weight.scope == "global":
-            yield of_all.get(id(weight))
-        else:
-            yield _thresholds_of([weight]).get(id(weight))
-
-
 def num_zeros(values: np.ndarray, mask: np.ndarray | None) -> int:
     """Returns the number of zeros; under a mask, of pruned zeros.
 
@@ -245,25 +219,6 @@ def _expand(kept: np.ndarray, weight: ReadableWeight) -> np.ndarray:
     if isinstance(weight.pattern, Block):
         return weight.pattern.expand(kept, weight.shape, weight.layout)
     return kept
-
-
-def _thresholds_of(weights: Sequence[ReadableWeight]) -> dict[int, float | None]:
-    """Returns the thresholds of weights that are ranked together, by identity."""
-    try:
-        return {id(w): _smallest(w, mask) for w, mask in masks_for(weights, None)}
-    except ValueError:  # not finite, or fewer kept weights than tensors
-        return {}
-
-
-def _smallest(weight: ReadableWeight, mask: np.ndarray) -> float | None:
-    values = comparable(weight.numpy())
-    if isinstance(weight.pattern, Block):
-        kept = weight.pattern.magnitudes(values, weight.layout)
-        kept = kept[weight.pattern.kept(mask, weight.layout)]
-    else:
-        kept = np.abs(values[mask])
-    smallest = float(kept.min()) if kept.size else math.nan
-    return smallest if math.isfinite(smallest) else None
 
 
 def _rank_together(weights: Sequence[np.ndarray], count: int) -> list[np.ndarray]:

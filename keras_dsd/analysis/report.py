@@ -5,9 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
-from keras_dsd.algorithm.masks import num_zeros, thresholds
+from keras_dsd.algorithm.device_masks import Measured, measure, thresholds
 from keras_dsd.algorithm.patterns import Block, num_covered
 from keras_dsd.protocols import PrunableWeight, SkippedWeight
 from keras_dsd.utils import checks
@@ -287,9 +285,10 @@ def make_report(
     """Measures the weights that DSD prunes, one after another, and lists skipped weights."""
     weights, skipped = list(weights), tuple(skipped)
     total = sum(math.prod(w.shape) for w in weights) + sum(w.size for w in skipped)
-    pairs = zip(weights, thresholds(weights), strict=True)
-    measured = tuple(_measure(weight, threshold, total) for weight, threshold in pairs)
-    return SparsityReport(measured, skipped, tuple(_notes(weights)))
+    found = measure(weights)
+    each = zip(weights, found, thresholds(weights), strict=True)
+    measured = tuple(_sparsity_of(*of_weight, total) for of_weight in each)
+    return SparsityReport(measured, skipped, tuple(_notes(weights, found)))
 
 
 def _counted(size: int, tensors: Sequence[object]) -> str:
@@ -322,34 +321,36 @@ def _by_path(found: SparsityReport) -> dict[tuple[str, int], WeightSparsity]:
     return rows
 
 
-def _notes(weights: Sequence[PrunableWeight]) -> Iterator[str]:
+def _notes(weights: Sequence[PrunableWeight], found: Sequence[Measured]) -> Iterator[str]:
     for pattern in dict.fromkeys(w.pattern for w in weights if w.pattern is not None):
         yield f"pattern: {pattern}"
     if any(weight.scope == "global" for weight in weights):
         yield "scope: one ranking over all weights, so sparsities differ from the target"
-    elif any(_is_of_another_sparsity(weight) for weight in weights):
+    elif any(map(_is_of_another_sparsity, weights, found)):
         yield "the phase has another sparsity than the target of apply"
 
 
-def _is_of_another_sparsity(weight: PrunableWeight) -> bool:
+def _is_of_another_sparsity(weight: PrunableWeight, found: Measured) -> bool:
     """Returns whether an active mask differs from the target of `apply`."""
-    mask, pattern = weight.mask, weight.pattern
-    if mask is None:
+    if not weight.is_masked:
         return False
+    pattern = weight.pattern
     at_once = pattern.height * pattern.width if isinstance(pattern, Block) else 1
     asked = weight.sparsity * num_covered(weight.shape, pattern, weight.layout)
-    return abs(int(np.count_nonzero(~mask)) - asked) > at_once
+    return abs(found.num_pruned - asked) > at_once
 
 
-def _measure(weight: PrunableWeight, threshold: float | None, total: int) -> WeightSparsity:
-    values, mask = weight.numpy(), weight.mask
+def _sparsity_of(
+    weight: PrunableWeight, found: Measured, threshold: float | None, total: int
+) -> WeightSparsity:
+    size = math.prod(weight.shape)
     return WeightSparsity(
         path=weight.path,
         shape=tuple(weight.shape),
         asked=weight.sparsity,
-        measured=num_zeros(values, mask) / max(values.size, 1),
-        masked=mask is not None and not mask.all() and not values[~mask].any(),
-        uncovered=values.size - num_covered(weight.shape, weight.pattern, weight.layout),
-        threshold=threshold,
-        share=values.size / max(total, 1),
+        measured=found.num_zeros / max(size, 1),
+        masked=0 < found.num_pruned == found.num_zeros,
+        uncovered=size - num_covered(weight.shape, weight.pattern, weight.layout),
+        threshold=None if found.num_not_finite else threshold,
+        share=size / max(total, 1),
     )

@@ -25,7 +25,7 @@ from keras_dsd.engine.step_extras import PhaseExtras, extras_in
 from keras_dsd.engine.steps import StepCounter
 from keras_dsd.engine.trainer import Trainer
 from keras_dsd.engine.transition import Pruning, Transition
-from keras_dsd.protocols import PrunableWeight, Tensor, UpdateCount
+from keras_dsd.protocols import PrunableWeight, Tensor, UpdateCount, WeightCopies
 from keras_dsd.utils import checks
 from keras_dsd.utils.progress import progress_bar
 from keras_dsd.utils.warn import warn
@@ -193,7 +193,9 @@ class Controller:
         phase_rates.check(self._timeline, self._trainer)
         self._extras.check()
         self._run.history.check()
+        self._trainer.check_same(self._description())
         for observer in self._observers:
+            observer.is_chief = self._trainer.is_chief
             observer.on_begin(self._timeline)
         self._trainer.open(self._after_first_step, self._prune_unfrozen)
         is_shown = verbose and self._trainer.prints()
@@ -202,6 +204,18 @@ class Controller:
         self._num_batches = num_batches
         if self._timeline.needs_steps:
             self._run.steps = StepCounter(self._trainer, num_batches, earlier)
+
+    def _description(self) -> str:
+        """Returns what several processes that train one model have to be given alike."""
+        observers = ", ".join(type(each).__name__ for each in self._observers)
+        weights = ", ".join(
+            f"{each.path} ({each.sparsity:g}, {each.pattern}, {each.scope})"
+            for each in self._trainer.weights
+        )
+        return (
+            f"{self._timeline}; reset={self._reset!r}; remaining_epochs="
+            f"{self._remaining_epochs!r}; observers=[{observers}]; weights: {weights}"
+        )
 
     def begin_epoch(self, epoch: int) -> None:
         """Enters the phase of an epoch, counted from 0.
@@ -716,7 +730,7 @@ class Controller:
         numbers = zip(found, regrown, strict=True)
         return bool(regrown) and all(each.num_zeros >= number for each, (_, number) in numbers)
 
-    def _all_weights(self) -> list[np.ndarray]:
+    def _all_weights(self) -> WeightCopies:
         return self._trainer.get_weights()
 
     def _restore(self, epoch: int) -> None:

@@ -40,7 +40,17 @@ class Observer:
 
     Its methods do nothing; a subclass overrides those it needs. No method may change a weight.
     After an exception inside `fit`, `on_end` is not called.
+
+    Several processes that train one model are all given the same observers, and all of them are
+    notified: to measure a weight with parts on devices of several processes takes all of these. One
+    of them writes.
+
+    Attributes:
+        is_chief: Whether this process is the one that writes files, figures or logs. Set when a run
+            starts. Defaults to `True`.
     """
+
+    is_chief: bool = True
 
     def __getattr__(self, name: str) -> NoReturn:
         where = ""

@@ -6,12 +6,10 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsFloat
 
-import numpy as np
-
 from keras_dsd.algorithm.position import STEPS, Start
 from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.engine.array_files import ArrayFiles
-from keras_dsd.protocols import Model
+from keras_dsd.protocols import Model, WeightCopies
 from keras_dsd.utils import checks
 from keras_dsd.utils.files import read_json, write_json
 
@@ -38,12 +36,12 @@ class RunHistory:
         self._timeline = timeline
         self._folder = folder
         self._keeps_state = keeps_state
-        self._best: dict[int, list[np.ndarray]] = {}
+        self._best: dict[int, WeightCopies] = {}
         self._best_files = ArrayFiles(
             folder, "dsd_best", "the best weights of the phase, to restore them",
             "Pass the backup_dir of the interrupted run, or resume without restore_best.",
         )  # fmt: skip
-        self._state: dict[int, list[np.ndarray]] = {}
+        self._state: dict[int, WeightCopies] = {}
         self._state_files = ArrayFiles(
             folder, "dsd_state", "what the training steps of the previous epoch left",
             "Pass the backup_dir of the interrupted run to DSDSchedule, which stands before "
@@ -103,7 +101,7 @@ class RunHistory:
             hint, note = "Pass another folder, or make this one writable.", f": {error}"
             raise checks.invalid("backup_dir", str(self._folder), expected, hint, note) from error
 
-    def resume(self, epoch: int, weights: Callable[[], list[np.ndarray]]) -> bool:
+    def resume(self, epoch: int, weights: Callable[[], WeightCopies]) -> bool:
         """Brings the history to the start of `epoch`; `weights` returns those of the model.
 
         Returns:
@@ -125,7 +123,7 @@ class RunHistory:
         if best is not None and best not in self._best:
             now = weights()
             # Without a file, the run may still resume at the start of the epoch after the best.
-            is_now = best == epoch - 1 and not self._best_files.has(best)
+            is_now = best == epoch - 1 and not self._best_files.has(best, now)
             self._best = {best: now if is_now else self._best_files.read(best, now)}
         self.epochs = epochs
         return num_missing <= 0 or not self._timeline.monitors
@@ -133,7 +131,7 @@ class RunHistory:
     def add(
         self,
         logs: Mapping[str, SupportsFloat],
-        weights: Callable[[], list[np.ndarray]],
+        weights: Callable[[], WeightCopies],
         step: int | None = None,
     ) -> None:
         """Adds the logs of an epoch; `weights` is called if it is the best epoch of the phase.
@@ -184,7 +182,7 @@ class RunHistory:
         best = until.best(until.values(epochs[start : epoch + 1]))
         return None if best is None else start + best
 
-    def best_weights(self, epoch: int) -> list[np.ndarray]:
+    def best_weights(self, epoch: int) -> WeightCopies:
         """Returns the weights of the epoch that `epoch_to_restore` returned."""
         return self._best[epoch]
 
@@ -192,17 +190,17 @@ class RunHistory:
         """Frees the memory of the best weights at the end of the run."""
         self._best = {}
 
-    def _keep(self, epoch: int, weights: list[np.ndarray]) -> None:
+    def _keep(self, epoch: int, weights: WeightCopies) -> None:
         self._best_files.write(epoch, weights)
         self._best = {epoch: weights}
 
-    def keep_state(self, epoch: int, arrays: list[np.ndarray], is_written: bool) -> None:
+    def keep_state(self, epoch: int, arrays: WeightCopies, is_written: bool) -> None:
         """Keeps what the steps before an epoch have left: for another `fit`, or another process."""
         if is_written:
             self._state_files.write(epoch, arrays)
         self._state = {epoch: arrays}
 
-    def state(self, epoch: int, like: list[np.ndarray]) -> list[np.ndarray]:
+    def state(self, epoch: int, like: WeightCopies) -> WeightCopies:
         """Returns what `keep_state` was given for an epoch, here or in an earlier process.
 
         Raises:

@@ -8,7 +8,7 @@ from keras_dsd.algorithm.timeline import DensePhase, SparsePhase, Timeline, sums
 from keras_dsd.engine.run_history import RunHistory
 from keras_dsd.engine.trainer import NO_EXTRAS, Trainer
 from keras_dsd.engine.transition import Transition
-from keras_dsd.protocols import PrunableWeight, StepExtras
+from keras_dsd.protocols import PrunableWeight, StepExtras, WeightCopies
 
 
 def extras_at(timeline: Timeline, index: int, num_epochs: int) -> StepExtras:
@@ -124,7 +124,7 @@ class PhaseExtras:
         grows = isinstance(phase, SparsePhase) and num_epochs < phase.ramp
         state = self._trainer.step_state
         if self.current.sums is not None and (is_ended or grows):
-            history.keep_state(epoch, state.sums(), is_written)
+            history.keep_state(epoch, WeightCopies.complete(state.sums()), is_written)
         elif not is_ended and (self.current.ema is not None or self.current.regrow_decay):
             history.keep_state(epoch, state.kept(self.current), is_written)
 
@@ -140,6 +140,7 @@ class PhaseExtras:
                 values: Sequence[np.ndarray] = self._trainer.step_state.sums()
             else:
                 like = [np.empty(each.shape, np.float32) for each in weights]
-                values = history.state(len(history.epochs), like)
+                found = history.state(len(history.epochs), WeightCopies.complete(like))
+                values = list(found.arrays.values())
             self._sums = {each.path: v for each, v in zip(weights, values, strict=True)}
         return self._sums.get(weight.path, np.zeros(weight.shape, np.float32))

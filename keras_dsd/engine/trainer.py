@@ -18,6 +18,7 @@ from keras_dsd.protocols import (
     StepState,
     TrainingAdapter,
     UpdateCount,
+    WeightCopies,
     open_run_of,
 )
 
@@ -90,13 +91,22 @@ class Trainer:
         self._steps.clear()
         self._adapter.close()
 
-    def get_weights(self) -> list[np.ndarray]:
-        """Returns a copy of the model's weights, in a fixed order."""
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes, of several that train the model."""
+        return self._adapter.is_chief
+
+    def check_same(self, arguments: str) -> None:
+        """Raises ValueError where processes that have to act together have other arguments."""
+        self._adapter.check_same(arguments)
+
+    def get_weights(self) -> WeightCopies:
+        """Returns copies of the model's weights."""
         return self._adapter.get_weights()
 
-    def set_weights(self, values: Sequence[np.ndarray]) -> None:
+    def set_weights(self, copies: WeightCopies) -> None:
         """Sets the model's weights."""
-        self._adapter.set_weights(values)
+        self._adapter.set_weights(copies)
 
     def reset_optimizers(self) -> None:
         """Resets the state of the optimizers, except for moving averages of weights."""

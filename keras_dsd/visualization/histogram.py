@@ -3,9 +3,22 @@
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+
+from keras_dsd.algorithm.device_masks import (
+    INFINITY,
+    Chosen,
+    DeviceArrays,
+    DeviceWeight,
+    keys_of,
+    numbers_of,
+)
+from keras_dsd.protocols import Tensor
+
+# Boolean, True where kept.
+Mask: TypeAlias = np.ndarray | Tensor
 
 # Number of bins on each side of zero; the largest magnitude is in the outer half of them.
 _BINS = 128
@@ -90,8 +103,7 @@ def histogram(
     """
     parts = ((part, np.isfinite(part)) for part in _parts(values, chosen))
     largest = max((np.max(np.abs(part), initial=0.0, where=at) for part, at in parts), default=0.0)
-    exponent = math.frexp(largest)[1] - _BINS.bit_length() + 1 if largest else _FINEST
-    exponent = max(_FINEST, exponent)
+    exponent = _exponent(float(largest))
     counts = np.zeros(2 * _BINS, np.int64)
     num_zeros = num_finite = size = num_large = 0
     for part in _parts(values, chosen):
@@ -105,6 +117,68 @@ def histogram(
         num_zeros += finite.size - present.size
         if threshold is not None:
             num_large += int(np.count_nonzero(np.abs(finite) >= threshold))
+    return _made(
+        exponent, counts, num_zeros, size - num_finite, None if threshold is None else num_large
+    )
+
+
+def histogram_of(
+    weight: DeviceWeight,
+    mask: Mask | None = None,
+    is_kept: bool = True,
+    *,
+    threshold: float | None = None,
+) -> Histogram:
+    """Counts the values of a weight, or those that a mask keeps or prunes, where they are.
+
+    NumPy counts where it can read them; elsewhere devices do, and nothing but counts is copied.
+
+    Args:
+        weight: The weight.
+        mask: An array, or a tensor where the values are. None: all count.
+        is_kept: Whether those count that it keeps.
+        threshold: Magnitudes of this or more count as large.
+    """
+    arrays, values = weight.arrays, weight.tensor()
+    if not arrays.is_on_host(values):
+        return _on_device(arrays, Chosen(values, mask, is_kept), threshold)
+    chosen = None if mask is None else np.asarray(mask)
+    return histogram(weight.numpy(), chosen if is_kept or chosen is None else ~chosen, threshold)
+
+
+def _on_device(arrays: DeviceArrays, chosen: Chosen, threshold: float | None) -> Histogram:
+    """Returns the histogram that NumPy would make, of the numbers of keys below the bins' edges."""
+    dtype = arrays.dtype_of(chosen.values)
+    exponent = _exponent(float(numbers_of(np.array(arrays.largest_key(chosen)), dtype)))
+    with np.errstate(over="ignore"):  # the last edge may be above the largest number
+        edges = np.ldexp(np.arange(1.0, _BINS + 1), exponent)
+    large = math.inf if threshold is None else threshold
+    # A bin has its lower edge, so that of negative magnitudes their upper one.
+    limits = np.concatenate([keys_of(np.append(edges, large), dtype), [INFINITY[dtype]]])
+    above = keys_of(np.nextafter(edges, math.inf), dtype)
+    of_negatives = np.concatenate([above, limits[-2:]])
+    found = arrays.tally(chosen, limits.tolist(), of_negatives.tolist())
+    *of_bins, num_small, num_positive = found[: limits.size]
+    *of_negative_bins, num_small_negative, num_negative = found[limits.size : -2]
+    num_zeros, num_not_finite = found[-2:]
+    counts = np.append(np.diff(of_negative_bins, prepend=0)[::-1], np.diff(of_bins, prepend=0))
+    num_large = num_positive - num_small + num_negative - num_small_negative
+    num_large += num_zeros * (large == 0)
+    return _made(
+        exponent, counts, num_zeros, num_not_finite, None if threshold is None else num_large
+    )
+
+
+def _exponent(largest: float) -> int:
+    """Returns the power of two that is the width of bins, by the largest magnitude."""
+    exponent = math.frexp(largest)[1] - _BINS.bit_length() + 1 if largest else _FINEST
+    return max(_FINEST, exponent)
+
+
+def _made(
+    exponent: int, counts: np.ndarray, num_zeros: int, num_not_finite: int, num_large: int | None
+) -> Histogram:
+    """Returns a histogram of counts in all bins, of which it keeps those that are not empty."""
     taken = np.flatnonzero(counts)
     first, end = (int(taken[0]), int(taken[-1]) + 1) if taken.size else (_BINS, _BINS)
     return Histogram(
@@ -112,8 +186,8 @@ def histogram(
         first=first - _BINS,
         counts=tuple(counts[first:end].tolist()),
         num_zeros=num_zeros,
-        num_not_finite=size - num_finite,
-        num_large=None if threshold is None else num_large,
+        num_not_finite=num_not_finite,
+        num_large=num_large,
     )
 
 

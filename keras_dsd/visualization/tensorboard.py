@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_dsd.algorithm.masks import num_zeros
+from keras_dsd.algorithm.device_masks import measure
 from keras_dsd.algorithm.timeline import Phase, Timeline
 from keras_dsd.engine.observers import MOMENTS, Moment, Observer
 from keras_dsd.protocols import PrunableWeight
 from keras_dsd.utils import checks
 from keras_dsd.utils.figures import new_figure, shade
-from keras_dsd.visualization.histogram import histogram
+from keras_dsd.visualization.histogram import Histogram, histogram_of
 
 _WIDTH, _HEIGHT, _DOTS_PER_INCH = 5, 3, 100  # cards are small
 
@@ -38,11 +38,10 @@ class DSDTensorBoard(Observer):
       coloured phases and the sparsity as a line. The step is the number of epochs trained.
 
     Every call writes complete files, so the logs of an interrupted run are valid; a resumed run
-    adds a file. Each weight is read once per epoch, and once at each moment. Histograms exclude NaN
-    and infinity. TensorFlow is not imported.
+    adds a file. Weights are measured once per epoch, and their values counted at each moment, on
+    their devices. Histograms exclude NaN and infinity. TensorFlow is not imported.
 
-    With several workers pass it to one of them, `observers=[DSDTensorBoard("logs")] if rank == 0
-    else []`, as all would write the same.
+    If several processes train one model, pass one to each of them; the first process writes.
 
     Args:
         log_dir: A local folder, which is created when a run starts.
@@ -75,6 +74,11 @@ class DSDTensorBoard(Observer):
         Raises:
             ValueError: `log_dir` is not writable.
         """
+        if self._timeline != timeline:
+            self._phases, self._sparsity = [], []
+        self._timeline = timeline
+        if not self.is_chief:
+            return
         folder = self.log_dir / "dsd"
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         try:
@@ -86,9 +90,7 @@ class DSDTensorBoard(Observer):
                 f"{str(folder)!r} can't be used: {error}. Pass another folder, or make this one "
                 f"writable."
             ) from error
-        if self._timeline != timeline:
-            self._phases, self._sparsity = [], []
-        self._path, self._timeline = folder / name, timeline
+        self._path = folder / name
 
     def on_phase(self, index: int, phase: Phase, epoch: int, changed: str) -> None:
         """Writes the changes, and the run so far."""
@@ -110,15 +112,15 @@ class DSDTensorBoard(Observer):
         name = f"{MOMENTS.index(moment.name) + 1} {moment.name}"
         for weight in weights:
             tag = f"dsd_magnitude/{weight.short_path}/{name}"
-            self._add(moment.epoch, [_magnitudes(tag, weight.numpy())])
+            self._add(moment.epoch, [_magnitudes(tag, histogram_of(weight))])
 
     def on_epoch_end(
         self, epoch: int, logs: Mapping[str, Any], weights: Sequence[PrunableWeight]
     ) -> None:
         """Writes the sparsity of each weight and of all weights, and the phase."""
         values = {name: logs[name] for name in ("dsd_phase", "dsd_sparsity")}
-        for weight in weights:
-            measured = num_zeros(weight.numpy(), weight.mask) / max(math.prod(weight.shape), 1)
+        for weight, found in zip(weights, measure(weights), strict=True):
+            measured = found.num_zeros / max(math.prod(weight.shape), 1)
             values[f"dsd_sparsity/{weight.short_path}"] = measured
         scalars = [_value(tag, "scalar", np.float32(value)) for tag, value in values.items()]
         self._add(epoch, scalars)
@@ -144,7 +146,7 @@ class DSDTensorBoard(Observer):
 
     def _draw(self) -> None:
         """Writes an image of the phases so far, if an epoch was trained."""
-        if not self._sparsity or self._timeline is None:
+        if not self._sparsity or self._path is None or self._timeline is None:
             return
         now = self._sparsity[-1][0]
         figure, axes = new_figure(_WIDTH, _HEIGHT)
@@ -192,12 +194,12 @@ def _event_class() -> Any:
     return Event
 
 
-def _magnitudes(tag: str, values: np.ndarray) -> Any:
+def _magnitudes(tag: str, found: Histogram) -> Any:
     """Returns a histogram of the magnitudes of finite values, to write.
 
     Its buckets have equal widths, from 0; zeros are in the first.
     """
-    found = histogram(values).magnitudes()
+    found = found.magnitudes()
     counts = np.array(found.counts or [0])
     counts[0] += found.num_zeros
     edges = found.edges if found.counts else np.zeros(2)

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_dsd.algorithm.masks import comparable
+from keras_dsd.algorithm.device_masks import measure, smallest_kept
 from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.engine import observers
 from keras_dsd.engine.observers import MOMENTS, Moment, Observer
-from keras_dsd.protocols import PrunableWeight
+from keras_dsd.protocols import PrunableWeight, Tensor
 from keras_dsd.utils import checks, files
-from keras_dsd.visualization.histogram import Histogram, histogram
+from keras_dsd.visualization.histogram import Histogram, histogram_of
 
 REDENSE = (observers.FIRST_REDENSE_EPOCH, observers.LAST_REDENSE_EPOCH)
 _UNSEEN = "regrown weights are unknown: the run resumed after they had regrown"
@@ -111,18 +111,35 @@ class Snapshot:
         return tuple(w for w in self.weights if path in (None, w.path))
 
 
+class _Packed(NamedTuple):
+    """A mask in this machine's memory, eight values a byte."""
+
+    bits: np.ndarray
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> "_Packed":
+        """Packs a mask."""
+        return cls(np.packbits(mask), mask.shape)
+
+    def mask(self) -> np.ndarray:
+        """Returns the mask."""
+        bits = np.unpackbits(self.bits, count=math.prod(self.shape))
+        return bits.view(bool).reshape(self.shape)
+
+
 class _Masks(NamedTuple):
     """The masks of a sparse phase, stored across the calls of `fit` of a run.
 
     Attributes:
         moment: The last moment with these masks.
         shapes: Path and shape of each weight.
-        bits: Packed mask of each weight.
+        kept: The mask of each weight: packed, or a tensor where the weight is on devices.
     """
 
     moment: Moment
     shapes: list[tuple[str, tuple[int, ...]]]
-    bits: list[np.ndarray]
+    kept: list[_Packed | Tensor]
 
     def are_of(self, moment: Moment, shapes: list[tuple[str, tuple[int, ...]]]) -> bool:
         """Returns whether they are those of the sparse phase before `moment`, in the same run."""
@@ -135,8 +152,11 @@ class WeightHistory(Observer):
     """Records histograms of the weights at each moment around a phase change.
 
     Each moment has a histogram of all values and, until the end of the re-dense phase, separate
-    ones of kept and pruned values. For these, the mask is stored too, with one bit per weight.
+    ones of kept and pruned values. For these, the mask is stored too: with one bit per weight or,
+    for weights on accelerators and on devices of several processes, one byte on their devices.
     `dsd.plots` draws the histograms.
+
+    If several processes train one model, pass one to each of them; the first process writes.
 
     Args:
         path: A JSON file to write after each moment, and to resume from if it exists; also to read
@@ -196,9 +216,7 @@ class WeightHistory(Observer):
         """Records the weights at a moment."""
         same = [(weight.short_path, tuple(weight.shape)) for weight in weights]
         if moment.name in (observers.AFTER_PRUNING, observers.END_OF_SPARSE):
-            active = ((weight.mask, weight.shape) for weight in weights)
-            bits = [np.packbits(np.ones(s, bool) if m is None else m) for m, s in active]
-            self._masks = _Masks(moment, same, bits)
+            self._masks = _Masks(moment, same, list(map(_copy_of_mask, weights)))
         elif not (self._masks and self._masks.are_of(moment, same)):
             self._masks = None  # of an interrupted run, which this one does not resume
         is_unseen = moment.name != observers.BEFORE_PRUNING and self._masks is None
@@ -209,38 +227,55 @@ class WeightHistory(Observer):
         for snapshot in earlier:
             if (snapshot.name, snapshot.phase) == (observers.AFTER_PRUNING, now.sparse_phase):
                 thresholds = [weight.threshold for weight in snapshot.weights]
+        active = measure(weights)
         found = tuple(
-            self._snapshot(weight, index, thresholds[index], moment.name == observers.AFTER_PRUNING)
+            self._snapshot(
+                weight, index, active[index].num_pruned, thresholds[index],
+                moment.name == observers.AFTER_PRUNING,
+            )
             for index, weight in enumerate(weights)
-        )
+        )  # fmt: skip
         self._snapshots = (*earlier, dataclasses.replace(now, weights=found))
         if moment.name == observers.LAST_REDENSE_EPOCH:
             self._masks = None
         self._write()
 
     def _snapshot(
-        self, weight: PrunableWeight, index: int, threshold: float | None, is_new: bool
-    ) -> WeightSnapshot:
-        values, active = weight.numpy(), weight.mask
-        mask = None
-        if self._masks is not None:
-            bits = np.unpackbits(self._masks.bits[index], count=values.size)
-            mask = bits.view(bool).reshape(values.shape)
+        self, weight: PrunableWeight, index: int, num_pruned: int, threshold: float | None,
+        is_new: bool,
+    ) -> WeightSnapshot:  # fmt: skip
+        kept = None if self._masks is None else self._masks.kept[index]
+        mask = kept.mask() if isinstance(kept, _Packed) else kept
         if is_new and mask is not None and weight.pattern is None:
-            threshold = float(np.abs(comparable(values[mask])).min()) if mask.any() else None
+            threshold = smallest_kept(weight, weight.mask_tensor())
+        stayed = returned = None
+        if mask is not None:
+            stayed, returned = (
+                histogram_of(weight, mask, is_kept, threshold=threshold)
+                for is_kept in (True, False)
+            )
         return WeightSnapshot(
             path=weight.short_path,
-            shape=tuple(values.shape),
-            num_pruned=0 if active is None else values.size - int(np.count_nonzero(active)),
+            shape=tuple(weight.shape),
+            num_pruned=num_pruned,
             threshold=threshold,
-            values=histogram(values, None, threshold),
-            stayed=None if mask is None else histogram(values, mask, threshold),
-            returned=None if mask is None else histogram(values, ~mask, threshold),
+            values=histogram_of(weight, threshold=threshold),
+            stayed=stayed,
+            returned=returned,
         )
 
     def _write(self) -> None:
-        if self.path is not None:
+        if self.path is not None and self.is_chief:
             files.write_json(self.path, self.to_dict(), indent=None)
+
+
+def _copy_of_mask(weight: PrunableWeight) -> _Packed | Tensor:
+    """Returns the active mask, or one that keeps all; packed where NumPy can read it."""
+    values, mask = weight.tensor(), weight.mask_tensor()
+    if weight.arrays.is_on_host(values):
+        kept = weight.mask
+        return _Packed.of(np.ones(weight.shape, bool) if kept is None else kept)
+    return weight.arrays.all_kept(values) if mask is None else weight.arrays.copy(mask)
 
 
 def _parse(data: Any) -> tuple[str, tuple[Snapshot, ...]]:

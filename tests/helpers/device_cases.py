@@ -6,6 +6,7 @@ import numpy as np
 from keras_dsd.algorithm import device_masks, masks
 from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.algorithm.patterns import NM, Block
+from keras_dsd.visualization.histogram import histogram_of
 from tests.helpers.ranked_weight import KINDS, RankedWeight, masked, values_of
 
 DTYPES = {
@@ -64,6 +65,26 @@ def check_measured(made, given, put):
         assert without == (np.sum(values == 0), 0, 0, 0)
         pruned = values[~mask]
         assert under == (np.sum(pruned == 0), pruned.size, np.sum(pruned != 0), 0)
+
+
+def check_histograms(arrays, put, dtype):
+    """Compares histograms and thresholds, of what a mask keeps, of what it prunes, and of all."""
+    shape, layout = DENSE
+    for seed, kind in enumerate(KINDS):
+        values = values_of(kind, shape, DTYPES[dtype], seed)
+        mask = np.random.default_rng(seed).random(shape) < 0.6
+        weight, here = (
+            RankedWeight(values, layout, mask, **options)
+            for options in ({"arrays": arrays, "put": put}, {})
+        )
+        [threshold] = device_masks.thresholds([weight])
+        assert threshold == next(device_masks.thresholds([here]))
+        assert threshold == np.abs(values[mask]).min()
+        for given, is_kept in ((None, True), (mask, True), (mask, False)):
+            found = histogram_of(
+                weight, None if given is None else put(given), is_kept, threshold=threshold
+            )
+            assert found == histogram_of(here, given, is_kept, threshold=threshold), (kind, is_kept)
 
 
 def is_alike(mask, values):

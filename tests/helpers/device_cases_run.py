@@ -23,5 +23,6 @@ if __name__ == "__main__":
 
     for pattern, scope, dtypes, with_mask in CASES:
         device_cases.check(ARRAYS, put, np.asarray, dtypes, pattern, scope, with_mask)
+    device_cases.check_histograms(ARRAYS, put, "float32")
     part = put(np.zeros(device_cases.DENSE[0])).sharding.shard_shape(device_cases.DENSE[0])
     print(len(CASES), "cases in parts of", *part)

@@ -207,8 +207,7 @@ def write(path, strategy):
     def optimizer():
         return tf_keras.optimizers.SGD(0.05, momentum=0.9, use_ema=True)
 
-    rank = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {}).get("index", 0)
-    observers = [dsd.DSDTensorBoard(path.with_name("logs"))] if rank == 0 else []
+    observers = [dsd.DSDTensorBoard(path.with_name("logs"))]  # of all, the first worker writes
     model, look = train(strategy, optimizer, observers=observers)
     model.export(str(path))
     reloaded = tf.saved_model.load(str(path))

@@ -39,6 +39,12 @@ class NumPyArrays(ArrayOperations):
         bits = bits & np.iinfo(bits.dtype).max
         return bits.astype(np.int32) if bits.itemsize == 2 else bits
 
+    def negatives(self, values):
+        return np.signbit(values)
+
+    def lowest(self, keys):
+        return np.min(keys, initial=np.iinfo(keys.dtype).max)
+
     def floats(self, values, double):
         return values.astype(np.float64 if double else np.float32)
 
@@ -47,6 +53,9 @@ class NumPyArrays(ArrayOperations):
 
     def totals(self, conditions):
         return np.array([np.count_nonzero(each) for each in conditions])
+
+    def totals_below(self, keys, limits, condition):
+        return self.totals([condition & (keys < limit) for limit in limits])
 
     def totals_along(self, condition, axis):
         return condition.sum(tuple(a for a in range(condition.ndim) if a != axis))

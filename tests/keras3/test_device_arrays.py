@@ -45,6 +45,11 @@ def test_masks_are_those_of_numpy(pattern, scope, dtypes, with_mask):
         device_cases.check(arrays, put, to_numpy, dtypes, pattern, scope, with_mask)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_histograms_are_those_of_numpy(dtype):
+    device_cases.check_histograms(backends.current().arrays, put, dtype)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_what_is_not_finite_is_counted(dtype):
     values = np.array([[0.0, np.nan, np.inf, -np.inf], [-0.0, 1e-7, -3.0, 4.0]])

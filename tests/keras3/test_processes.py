@@ -1,6 +1,8 @@
-"""JAX in two processes, with every kernel cut into parts that are in both."""
+"""JAX in two processes: with copies of the weights in each, or kernels cut into parts."""
 
+import json
 import os
+import subprocess
 import types
 
 import numpy as np
@@ -11,6 +13,57 @@ from tests.helpers import programs
 
 pytestmark = [pytest.mark.only_on("jax"), pytest.mark.slow]
 SHAPES = [(64, 16), (16, 10)]
+# See processes_run: copies, and kernels cut into parts within processes and across them.
+LAYOUTS, OTHERS = ["data", "within", "both"], ["four", "across"]
+TIMEOUT = 500
+
+
+def run(folder, *scenarios):
+    """Runs scenarios, and returns the exit statuses of each one's processes by name."""
+    given = [str(folder), *map(json.dumps, scenarios)]
+    done = subprocess.run(
+        [*programs.command("processes_run"), *given], env=os.environ,
+        cwd=programs.ROOT, capture_output=True, text=True, timeout=TIMEOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line.split() for line in done.stdout.splitlines()]
+    names = [each["name"] for each in scenarios]
+    exits = [tuple(line[1:]) for line in lines if line and line[0] in names]
+    assert len(exits) == len(names), done.stderr[-3000:]
+    return exits, done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Runs of every layout: in one process with four devices, and in two with two each."""
+    return train(tmp_path_factory.mktemp("processes"), LAYOUTS)
+
+
+def train(folder, layouts):
+    one = {"name": "one", "layouts": layouts}
+    exits, done = run(folder, one, {"name": "two", "layouts": layouts, "number": 2})
+    assert exits == [("0",), ("0", "0")], done.stderr[-3000:]
+    return folder
+
+
+def results(folder, name, layout, index=0):
+    with np.load(folder / f"{name}_{layout}_{index}.npz") as file:
+        return {key: file[key] for key in file.files}
+
+
+def check_alike(folder, layout, tolerance=0.0):
+    """Two processes see what one does: weights, masks, sparsity, report, histograms."""
+    one = results(folder, "one", layout)
+    for index in range(2):
+        two = results(folder, "two", layout, index)
+        assert set(two) == set(one) and len(two) == 9
+        for name, value in one.items():
+            if tolerance and value.dtype.kind == "f":
+                np.testing.assert_allclose(two[name], value, rtol=0, atol=tolerance)
+            else:
+                np.testing.assert_array_equal(two[name], value)
+    assert len(list((folder / f"two_{layout}_logs" / "dsd").iterdir())) == 1  # one writes
+    return one
 
 
 def mask_of(values):
@@ -24,18 +77,45 @@ def mask_of(values):
     return np.concatenate([mask.ravel() for mask in made])
 
 
-def test_two_processes_train_as_one_with_two_devices(tmp_path):
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count="
-    programs.run("processes_run", tmp_path / "one.npz", XLA_FLAGS=f"{flags}2")
-    given = [tmp_path / "two_{}.npz", programs.address(), 2, "{}"]
-    programs.Workers(2, "processes_run", given, tmp_path).outputs()
-    one, *both = (np.load(tmp_path / f"{name}.npz") for name in ("one", "two_0", "two_1"))
-    for two in both:
-        assert set(two) == set(one) and len(two) == 7
-        for name in one:
-            np.testing.assert_array_equal(two[name], one[name])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_two_processes_train_as_one_to_the_bit(layout, folder):
+    one = check_alike(folder, layout)
     values, active = one["values"], one["masks"]
     assert np.array_equal(active, np.tile(mask_of(values[9]), (10, 1)))
     assert np.array_equal(values[10:20] != 0, active)
     assert np.count_nonzero(values[20]) > np.count_nonzero(active[0])
     assert one["sparsity"].tolist()[2:4] == [(~active[0]).mean()] * 2
+    # The sparse phase ended with the weights of its first epoch, from which the next one trained.
+    # One step of Adam at a tenth of its rate moves none by more than about that.
+    assert np.abs(values[20] - values[14]).max() < 3e-4 < np.abs(values[20] - values[19]).max()
+
+
+@pytest.mark.exhaustive
+def test_sums_over_three_devices_and_more_may_be_in_another_order(tmp_path):
+    train(tmp_path, OTHERS)
+    check_alike(tmp_path, "across")
+    check_alike(tmp_path, "four", 1e-6)
+
+
+def test_a_run_resumes_after_a_process_was_killed(folder):
+    orbax = {"name": "orbax", "layouts": ["both"], "number": 2, "save": "orbax"}
+    backup = {"name": "backup", "layouts": ["data"], "number": 2, "save": "backup"}
+    exits, done = run(
+        folder,
+        {**orbax, "kill": [3, 2]},  # in the sparse phase
+        {**orbax, "kill": [4, 2]},  # after it: resumes with the best weights, from files of parts
+        orbax,
+        {**backup, "kill": [3, 2]},
+        backup,
+    )
+    kills = [("ended", "-9")] * 2 + [("0", "0"), ("ended", "-9"), ("0", "0")]
+    assert exits == kills, done.stderr[-3000:]
+    for name, layout in (("orbax", "both"), ("backup", "data")):
+        whole = results(folder, "two", layout)
+        for index in range(2):
+            again = results(folder, name, layout, index)
+            assert set(again) == {f"arr_{i}" for i in range(4)}
+            for key, value in again.items():
+                np.testing.assert_array_equal(value, whole[key])
+    parts = [path.name for path in (folder / "orbax_both_dsd").glob("*.npz")]
+    assert sorted(parts) == [f"dsd_best_000002_process_{i}_of_2.npz" for i in range(2)]

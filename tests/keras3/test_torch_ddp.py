@@ -29,6 +29,9 @@ from torch_ddp import dsd
 
 class Watched(dsd.DSDLoop):
     def __init__(self, model, optimizer, schedule):
+        rank = os.environ.get("RANK", "alone")
+        self.history = dsd.WeightHistory(os.environ["WEIGHTS"].format(rank))
+        schedule.observers = (self.history,)
         super().__init__(model, optimizer, schedule)
         self.model = model
 
@@ -47,6 +50,7 @@ class Watched(dsd.DSDLoop):
     def end(self):
         super().end()
         seen["held"] = np.array(held)
+        seen["history"] = np.array(self.history.to_json())
         seen.update({str(i): value for i, value in enumerate(self.model.get_weights())})
 
 held, seen = [], {}
@@ -104,6 +108,7 @@ def test_ranks_train_as_one_process_does(number, tmp_path, monkeypatch):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     path = os.pathsep.join([str(FOLDER), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("WEIGHTS", str(tmp_path / "weights_{}.json"))
     flags = ("--phases=1,3,1", f"--batch_size={64 // number}", f"--save={tmp_path / 'model.keras'}")
     printed = run(number, program, tmp_path, *flags, PYTHONPATH=path)
     alone = train_alone(program, tmp_path, monkeypatch)
@@ -115,11 +120,15 @@ def test_ranks_train_as_one_process_does(number, tmp_path, monkeypatch):
         assert seen["held"].tolist() == dense + sizes * STEPS * 3 + dense
         assert set(seen) == set(alone)
         for name, value in alone.items():
-            if name.startswith("mask of"):
+            if name == "history":  # of weights that are equal to 1e-6
+                assert seen[name] == ranks[0][name]
+            elif name.startswith("mask of"):
                 np.testing.assert_array_equal(seen[name], value)
             else:
                 np.testing.assert_allclose(seen[name], value, rtol=0, atol=1e-6)
     assert sum(name.startswith("mask of") for name in alone) == len(sizes)
+    written = sorted(path.name for path in tmp_path.glob("weights_*"))
+    assert written == ["weights_0.json", "weights_alone.json"]  # rank 0's, of those together
     saved = keras.saving.load_model(tmp_path / "model.keras")
     for index, value in enumerate(saved.get_weights()):
         np.testing.assert_array_equal(value, ranks[0][str(index)])

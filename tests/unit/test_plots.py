@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keras_dsd as dsd
+from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.engine.observers import Moment
 from keras_dsd.visualization.histogram import histogram
+from tests.helpers.ranked_weight import RankedWeight
 from tests.helpers.strange import is_refused
 from tests.helpers.strange import values as anything
 
@@ -29,9 +31,7 @@ EPOCHS = (1, 1, 2, 3, 4)
 
 
 def weight_of(path, values, mask=None):
-    return types.SimpleNamespace(
-        short_path=path, shape=values.shape, pattern=None, mask=mask, numpy=values.copy
-    )
+    return RankedWeight(values, Layout((), (0,), (1,)), mask, path=path)
 
 
 class Run:

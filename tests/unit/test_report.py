@@ -15,20 +15,16 @@ from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.algorithm.patterns import NM, Block
 from keras_dsd.analysis.report import SkippedWeight, SparsityReport, WeightSparsity, make_report
 from keras_dsd.analysis.sensitivity import Sensitivity, WeightSensitivity
+from tests.helpers.ranked_weight import RankedWeight
 
 DENSE = Layout((), (0,), (1,))
 LONG = "a" * 300 + "/[bold]<kernel>&:smile:"
 EVEN = np.arange(1.0, 9).reshape(4, 2) * [-1, 1]  # magnitudes 1 to 8
 
 
-class Weight:
-    def __init__(self, values, path="kernel", sparsity=0.5, pattern=None, scope="layer", mask=None):
-        self.path, self.values, self.shape = path, np.asarray(values), np.shape(values)
-        self.sparsity, self.pattern, self.scope = sparsity, pattern, scope
-        self.layout, self.mask = DENSE, mask
-
-    def numpy(self):
-        return self.values.copy()
+def weight_of(values, path="kernel", sparsity=0.5, pattern=None, scope="layer", mask=None):
+    given = {"sparsity": sparsity, "pattern": pattern, "scope": scope}
+    return RankedWeight(np.asarray(values), DENSE, mask, path=path, **given)
 
 
 def thresholds(*weights):
@@ -48,58 +44,64 @@ def thresholds(*weights):
     ids=str,
 )
 def test_the_threshold_is_the_smallest_magnitude_that_would_be_kept(pattern, expected):
-    assert thresholds(Weight(EVEN, pattern=pattern)) == [expected]
+    assert thresholds(weight_of(EVEN, pattern=pattern)) == [expected]
 
 
 def test_without_ranking_all_is_kept_and_the_smallest_of_all_is_the_threshold():
-    assert thresholds(Weight(EVEN, sparsity=0.0), Weight(np.ones((0, 3)))) == [1.0, None]
+    assert thresholds(weight_of(EVEN, sparsity=0.0), weight_of(np.ones((0, 3)))) == [1.0, None]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_a_threshold_is_a_plain_number_in_every_dtype(dtype):
-    (found,) = thresholds(Weight(EVEN.astype(dtype)))
+    (found,) = thresholds(weight_of(EVEN.astype(dtype)))
     assert type(found) is float and found == 5
 
 
 def test_under_a_mask_the_threshold_is_what_the_mask_keeps():
     mask = EVEN > 0  # keeps 2, 4, 6, 8, whatever apply was asked
     values = np.where(mask, EVEN, 0)
-    held = Weight(values, sparsity=0.1, mask=mask)
-    assert thresholds(held, Weight(EVEN)) == [2.0, 1.0]  # the other one keeps all in this phase
+    held = weight_of(values, sparsity=0.1, mask=mask)
+    assert thresholds(held, weight_of(EVEN)) == [2.0, 1.0]  # the other one keeps all in this phase
     values[0, 1] = 0  # as where float16 underflows
-    assert thresholds(Weight(values, mask=mask)) == [0.0]
+    assert thresholds(weight_of(values, mask=mask)) == [0.0]
     blocks = np.repeat([[True, False], [False, True]], 2, axis=0)
-    blocked = Weight(np.where(blocks, EVEN, 0), pattern=Block(2, 1), mask=blocks)
+    blocked = weight_of(np.where(blocks, EVEN, 0), pattern=Block(2, 1), mask=blocks)
     assert thresholds(blocked) == [2.0]  # averages of 1 and 3, and of 6 and 8
 
 
 def test_one_ranking_over_all_has_one_threshold_but_for_what_each_keeps():
-    small, large = Weight(EVEN, scope="global"), Weight(EVEN + 100 * np.sign(EVEN), scope="global")
+    small, large = (
+        weight_of(EVEN, scope="global"),
+        weight_of(EVEN + 100 * np.sign(EVEN), scope="global"),
+    )
     assert thresholds(small, large) == [8.0, 102.0]  # the small one keeps its largest
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_what_cannot_be_ranked_has_no_threshold_and_the_report_no_fault(bad):
     broken = np.where(EVEN == 8, bad, EVEN)
-    assert thresholds(Weight(broken), Weight(EVEN)) == [None, 5.0]
-    assert thresholds(Weight(broken, pattern=Block(2, 2)), Weight(EVEN)) == [None, 5.0]
-    of_all = [Weight(broken, scope="global"), Weight(EVEN, scope="global")]
+    assert thresholds(weight_of(broken), weight_of(EVEN)) == [None, 5.0]
+    assert thresholds(weight_of(broken, pattern=Block(2, 2)), weight_of(EVEN)) == [None, 5.0]
+    of_all = [weight_of(broken, scope="global"), weight_of(EVEN, scope="global")]
     assert thresholds(*of_all) == [None, None]
     mask = np.abs(EVEN) == 8
-    assert thresholds(Weight(broken, mask=mask)) == [None]
-    json.loads(make_report([Weight(broken)], []).to_json(), parse_constant=pytest.fail)
+    assert thresholds(weight_of(broken, mask=mask)) == [None]
+    json.loads(make_report([weight_of(broken)], []).to_json(), parse_constant=pytest.fail)
 
 
 def test_a_ranking_that_leaves_a_tensor_nothing_has_no_threshold():
-    ones = [Weight(np.ones((1, 2)), sparsity=0.9, scope="global") for _ in range(3)]
+    ones = [weight_of(np.ones((1, 2)), sparsity=0.9, scope="global") for _ in range(3)]
     assert thresholds(*ones) == [None] * 3
 
 
 @pytest.fixture
 def found():
-    pruned = Weight(np.where(EVEN > 0, EVEN, 0), "a/kernel", mask=EVEN > 0)
-    other = Weight(np.ones((10, 3)), LONG, pattern=Block(4, 1))
-    skipped = [SkippedWeight("a/bias", (2,), "not <a> kernel"), SkippedWeight("s", (), "scalar")]
+    pruned = weight_of(np.where(EVEN > 0, EVEN, 0), "a/kernel", mask=EVEN > 0)
+    other = weight_of(np.ones((10, 3)), LONG, pattern=Block(4, 1))
+    skipped = [
+        SkippedWeight("a/bias", (2,), "not <a> kernel"),
+        SkippedWeight("s", (), "scalar"),
+    ]
     return make_report([pruned, other], skipped)
 
 

@@ -3,7 +3,6 @@
 import errno
 import itertools
 import json
-import types
 
 import numpy as np
 import pytest
@@ -11,9 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keras_dsd as dsd
+from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.algorithm.patterns import NM
 from keras_dsd.engine.observers import Moment
-from keras_dsd.visualization.histogram import histogram, total
+from keras_dsd.visualization.histogram import histogram, histogram_of, total
+from tests.helpers.device_cases import DTYPES
+from tests.helpers.numpy_arrays import NumPyArrays
+from tests.helpers.ranked_weight import RankedWeight
 from tests.helpers.strange import is_refused
 from tests.helpers.strange import values as anything
 
@@ -26,12 +29,9 @@ DENSE, SPARSE = dsd.DensePhase(2), dsd.SparsePhase(2)
 TIMELINE = dsd.DSDSchedule(phases=[DENSE, SPARSE, DENSE]).timeline
 
 
-def weight_of(values, mask=None, pattern=None, path="a/kernel"):
-    values = np.asarray(values)
+def weight_of(values, mask=None, **options):
     mask = None if mask is None else np.asarray(mask, bool)
-    return types.SimpleNamespace(
-        short_path=path, shape=values.shape, pattern=pattern, mask=mask, numpy=values.copy
-    )
+    return RankedWeight(np.asarray(values), Layout((), (0,), (1,)), mask, **options)
 
 
 def run(kept, moments, timeline=TIMELINE):
@@ -87,6 +87,22 @@ def test_every_value_is_counted_once_and_in_its_bin(tensors, threshold):
         assert sum(each.counts) == np.sum(finite != 0)
 
 
+ELSEWHERE = NumPyArrays(on_host=False)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([*DTYPES]), st.lists(st.tuples(FLOATS, st.booleans()), max_size=20),
+       st.one_of(st.none(), st.floats(0, 10)), st.booleans())  # fmt: skip
+def test_devices_count_as_numpy_does(dtype, pairs, threshold, is_kept):
+    values = np.array([value for value, _ in pairs]).astype(DTYPES[dtype])
+    mask = np.array([kept for _, kept in pairs], bool)
+    weight = weight_of(values, arrays=ELSEWHERE)
+    assert histogram_of(weight, threshold=threshold) == histogram(values, None, threshold)
+    found = histogram_of(weight, mask, is_kept, threshold=threshold)
+    assert found == histogram(values, mask if is_kept else ~mask, threshold)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_bins_are_fine_enough_and_a_tensor_may_be_large(dtype):
     values = np.random.default_rng(0).normal(size=(2**20 + 3, 2)).astype(dtype)
@@ -119,6 +135,14 @@ def test_what_returned_is_told_from_what_stayed_until_the_dense_phase_ends():
     assert last.returned == histogram(np.array([0.5, 2.0, 0.0]), threshold=2.0)
     assert last.stayed == histogram(np.array([-4.0, 3.0, 8.0]), threshold=2.0)
     assert (last.returned.num_large, last.returned.num_zeros, last.stayed.num_large) == (1, 1, 3)
+
+
+def test_weights_on_devices_are_kept_as_they_are_and_the_chief_writes(tmp_path):
+    kept = dsd.WeightHistory(tmp_path / "weights.json")
+    kept.is_chief = False
+    run(kept, of_one(arrays=ELSEWHERE))
+    assert kept.snapshots == run(dsd.WeightHistory(), of_one()).snapshots
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_weight_that_is_kept_whole_stays():

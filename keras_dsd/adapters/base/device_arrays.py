@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from keras_dsd.algorithm.device_masks import INFINITY, NUM_TRIED, Ranked
+from keras_dsd.algorithm.device_masks import INFINITY, NUM_TRIED, Chosen, Ranked
 from keras_dsd.algorithm.kernel_layout import Layout
 from keras_dsd.algorithm.patterns import NM, Block
 
@@ -68,6 +68,14 @@ class ArrayOperations(abc.ABC):
         """Returns the keys of floats (int32; int64 of float64); returns keys unchanged."""
 
     @abc.abstractmethod
+    def negatives(self, values: Array) -> Array:
+        """Returns where the sign of floats is that of negative numbers."""
+
+    @abc.abstractmethod
+    def lowest(self, keys: Array) -> Array:
+        """Returns the smallest of some integers; of none the largest that their dtype has."""
+
+    @abc.abstractmethod
     def floats(self, values: Array, double: bool) -> Array:
         """Returns values as float32 or, if they are float64, as float64."""
 
@@ -78,6 +86,10 @@ class ArrayOperations(abc.ABC):
     @abc.abstractmethod
     def totals(self, conditions: Sequence[Array]) -> Array:
         """Returns the number of True entries of each condition, as a vector of integers."""
+
+    @abc.abstractmethod
+    def totals_below(self, keys: Array, limits: Array, condition: Array) -> Array:
+        """Returns how many keys are below each limit of a vector, where `condition` is True."""
 
     @abc.abstractmethod
     def totals_along(self, condition: Array, axis: int) -> Array:
@@ -119,6 +131,29 @@ class ArrayOperations(abc.ABC):
     def fill(self, values: Array, mask: Array, number: float) -> Array:
         """Returns `values`, with a number where `mask` is False."""
         return self.run(self._filled, values, mask, self.numbers(np.array(number)), like=values)
+
+    def smallest_key(self, array: Ranked) -> int:
+        """Returns the smallest key that the mask keeps, or that of infinity."""
+        infinity = INFINITY[array.dtype]
+        return int(self.fetch(self._smallest, array.values, array.mask, infinity=infinity))
+
+    def largest_key(self, chosen: Chosen) -> int:
+        """Returns the largest key of chosen values that are finite, or 0."""
+        negated = self.fetch(self._largest_negated, *chosen[:2], is_kept=chosen.is_kept)
+        return max(-int(negated), 0)
+
+    def tally(
+        self, chosen: Chosen, limits: Sequence[int], limits_of_negatives: Sequence[int]
+    ) -> list[int]:
+        """Counts chosen values other than zero whose keys are below limits.
+
+        Returns:
+            How many positive ones are below each of `limits`, how many negative ones below each of
+            `limits_of_negatives`; how many are zero, and how many NaN or infinite.
+        """
+        integer = np.int64 if self.dtype_of(chosen.values) == "float64" else np.int32
+        given = [self.numbers(np.array(each, integer)) for each in (limits, limits_of_negatives)]
+        return self.fetch(self._tallied, *chosen[:2], *given, is_kept=chosen.is_kept).tolist()
 
     def num_below(
         self, arrays: Sequence[Ranked], limits: Sequence[Sequence[int]]
@@ -179,6 +214,40 @@ class ArrayOperations(abc.ABC):
             zeros = is_zero if mask is None else is_zero & pruned
             rows.append(self.totals([zeros, pruned, pruned & ~is_zero & ~is_bad, is_bad]))
         return self.concatenate(rows, 0)
+
+    def _chosen(self, keys: Array, mask: Array | None, is_kept: bool) -> Array:
+        if mask is None:
+            return keys == keys
+        return mask if is_kept else ~mask
+
+    def _smallest(self, values: Array, mask: Array | None, infinity: int) -> Array:
+        keys = self.magnitudes(values)
+        is_out = ~self._chosen(keys, mask, True) | (keys > infinity)
+        return self.lowest(self.where(is_out, infinity, keys))
+
+    def _largest_negated(self, values: Array, mask: Array | None, is_kept: bool) -> Array:
+        keys = self.magnitudes(values)
+        is_out = keys >= INFINITY[self.dtype_of(values)]
+        is_out = is_out | ~self._chosen(keys, mask, is_kept)
+        return self.lowest(self.where(is_out, 0, -keys))
+
+    def _tallied(
+        self,
+        values: Array,
+        mask: Array | None,
+        limits: Array,
+        limits_of_negatives: Array,
+        is_kept: bool,
+    ) -> Array:
+        keys, is_negative = self.magnitudes(values), self.negatives(values)
+        chosen = self._chosen(keys, mask, is_kept)
+        is_zero = keys == 0
+        positive, negative = (chosen & ~is_zero & each for each in (~is_negative, is_negative))
+        below = self.totals_below(keys, limits, positive)
+        below_negative = self.totals_below(keys, limits_of_negatives, negative)
+        is_bad = keys >= INFINITY[self.dtype_of(values)]
+        rest = self.totals([chosen & is_zero, chosen & is_bad])
+        return self.concatenate([below, below_negative, rest], 0)
 
     def _all_kept(self, values: Array) -> Array:
         keys = self.magnitudes(values)

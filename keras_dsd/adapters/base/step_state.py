@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_dsd.adapters.base.observation import BeforeUpdate
 from keras_dsd.adapters.base.weight import Weight
-from keras_dsd.protocols import Model, StepExtras, Tensor, Variable
+from keras_dsd.protocols import Model, StepExtras, Tensor, Variable, WeightCopies
 
 # State of one variable in a backend.
 Held = TypeVar("Held")
@@ -66,15 +66,16 @@ class StepState(abc.ABC, Generic[Held]):
             id(each.variable): (each.variable, self._mask(each, mask)) for each, mask in masks
         }
 
-    def kept(self, extras: StepExtras) -> list[np.ndarray]:
+    def kept(self, extras: StepExtras) -> WeightCopies:
         """Returns moving averages and masks of regrown weights, as far as `extras` need them."""
-        return [self._read(held) for held in self.held(dataclasses.replace(extras, sums=None))]
+        held = self.held(dataclasses.replace(extras, sums=None))
+        return WeightCopies.of(list(map(self._parts_of, held)), self._process())
 
-    def set_kept(self, extras: StepExtras, values: Sequence[np.ndarray]) -> None:
+    def set_kept(self, extras: StepExtras, copies: WeightCopies) -> None:
         """Sets what `kept` returned, after both have been started."""
         held = self.held(dataclasses.replace(extras, sums=None))
-        for each, value in zip(held, values, strict=True):
-            self._write(each, value)
+        for each, parts in zip(held, copies.weights(), strict=True):
+            self._set_parts(each, parts)
 
     def held(self, extras: StepExtras) -> list[Held]:
         """Returns the state that a step with `extras` reads or updates, in a fixed order."""
@@ -138,6 +139,18 @@ class StepState(abc.ABC, Generic[Held]):
     @abc.abstractmethod
     def _read(self, held: Held) -> np.ndarray:
         """Returns the values on the host."""
+
+    def _parts_of(self, held: Held) -> Mapping[str, np.ndarray]:
+        """Returns copies of the values by index, which is empty for all of them."""
+        return {"": self._read(held)}
+
+    def _set_parts(self, held: Held, parts: Mapping[str, np.ndarray]) -> None:
+        """Sets the values to copies of them."""
+        self._write(held, parts[""])
+
+    def _process(self) -> tuple[int, int]:
+        """Returns the index of this process, and the number of processes."""
+        return 0, 1
 
     @abc.abstractmethod
     def _clear(self, held: Held) -> None:

@@ -5,8 +5,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
-import numpy as np
-
 from keras_dsd.adapters.base.factors import Values
 from keras_dsd.adapters.base.observation import AnyOptimizer, Observation
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions, without_loss_scale
@@ -23,6 +21,7 @@ from keras_dsd.protocols import (
     Tensor,
     UpdateCount,
     Variable,
+    WeightCopies,
 )
 from keras_dsd.utils.checks import shown
 
@@ -168,13 +167,22 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
         """The weights that DSD prunes; empty until the model is built."""
         return self._weights_of(self.model, lambda: self.optimizers)
 
-    def get_weights(self) -> list[np.ndarray]:
-        """Returns a copy of the model's weights, in a fixed order."""
-        return self.state.weights_of(self.model)
+    @property
+    @abc.abstractmethod
+    def is_chief(self) -> bool:
+        """Whether this process writes, of several that train the model: the first one does."""
 
-    def set_weights(self, values: Sequence[np.ndarray]) -> None:
+    def check_same(self, arguments: str) -> None:
+        """Does nothing: no process has parts of a weight alone."""
+        del arguments
+
+    def get_weights(self) -> WeightCopies:
+        """Returns copies of the model's weights."""
+        return self.state.copies_of(self.model)
+
+    def set_weights(self, copies: WeightCopies) -> None:
         """Sets the model's weights."""
-        self.state.set_weights(self.model, values)
+        self.state.set_copies(self.model, copies)
 
     @property
     def frozen(self) -> list[str]:

@@ -1,7 +1,7 @@
 """The complete training state of a model, as far as both Kerases agree."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_dsd.adapters.base.layers import preparing_inputs
 from keras_dsd.adapters.base.optimizers import OptimizerFunctions
-from keras_dsd.protocols import Model, Variable
+from keras_dsd.protocols import Model, Variable, WeightCopies
 
 
 class TrainingState(abc.ABC):
@@ -78,6 +78,29 @@ class TrainingState(abc.ABC):
         self.sync(model)
         for variable, value in zip(self.weights(model), values, strict=True):
             variable.assign(value)
+
+    def copies_of(self, model: Model) -> WeightCopies:
+        """Returns copies of what this process has of each weight, also during `fit`."""
+        self.sync(model)
+        return WeightCopies.of(list(map(self.parts_of, self.weights(model))), self.process())
+
+    def set_copies(self, model: Model, copies: WeightCopies) -> None:
+        """Sets the weights to copies of them, also during `fit`."""
+        self.sync(model)
+        for variable, parts in zip(self.weights(model), copies.weights(), strict=True):
+            self.set_parts(variable, parts)
+
+    def parts_of(self, variable: Variable) -> dict[str, np.ndarray]:
+        """Returns copies of a variable's values by their index, which is empty for all of them."""
+        return {"": self._functions.to_numpy(variable)}
+
+    def set_parts(self, variable: Variable, parts: Mapping[str, np.ndarray]) -> None:
+        """Sets the values of a variable to copies of them."""
+        variable.assign(parts[""])
+
+    def process(self) -> tuple[int, int]:
+        """Returns the index of this process, and the number of processes."""
+        return 0, 1
 
     def renewed(self, model: Model) -> Model:
         """Returns a model with the same config and compile options, and fresh weights.

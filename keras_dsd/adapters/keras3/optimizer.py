@@ -70,7 +70,12 @@ def learning_rates_of(optimizer: Optimizer) -> list[float]:
 
 
 def to_numpy(variable: keras.Variable) -> np.ndarray:
-    """Returns a copy of a variable's values."""
+    """Returns a copy of a variable's values.
+
+    Raises:
+        ValueError: Parts of it are on devices of other processes.
+    """
+    backends.current().check_readable(variable.value, variable.path)
     return np.array(keras.ops.convert_to_numpy(variable.value))
 
 

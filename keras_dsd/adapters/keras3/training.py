@@ -2,10 +2,11 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 from keras.src.utils import naming
 
 from keras_dsd.adapters.base import training as base
@@ -51,6 +52,22 @@ class _TrainingState(TrainingState):
     def weights(self, model: keras.Model) -> list[keras.Variable]:
         """Returns the variables that are the model's weights."""
         return list(model.weights)
+
+    def parts_of(self, variable: keras.Variable) -> dict[str, np.ndarray]:
+        """Returns copies of a variable's values by their index, which is empty for all of them."""
+        found = backends.current().parts_of(variable)
+        return super().parts_of(variable) if found is None else found
+
+    def set_parts(self, variable: keras.Variable, parts: Mapping[str, np.ndarray]) -> None:
+        """Sets the values of a variable to copies of them."""
+        if "" in parts:
+            super().set_parts(variable, parts)
+        else:
+            backends.current().set_parts(variable, parts)
+
+    def process(self) -> tuple[int, int]:
+        """Returns the index of this process, and the number of processes."""
+        return backends.current().process()
 
     def copy_adapted(self, layer: keras.Layer, to: keras.Layer) -> None:
         """Copies the state of `adapt` to a layer of the same config, through its file format."""
@@ -155,6 +172,15 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
     def batches_per_execution(self) -> int:
         """Maximum number of batches in one call of the compiled step."""
         return int(self.model.steps_per_execution)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes, of several that train the model: the first one does."""
+        return backends.current().is_chief(self.model)
+
+    def check_same(self, arguments: str) -> None:
+        """Checks that all processes that have parts of a weight were given the same arguments."""
+        backends.current().check_same([each.variable for each in self.weights], arguments)
 
     def prints(self) -> bool:
         """Returns whether Keras prints its progress instead of logging it."""

@@ -160,6 +160,11 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         """Maximum number of batches in one call of the compiled step."""
         return private_names.batches_per_execution_of(self.model)
 
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes, of several that train the model: the first one does."""
+        return tf_graphs.is_chief(self.model)
+
     def prints(self) -> bool:
         """Returns whether Keras prints its progress instead of logging it."""
         return bool(tf_keras.utils.is_interactive_logging_enabled())

@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_dsd.adapters.base.factors import HostFactors
 from keras_dsd.algorithm.kernel_layout import Layout
-from keras_dsd.protocols import StepExtras, UpdateCount
+from keras_dsd.protocols import StepExtras, UpdateCount, WeightCopies
 from tests.helpers.numpy_arrays import NumPyArrays
 
 
@@ -229,6 +229,14 @@ class FakeModel:
         return seen
 
 
+def copies_of(model, process=None):
+    """Copies of a model's weights; of a process, as if it had all of them alone."""
+    arrays = {f"arr_{i}": np.array(each) for i, each in enumerate(model.get_weights())}
+    if process is not None:
+        arrays = {f"{name}[0:{each.shape[0]}]": each for name, each in arrays.items()}
+    return WeightCopies(arrays, process)
+
+
 class FakeAdapter:
     """The training adapter of a `FakeModel`."""
 
@@ -240,6 +248,7 @@ class FakeAdapter:
         self.counts, self.per_step, self.batches_per_execution, self.num_readings = True, 1, 1, 0
         self.num_batches, self.updates_of = 0, lambda batch: 1
         self.unscaled_optimizers = []
+        self.is_chief, self.process, self.arguments = True, None, None
         self.frozen, self.extras = [], []
         self.step_state = FakeStepState(model)
 
@@ -249,10 +258,13 @@ class FakeAdapter:
         return [each for each in kernels if not each.is_frozen or each.mask is not None]
 
     def get_weights(self):
-        return [np.array(value) for value in self.model.get_weights()]
+        return copies_of(self.model, self.process)
 
-    def set_weights(self, values):
-        self.model.set_weights(values)
+    def set_weights(self, copies):
+        self.model.set_weights(list(copies.arrays.values()))
+
+    def check_same(self, arguments):
+        self.arguments = arguments
 
     def open(self):
         self.is_observed = False
@@ -352,7 +364,7 @@ class FakeStepState:
         return [*(kernel.values for kernel in self.model.kernels), self.model.bias]
 
     def start_averages(self):
-        self.set_averages(self.values())
+        self._averages = [each.copy() for each in self.values()]
 
     def set_averages(self, values):
         self._averages = [each.copy() for each in values]
@@ -372,10 +384,10 @@ class FakeStepState:
     def kept(self, extras):
         averages = self._averages if extras.ema is not None else []
         regrown = self._regrown.values() if extras.regrow_decay else []
-        return [each.copy() for each in (*averages, *regrown)]
+        return WeightCopies.complete([each.copy() for each in (*averages, *regrown)])
 
-    def set_kept(self, extras, values):
-        values = list(values)
+    def set_kept(self, extras, copies):
+        values = list(copies.arrays.values())
         if extras.regrow_decay:
             keys, found = list(self._regrown), values[-len(self._regrown) :]
             self._regrown = dict(zip(keys, found, strict=True))

@@ -7,7 +7,8 @@ import pytest
 
 import keras_dsd as dsd
 from keras_dsd.engine.run_history import RunHistory
-from tests.unit.engine.fake_adapter import FakeModel, fit
+from keras_dsd.protocols import WeightCopies
+from tests.unit.engine.fake_adapter import FakeModel, copies_of, fit
 
 UNTIL = dsd.Plateau("loss", patience=2, restore_best=True)
 PHASES = [dsd.DensePhase(6, until=UNTIL), dsd.SparsePhase(2), dsd.DensePhase(2)]
@@ -135,9 +136,13 @@ def test_resumed_from_its_folder(killed, at):
         assert all(map(np.array_equal, model.state(), reference.state()))
     else:  # an epoch earlier than the files, which hold it too
         history = RunHistory(schedule().timeline, folder)
-        assert history.resume(2, model.get_weights)
+        assert history.resume(2, lambda: copies_of(model))
         assert history.epochs == [{"loss": 3.0}, {"loss": 2.0}]
         assert history.epoch_to_restore() is None
+
+
+def copies(*arrays):
+    return WeightCopies({f"arr_{index}": each for index, each in enumerate(arrays)})
 
 
 def unchanged(model, before):
@@ -205,36 +210,61 @@ def test_best_weights_that_are_broken_or_foreign_are_refused(killed, spoil, mess
 def test_best_weights_in_memory_need_no_folder():
     history = RunHistory(schedule().timeline, None)
     for epoch in range(3):
-        assert history.resume(epoch, list)
-        history.add(log(epoch), lambda epoch=epoch: [np.full(2, epoch)])
+        assert history.resume(epoch, copies)
+        history.add(log(epoch), lambda epoch=epoch: copies(np.full(2, epoch)))
     assert history.epoch_to_restore() == 1
-    assert np.array_equal(history.best_weights(1)[0], [1, 1])
+    assert np.array_equal(history.best_weights(1).arrays["arr_0"], [1, 1])
     with pytest.raises(TypeError, match=r"logs\['loss'\]"):
-        history.add({"loss": "bad"}, list)
+        history.add({"loss": "bad"}, copies)
     assert len(history.epochs) == 3  # nothing was added
 
 
 def test_the_weights_of_the_last_epoch_are_taken_where_it_was_the_best(tmp_path):
     timeline = schedule().timeline
     before = RunHistory(timeline, tmp_path)
-    before.add(log(0), lambda: [np.zeros(2)])
-    before.add(log(1), lambda: [np.ones(2)])
+    before.add(log(0), lambda: copies(np.zeros(2)))
+    before.add(log(1), lambda: copies(np.ones(2)))
     (tmp_path / "dsd_best_000001.npz").unlink()
     after = RunHistory(timeline, tmp_path)
-    assert after.resume(2, lambda: [np.full(2, 7.0)])
-    assert np.array_equal(after.best_weights(1)[0], [7, 7])
+    assert after.resume(2, lambda: copies(np.full(2, 7.0)))
+    assert np.array_equal(after.best_weights(1).arrays["arr_0"], [7, 7])
 
 
 def test_bfloat16_is_read_back(tmp_path):
     bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
-    timeline, values = schedule().timeline, [np.arange(3).astype(bfloat16)]
+    timeline, values = schedule().timeline, copies(np.arange(3).astype(bfloat16))
     before = RunHistory(timeline, tmp_path)
     before.add(log(1), lambda: values)
     before.add(log(2), lambda: values)
     after = RunHistory(timeline, tmp_path)
-    assert after.resume(2, lambda: [np.zeros(3, bfloat16)])
-    assert after.best_weights(0)[0].dtype == bfloat16
-    assert np.array_equal(after.best_weights(0)[0], values[0])
+    assert after.resume(2, lambda: copies(np.zeros(3, bfloat16)))
+    found = after.best_weights(0).arrays["arr_0"]
+    assert found.dtype == bfloat16
+    assert np.array_equal(found, values.arrays["arr_0"])
+
+
+def parts(process, *values):
+    """Returns what copies the part of a weight that one of two processes has."""
+    name = f"arr_0[{2 * process}:{2 * process + 2}]"
+    return lambda: WeightCopies({name: np.array(values)}, (process, 2))
+
+
+def test_processes_that_share_a_folder_keep_their_own_parts(tmp_path):
+    timeline = schedule().timeline
+    for process in range(2):
+        history = RunHistory(timeline, tmp_path)
+        for value, loss in enumerate((5.0, 4.0, 3.0, 9.0)):
+            history.add({"loss": loss}, parts(process, process, value))
+    names = [f"dsd_best_00000{epoch}_process_{i}_of_2.npz" for epoch in (1, 2) for i in (0, 1)]
+    assert [path.name for path in sorted(tmp_path.glob("*.npz"))] == names
+    for process in range(2):
+        after = RunHistory(timeline, tmp_path)
+        assert after.resume(4, parts(process, -1, -1))
+        (found,) = after.best_weights(2).arrays.values()
+        assert found.tolist() == [process, 2]
+    (tmp_path / names[-1]).replace(tmp_path / names[-2])
+    with pytest.raises(ValueError, match=r"another model.*\[2:4\].*instead of.*\[0:2\]"):
+        RunHistory(timeline, tmp_path).resume(4, parts(0, -1, -1))
 
 
 def test_a_folder_that_is_not_writable_is_refused_before_anything_changes(tmp_path, monkeypatch):

@@ -122,6 +122,32 @@ class Backend(abc.ABC, Generic[Mask]):
         """
         del value, path
 
+    def parts_of(self, variable: keras.Variable) -> dict[str, np.ndarray] | None:
+        """Returns copies of this process's parts of a variable, by index; None if it has all."""
+        del variable
+        return None
+
+    def set_parts(self, variable: keras.Variable, parts: Mapping[str, np.ndarray]) -> None:
+        """Sets the values of a variable, of which each process gives its parts."""
+        raise NotImplementedError
+
+    def process(self) -> tuple[int, int]:
+        """Returns the index of this process, and the number of those that train together."""
+        return 0, 1
+
+    def is_chief(self, model: keras.Layer) -> bool:
+        """Returns whether this process writes, of those that train a model."""
+        del model
+        return self.process()[0] == 0
+
+    def check_same(self, variables: Sequence[keras.Variable], arguments: str) -> None:
+        """Checks that processes that have parts of variables were given the same arguments.
+
+        Raises:
+            ValueError: They were not.
+        """
+        del variables, arguments
+
     @abc.abstractmethod
     def make_step_state(
         self, model: keras.Model, weights: Callable[[], Sequence[Any]]

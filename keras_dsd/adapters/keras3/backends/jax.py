@@ -1,14 +1,16 @@
 """Masks on JAX: arguments of the step, which is stateless."""
 
 import contextlib
+import hashlib
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import jax
 import keras
 import numpy as np
 from jax import numpy as jnp
+from jax.experimental import multihost_utils
 
 from keras_dsd.adapters.base import private_names
 from keras_dsd.adapters.base.factors import HostFactors
@@ -16,10 +18,12 @@ from keras_dsd.adapters.base.observation import Observation
 from keras_dsd.adapters.base.step_state import StepState, averaged
 from keras_dsd.adapters.base.weight import Weight
 from keras_dsd.adapters.keras3.backends import Backend, ObservedStep, TrainStep, sync
-from keras_dsd.adapters.keras3.backends.jax_arrays import ARRAYS
+from keras_dsd.adapters.keras3.backends.jax_arrays import ARRAYS, has_all
 from keras_dsd.protocols import Step
 from keras_dsd.utils.patches import Patch
 
+# Where a part of an array is.
+Index: TypeAlias = tuple[slice, ...]
 # Trainable variables, then further lists of values.
 State: TypeAlias = tuple[Sequence[jax.Array], ...]
 # Part of the key of compiled functions: the learning rate factor of a custom training loop.
@@ -33,13 +37,13 @@ class JaxBackend(Backend[jax.Array]):
     _last_factor = 1.0  # of the last epoch of any custom training loop
 
     def check_readable(self, value: jax.Array, path: str) -> None:
-        """Checks that no shard of an array is only on devices of other processes."""
-        if not (value.is_fully_addressable or value.is_fully_replicated):
+        """Checks that no part of an array is on devices of other processes alone."""
+        if not has_all(value):
             raise ValueError(
                 f"Expected a weight that this process can read. Received: {path}, sharded over "
-                f"devices of {jax.process_count()} processes. Masks and sparsity need no copy; for "
-                f"values, masks as arrays, the best weights of a phase and figures, load a "
-                f"checkpoint in one process, or call "
+                f"devices of {jax.process_count()} processes. Training, report and observers of "
+                f"keras_dsd need no copy of it. For values and masks as arrays, sensitivity and "
+                f"compare, load a checkpoint in one process; or call "
                 f"jax.experimental.multihost_utils.process_allgather in all processes."
             )
 
@@ -48,6 +52,34 @@ class JaxBackend(Backend[jax.Array]):
     ) -> "JaxStepState":
         """Returns what the steps of a model keep of variables."""
         return JaxStepState(model, weights)
+
+    def parts_of(self, variable: keras.Variable) -> dict[str, np.ndarray] | None:
+        """Returns copies of this process's parts of a variable, by index; None if it has all."""
+        return _parts_of(variable.value)
+
+    def set_parts(self, variable: keras.Variable, parts: Mapping[str, np.ndarray]) -> None:
+        """Sets the values of a variable, of which each process gives its parts."""
+        variable.assign(_of_parts(parts, variable.value))
+
+    def process(self) -> tuple[int, int]:
+        """Returns the index of this process, and the number of processes."""
+        return jax.process_index(), jax.process_count()
+
+    def check_same(self, variables: Sequence[keras.Variable], arguments: str) -> None:
+        """Checks that processes that have parts of variables were given the same arguments."""
+        values: list[jax.Array] = [each.value for each in variables]
+        if all(each.is_fully_addressable or each.is_fully_replicated for each in values):
+            return  # each process can do without the others
+        digest = hashlib.blake2b(arguments.encode(), digest_size=8).digest()
+        found = multihost_utils.process_allgather(np.frombuffer(digest, np.uint32))
+        if (found != found[0]).any():
+            raise ValueError(
+                f"Expected the same arguments of DSDSchedule and apply in all processes, which "
+                f"measure the weights together. Received: others than in process 0, in one of "
+                f"{jax.process_count()}; in process {jax.process_index()} {arguments}. Give all "
+                f"the same observers too: those of keras_dsd write in process 0 alone, and your "
+                f"own can, where self.is_chief."
+            )
 
     def put_mask(self, mask: jax.Array, model: keras.Layer, earlier: jax.Array | None) -> jax.Array:
         """Returns `mask`, which has the variable's sharding."""
@@ -164,6 +196,19 @@ class JaxStepState(StepState[_Box]):
         BACKEND.check_readable(held.value, "what steps keep of a weight")
         return np.array(held.value)
 
+    def _parts_of(self, held: _Box) -> Mapping[str, np.ndarray]:
+        found = _parts_of(held.value)
+        return super()._parts_of(held) if found is None else found
+
+    def _set_parts(self, held: _Box, parts: Mapping[str, np.ndarray]) -> None:
+        if "" in parts:
+            super()._set_parts(held, parts)
+        else:
+            held.value = _of_parts(parts, held.value)
+
+    def _process(self) -> tuple[int, int]:
+        return BACKEND.process()
+
     def _clear(self, held: _Box) -> None:
         held.value = jnp.zeros_like(held.value)
 
@@ -229,6 +274,29 @@ BACKEND = JaxBackend()
 
 def _factors(observation: Observation) -> HostFactors:
     return cast("HostFactors", observation.factors)
+
+
+def _parts_of(value: jax.Array) -> dict[str, np.ndarray] | None:
+    """Returns copies of this process's parts of an array, by index; None if it has all."""
+    if has_all(value):
+        return None
+    shards = value.addressable_shards
+    return {_text(each.index, value.shape): np.array(each.data) for each in shards}
+
+
+def _of_parts(parts: Mapping[str, np.ndarray], like: jax.Array) -> jax.Array:
+    """Returns the array of which each process has given its parts, with a sharding like its own."""
+
+    def part(index: Index | None) -> np.ndarray:
+        return parts[_text(index or (), like.shape)]
+
+    return jax.make_array_from_callback(like.shape, like.sharding, part)
+
+
+def _text(index: Index, shape: Sequence[int]) -> str:
+    """Returns where a part of an array is, such as `[0:64,8:16]`."""
+    ranges = [each.indices(size) for each, size in zip(index, shape, strict=True)]
+    return f"[{','.join(f'{start}:{stop}' for start, stop, _ in ranges)}]"
 
 
 def _masked(value: jax.Array, mask: jax.Array) -> jax.Array:

@@ -20,8 +20,7 @@ class JaxArrays(ArrayOperations):
 
     def is_on_host(self, values: jax.Array) -> bool:
         """Returns whether all values are in host memory of this process."""
-        is_here = values.is_fully_addressable
-        return is_here and all(each.platform == "cpu" for each in values.devices())
+        return has_all(values) and all(each.platform == "cpu" for each in values.devices())
 
     def dtype_of(self, values: jax.Array) -> str:
         """Returns the name of the dtype."""
@@ -34,7 +33,11 @@ class JaxArrays(ArrayOperations):
         commits all results of a step, and JAX compiles it again for every mixture of the two.
         """
         sharding = _sharding_of(values)
-        return jnp.asarray(mask) if sharding is None else jax.device_put(mask, sharding)
+        if sharding is None:
+            return jnp.asarray(mask)
+        if not values.is_fully_addressable:  # each process has made it, and puts its parts
+            return jax.make_array_from_callback(mask.shape, sharding, lambda index: mask[index])
+        return jax.device_put(mask, sharding)
 
     def run(
         self,
@@ -69,6 +72,14 @@ class JaxArrays(ArrayOperations):
         bits = lax.bitcast_convert_type(values, raw) & jnp.array(jnp.iinfo(raw).max, raw)
         return bits.astype(jnp.int32) if raw is jnp.int16 else bits
 
+    def negatives(self, values: jax.Array) -> jax.Array:
+        """Returns where the sign of floats is that of negative numbers."""
+        return jnp.signbit(values)
+
+    def lowest(self, keys: jax.Array) -> jax.Array:
+        """Returns the smallest of some integers."""
+        return jnp.min(keys, initial=jnp.iinfo(keys.dtype).max)
+
     def floats(self, values: jax.Array, double: bool) -> jax.Array:
         """Returns values as float32 or, if they are float64, as float64."""
         return values.astype(jnp.float64 if double else jnp.float32)
@@ -83,6 +94,11 @@ class JaxArrays(ArrayOperations):
         zeros = (np.uint32(0),) * len(numbers)
         found = lax.reduce(numbers, zeros, _add, tuple(range(numbers[0].ndim)))
         return jnp.stack(found)
+
+    def totals_below(self, keys: jax.Array, limits: jax.Array, condition: jax.Array) -> jax.Array:
+        """Returns how many keys are below each limit, in one pass that sends one vector."""
+        is_below = condition & (keys < limits.reshape(-1, *[1] * keys.ndim))
+        return jnp.sum(is_below, tuple(range(1, is_below.ndim)), dtype=jnp.uint32)
 
     def totals_along(self, condition: jax.Array, axis: int) -> jax.Array:
         """Returns the number of True entries of a condition at each index of an axis."""
@@ -112,6 +128,15 @@ class JaxArrays(ArrayOperations):
 
 
 ARRAYS = JaxArrays()
+
+
+def has_all(values: jax.Array) -> bool:
+    """Returns whether this process has all values on its devices."""
+    if values.is_fully_addressable or values.is_fully_replicated:
+        return True
+    shape = values.shape
+    here = values.sharding.addressable_devices_indices_map(shape).values()
+    return {*map(str, here)} == {*map(str, values.sharding.devices_indices_map(shape).values())}
 
 
 def _sharding_of(values: jax.Array) -> Sharding | None:

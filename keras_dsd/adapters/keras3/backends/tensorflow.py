@@ -121,6 +121,10 @@ class TensorFlowBackend(Backend[tf.Variable]):
             Patch(vars(optimizer), UPDATE_ALL, updates.all),
         ]
 
+    def is_chief(self, model: keras.Layer) -> bool:
+        """Returns whether this process is the worker that writes."""
+        return tf_graphs.is_chief(model)
+
     def num_workers(self, model: keras.Layer) -> int:
         """Returns the number of workers that mirror the variables of a model."""
         strategy = getattr(model, "distribute_strategy", None)  # of a model, not of a layer

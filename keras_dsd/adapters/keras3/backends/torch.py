@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 import keras
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
@@ -34,6 +35,12 @@ class TorchBackend(Backend[torch.Tensor]):
 
     optimizers = (torch.optim.Optimizer,)
     arrays = ARRAYS
+
+    def process(self) -> tuple[int, int]:
+        """Returns the rank of this process, and the number of ranks."""
+        if dist.is_available() and dist.is_initialized():
+            return dist.get_rank(), dist.get_world_size()
+        return 0, 1
 
     def tensor_of(self, variable: keras.Variable) -> torch.Tensor:
         """Returns the values of a variable, without gradient."""

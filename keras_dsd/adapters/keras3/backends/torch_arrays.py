@@ -60,6 +60,15 @@ class TorchArrays(ArrayOperations):
         bits = values.view(raw) & torch.iinfo(raw).max
         return bits.to(torch.int32) if raw is torch.int16 else bits
 
+    def negatives(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns where the sign of floats is that of negative numbers."""
+        return torch.signbit(values)
+
+    def lowest(self, keys: torch.Tensor) -> torch.Tensor:
+        """Returns the smallest of some integers."""
+        most = torch.iinfo(keys.dtype).max
+        return keys.min() if keys.numel() else torch.tensor(most, dtype=keys.dtype)
+
     def floats(self, values: torch.Tensor, double: bool) -> torch.Tensor:
         """Returns values as float32 or, if they are float64, as float64."""
         return values.to(torch.float64 if double else torch.float32)
@@ -71,6 +80,13 @@ class TorchArrays(ArrayOperations):
     def totals(self, conditions: Sequence[torch.Tensor]) -> torch.Tensor:
         """Returns the number of True entries of each condition."""
         return torch.stack([torch.count_nonzero(each) for each in conditions])
+
+    def totals_below(
+        self, keys: torch.Tensor, limits: Sequence[int], condition: torch.Tensor
+    ) -> torch.Tensor:
+        """Returns how many keys are below each limit, one after another to spare memory."""
+        found = [torch.count_nonzero(condition & (keys < limit)) for limit in limits]
+        return torch.stack(found)
 
     def totals_along(self, condition: torch.Tensor, axis: int) -> torch.Tensor:
         """Returns the number of True entries of a condition at each index of an axis."""
