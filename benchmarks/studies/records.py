@@ -58,6 +58,10 @@ class Records:
         runs = list(runs)
         self.runs += runs
         self._done.append([runs[0].seed, list(base)])
+        self.write()
+
+    def write(self) -> None:
+        """Writes the file, in one piece."""
         data = {
             "identity": self.identity, "done": self._done,
             "runs": [_entry(run) for run in self.runs],
