@@ -219,7 +219,7 @@ learning rate
         Args:
             epochs: All epochs together. At least 3.
             decay: How the learning rate decays inside each phase, as `presets.for_epochs` takes it;
-                `None` for an optimizer with a schedule of its own. Defaults to `"steps"`.
+                `None` for an optimizer with a learning rate schedule. Defaults to `"steps"`.
             options: Other arguments of `DSDSchedule`.
 
         Raises:
