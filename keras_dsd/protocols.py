@@ -245,7 +245,7 @@ class TrainingAdapter(Protocol):
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes, of several that train the model: the first one does."""
+        """True if this process writes files: the first of those that train the model."""
 
     def check_same(self, arguments: str) -> None:
         """Checks that all processes that have parts of a weight were given the same arguments.

@@ -14,13 +14,13 @@ from keras_dsd.utils.files import replace
 class ArrayFiles:
     """Files with copies of weights, each written atomically; the last two epochs are kept.
 
-    If processes have different parts of a weight, each writes a file of its own.
+    If a weight is sharded over processes, each writes its own file.
 
     Args:
-        folder: Where they are; None: nowhere.
-        name: The start of their names.
-        expected: What they hold, for errors.
-        advice: What to do if one is missing.
+        folder: Their folder, or None.
+        name: Prefix of their names.
+        expected: Description of their content, for errors.
+        advice: Advice for a missing file.
     """
 
     def __init__(self, folder: pathlib.Path | None, name: str, expected: str, advice: str) -> None:

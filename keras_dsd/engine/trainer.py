@@ -93,7 +93,7 @@ class Trainer:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes, of several that train the model."""
+        """True if this process writes files, among those that train the model."""
         return self._adapter.is_chief
 
     def check_same(self, arguments: str) -> None:

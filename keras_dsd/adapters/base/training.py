@@ -170,7 +170,7 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
     @property
     @abc.abstractmethod
     def is_chief(self) -> bool:
-        """Whether this process writes, of several that train the model: the first one does."""
+        """True if this process writes files: the first of those that train the model."""
 
     def check_same(self, arguments: str) -> None:
         """Does nothing: no process has parts of a weight alone."""

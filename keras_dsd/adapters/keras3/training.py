@@ -175,7 +175,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes, of several that train the model: the first one does."""
+        """True if this process writes files: the first of those that train the model."""
         return backends.current().is_chief(self.model)
 
     def check_same(self, arguments: str) -> None:

@@ -162,7 +162,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes, of several that train the model: the first one does."""
+        """True if this process writes files: the first of those that train the model."""
         return tf_graphs.is_chief(self.model)
 
     def prints(self) -> bool:
