@@ -20,6 +20,8 @@ STEPS = (*NETWORKS, "wide_mlp", "layers-100")  # whose step is timed
 NUM_LAYERS = (10, 100, 300, 1000)
 NUM_UNITS = (300, 1000, 6000)
 NUM_REPLICAS = (1, 2, 4)
+NUM_DEVICES = (1, 2, 4, 8)  # of a process
+NUM_PROCESSES = (2, 4)  # of a device each
 SIZES = (10**6, 10**7, 10**8, 10**9)
 
 
@@ -59,7 +61,7 @@ class Job(NamedTuple):
 
 def jobs(has_gpu: bool) -> list[Job]:
     """Returns all there is to measure."""
-    found = [*_steps(), *_fits(), *_growing(), *_masks(), *_memory()]
+    found = [*_steps(), *_fits(), *_growing(), *_masks(), *_memory(), *_devices(), *_models()]
     if has_gpu:
         kinds = ("step_time", "whole_fit", "memory")
         found += [
@@ -115,6 +117,19 @@ def _memory() -> Iterator[Job]:
     for network, flavour in itertools.product(("wide_mlp", "vgg16"), FLAVOURS):
         for way, repeat in itertools.product(("nodsd", "dsd"), range(2)):
             yield _training("memory", flavour, network, f"{way}-{repeat}", f"--{way}")
+
+
+def _devices() -> Iterator[Job]:
+    for count in NUM_DEVICES:
+        yield _training("devices", "jax", "units-1000", f"devices-{count}", f"--devices={count}")
+    for count in NUM_PROCESSES:
+        flags = (f"--devices={count}", f"--processes={count}")
+        yield _training("devices", "jax", "units-1000", f"processes-{count}", *flags)
+
+
+def _models() -> Iterator[Job]:
+    for flavour, way in itertools.product(FLAVOURS, ("nodsd", "dsd")):
+        yield _training("models", flavour, "units-1400", way, f"--{way}")
 
 
 def _training(kind: str, flavour: str, network: str, variant: str, *flags: str) -> Job:

@@ -215,6 +215,57 @@ def _memory_cells(rows: Results, name: str, index: int) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+def devices(results: Results) -> Iterable[str]:
+    """Yields the table of sharded kernels: what each device holds, and what the host is sent."""
+    rows = chosen(results, kind="devices")
+    if not rows:
+        return
+    yield (
+        "| devices | a device: kernels | masks | to the host: boundary | epoch end | "
+        "masks made in | epoch end in | step | sparse step | training steps compiled | measured |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
+    for row in sorted(rows, key=_devices_of):
+        yield f"| {' | '.join([*_device_cells(row), measured([row], results)])} |"
+
+
+def _devices_of(row: Result) -> tuple[bool, int]:
+    kind, _, number = row["variant"].partition("-")
+    return kind == "processes", int(number)
+
+
+def _device_cells(row: Result) -> Iterable[str]:
+    found = row["found"]
+    of_processes, count = _devices_of(row)
+    yield f"{count}, of {count if of_processes else 1} process{'es' * of_processes}"
+    yield f"{found['kernels']:,} B"
+    yield f"{found['masks']:,} B"
+    for when in ("boundary", "epoch"):
+        yield f"{found[when + ' bytes']:,} B in {found[when + ' transfers']}"
+    yield f"{found['boundary']:.2f} s"
+    yield from (f"{1e3 * found[name]:.3g} ms" for name in ("epoch end", "step", "sparse step"))
+    yield f"{found['compiled']}"
+
+
+def models(results: Results) -> Iterable[str]:
+    """Yields the table of what a process keeps of each model that was trained and thrown away."""
+    rows = chosen(results, kind="models")
+    if not rows:
+        return
+    yield "| | arrays, plain | with DSD | process, plain | with DSD | measured |"
+    yield "|---|---|---|---|---|---|"
+    for flavour, title in FLAVOURS.items():
+        of_flavour = {row["variant"]: row for row in chosen(rows, flavour=flavour)}
+        if of_flavour.keys() >= {"nodsd", "dsd"}:
+            cells = (
+                f"{of_flavour[way]['found'][name] / 2**20:.1f} MiB"
+                for name in ("live", "resident")
+                for way in ("nodsd", "dsd")
+            )
+            when = measured(list(of_flavour.values()), results)
+            yield f"| {title} | {' | '.join(cells)} | {when} |"
+
+
 def growing(results: Results) -> Iterable[str]:
     """Yields the table of fitted exponents, and the figure."""
     found = growth.lines(results)
@@ -260,7 +311,7 @@ def _seconds(values: Sequence[float] | None) -> str:
 
 TABLES: dict[str, Callable[[Results], Iterable[str]]] = {
     "machine": machine, "steps": steps, "fits": fits, "masks": masks, "memory": memory,
-    "growing": growing,
+    "growing": growing, "devices": devices, "models": models,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -141,6 +141,28 @@ def test_memory_is_what_dsd_adds_for_each_weight(cost):
         assert f"| {phase} | 1 MiB | {live} B a weight | 2 MiB | 0.50 B a weight" in text
 
 
+def test_sharded_kernels_are_shown_by_devices_and_processes(cost):
+    found = {"kernels": 4000, "masks": 1000, "boundary bytes": 672, "boundary transfers": 18,
+             "epoch bytes": 48, "epoch transfers": 1, "boundary": 1.5, "epoch end": 0.001,
+             "step": 0.002, "sparse step": 0.003, "compiled": 2}  # fmt: skip
+    variants = ("processes-2", "devices-8", "devices-2")
+    rows = [result("devices", "jax", "units-1000", found, each) for each in variants]
+    lines = cost["tables"].filled(table("devices"), rows).splitlines()
+    cells = "| 4,000 B | 1,000 B | 672 B in 18 | 48 B in 1 | 1.50 s | 1 ms | 2 ms | 3 ms | 2 |"
+    shown = [line.partition(" | ")[0] for line in lines if cells in line]
+    assert shown == ["| 2, of 1 process", "| 8, of 1 process", "| 2, of 2 processes"]
+
+
+def test_what_a_process_keeps_is_shown_of_both_ways(cost):
+    kept = {way: {"live": mib * 2**20, "resident": mib * 2**21}
+            for way, mib in (("nodsd", 20), ("dsd", 25))}  # fmt: skip
+    rows = [result("models", "jax", "units-1400", each, way) for way, each in kept.items()]
+    rows += [result("models", "torch", "units-1400", kept["dsd"], "dsd")]  # the other is to come
+    text = cost["tables"].filled(table("models"), rows)
+    assert "| Keras 3, JAX | 20.0 MiB | 25.0 MiB | 40.0 MiB | 50.0 MiB |" in text
+    assert "PyTorch" not in text
+
+
 def test_masks_are_shown_beside_numpy_s(cost):
     seconds = {"numpy.partition": [0.5, 0.5], "TF-MOT": [5.0, 5.0], "single weights": [0.25, 0.25]}
     memory = {"numpy.partition": 4.0, "single weights": 1.0}
@@ -216,6 +238,15 @@ def test_memory_is_measured(tmp_path):
     assert "| Keras 3, JAX | wide_mlp | sparse | " in text
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["devices-2", "processes-2"])
+def test_sharded_kernels_are_measured(what, tmp_path):
+    text, (file,) = measured(tmp_path, f"--only=^devices-jax-units-1000-{what}$")
+    found = json.loads(file.read_text())["found"]
+    assert (found["boundary bytes"], found["epoch bytes"], found["compiled"]) == (672, 48, 2)
+    assert found["kernels"] == 4 * found["masks"] and "| 672 B in 18 | 48 B in 1 |" in text
+
+
 def test_what_matches_no_job_is_said(tmp_path):
     with pytest.raises(AssertionError, match="a part of one of these. Received: --only=nothing"):
         measured(tmp_path, "--only=nothing")
@@ -224,7 +255,7 @@ def test_what_matches_no_job_is_said(tmp_path):
 def measured(folder, *flags):
     """Returns the page that is written, and the files of what was measured."""
     page = folder / "page.md"
-    page.write_text("".join(map(table, ("machine", "steps", "fits", "memory"))))
+    page.write_text("".join(map(table, ("machine", "steps", "fits", "memory", "devices"))))
     bench(page, folder / "results", *flags)
     files = list((folder / "results").glob("*.json"))
     for file in files:
