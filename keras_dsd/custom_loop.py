@@ -198,7 +198,7 @@ class DSDLoop:
     def _check_counted(self) -> None:
         if self._needs_steps and not self._num_steps:
             raise ValueError(
-                "Expected begin_step() before each update, as phases are counted in steps. "
+                "Expected begin_step() before each update, as the schedule counts steps. "
                 "Received: an epoch without a call of it. Call loop.begin_step() first."
             )
 

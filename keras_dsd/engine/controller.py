@@ -546,7 +546,7 @@ class Controller:
 
     def _announce(self, transition: Transition, changed: str) -> None:
         index, phase, epoch = transition.index, transition.phase, transition.epoch
-        is_start, step = transition.is_start, self._step
+        is_start, step = transition.is_start, self._step if self._timeline.counts_steps else None
         self._show(phase_message(self._timeline, index, epoch, is_start, changed, step))
         for observer in self._observers:
             observer.on_phase(index, phase, epoch, changed)

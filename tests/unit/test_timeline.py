@@ -218,6 +218,12 @@ def test_phases_in_steps_start_within_epochs(ends, step, starts):
     assert STEPS.starts(steps(*ends), step) == starts
 
 
+def test_an_epoch_ends_in_the_phase_of_its_last_step():
+    indices = [len(STEPS.points_at_end(steps(5, 9, 12, 16), epoch)) - 1 for epoch in range(4)]
+    assert indices == [0, 1, 1, 2]
+    assert len(STEPS.points_at_end(steps(6), 0)) == 2
+
+
 @pytest.mark.parametrize(("ends", "step", "is_over"), [
     ((5, 9, 12), None, False), ((5, 9, 12), 15, False), ((5, 9, 12), 16, True),
     ((5, 9, 12, 16), None, True), ((5, 9), 99, False), ((), 0, False),

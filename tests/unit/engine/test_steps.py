@@ -438,6 +438,16 @@ def test_a_phase_with_until_may_start_within_an_epoch(tmp_path):
             assert rest == logs[epoch:]
 
 
+def test_best_weights_are_restored_once_before_a_phase_within_an_epoch(monkeypatch):
+    until = dsd.Plateau("loss", restore_best=True)
+    phases, model, restored = [D(2, until=until), S(steps=2), D(1)], FakeModel(), []
+    monkeypatch.setattr(
+        model.adapter, "set_weights", lambda values: restored.append(model.iterations)
+    )
+    fit(model, dsd.DSDSchedule(phases=phases), 3, steps=4, log=lambda epoch: {"loss": epoch})
+    assert restored == [8]
+
+
 class Seen(Observer):
     """Keeps what it is notified of."""
 
@@ -561,6 +571,11 @@ def test_a_loop_that_does_not_count_is_refused():
     loop.begin_epoch(0)
     with pytest.raises(ValueError, match="an epoch without a call of it"):
         loop.end_epoch()
+    loop.begin_step()
+    loop.end_epoch()
+    loop.begin_epoch(1)
+    with pytest.raises(ValueError, match="an epoch without a call of it"):
+        loop.apply_masks()
     model.adapter.tracing = True
     with pytest.raises(ValueError, match=r"begin_step\(\) outside of tf.function"):
         loop.begin_step()
