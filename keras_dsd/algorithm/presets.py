@@ -43,11 +43,9 @@ def for_epochs(epochs: int, *, decay: str | Decay | None = "steps") -> list[Phas
     """Returns DSD split over a number of epochs: three fifths dense, a fifth sparse, a fifth again.
 
     In every phase the learning rate restarts and decays: in the dense and the sparse phase from the
-    initial one, in the re-dense phase from a tenth of it. This rests on one study, an MLP on 50,000
-    shifted images of MNIST with weight decay, where 40 % of the weights pruned for 10 of 50 epochs
-    lowered the test loss by 2 to 5 %, compared with the same learning rates without masks. The
-    paper's ResNets have 2:1:1 and start the sparse phase at a tenth. Other tasks may differ: use
-    `compare`.
+    initial one, in the re-dense phase from a tenth of it. These are the lengths and learning rates
+    of the tasks in docs/results.md, which has what they show; none is known to be best. The paper's
+    ResNets have 2:1:1 and start the sparse phase at a tenth. Use `compare`.
 
     Args:
         epochs: All epochs together. At least 3.
