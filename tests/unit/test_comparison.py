@@ -25,6 +25,8 @@ from keras_dsd.analysis.comparison.arms import (
     make_paper_arms,
     num_shared,
 )
+from keras_dsd.analysis.comparison.paper import PaperComparison
+from keras_dsd.analysis.comparison.result import Run
 
 Dense, Sparse = dsd.DensePhase, dsd.SparsePhase
 NAN = math.nan
@@ -711,6 +713,20 @@ def test_averages_are_means_of_the_last_phase_scored_after_training(made, data):
     assert averaged.num_updates == llr.num_updates
 
 
+def test_random_masks_are_those_of_the_seed(made, data, monkeypatch):
+    given, schedule = [], training.DSDSchedule
+    monkeypatch.setattr(
+        training, "DSDSchedule",
+        lambda phases, **options: given.append(phases) or schedule(phases=phases, **options),
+    )  # fmt: skip
+    compared_as_paper(
+        made, data, build_decayed(made), lambda model, part: model.weight, seeds=[4, 9]
+    )
+    drawn = [phase.seed for phases in given for phase in phases
+             if isinstance(phase, Sparse) and phase.criterion == "random"]  # fmt: skip
+    assert drawn == [4, 9]
+
+
 def test_the_verdict_of_the_paper_answers_both_questions(made, data):
     noise = iter(np.random.default_rng(0).normal(0, 1e-3, 10_000))
 
@@ -724,6 +740,20 @@ def test_the_verdict_of_the_paper_answers_both_questions(made, data):
     assert "sparse" in b and found.answer("sparse").number == 5
     assert set(found.to_dict()["differences"]) == set(found.arms) - {"dsd"}
     assert found.verdict in " ".join(found.render().split())
+
+
+def test_the_control_is_that_of_the_tuning_seeds_whatever_the_others_say():
+    values = {"dense": 1.0, "llr": 2.0, "sparse": 3.0, "dsd": 1.5}
+    runs = [
+        Run(seed, arm, (value, value + seed / 10), 0, value, value + seed / 9, 4, "start")
+        for seed in range(4) for arm, value in values.items()
+    ]  # fmt: skip
+    arms = dict.fromkeys(values, "in words")
+    found = PaperComparison("loss", "min", arms, tuple(runs), control="llr")
+    assert found.gain().control == "llr" and found.gain().paired.mean == pytest.approx(0.5)
+    assert found.answer().mean == pytest.approx(-0.5) and found.answer("dense").mean > 0
+    assert "dsd is better than llr" not in found.verdict  # all alike: nothing to test
+    assert "and llr:" in found.verdict and "and sparse:" in found.verdict
 
 
 @pytest.mark.parametrize(("options", "error", "message"), [

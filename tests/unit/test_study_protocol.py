@@ -61,7 +61,7 @@ def run(protocol, seed, arm, best, setting=(1e-4, 0.1), test=(), sparsity=None):
 def test_tuning_chooses_the_best_mean_and_a_setting_that_fails_in_a_seed_is_not_chosen(protocol):
     tuning = [
         run(protocol, seed, arm, best, (l2, 0.1))
-        for arm, of_l2 in {"same rates": {1e-4: (3, 3), 1e-3: (1, math.nan), 1e-2: (4, 1)},
+        for arm, of_l2 in {"same rates": {1e-3: (1, math.nan), 1e-4: (3, 3), 1e-2: (4, 1)},
                            "same rates, averaged": {1e-4: (3, 3), 1e-2: (2, 2)}}.items()
         for l2, values in of_l2.items() for seed, best in zip((1000, 1001), values, strict=True)
     ]  # fmt: skip
