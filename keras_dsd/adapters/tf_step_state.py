@@ -37,7 +37,10 @@ class TensorFlowStepState(StepState[tf.Variable]):
         held.assign(value)
 
     def _assign(self, variable: Any, held: tf.Variable) -> None:
-        tf_graphs.update_replicas(_raw(variable), lambda each, value: each.assign(value), held)
+        raw = _raw(variable)
+        strategy = _strategy_of(raw)
+        with strategy.scope():  # between steps no replica is in charge
+            strategy.extended.update(raw, lambda each, value: each.assign(value), args=(held,))
 
     def _average(self, held: tf.Variable, value: Any, momentum: float) -> None:
         def move(average: tf.Variable, new: tf.Variable) -> None:
@@ -65,9 +68,13 @@ def _raw(variable: Any) -> tf.Variable:
     return getattr(variable, "_value", variable)
 
 
+def _strategy_of(raw: tf.Variable) -> tf.distribute.Strategy:
+    return getattr(raw, "distribute_strategy", None) or tf.distribute.get_strategy()
+
+
 def _new(variable: Any, value: Any, **options: Any) -> tf.Variable:
     raw = _raw(variable)
-    strategy = getattr(raw, "distribute_strategy", None) or tf.distribute.get_strategy()
+    strategy = _strategy_of(raw)
     with strategy.scope(), strategy.extended.colocate_vars_with(raw):
         value = tf.convert_to_tensor(value)
         return tf.Variable(value, trainable=False, name="dsd_step_state", **options)

@@ -20,6 +20,7 @@ KINDS = {
     "until": {"kind": "until"},
     "until, backup last": {"kind": "until", "last": True},
 }
+WAYS = {"kind": "ways", "last": True}
 
 
 def in_part(values, chosen):
@@ -57,6 +58,20 @@ def test_kills_at_any_moment(kind, tmp_path):
     for index, kill in enumerate(kills):
         assert exits[f"run{index}-killed"] in ((-9,) if isinstance(kill, tuple) else (-9, 0))
         check(tmp_path, "whole", f"run{index}")
+
+
+@pytest.mark.slow
+def test_what_steps_keep_outlives_a_kill(tmp_path):
+    """Sums of gradients, masks that grow, weights that regrow in part and decay, averages."""
+    scenarios = [{"name": "whole", **WAYS}]
+    for batch in (25, 55):  # as masks grow, and in the second epoch that regrows
+        named = {"name": f"run{batch}", "backup": f"run{batch}", **WAYS}
+        kill = ("on_train_batch_end", batch, 0)
+        scenarios += [{**named, "name": f"run{batch}-killed", "kill": kill}, named]
+    exits = train(tmp_path, *scenarios)
+    assert [*exits.values()] == [0, *[-9, 0] * 2]
+    for batch in (25, 55):
+        check(tmp_path, "whole", f"run{batch}")
 
 
 @pytest.mark.slow

@@ -16,14 +16,14 @@ def data():
     return digits.rows()
 
 
-def compiled():
+def compiled(use_ema=True):
     """Makes a model; it begins with the same weights each time."""
     keras.utils.set_random_seed(1)
     # On JAX a batch is one tensor, whatever devices it is on.
     norm = layers.BatchNormalization(synchronized=keras.backend.backend() == "tensorflow")
-    body = [layers.Dense(16, "tanh"), norm, layers.Dense(12)]
+    body = [layers.Dense(16, "tanh", name="a"), norm, layers.Dense(12, name="b")]
     model = keras.Sequential([layers.Input((64,)), *body])
-    optimizer = keras.optimizers.SGD(0.05, momentum=0.9, use_ema=True)
+    optimizer = keras.optimizers.SGD(0.05, momentum=0.9, use_ema=use_ema)
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     optimizer.build(model.trainable_variables)
     return dsd.apply(model, 0.4)
@@ -80,3 +80,13 @@ def random_masks(model, parts_of, path):
     callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_end=seen.note))
     model.fit(x, y, BATCH, 2, verbose=0, callbacks=callbacks)
     np.save(path, seen.masks)
+
+
+def ways(model, path):
+    """Prunes by sums of gradients, regrows in part, with decay and averages; writes weights."""
+    last = dsd.DensePhase(2, regrow_fraction=0.5, regrow_decay=2.0, ema=0.8)
+    phases = [dsd.DensePhase(1), dsd.SparsePhase(3, criterion="movement", ramp=2), last]
+    x, y = data()
+    callbacks = [dsd.DSDSchedule(phases=phases)]
+    model.fit(x, y, BATCH, 6, verbose=0, callbacks=callbacks, shuffle=False)
+    np.savez(path, *map(np.array, dsd.strip(model).get_weights()))

@@ -181,7 +181,8 @@ def statistics(strategy):
     tf_keras.utils.set_random_seed(1)
     with strategy.scope():
         norm = layers.BatchNormalization(synchronized=True)
-        model = tf_keras.Sequential([layers.Input((64,)), layers.Dense(16), norm, layers.Dense(10)])
+        dense = [layers.Dense(16, name="a"), norm, layers.Dense(10, name="b")]
+        model = tf_keras.Sequential([layers.Input((64,)), *dense])
         model.compile("sgd", tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     found, masks = [], []
 
@@ -201,6 +202,17 @@ def statistics(strategy):
     return {"statistics": np.array(found), "random_masks": np.array(masks)}
 
 
+def ways(strategy):
+    """Prunes by sums of gradients, regrows in part, with decay and averages; returns weights."""
+    last = dsd.DensePhase(2, regrow_fraction=0.5, regrow_decay=2.0, ema=0.8)
+    phases = [dsd.DensePhase(1), dsd.SparsePhase(3, criterion="movement", ramp=2), last]
+    model = dsd.apply(compiled(strategy, lambda: tf_keras.optimizers.SGD(0.05)), SPARSITY)
+    schedule = dsd.DSDSchedule(phases=phases)
+    model.fit(*data(), BATCH, 6, shuffle=False, verbose=0, callbacks=[schedule])
+    weights = [np.array(each) for each in dsd.strip(model).get_weights()]
+    return {f"ways_{index}": each for index, each in enumerate(weights)}
+
+
 def write(path, strategy):
     """Trains under a strategy, and writes what was seen into two files."""
 
@@ -215,7 +227,8 @@ def write(path, strategy):
     np.savez(
         path.with_suffix(".npz"), *model.get_weights(), values=look.values, masks=look.masks,
         predicted=model.predict(data()[0], verbose=0), exported=reloaded.serve(data()[0]),
-        **statistics(strategy), loop_values=by_hand.values, loop_masks=by_hand.masks,
+        **statistics(strategy), **ways(strategy),
+        loop_values=by_hand.values, loop_masks=by_hand.masks,
         **{f"steps_{name}": each for name, each in in_steps(strategy, optimizer).items()},
     )  # fmt: skip
     counts = {"plain": plain_operations(strategy, optimizer), **look.operations}

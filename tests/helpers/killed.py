@@ -82,6 +82,10 @@ def schedule_of(kind, folder):
         return dsd.DSDSchedule(phases=phases, remaining_epochs="stop")
     if kind == "dense":
         return dsd.DSDSchedule(phases=[dsd.DensePhase(EPOCHS)])
+    if kind == "ways":
+        last = dsd.DensePhase(2, lr=0.5, regrow_fraction=0.5, regrow_decay=2.0, ema=0.9)
+        phases = [dsd.DensePhase(1), dsd.SparsePhase(3, criterion="taylor", ramp=2), last]
+        return dsd.DSDSchedule(phases=phases, backup_dir=folder)
     if kind != "until":
         return dsd.DSDSchedule(2, 2, 2, reset="all" if kind == "all" else "pruned")
     until = dsd.Plateau("quality", mode="min", patience=1, restore_best=True)

@@ -22,6 +22,7 @@ from tests.helpers.devices_model import (
     fit,
     random_masks,
     schedule,
+    ways,
 )
 
 
@@ -74,6 +75,9 @@ def train(strategy, path, by_hand=False):
         with strategy.scope():
             model = compiled()
         random_masks(model, parts_of, path.with_suffix(".npy"))
+        with strategy.scope():
+            model = compiled(use_ema=False)
+        ways(model, path.with_name(f"ways_{path.name}"))
 
 
 def work(folder):

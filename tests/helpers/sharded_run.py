@@ -10,7 +10,7 @@ import sys
 import keras
 
 import keras_dsd as dsd
-from tests.helpers.devices_model import Seen, compiled, fit, random_masks
+from tests.helpers.devices_model import Seen, compiled, fit, random_masks, ways
 
 DEVICES = keras.distribution.list_devices()
 
@@ -56,6 +56,7 @@ def train(path, distribution):
         model = compiled()
         before |= {each.path: each.variable.value.sharding for each in dsd.weights(model)}
         random_masks(model, parts_of, path.with_suffix(".npy"))
+        ways(compiled(use_ema=False), path.with_name(f"ways_{path.name}"))
 
 
 if __name__ == "__main__":

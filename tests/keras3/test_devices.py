@@ -64,6 +64,16 @@ def test_every_device_holds_the_same_random_mask(way, folder):
     assert (several == one).all() and (~one[0, 0]).sum() == round(1024 * 0.4) + round(192 * 0.4)
 
 
+@pytest.mark.parametrize("way", [way for way in WAYS.get(BACKEND, []) if way != "loop"])
+def test_several_devices_sum_gradients_and_average_as_one_does(way, folder):
+    one, several = np.load(folder / "ways_one.npz"), np.load(folder / f"ways_{way}.npz")
+    assert len(weights(one)) == 8
+    for ours, reference in zip(weights(several), weights(one), strict=True):
+        np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-5)
+    zeros = [np.count_nonzero(each == 0) for each in weights(several)[::6]]
+    assert zeros == [410 - 205, 77 - 38]  # of 1,024 and 192 weights, 40% and a half of these
+
+
 def test_every_device_holds_its_zeros_at_every_batch_end(runs):
     _, several = runs
     np.testing.assert_array_equal(several["values"][10:20] != 0, several["masks"])

@@ -9,6 +9,7 @@ from tests.helpers import programs
 from tests.tf_keras.test_strategies import (
     OPERATIONS_OF_A_MASK,
     OPERATIONS_OF_THE_FACTOR,
+    check_ways,
     differing,
 )
 
@@ -36,6 +37,7 @@ def test_workers_train_as_one_device_does(number, strategy_runs, tmp_path):
         np.testing.assert_array_equal(run["masks"], one["masks"])
         np.testing.assert_array_equal(run["values"][10:20] == 0, one["masks"][10:20] == 0)
         np.testing.assert_array_equal(run["random_masks"], one["random_masks"])
+        check_ways(one, run)
         np.testing.assert_array_equal(run["loop_masks"], one["loop_masks"])
         np.testing.assert_array_equal(run["loop_values"][5:10] == 0, one["loop_masks"][5:10] == 0)
         np.testing.assert_allclose(run["loop_values"], one["loop_values"], rtol=0, atol=1e-5)

@@ -66,6 +66,19 @@ def test_every_replica_holds_the_same_random_mask(strategy_runs, strategy):
     assert (~one["random_masks"]).sum() == round(1024 * 0.4)
 
 
+def check_ways(one, several):
+    """Asserts that gradients were summed, and weights averaged, as on one device."""
+    names = [name for name in one if name.startswith("ways_")]
+    assert len(names) == 6
+    for name in names:
+        np.testing.assert_allclose(several[name], one[name], rtol=0, atol=1e-5)
+    assert np.count_nonzero(several["ways_0"] == 0) == round(round(1024 * 0.4) * 0.5)
+
+
+def test_replicas_sum_gradients_and_average_as_one_device_does(strategy_runs, strategy):
+    check_ways(run(strategy_runs, "one"), run(strategy_runs, strategy))
+
+
 def test_every_replica_holds_its_zeros_at_every_batch_end(strategy_runs, strategy):
     several = run(strategy_runs, strategy)
     np.testing.assert_array_equal(several["values"][10:20] == 0, several["masks"][10:20] == 0)
