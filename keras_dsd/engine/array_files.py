@@ -36,9 +36,11 @@ class ArrayFiles:
         arrays: dict[str, Any] = dict(copies.arrays)
         path = self._path(self._folder, epoch, copies)
         replace(path, lambda file: np.savez(file, **arrays))
-        # The previous file stays: a run may resume from before this epoch.
-        for path in sorted(self._folder.glob(self._file("??????", copies)))[:-2]:
-            path.unlink(missing_ok=True)  # another worker may share the folder
+        # The previous file stays: a run may resume from before this epoch. Files of later epochs
+        # are of an earlier run.
+        files = sorted(self._folder.glob(self._file("??????", copies)))
+        for each in [file for file in files if file <= path][:-2]:
+            each.unlink(missing_ok=True)  # another worker may share the folder
 
     def has(self, epoch: int, like: WeightCopies) -> bool:
         """Returns whether there is a file with copies of an epoch, which are like `like`."""

@@ -132,7 +132,7 @@ class PhaseExtras:
         """Returns what the epoch before has summed for a weight; zeros if it was frozen then.
 
         Raises:
-            ValueError: It is unknown.
+            ValueError: It is unknown, or nothing was summed for any weight.
         """
         if self._sums is None:
             weights = self._trainer.weights
@@ -142,5 +142,11 @@ class PhaseExtras:
                 like = [np.empty(each.shape, np.float32) for each in weights]
                 found = history.state(len(history.epochs), WeightCopies.complete(like))
                 values = list(found.arrays.values())
+            if not any(each.any() for each in values):
+                raise ValueError(
+                    "Expected gradients in the epoch before weights are pruned, or regrow, by "
+                    "them. Received: none, so no optimizer of Keras was seen to update a weight. "
+                    "Update weights by optimizer.apply in train_step, or use another criterion."
+                )
             self._sums = {each.path: v for each, v in zip(weights, values, strict=True)}
         return self._sums.get(weight.path, np.zeros(weight.shape, np.float32))

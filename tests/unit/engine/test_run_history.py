@@ -60,6 +60,12 @@ def test_two_best_weights_are_kept(tmp_path):
     fit(FakeModel(), schedule(folder), 10, log=lambda epoch: {"loss": -epoch})
     names = sorted(path.name for path in folder.glob("*.npz"))
     assert names == ["dsd_best_000004.npz", "dsd_best_000005.npz"]
+    (folder / "dsd_best_000004.npz").unlink()
+    phases = [dsd.DensePhase(3, until=UNTIL), dsd.SparsePhase(1), dsd.DensePhase(1)]
+    again = schedule(folder, phases)  # what an earlier, longer run left does not count
+    fit(FakeModel(), again, 5, log=lambda epoch: {"loss": -epoch})
+    names = sorted(path.name for path in folder.glob("*.npz"))
+    assert names == [f"dsd_best_{epoch:06d}.npz" for epoch in (1, 2, 5)]
 
 
 def test_nothing_is_written_without_until(tmp_path):

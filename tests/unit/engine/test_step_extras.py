@@ -225,3 +225,11 @@ def test_other_weights_than_those_of_a_phase_that_regrows_in_part_are_refused():
     model = FakeModel()
     with pytest.raises(ValueError, match="dense phase that the run resumes within.*=0.5"):
         fit(model, dsd.DSDSchedule(phases=WAYS["fraction"]), 6, initial_epoch=4)
+
+
+def test_an_epoch_without_gradients_prunes_nothing():
+    model = FakeModel()
+    model.adapter.step_state.before_update = lambda kernel, gradient: None
+    with pytest.raises(ValueError, match="Expected gradients in the epoch before.*use another"):
+        run([D1, MOVEMENT, D1], model)
+    assert all(kernel.values.all() for kernel in model.kernels)
