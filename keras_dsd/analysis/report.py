@@ -10,7 +10,7 @@ from keras_dsd.algorithm.patterns import Block, num_covered
 from keras_dsd.protocols import PrunableWeight, SkippedWeight
 from keras_dsd.utils import checks
 from keras_dsd.utils.files import plain
-from keras_dsd.utils.tables import MAX_ROWS, Table, Tabled, draw, percent, shape_text
+from keras_dsd.utils.tables import MAX_ROWS, Table, Tabled, draw, num_tensors, percent, shape_text
 
 _HEAD = ("weight", "shape", "size", "share", "target", "sparsity", "threshold", "mask")
 _EMPTY = "no weights yet: the model is not built"
@@ -177,7 +177,7 @@ class SparsityReport(Tabled):
         yield "sparsity", f"{percent(self.sparsity)} of {_counted(self.size, self.weights)}{target}"
         included = f"{self.total_size:,}, with those left dense"
         yield "all weights", f"{percent(self.total_sparsity)} of {included}"
-        yield "masks", f"active on {num_masked} of {len(self.weights)} tensors"
+        yield "masks", f"active on {num_masked} of {num_tensors(len(self.weights))}"
         if ranked:
             ends = [f"{percent(w.measured)} ({w.path})" for w in (ranked[0], ranked[-1])]
             is_same = ranked[0].measured == ranked[-1].measured
@@ -273,7 +273,7 @@ class ReportDiff(Tabled):
             for change in self.weights
         ]
         applied, removed = masked.count((False, True)), masked.count((True, False))
-        yield "masks", f"applied to {applied} tensors, removed from {removed}"
+        yield "masks", f"applied to {num_tensors(applied)}, removed from {removed}"
         whats = [change.what for change in self.weights]
         counts = (f"{whats.count(what)} {what}" for what in ("unchanged", "new", "gone"))
         yield "others", ", ".join(counts)
@@ -292,7 +292,7 @@ def make_report(
 
 
 def _counted(size: int, tensors: Sequence[object]) -> str:
-    return f"{size:,} weights in {len(tensors)} tensors"
+    return f"{size:,} weights in {num_tensors(len(tensors))}"
 
 
 def _changes(before: SparsityReport, after: SparsityReport) -> Iterator[WeightChange]:

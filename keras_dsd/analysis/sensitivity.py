@@ -28,7 +28,7 @@ from keras_dsd.utils.checks import invalid, shown
 from keras_dsd.utils.figures import new_figure
 from keras_dsd.utils.files import plain
 from keras_dsd.utils.progress import progress_bar
-from keras_dsd.utils.tables import Table, Tabled, percent
+from keras_dsd.utils.tables import Table, Tabled, num_tensors, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -159,7 +159,8 @@ class Sensitivity(Tabled):
         if len(self.levels) == 1:
             levels = lowest
         yield "baseline", f"{self.baseline:.4g} with nothing pruned ({BETTER[self.mode]})"
-        yield "scanned", f"{self.size:,} weights in {len(self.points)} tensors at {levels}"
+        tensors = num_tensors(len(self.points))
+        yield "scanned", f"{self.size:,} weights in {tensors} at {levels}"
         curves = self._curves()
         ranked = sorted(curves, key=lambda path: curves[path].worse[-1])
         values = {point.path: point.values for point in self.points}

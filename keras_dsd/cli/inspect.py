@@ -15,7 +15,7 @@ from keras_dsd.algorithm.patterns import NM, Block, Pattern
 from keras_dsd.algorithm.selection import Selection
 from keras_dsd.cli import files
 from keras_dsd.cli.command import Command, Result, UsageError
-from keras_dsd.utils.tables import percent
+from keras_dsd.utils.tables import num_tensors, percent
 
 _DESCRIPTION = """
 Shows what DSD would prune in a model: each weight with its target sparsity and threshold, what
@@ -74,7 +74,8 @@ def _run(values: flags.FlagValues, path: str) -> Result:
     lines = [
         found.render(),
         "",
-        f"would prune: {num_pruned:,} of {found.size:,} weights in {len(found.weights)} tensors, "
+        f"would prune: {num_pruned:,} of {found.size:,} weights in "
+        f"{num_tensors(len(found.weights))}, "
         f"{percent(num_pruned / max(found.total_size, 1))} of all {found.total_size:,}",
         f"memory: the masks take {data['mask_bytes']:,} bytes in a sparse phase",
     ]

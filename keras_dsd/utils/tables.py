@@ -114,6 +114,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f}"[:5] + "%"
 
 
+def num_tensors(number: int) -> str:
+    """Returns a number of tensors as text: `"1 tensor"`, `"4 tensors"`."""
+    return f"{number:,} tensor" if number == 1 else f"{number:,} tensors"
+
+
 def shape_text(shape: Sequence[int]) -> str:
     """Returns a shape as text: `"64 x 16"`."""
     return " x ".join(map(str, shape)) or "scalar"

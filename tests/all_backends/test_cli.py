@@ -282,7 +282,7 @@ def loss(y, predicted):
         assert (code, said) == (1, "") and "--custom_objects=" in errors and ":Kernel." in errors
         named = ["--custom_objects=mine:Kernel", "--custom_objects=mine:loss"]
         code, said, errors = run("report", "model.keras", named[0])
-        assert code == 0 and "of 6 weights in 1 tensors" in said, errors
+        assert code == 0 and "of 6 weights in 1 tensor" in said, errors
         assert run("sensitivity", "model.keras", "--data=data.npz", "--levels=0.5", *named)[0] == 0
         # `compare` makes the model in each process.
         values = main._defined(main.COMMANDS["compare"].define)

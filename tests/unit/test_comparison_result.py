@@ -107,7 +107,7 @@ def test_no_difference_is_said_where_none_is_shown():
     )
     alike = comparison(runs_of("dense", dense, dense), runs_of("dsd", dense, dense))
     assert alike.verdict.startswith("No difference shown")
-    assert "no test: the differences are all equal" in " ".join(str(alike).split())
+    assert "no test: all equal, or not finite" in " ".join(str(alike).split())
 
 
 def test_the_control_is_the_best_on_validation_data_whatever_test_data_say():
@@ -151,7 +151,7 @@ def test_an_interval_that_only_few_seeds_make_narrow_is_not_taken_for_a_differen
     paired = found.gain().paired
     assert paired.low > 0 and paired.p_value > 0.05
     assert found.verdict.startswith("No difference shown") and "too narrow" in found.verdict
-    assert "95% bootstrap interval" in " ".join(str(found).split())
+    assert f"interval {paired.low:+.4g} to {paired.high:+.4g}, p = " in str(found)
 
 
 def test_the_first_phase_alone_is_a_control_too():
@@ -179,14 +179,13 @@ def test_the_table_has_every_arm_and_says_what_was_chosen_on_what(found):
     assert body["dense"] == "dense 100 0.204 ± 0.011 0.204 ± 0.011 0.204 ± 0.011"
     assert body["dsd"] == "dsd 100 0.104 ± 0.011 0.204 ± 0.011 0.104 ± 0.011"
     assert body[FIRST].startswith("first dense 40 0.3 ±")
-    assert lines[-2:] == ["dense: phases of dense", "dsd: phases of dsd"]
+    assert lines[-4:-2] == ["dense: phases of dense", "dsd: phases of dsd"]
     text = " ".join(found.render().split())
-    assert text.startswith(f"verdict {found.verdict} best epoch gain of dsd over ")
+    assert text.startswith(f"verdict {found.verdict} gain, best epoch ")
     assert "metric error (smaller is better), mean ± standard deviation" in text
-    assert (
-        "5 seeds, 100 updates; fit on training data; best epochs and the control selected" in text
-    )
-    assert "last epoch gain of dsd over dense: +0.1 (95% bootstrap interval +0.08" in text
+    assert "training 5 seeds, 100 updates in each arm" in text
+    assert "gain, last epoch +0.1 (+49.02%) over dense, interval +0.08" in text
+    assert "95% bootstrap intervals, and p is of the paired t-test. Fit on training data" in text
 
 
 def test_the_data_are_plain_and_whole(found):

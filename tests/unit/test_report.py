@@ -211,7 +211,7 @@ def test_a_diff_says_what_each_tensor_did():
     ]  # fmt: skip
     lines = found.render().splitlines()
     assert lines[:5] == [
-        "sparsity  32.50% before, 23.88% after", "pruned    30 weights in 1 tensors",
+        "sparsity  32.50% before, 23.88% after", "pruned    30 weights in 1 tensor",
         "regrown   99 weights in 2 tensors", "masks     applied to 2 tensors, removed from 2",
         "others    2 unchanged, 1 new, 1 gone",
     ]  # fmt: skip
@@ -269,7 +269,7 @@ def test_a_scan_is_shown_by_rich_and_in_a_notebook():
     *summary, _, head, _, row = scan.render().splitlines()
     assert summary == [
         "baseline         1.5 with nothing pruned (larger is better)",
-        "scanned          8 weights in 1 tensors at 2 levels, 30% to 60%",
+        "scanned          8 weights in 1 tensor at 2 levels, 30% to 60%",
         f"most sensitive   …{LONG[-48:]}: nan at 60%",
         f"least sensitive  …{LONG[-48:]}: nan at 60%",
         "at no cost       0.00% of the weights, one tensor pruned at a time",

@@ -208,18 +208,21 @@ class Comparison(Tabled):
         arms = [f"{name}: {phases}" for name, phases in self.arms.items()]
         if FIRST in self._rows():
             arms.insert(0, f"{FIRST}: the shared start of all arms, without further training")
-        return Table(head, rows, (), (0,), self._lines(), arms)
+        how = (
+            f"Intervals are {CONFIDENCE:.0%} bootstrap intervals, and p is of the paired t-test. "
+            f"Fit on training data; best epochs and the control are selected on validation data."
+        )
+        return Table(head, rows, (), (0,), self._lines(), [*arms, how])
 
     def _lines(self) -> list[tuple[str, str]]:
         """Returns the summary above the table."""
         seeds, updates = len(self.seeds), self.num_updates
-        how = "fit on training data; best epochs and the control selected on validation data"
         return [
             ("verdict", self.verdict),
-            ("best epoch", _gain_text(self.gain(BEST))),
-            ("last epoch", _gain_text(self.gain(LAST))),
+            ("gain, best epoch", _gain_text(self.gain(BEST))),
+            ("gain, last epoch", _gain_text(self.gain(LAST))),
             ("metric", f"{self.metric} ({BETTER[self.mode]}), mean ± standard deviation"),
-            ("training", f"{seeds} seeds, {updates:,} updates; {how}"),
+            ("training", f"{seeds} seeds, {updates:,} updates in each arm"),
         ]
 
     def plot(self) -> "Figure":
@@ -323,12 +326,9 @@ def _sentence(gain: Gain, num_seeds: int) -> str:
 
 def _gain_text(gain: Gain) -> str:
     found = gain.paired
-    if math.isnan(found.p_value):
-        test = "no test: the differences are all equal, or not finite"
-    else:
-        test = f"paired t-test p = {found.p_value:.3g}"
+    is_tested = not math.isnan(found.p_value)
+    test = f"p = {found.p_value:.3g}" if is_tested else "no test: all equal, or not finite"
     return (
-        f"gain of dsd over {gain.control}: {found.mean:+.4g} "
-        f"({CONFIDENCE:.0%} bootstrap interval {found.low:+.4g} to {found.high:+.4g}; {test}; "
-        f"{gain.relative:+.2%})"
+        f"{found.mean:+.4g} ({gain.relative:+.2%}) over {gain.control}, "
+        f"interval {found.low:+.4g} to {found.high:+.4g}, {test}"
     )
