@@ -33,6 +33,7 @@ TERMS = {
     r"\bdoors?\b|\bseams?\b": "adapter, protocol",
     r"(?<!there )\b(is|are) no (?!longer|more|difference)": "is not a; without",
 }
+ANY_TERM = re.compile("|".join(TERMS), re.IGNORECASE)
 OPENINGS = r"(What|Whether|Which|How many|How much|How|Where|Whose|If) "
 RAISED = {"ValueError", "TypeError"}
 
@@ -67,6 +68,8 @@ def other_words(path, texts):
     name = path.relative_to(ROOT)
     for line, text in texts:
         plain = " ".join(text.split())
+        if not ANY_TERM.search(plain):
+            continue
         for pattern, term in TERMS.items():
             for found in re.finditer(pattern, plain, re.IGNORECASE):
                 yield f"{name}:{line}: {found[0]!r} instead of: {term}"
