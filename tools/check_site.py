@@ -1,10 +1,10 @@
-"""Looks at the built site as a reader would: in Chromium, wide and narrow, light and dark.
+"""Opens all pages of the built site in Chromium, wide and narrow, light and dark.
 
     python tools/check_site.py .build/site .build/screenshots
 
-It fails where a page writes an error to the console, asks for what is not there or for anything of
-another machine, has a link or an anchor that leads nowhere, is wider than a phone, or shows an
-image without words for those who can't see it. The screenshots are for people.
+It fails if a page writes an error to the console, requests a missing file or another machine, has a
+broken link or anchor, is wider than a phone, or has an image without alternative text. The
+screenshots are for review.
 """
 
 import functools
@@ -21,7 +21,7 @@ from playwright.sync_api import BrowserContext, Page, TimeoutError, sync_playwri
 
 LOOKS = [
     (f"{name}-{scheme}", width, scheme)
-    for name, width in (("desktop", 1280), ("phone", 390))
+    for name, width in (("desktop", 1280), ("phone", 400))
     for scheme in ("light", "dark")
 ]
 FLAGS = [
@@ -137,7 +137,7 @@ def main(site: pathlib.Path, shots: pathlib.Path) -> int:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         faults = list(check(site, shots, f"http://127.0.0.1:{server.server_port}/"))
         server.shutdown()
-    print("\n".join(faults) or "Nothing is wrong with them.")
+    print("\n".join(faults) or "No faults found.")
     return len(faults)
 
 

@@ -8,10 +8,11 @@ python=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# By way of the source distribution, which then is known to be whole too.
+# Builds the wheel from the source distribution, which is complete then too.
 PATH="$(dirname "$python"):$PATH"
 "$python" -m build --installer uv --outdir "$work/dist" "$checkout"
 wheel=$(echo "$work"/dist/*.whl)
+uv tool run --quiet twine check --strict "$work"/dist/*
 
 "$python" -m zipfile --list "$wheel" | tee "$work/names"
 grep --quiet keras_dsd/py.typed "$work/names" || { echo "The wheel lacks py.typed." >&2; exit 1; }
@@ -42,4 +43,4 @@ for backend in jax torch; do
     OMP_NUM_THREADS=1 KERAS_BACKEND=$backend "$work/light/bin/python" "$checkout/tools/run_readme.py" "$checkout/README.md" keras
 done
 
-echo "The wheel is whole: $(basename "$wheel")"
+echo "The wheel is complete: $(basename "$wheel")"
