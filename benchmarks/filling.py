@@ -17,7 +17,7 @@ def names_in(page: str) -> list[str]:
 
 
 def filled(page: str, table: Callable[[str], str]) -> str:
-    """Returns a page with its tables written anew.
+    """Returns a page with its tables rewritten.
 
     Args:
         page: The page.

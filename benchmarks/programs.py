@@ -1,4 +1,4 @@
-"""Runs programs of examples/, as benchmarks do: in processes of their own."""
+"""Runs programs of examples/, as benchmarks do: in separate processes."""
 
 import os
 import pathlib

@@ -6,7 +6,7 @@ this prints.
 
     python benchmarks/small_recipes.py --seeds=3 --workdir=runs/small
 
-It goes on where it was stopped, and with more seeds adds to those that are there.
+It resumes an interrupted run, and adds further seeds.
 """
 
 import pathlib

@@ -1,8 +1,8 @@
 """Runs the suite once for each path to Keras, and adds the results up.
 
 Importing TF-MOT changes what tf.keras means, and the backend of Keras 3 is settled when Keras is
-imported. So each path is a pytest of its own; what needs no framework, or takes flags as a program
-does, is another. What this program does not know goes on to pytest:
+imported. So each path is a separate pytest; what needs no framework, or takes flags as a program
+does, is another. Unknown arguments are passed to pytest:
 
     python tools/run_tests.py --only=jax -m "not slow" -k algorithm
     python tools/run_tests.py --only=torch/all_backends --only=tf_keras/unit
@@ -23,7 +23,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# In the order in which they begin: the longest first, so that nothing long is left for the end.
+# In the order of their starts: the longest first.
 PATHS = {
     "tf_keras": {"KERAS_DSD_PATH": "tf_keras", "KERAS_BACKEND": "tensorflow"},
     "jax": {"KERAS_DSD_PATH": "keras", "KERAS_BACKEND": "jax"},
@@ -80,7 +80,7 @@ class Run:
         name = "-".join([path, *tests])
         self._output = folder / f"{name}.txt"
         self._results = folder / f"{name}.xml"
-        # A cache of its own: --last-failed then means what failed here.
+        # A separate cache, so that --last-failed refers to this path.
         own = [f"--junit-xml={self._results}", "-o", f"cache_dir=.pytest_cache/{name}"]
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(

@@ -1,6 +1,6 @@
 """Measures what DSD costs, and writes docs/benchmarks.md.
 
-It goes on with what benchmarks/cost/results holds; `--anew` measures all again. Leave the machine
+It resumes from benchmarks/cost/results; `--anew` measures all again. Leave the machine
 alone meanwhile: about two hours on two cores. Where nvidia-smi finds a GPU, Keras 3 on JAX and
 PyTorch is measured there as well.
 

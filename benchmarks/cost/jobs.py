@@ -1,4 +1,4 @@
-"""What `make bench` measures: programs of this folder, each run in a process of its own."""
+"""What `make bench` measures: programs of this folder, each run in a separate process."""
 
 import itertools
 import os

@@ -1,6 +1,6 @@
 """Time of making masks of one tensor, beside numpy.partition on the same and TF-MOT's own.
 
-Every round makes each kind once, in an order of its own: what was freed just before makes memory
+Every round makes each kind once, in a random order: what was freed just before makes memory
 cheaper. Printed, as JSON: the seconds of each kind, a list of the rounds', and under `memory` the
 most bytes a weight that NumPy held besides the tensor.
 

@@ -3,7 +3,7 @@
 One way to train in one process: a process does not give back all that it took. Printed, as JSON:
 the number of weights that DSD prunes tensors of, and for each phase, in bytes,
 
-- `resident`: the most that the process held (VmHWM, set back when the phase begins; Linux);
+- `resident`: the most that the process held ((VmHWM, reset when the phase starts; Linux));
 - `live`: all arrays of the backend that are alive when the phase ends;
 - `device`: the most that PyTorch or JAX held on a GPU, where there is one; on JAX, so far.
 

@@ -8,7 +8,7 @@ import numpy as np
 from absl import flags
 
 _SGD = flags.DEFINE_bool("sgd", False, "Whether to train by SGD with momentum, and not by Adam.")
-_JIT = flags.DEFINE_bool("jit", False, "Whether XLA compiles the whole step.")
+_JIT = flags.DEFINE_bool("jit", False, "Whether XLA compiles the complete step.")
 NUM_CLASSES = 10
 NUM_LETTERS = 96
 NUM_INPUTS = 64  # of the networks that grow

@@ -34,7 +34,7 @@ Results = Sequence[Result]
 
 
 def write(page: pathlib.Path, results: pathlib.Path) -> None:
-    """Writes a page's tables anew, and the figure beside it."""
+    """Rewrites the tables of a page, and its figure."""
     every = read_all(results)
     page.write_text(filled(page.read_text(encoding="utf-8"), every), encoding="utf-8")
     if growth.lines(every):
@@ -49,7 +49,7 @@ def read_all(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def filled(page: str, results: Results) -> str:
-    """Returns a page with its tables written anew; a table whose name ends in -gpu is of a GPU."""
+    """Returns a page with its tables rewritten; a table whose name ends in -gpu is of a GPU."""
 
     def table(name: str) -> str:
         kind, _, device = name.partition("-")

@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
 
 
 def filled(page: str, results: pathlib.Path) -> str:
-    """Returns a page with its tables written anew.
+    """Returns a page with its tables rewritten.
 
     Args:
         page: The page.

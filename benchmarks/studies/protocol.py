@@ -1,6 +1,6 @@
 """The protocol of the studies: arms of equal updates, tuning on seeds apart, and the statistics.
 
-Fixed before the runs that it judges; docs/results.md begins with it in words. Nothing here trains:
+Fixed before the runs that it judges; docs/results.md describes it. Nothing here trains:
 `trials.py` does, `tasks.py` has the tasks, and `run.py` is the command.
 """
 

@@ -32,7 +32,7 @@ flags.DEFINE_string("results", str(RESULTS), "The folder of the results.")
 
 def main(argv: list[str]) -> None:
     del argv
-    # Each arm compiles its programs anew; they are those of the seed before.
+    # Each arm compiles its programs again; they are those of the seed before.
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     task = next(each for each in TASKS if each.name == FLAGS.task)

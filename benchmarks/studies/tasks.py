@@ -98,7 +98,7 @@ def _images(path: pathlib.Path) -> tuple[np.ndarray, ...]:
 
 
 def shifted_images(path: pathlib.Path, seed: int) -> Split:
-    """Returns 50,000 of the training images, shifted anew in every epoch; the rest to choose by."""
+    """Returns 50,000 of the training images, shifted in every epoch; the rest to choose by."""
     x, y, x_test, y_test = _images(path)
     order = np.random.default_rng([seed, 0]).permutation(len(x))
     chosen, held_out = order[:50_000], order[50_000:]
@@ -124,7 +124,7 @@ def shifted_images(path: pathlib.Path, seed: int) -> Split:
 
 
 def _shuffled(x: np.ndarray, y: np.ndarray, seed: int, batch_size: int) -> Callable[[int], object]:
-    """Returns a function of an epoch: its examples, full batches in an order of its own."""
+    """Returns a function of an epoch: its examples, full batches in a random order."""
 
     def epoch(number: int) -> tuple[np.ndarray, np.ndarray]:
         order = np.random.default_rng([seed, 1, number]).permutation(len(x))

@@ -1,4 +1,4 @@
-"""Statistics of BatchNormalization, estimated anew when a sparse phase begins, on every path."""
+"""Statistics of BatchNormalization, estimated after pruning, on every path."""
 
 import numpy as np
 import pytest
@@ -81,7 +81,7 @@ def test_once_a_sparse_phase_and_only_then(kind, digits):
     assert same(begins[0].weights[1], begins[1].weights[1])
     for one, two in zip(begins[0].statistics[1], begins[1].statistics[1], strict=True):
         assert not np.array_equal(one, two)
-    for epoch in (2, 3):  # within the phase, and when weights return, training goes on
+    for epoch in (2, 3):  # within the phase, and when weights regrow, training continues
         before = ends[1].of_epoch(epoch - 1)[-1]
         for value in begins[1].statistics[epoch]:
             assert any(np.array_equal(value, each) for each in before)

@@ -195,7 +195,7 @@ def filled(folder):
 
 @contextlib.contextmanager
 def mounted(folder, *options):
-    """Puts a file system of its own into the folder."""
+    """Puts a separate file system into the folder."""
     command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
     try:
         subprocess.run(command, check=True, capture_output=True, timeout=30)

@@ -268,7 +268,7 @@ def test_what_ends_a_process_is_told(data):
 )
 def test_arms_are_two_fits_by_hand_with_shuffling_and_dropout(data, optimizer):
     watched = Watched(data)
-    kind = "mlp" if PATH == "tf_keras" else "conv"  # tf_keras's dropout begins anew with the model
+    kind = "mlp" if PATH == "tf_keras" else "conv"  # dropout of tf_keras restarts with the model
 
     def build():
         return compiled(classifier(kind), OPTIMIZERS[optimizer](), metrics=[])

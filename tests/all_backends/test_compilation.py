@@ -64,7 +64,7 @@ def steps(make, data, epochs, *callbacks):
 
 
 def ramps():
-    """Returns seven phases: masks that grow and are made anew, learning rates of their own."""
+    """Returns seven phases: growing and new masks, different learning rates."""
     sparse = dsd.SparsePhase(3, ramp=2)
     again = dsd.SparsePhase(1, sparsity=0.25, lr=0.5)
     return [dsd.DensePhase(1), sparse, dsd.DensePhase(1, lr=0.1), again,

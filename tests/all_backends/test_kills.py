@@ -76,7 +76,7 @@ def test_what_steps_keep_outlives_a_kill(tmp_path):
 
 @pytest.mark.slow
 def test_killed_between_another_s_backup_and_the_record(tmp_path):
-    """What that epoch measured is lost, and the run goes on all the same."""
+    """The values of that epoch are lost, and the run resumes."""
     first, again = killed("run", "until", ("on_epoch_end", 1, 2))
     assert train(tmp_path, first, again) == {"run-killed": -9, "run": 0}
     assert [*results(tmp_path, "run")["phases"]] == [0, 1, 1, 2]  # a dense phase of three epochs
@@ -94,7 +94,7 @@ def test_killed_twice(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", in_part([7, 23, 27, 35, 44, 52], {23, 44}))
 def test_backups_within_an_epoch(batch, tmp_path):
-    """tf_keras goes on with the next step. Keras 3 begins the epoch anew, with or without DSD."""
+    """tf_keras resumes at the next step. Keras 3 restarts the epoch, with or without DSD."""
     scenarios = []
     for name in ("three", "dense", "plain"):
         given = {"kind": name, "save_freq": 3, "last": True}

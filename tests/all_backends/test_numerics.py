@@ -144,7 +144,7 @@ def test_what_underflows_is_not_taken_for_pruned(policy, digits):
     assert kept_zeros(model) > 50
     assert dsd.report(model).sparsity == SPARSITY
     assert {row.masked for row in dsd.report(model).weights} == {True}
-    # What goes on makes its masks anew, of weights many of which are zero.
+    # A resumed run computes its masks again, from weights with many zeros.
     history = model.fit(*digits, epochs=5, initial_epoch=3, verbose=0,
                         callbacks=[schedule, watch]).history  # fmt: skip
     assert history["dsd_sparsity"][0] == SPARSITY

@@ -1,4 +1,4 @@
-"""What a change of phase does to the optimizer: begins anew what it was asked to, and no more."""
+"""Optimizer state at a phase change: reset as requested, and no more."""
 
 import numpy as np
 import pytest

@@ -27,7 +27,7 @@ def fit(model, **options):
 
 
 class Own(keras.Model):
-    """Holds a layer that went through `apply`; has a `fit` of its own."""
+    """Holds a layer that went through `apply`; has a custom `fit`."""
 
     def __init__(self):
         super().__init__()

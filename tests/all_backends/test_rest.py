@@ -15,7 +15,7 @@ X, Y = np.ones((4, 20, 8), "float32"), np.ones((4, 10), "float32")
 
 
 class Table(layers.Layer):
-    """Adds a table of its own, which is no kernel."""
+    """Adds a custom table, which is no kernel."""
 
     def build(self, shape):
         self.table = self.add_weight(shape=tuple(shape)[1:], name="table")

@@ -90,7 +90,7 @@ def test_a_stream_that_does_not_end(compiled, mlp, digits):
 @pytest.mark.slow
 @pytest.mark.parametrize("at", [6, 9])
 def test_from_a_checkpoint_within_the_only_epoch(at, compiled, digits, tmp_path):
-    """ModelCheckpoint(save_freq=...) wrote it; the stream goes on where it was."""
+    """ModelCheckpoint(save_freq=...) wrote it; the stream continues."""
     x, y = digits
     options = {"phases": [D(steps=6), S(steps=5), D(steps=5, lr=0.1)], "remaining_epochs": "stop"}
 
@@ -117,7 +117,7 @@ def test_from_a_checkpoint_within_the_only_epoch(at, compiled, digits, tmp_path)
     31, *(pytest.param(batch, marks=pytest.mark.exhaustive) for batch in (16, 39)),
 ])  # fmt: skip
 def test_a_run_that_was_killed_within_an_epoch_ends_as_if_it_had_not_been(batch, tmp_path):
-    """From BackupAndRestore(save_freq=3). Keras 3 begins the epoch anew, tf_keras goes on in it."""
+    """From BackupAndRestore(save_freq=3). Keras 3 restarts the epoch, tf_keras continues it."""
     given = {"kind": "steps", "save_freq": 3, "last": True}
     killed = {"name": "killed", "backup": "run", "kill": ("on_train_batch_end", batch, 0), **given}
     again = {"name": "again", "backup": "run", **given}

@@ -122,7 +122,7 @@ def test_weights_and_biases_has_them_without_a_network(tmp_path):
 
 
 def wandb_history(data):
-    """Yields what was logged. A file is LevelDB's log with a head of its own, seven bytes long."""
+    """Yields what was logged. A file is LevelDB's log with its own header, seven bytes long."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     assert data.startswith(b":W&B")

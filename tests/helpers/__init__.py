@@ -1,1 +1,1 @@
-"""What tests share: models, data, and programs that run in processes of their own."""
+"""What tests share: models, data, and programs that run in separate processes."""

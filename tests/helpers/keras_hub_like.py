@@ -70,7 +70,7 @@ class TimeMix(layers.Layer):
 
 
 class Words(layers.Layer):
-    """Looks ids up in a table of its own."""
+    """Looks ids up in a custom table."""
 
     def build(self, shape):
         self.table = self.add_weight(shape=(17, 6), name="embeddings")

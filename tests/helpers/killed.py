@@ -2,8 +2,8 @@
 
     python -m tests.helpers.killed FOLDER SCENARIO [SCENARIO ...]
 
-A scenario is a JSON object: see `train`. Each runs in a child of its own, which writes what came of
-it to FOLDER/<name>.npz unless it was killed. Printed: a line a scenario, its name and exit status.
+A scenario is a JSON object: see `train`. Each runs in a child process, which writes its results
+to FOLDER/<name>.npz unless it is killed. Prints the name and exit status of each scenario.
 """
 
 import importlib

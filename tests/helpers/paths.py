@@ -1,4 +1,4 @@
-"""What the contract suite needs of one path. Each path runs in a process of its own."""
+"""What the contract suite needs of one path. Each path runs in a separate process."""
 
 import contextlib
 import importlib
@@ -79,7 +79,7 @@ def double_precision():
 
 
 def fresh():
-    """Has names begin anew; Keras 3 would look through all memory as well, which takes its time."""
+    """Resets names; Keras 3 would look through all memory as well, which takes its time."""
     keras.backend.clear_session(**({} if PATH == "tf_keras" else {"free_memory": False}))
 
 

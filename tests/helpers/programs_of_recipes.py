@@ -1,4 +1,4 @@
-"""Runs a recipe as a user does, in a process of its own, with the Keras that conftest.py chose."""
+"""Runs a recipe as a user does, in a separate process, with the Keras that conftest.py chose."""
 
 import json
 import os

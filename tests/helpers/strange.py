@@ -61,7 +61,7 @@ def within_itself():
     return value
 
 
-# Made anew for each example: some of them are changed by being read.
+# Created for each example: reading changes some of them.
 MAKERS = [
     object, RaisingRepr, RaisingEquality, nested, within_itself, RaisingPath,
     lambda: [RaisingRepr()], lambda: {"": RaisingRepr()}, lambda: RaisingLength([0.5]),

@@ -14,7 +14,7 @@ IMAGE, ROWS, TOKENS = (8, 8, 1), (4, 16), (64,)
 
 
 class Custom(layers.Layer):
-    """Keeps its weights under names of its own."""
+    """Keeps its weights under custom names."""
 
     def build(self, shape):
         self.w = self.add_weight(shape=(shape[-1], 5), name="w")

@@ -122,7 +122,7 @@ def test_swapped_averages_never_bring_pruned_weights_back(first, digits, compile
     assert all(n >= p for row in zeros[1:3] for n, p in zip(row, pruned(model), strict=True))
 
 
-def test_a_users_constraint_stays_in_force_before_the_mask(digits, compiled):
+def test_a_users_constraint_is_applied_before_the_mask(digits, compiled):
     layers = keras.layers
     limit = keras.constraints.MaxNorm(0.5, axis=0)
     plain = keras.Sequential(
@@ -143,7 +143,7 @@ def test_a_users_constraint_stays_in_force_before_the_mask(digits, compiled):
 
 
 class Own(optimizers.SGD):
-    """An optimizer of the user's that updates in a way of its own."""
+    """An optimizer of the user's that updates in a custom way."""
 
     def apply_gradients(self, grads_and_vars):
         for gradient, variable in grads_and_vars:

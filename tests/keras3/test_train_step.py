@@ -169,7 +169,7 @@ def size_left(mask):
 
 @pytest.mark.only_on("jax")
 def test_a_run_compiles_two_steps_on_jax(digits, compiled, mlp, caplog):
-    """JAX compiles a step anew where one argument is bound to a device that was not before."""
+    """JAX compiles a step again if one more argument is committed to a device."""
     model = compiled(dsd.apply(mlp()), "adam")
     jax = importlib.import_module("jax")
     with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):

@@ -107,7 +107,7 @@ def test_averages_are_masked_too(frequency, digits, compiled, mlp):
         assert np.sum(weight.numpy() == 0) == round(weight.numpy().size * 0.4)
 
 
-def test_a_users_constraint_stays_in_force_before_the_mask(digits, compiled):
+def test_a_users_constraint_is_applied_before_the_mask(digits, compiled):
     layers = tf_keras.layers
     limit = tf_keras.constraints.MaxNorm(0.5, axis=0)
     plain = tf_keras.Sequential(

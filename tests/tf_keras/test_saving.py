@@ -34,10 +34,10 @@ def network(kind):
 
 @pytest.mark.parametrize(("format_", "kind"), [
     ("model.keras", "LSTM"), ("model.h5", "Conv1D"), ("saved_model", "Conv1D"),
-    # TensorFlow traces an LSTM anew for each signature of each file.
+    # TensorFlow traces an LSTM again for each signature of each file.
     pytest.param("saved_model", "LSTM", marks=[pytest.mark.slow, pytest.mark.exhaustive]),
 ])  # fmt: skip
-def test_a_file_of_any_phase_goes_on(format_, kind, digits, compiled, tmp_path):
+def test_a_run_resumes_from_a_file_of_any_phase(format_, kind, digits, compiled, tmp_path):
     model = dsd.apply(network(kind), {"kernel": 0.3, ".": 0}, exclude=["dense"])
     model = compiled(model, run_eagerly=True)
     x, y = digits[0][:64], digits[1][:64]

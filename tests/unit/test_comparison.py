@@ -201,7 +201,7 @@ def test_the_first_phase_is_trained_once_and_every_arm_goes_on_from_it(made, dat
         (0, "dsd", (11.0, 22.0, 43.0, 64.0), 12),
     ]
     assert len(made.models) == 2 + 2 * 3  # two to look at
-    # Before and after data are made; and as a new model begins to train, where it goes on.
+    # Before and after data are made; and when a new model starts to train or resumes.
     assert made.seeds == [0] * 2 + [2000006] * 6 + [1] * 2 + [2000007] * 6
     assert (found.metric, found.mode, found.seeds, found.num_updates) == ("loss", "min", (0, 1), 12)
     assert found.shared_rows == {

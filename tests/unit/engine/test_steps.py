@@ -328,7 +328,7 @@ def test_a_model_that_is_compiled_anew_goes_on_counting():
 
 
 def test_a_run_starts_where_the_optimizer_s_count_says():
-    """As a LearningRateSchedule does; compiled anew, it starts with the first phase."""
+    """As a LearningRateSchedule does; compiled again, it starts with the first phase."""
     model = FakeModel()
     model.iterations = 5
     with pytest.warns(UserWarning, match="has made 5 steps, so the run resumes after them, in pha"):
