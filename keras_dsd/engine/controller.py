@@ -553,7 +553,8 @@ class Controller:
 
     def _show(self, message: str) -> None:
         if self._run.is_shown:  # where Keras shows its progress
-            print(message, flush=True)
+            # Within an epoch, the progress bar has left the cursor in its line.
+            print("\n" * self._run.is_in_epoch + message, flush=True)
         else:
             logging.info("%s", message)
 

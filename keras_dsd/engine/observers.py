@@ -69,7 +69,7 @@ class Observer:
         Args:
             index: Index of the phase, from 0.
             phase: The phase.
-            epoch: The epoch that is about to start, counted from 0.
+            epoch: The epoch that is about to start or, within one, that one; counted from 0.
             changed: Description of the changes that come with it.
         """
 

@@ -7,6 +7,7 @@ import pytest
 
 import keras_dsd as dsd
 from tests.helpers import paths, restarted, steps
+from tests.helpers.host_reads import HostReads
 from tests.helpers.paths import PATH, Watch, keras
 
 D, S = dsd.DensePhase, dsd.SparsePhase
@@ -49,6 +50,25 @@ def test_a_phase_starts_within_an_epoch_and_the_first_one_is_plain(compiled, mlp
     assert logs["dsd_phase"] == [1, 2] and logs["dsd_steps"] == [10, 20]
     assert logs["dsd_sparsity"][0] == pytest.approx(0.5, abs=0.01)
     assert logs["dsd_sparsity"][1] < 0.2  # but for pixels that are always black
+
+
+@pytest.mark.slow
+def test_nothing_is_read_at_most_batches(compiled, mlp, digits, monkeypatch):
+    """A read waits for the device: the count is read after the first batch, and at phases."""
+    begin, reads, sizes = dsd.DSDSchedule.on_train_batch_begin, HostReads(), []
+
+    def noted(schedule, *args, **kwargs):
+        with reads.noting(monkeypatch):
+            begin(schedule, *args, **kwargs)
+        sizes.append([*reads.sizes])
+        reads.sizes.clear()
+
+    monkeypatch.setattr(dsd.DSDSchedule, "on_train_batch_begin", noted)
+    schedule = dsd.DSDSchedule(phases=[D(steps=4), S(steps=11), D(1)])
+    model = compiled(dsd.apply(mlp(), 0.5))
+    model.fit(*digits, epochs=2, verbose=0, callbacks=[schedule])
+    assert [batch for batch, each in enumerate(sizes) if each] == [1, 4, 15]
+    assert [*map(len, sizes)][1] <= 2
 
 
 @pytest.mark.only_on("tf_keras", "jax", "tensorflow")

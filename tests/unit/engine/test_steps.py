@@ -473,7 +473,9 @@ def test_observers_and_messages_of_phases_within_an_epoch(capsys):
     lines = [line.partition("):")[0] for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         "Epoch 1, after 0 steps: DSD phase 1/3 (dense, 3 steps",
+        "",  # ends the line of the progress bar
         "Epoch 1, after 3 steps: DSD phase 2/3 (sparse, 3 steps",
+        "",
         "Epoch 2, after 6 steps: DSD phase 3/3 (re-dense, 2 epochs",
     ]
 
