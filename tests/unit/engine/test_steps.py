@@ -19,6 +19,7 @@ TIMELINES = {
     "several in an epoch": [(D, S)[n % 2 == 0](steps=n) for n in (1, 2, 1, 4, 3, 2, 1)],
     "epochs, then steps": [D(1), S(steps=6), D(1, lr=0.1)],
     "steps, then epochs": [D(steps=6), S(1), D(steps=2)],
+    "learning rates": [D(steps=3, lr="cosine"), S(steps=6, lr="linear"), D(1)],
     "a ramp": [D(steps=2), S(3, ramp=2), D(1)],
     "at random": [D(steps=3), S(steps=6, criterion="random"), D(steps=2)],
     "sparse first": [S(steps=5, sparsity=0.25), D(1), D(1)],
