@@ -97,7 +97,8 @@ def model_in(phase: str, keras: Any, network: networks.Network) -> Any:
             mask = values > np.quantile(values, _SPARSITY)
             weight.apply_mask(weight.arrays.to_device(mask, weight.tensor()))
     masked = frozenset(weight.path for weight in trainer.weights if weight.is_masked)
-    trainer.use_step(masked=masked, lr=0.1 if phase == "re-dense" else 1.0)
+    factor = 0.1 if phase == "re-dense" else 1.0
+    trainer.use_step(masked=masked, factors=np.array([factor]))
     return model
 
 

@@ -263,7 +263,8 @@ def models(results: Results) -> Iterable[str]:
                 for way in ("nodsd", "dsd")
             )
             when = measured(list(of_flavour.values()), results)
-            yield f"| {title} | {' | '.join(cells)} | {when} |"
+            numbers = " | ".join(cells).replace("-", "\N{MINUS SIGN}")
+            yield f"| {title} | {numbers} | {when} |"
 
 
 def growing(results: Results) -> Iterable[str]:
