@@ -27,8 +27,10 @@ class DSDLoop:
     `jnp.where(mask, value, 0)`. The variables of model and optimizer must be up to date when
     `begin_epoch` and `end_epoch` are called; read them after `begin_epoch`, which sets them.
 
-    If phases are counted in steps, call `begin_step` before each update: a step is a call of it.
-    Where `starts_phase` is True, the variables must be up to date for it, too.
+    If phases are counted in steps, or change the learning rate, call `begin_step` before each
+    update: a step is a call of it. Where `starts_phase` is True, the variables must be up to date
+    for it, too. A function that JAX compiles takes a learning rate that changes inside a phase as
+    an argument, `loop.factor()`, and updates the weights within `with loop.scaled(factor):`.
 
     Args:
         model: A built model that `apply` returned. It need not be compiled.
@@ -36,10 +38,13 @@ class DSDLoop:
             `keras.optimizers` or, for tf_keras models, `tf_keras.optimizers`; on PyTorch also of
             `torch.optim`.
         schedule: The phases and other options, as a `DSDSchedule`.
+        steps_per_epoch: Number of steps of an epoch, from which a shape of the learning rate
+            knows how long its phase is. Defaults to `None`: it is known after the first epoch, in
+            which a shape stays at its start.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: `model` was not passed through `apply`.
+        ValueError: `model` was not passed through `apply`, or `steps_per_epoch` is below 1.
 
     Examples:
         >>> with dsd.DSDLoop(model, optimizer, dsd.DSDSchedule(10, 10, 10)) as loop:
@@ -54,7 +59,14 @@ class DSDLoop:
         Han et al., 2017, arXiv:1607.04381, Algorithm 1.
     """
 
-    def __init__(self, model: Model, optimizer: object, schedule: DSDSchedule) -> None:
+    def __init__(
+        self,
+        model: Model,
+        optimizer: object,
+        schedule: DSDSchedule,
+        *,
+        steps_per_epoch: int | None = None,
+    ) -> None:
         if not isinstance(schedule, DSDSchedule):
             hint = "Give DSDSchedule(10, 10, 10)."
             raise checks.invalid_type("schedule", schedule, "to be a DSDSchedule", hint)
@@ -67,6 +79,11 @@ class DSDLoop:
         adapter: TrainingAdapter = registry.adapter_of(model).training_adapter(model, optimizers)
         self._trainer = CustomLoopTrainer(model, adapter)
         self._controller = schedule.controller(self._trainer)
+        self._steps_per_epoch = steps_per_epoch
+        if steps_per_epoch is not None:
+            self._steps_per_epoch = checks.whole_number(
+                "steps_per_epoch", steps_per_epoch, least=1, unit="steps"
+            )
         self._needs_steps = schedule.timeline.needs_steps
         self._num_steps = 0  # in the epoch
 
@@ -102,14 +119,15 @@ class DSDLoop:
                 f"within an epoch. Call loop.end_epoch() first."
             )
         if not self._controller.is_open:
-            self._controller.start(None)
+            self._controller.start(None, num_batches=self._steps_per_epoch)
         self._num_steps = 0
         self._controller.begin_epoch(epoch)
 
     def begin_step(self) -> bool:
         """Enters the phase of the next step, if it starts within the epoch.
 
-        Call it before each update where phases are counted in steps; otherwise it does nothing.
+        Call it before each update where phases are counted in steps or change the learning rate;
+        otherwise it does nothing.
 
         Returns:
             True if a phase starts: weights, optimizer state and masks may have changed.
@@ -163,6 +181,23 @@ class DSDLoop:
             raise checks.invalid_type("variables", variables, "to be a list of variables", hint)
         given = None if variables is None else checks.items("variables", variables)
         return self._trainer.masks_of(given)
+
+    def factor(self) -> Any:
+        """Returns the factor of the learning rate in the current step, for `scaled`.
+
+        Raises:
+            ValueError: It is called before `begin_epoch`.
+        """
+        self._check_in_epoch("factor")
+        return self._trainer.factor
+
+    def scaled(self, factor: Any) -> contextlib.AbstractContextManager[None]:
+        """Multiplies the learning rate of updates within a block, in a function that JAX compiles.
+
+        Args:
+            factor: An argument of the function, which `loop.factor()` is passed for.
+        """
+        return self._trainer.scaled(factor)
 
     def end_epoch(self, logs: Mapping[str, float] | None = None) -> dict[str, float]:
         """Ends an epoch, and the observation of updates.
@@ -270,6 +305,15 @@ class CustomLoopTrainer(Trainer):
     def begin_step(self) -> None:
         """Advances to the next factor of the learning rates."""
         self._adapter.count_step()
+
+    @property
+    def factor(self) -> object:
+        """The factor of the learning rates in the current step."""
+        return self._adapter.factor
+
+    def scaled(self, factor: object) -> contextlib.AbstractContextManager[None]:
+        """Multiplies learning rates by an argument of a traced function within a block."""
+        return self._adapter.scaled(factor)
 
     def end_epoch(self) -> None:
         """Ends the observation."""

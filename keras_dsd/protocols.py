@@ -307,6 +307,13 @@ class TrainingAdapter(Protocol):
     def count_step(self) -> None:
         """Advances to the next factor, in a custom training loop."""
 
+    @property
+    def factor(self) -> object:
+        """The factor of the learning rates in the current step."""
+
+    def scaled(self, factor: object) -> AbstractContextManager[None]:
+        """Multiplies learning rates by an argument of a traced function within a block."""
+
     def update_count(self) -> UpdateCount | None:
         """Returns the count of the optimizer that has made the most steps; None: none counts.
 

@@ -1,5 +1,6 @@
 """TensorFlow for the adapters of both Kerases: traces, placement, XLA, replicas."""
 
+import contextlib
 import platform
 import weakref
 from collections.abc import Callable, Iterable
@@ -21,46 +22,51 @@ _CONTROL_FLOW = {"CondBranchFuncGraph", "WhileCondFuncGraph", "WhileBodyFuncGrap
 class Factors:
     """Factors of the learning rates of a model in the steps to come, where the model trains.
 
-    A step reads its factor, and advances to the next. So no step waits for the host,
-    and several run in one call. The table has one entry in a run whose factors are those of
-    phases; then no step counts.
+    Updates read one variable, the factor of the step. If learning rates change inside phases, a
+    step ends by setting it to the next one in a table. So no step waits for the host, and several
+    run in one call.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
-        # On a TPU all shapes are static: the first factor is that of all steps.
+        # On a TPU all shapes are static: all steps have the first factor, of the epoch's start.
         self._is_fixed = isinstance(strategy, tf.distribute.TPUStrategy)
         shape = tf.TensorShape([1 if self._is_fixed else None])
         kind = {"trainable": False, "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
         with strategy.scope():
+            self.variable = tf.Variable(1.0, name="dsd_learning_rate_factor", **kind)
             self._table = tf.Variable([1.0], shape=shape, name="dsd_learning_rate_factors", **kind)
             self._position = tf.Variable(0, dtype=tf.int64, name="dsd_position", **kind)
         self._counts = False
-
-    @property
-    def variables(self) -> list[tf.Variable]:
-        """The variables that an update reads."""
-        return [self._table, self._position]
 
     def set(self, values: Values) -> None:
         """Sets the factors of the next steps, in order; the last one stays."""
         table = np.asarray(values[:1] if self._is_fixed else values, np.float32)
         self._counts = len(table) > 1
-        self._position.assign(0)
-        self._table.assign(table)
+        if self._counts:
+            self._position.assign(0)
+            self._table.assign(table)
+        self.variable.assign(table[0])
 
-    def now(self) -> tf.Tensor:
+    def now(self) -> tf.Variable:
         """Returns the factor of the current step."""
-        return tf.gather(tf.convert_to_tensor(self._table), tf.convert_to_tensor(self._position))
+        return self.variable
 
     def count(self) -> None:
         """Advances to the next step, if there is more than one factor."""
         if self._counts:
-            last = tf.size(self._table, tf.int64) - 1
-            self._position.assign(tf.minimum(self._position + 1, last))
+            table = tf.convert_to_tensor(self._table)
+            position = tf.minimum(self._position + 1, tf.size(table, tf.int64) - 1)
+            self._position.assign(position)
+            self.variable.assign(tf.gather(table, position))
+
+    def use(self, factor: object) -> contextlib.AbstractContextManager[None]:
+        """Does nothing: a traced function reads the factor of its step itself."""
+        del factor
+        return contextlib.nullcontext()
 
     def are_read(self) -> bool:
         """Returns whether what is traced now reads a factor, itself or in a function it calls."""
-        return _reads(self._table)
+        return _reads(self.variable)
 
 
 def factors_of(model: Any) -> Factors:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import keras_dsd as dsd
-from tests.helpers.paths import keras, rate
+from tests.helpers.paths import PATH, keras, rate
 from tests.helpers.unit_gradient import fit, net
 
 optimizers = keras.optimizers
@@ -66,3 +66,90 @@ if keras.backend.backend() != "torch":
 def test_ways_to_compile(way):
     _, logs, moves = trained(**WAYS[way])
     check(logs, moves, WAYS[way].get("steps_per_execution", 1))
+
+
+def loop_of(phases, optimizer, **options):
+    model = dsd.apply(net(), 0.5)
+    return model, dsd.DSDLoop(model, optimizer, dsd.DSDSchedule(phases=phases), **options)
+
+
+def bias(model):
+    return np.array(model.get_weights()[1], np.float64)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["steps_per_epoch", "steps unknown"])
+def test_a_custom_training_loop(is_known):
+    """The eager loop of each backend; the length of the first epoch is known to whoever says it."""
+    optimizer = optimizers.SGD(BASE)
+    model, loop = loop_of(PHASES, optimizer, steps_per_epoch=STEPS if is_known else None)
+    optimizer.build(model.trainable_variables)
+    ones, used, logs = [np.ones(v.shape, "float32") for v in model.trainable_variables], [], []
+    gradients = [tensor_of(each) for each in ones]
+    with loop:
+        for epoch in range(7):
+            loop.begin_epoch(epoch)
+            for _ in range(STEPS):
+                before = bias(model)
+                loop.begin_step()
+                optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+                loop.apply_masks()
+                used.append((before - bias(model))[0])
+            logs.append(loop.end_epoch()["dsd_learning_rate"])
+    expected = RATES.copy()
+    if not is_known:
+        expected[:STEPS] = BASE
+    assert used == pytest.approx(expected, rel=1e-3, abs=1e-8)
+    assert logs == pytest.approx(expected[STEPS - 1 :: STEPS], rel=1e-5)
+
+
+def tensor_of(value):
+    if PATH == "tf_keras":
+        import tensorflow as tf
+
+        return tf.convert_to_tensor(value)
+    return keras.ops.convert_to_tensor(value)
+
+
+@pytest.mark.only_on("jax")
+def test_a_compiled_jax_function_takes_the_factor_as_an_argument():
+    """It is traced once for all phases; without the argument it would keep one factor."""
+    import jax
+
+    optimizer, traces = optimizers.SGD(BASE), []
+    model, loop = loop_of(PHASES, optimizer, steps_per_epoch=STEPS)
+    optimizer.build(model.trainable_variables)
+
+    @jax.jit
+    def update(factor, variables, state):
+        traces.append(factor)
+        with loop.scaled(factor):
+            ones = [jax.numpy.ones_like(each) for each in variables]
+            return optimizer.stateless_apply(state, ones, variables)
+
+    @jax.jit
+    def without(variables, state):
+        return optimizer.stateless_apply(state, list(variables), variables)
+
+    def values(of):
+        return [each.value for each in of]
+
+    used = []
+    with loop:
+        for epoch in range(7):
+            loop.begin_epoch(epoch)
+            for _ in range(STEPS):
+                before = bias(model)
+                loop.begin_step()
+                state = values(model.trainable_variables), values(optimizer.variables)
+                for variables, news in zip(
+                    (model.trainable_variables, optimizer.variables),
+                    update(np.float32(loop.factor()), *state), strict=True,
+                ):  # fmt: skip
+                    for variable, new in zip(variables, news, strict=True):
+                        variable.assign(new)
+                loop.apply_masks()
+                used.append((before - bias(model))[0])
+            with pytest.raises(ValueError, match=r"Pass loop.factor\(\) to the function"):
+                without(*state)
+            loop.end_epoch()
+    assert used == pytest.approx(RATES, rel=1e-3, abs=1e-8) and len(traces) == 1

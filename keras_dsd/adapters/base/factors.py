@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -20,6 +21,9 @@ class Factors(Protocol):
 
     def count(self) -> None:
         """Advances to the next step."""
+
+    def use(self, factor: object) -> AbstractContextManager[None]:
+        """Multiplies by `factor`, an argument of a traced function, within a block."""
 
 
 class HostFactors:
@@ -54,7 +58,7 @@ class HostFactors:
 
     @contextlib.contextmanager
     def use(self, factor: object) -> Iterator[None]:
-        """Multiplies by `factor`, the argument of a function that is traced, within a block."""
+        """Multiplies by `factor`, an argument of a traced function, within a block."""
         outer, self._given = self._given, factor
         try:
             yield

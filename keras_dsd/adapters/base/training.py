@@ -91,6 +91,15 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
         """Advances to the next factor, in a custom training loop."""
         self._observation.factors.count()
 
+    @property
+    def factor(self) -> object:
+        """The factor of the learning rates in the current step."""
+        return self._observation.factors.now()
+
+    def scaled(self, factor: object) -> contextlib.AbstractContextManager[None]:
+        """Multiplies learning rates by an argument of a traced function within a block."""
+        return self._observation.factors.use(factor)
+
     @abc.abstractmethod
     def _hooks(self) -> contextlib.AbstractContextManager[object]:
         """Returns the hooks of a custom training loop."""

@@ -62,7 +62,7 @@ def _graph_of_update(each: Optimizer) -> tf.Graph | None:
     return None if is_shared else tf_graphs.current()
 
 
-def _multiply(rate: Any, factor: tf.Tensor) -> tf.Tensor:
+def _multiply(rate: Any, factor: tf.Variable) -> tf.Tensor:
     rate = tf.convert_to_tensor(rate)
     return rate * tf.cast(factor, rate.dtype)
 

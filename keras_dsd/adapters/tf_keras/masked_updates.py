@@ -144,7 +144,7 @@ class _Updates:
         self._plain_all = getattr(optimizer, UPDATE_GIVEN)
         self._compiled = tf.function(self._with_masks, jit_compile=True)
         self._together = Together(self._make)
-        self._factors = tf_graphs.factors_of(model).variables
+        self._factor = tf_graphs.factors_of(model).variable
         has_gpu = bool(tf.config.list_physical_devices("GPU"))
         forbidden = has_gpu and not getattr(optimizer, "jit_compile", True)
         # XLA may not support a custom optimizer.
@@ -203,7 +203,7 @@ class _Updates:
         scalars = [each for each in (held() if callable(held) else held) if not each.shape]
         slots = slots_of(self._optimizer, variable).values()
         return self._may_compile and tf_graphs.are_together(
-            [variable, *self._factors, *scalars, *slots]
+            [variable, self._factor, *scalars, *slots]
         )
 
     def _make(self, updates: list[_Update]) -> None:

@@ -194,8 +194,8 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
             with HOOKS, self._observation.active(updates, before_update):
                 logs = plain(data)
                 state.end_step(extras)
-            factors.count()
             self._observation.is_factor_read = factors.are_read()
+            factors.count()
             return logs
 
         type(self.model).make_train_function(self.model, force=True)

@@ -156,10 +156,16 @@ class JaxBackend(Backend[jax.Array]):
 
         return [Patch(vars(step.model), name, with_held)]
 
+    def factors_of(self, model: keras.Layer) -> HostFactors:
+        """Returns the factors of a model's learning rates, 1.0 at first."""
+        del model
+        return _JaxFactors()
+
     @contextlib.contextmanager
     def loop_hooks(self, observation: Observation) -> Iterator[None]:
         """Makes JAX trace the user's functions again for another factor, a constant in them."""
-        factor = _factors(observation).value
+        factors = _factors(observation)
+        factor = factors.value if factors.are_constant else -1.0  # an argument of each function
         if _FACTOR is not None:
             with _FACTOR(factor):
                 yield
@@ -270,6 +276,26 @@ class _Held:
 
 
 BACKEND = JaxBackend()
+
+
+class _JaxFactors(HostFactors):
+    """Factors that a custom training loop passes to its compiled functions where they change."""
+
+    def now(self) -> object:
+        """Returns the factor of the current step, or the argument that a block uses for it.
+
+        Raises:
+            ValueError: A function is traced without that argument, and would keep one factor.
+        """
+        is_given = self._given is not None or self.are_constant
+        if not is_given and isinstance(jnp.add(0, 0), jax.core.Tracer):
+            raise ValueError(
+                "Expected the factor of the learning rate as an argument of a compiled function, "
+                "as a phase changes it from step to step. Received: a function that JAX traces "
+                "without it. Pass loop.factor() to the function, and update the weights within "
+                "`with loop.scaled(factor):` there."
+            )
+        return super().now()
 
 
 def _factors(observation: Observation) -> HostFactors:

@@ -73,8 +73,8 @@ class TensorFlowBackend(Backend[tf.Variable]):
         def train_step(data: object) -> object:
             self._graph = tf_graphs.current()
             logs = observed(data)
-            factors.count()
             step.observation.is_factor_read = factors.are_read()
+            factors.count()
             return logs
 
         return train_step
