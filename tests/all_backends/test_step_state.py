@@ -139,3 +139,26 @@ def test_gradients_choose_what_is_pruned_and_what_regrows(digits):
                 np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-7)
         for ours, reference in zip(arrays(model), own.averages, strict=True):
             np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-7)
+
+
+def refused(optimizer, phases, digits, message):
+    model = compiled(dsd.apply(classifier(), 0.3), optimizer)
+    before = arrays(model)
+    with pytest.raises(ValueError, match=message):
+        model.fit(*digits, epochs=2, verbose=0, callbacks=[dsd.DSDSchedule(phases=phases)])
+    assert all(map(np.array_equal, arrays(model), before))
+
+
+def test_optimizers_that_can_not_train_so_are_refused(digits):
+    moved = [dsd.DensePhase(1), dsd.SparsePhase(1, criterion="movement"), dsd.DensePhase(1)]
+    decayed = [dsd.SparsePhase(1), dsd.DensePhase(1, regrow_decay=0.1)]
+    optimizers, is_old = keras.optimizers, keras.__name__ == "tf_keras"
+    scale = keras.mixed_precision if is_old else optimizers
+    scaled = scale.LossScaleOptimizer(optimizers.SGD(0.1))
+    refused(scaled, moved, digits, "without loss scaling.*SGD in a LossScaleOptimizer")
+    if is_old:
+        legacy = optimizers.legacy.SGD(0.1)
+        refused(legacy, decayed, digits, "with update_step, as a phase has regrow_decay")
+    else:
+        accumulates = optimizers.SGD(0.1, gradient_accumulation_steps=2)
+        refused(accumulates, decayed, digits, "SGD.gradient_accumulation_steps=2")
