@@ -16,7 +16,7 @@ os.environ["KERAS_BACKEND"] = "jax"
 import jax
 import keras
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from jax.experimental import multihost_utils
 from sklearn.datasets import load_digits
 
@@ -103,6 +103,7 @@ def resume(model, folder):
 
 def train(sparsity, phases, layout, batch_size, seed, checkpoint_dir, tensorboard_dir, further=()):
     """Trains in all processes; `further` callbacks come last. Prints how it went."""
+    logging.set_verbosity(logging.WARNING)  # Orbax says much of each checkpoint
     keras.utils.set_random_seed(seed)
     keras.distribution.set_distribution(distribution_of(layout))
     (x, y), test_data, size = load(layout, batch_size, seed)

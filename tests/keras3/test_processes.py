@@ -2,7 +2,11 @@
 
 import json
 import os
+import pathlib
+import re
+import shutil
 import subprocess
+import sys
 import types
 
 import numpy as np
@@ -15,7 +19,8 @@ pytestmark = [pytest.mark.only_on("jax"), pytest.mark.slow]
 SHAPES = [(64, 16), (16, 10)]
 # See processes_run: copies, and kernels cut into parts within processes and across them.
 LAYOUTS, OTHERS = ["data", "within", "both"], ["four", "across"]
-TIMEOUT = 500
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples" / "distributed"
+TIMEOUT = 900
 
 
 def run(folder, *scenarios):
@@ -97,25 +102,64 @@ def test_sums_over_three_devices_and_more_may_be_in_another_order(tmp_path):
     check_alike(tmp_path, "four", 1e-6)
 
 
-def test_a_run_resumes_after_a_process_was_killed(folder):
+IN_SPARSE, AFTER_IT = [3, 2], [4, 2]  # epoch and batch
+
+
+@pytest.mark.parametrize("kills", [
+    [AFTER_IT],  # so that it resumes with the best weights, from files of parts
+    pytest.param([IN_SPARSE, AFTER_IT], marks=pytest.mark.exhaustive),
+])  # fmt: skip
+def test_a_run_resumes_after_a_process_was_killed(kills, folder, tmp_path):
+    pytest.importorskip("orbax.checkpoint")
     orbax = {"name": "orbax", "layouts": ["both"], "number": 2, "save": "orbax"}
     backup = {"name": "backup", "layouts": ["data"], "number": 2, "save": "backup"}
-    exits, done = run(
-        folder,
-        {**orbax, "kill": [3, 2]},  # in the sparse phase
-        {**orbax, "kill": [4, 2]},  # after it: resumes with the best weights, from files of parts
-        orbax,
-        {**backup, "kill": [3, 2]},
-        backup,
-    )
-    kills = [("ended", "-9")] * 2 + [("0", "0"), ("ended", "-9"), ("0", "0")]
-    assert exits == kills, done.stderr[-3000:]
+    killed = [{**orbax, "kill": kill} for kill in kills]
+    exits, done = run(tmp_path, *killed, orbax, {**backup, "kill": IN_SPARSE}, backup)
+    is_killed, is_over = ("ended", "-9"), ("0", "0")
+    assert exits == [*[is_killed] * len(kills), is_over, is_killed, is_over], done.stderr[-3000:]
     for name, layout in (("orbax", "both"), ("backup", "data")):
         whole = results(folder, "two", layout)
         for index in range(2):
-            again = results(folder, name, layout, index)
+            again = results(tmp_path, name, layout, index)
             assert set(again) == {f"arr_{i}" for i in range(4)}
             for key, value in again.items():
                 np.testing.assert_array_equal(value, whole[key])
-    parts = [path.name for path in (folder / "orbax_both_dsd").glob("*.npz")]
+    parts = [path.name for path in (tmp_path / "orbax_both_dsd").glob("*.npz")]
     assert sorted(parts) == [f"dsd_best_000002_process_{i}_of_2.npz" for i in range(2)]
+
+
+def test_the_example_resumes_from_its_checkpoint(tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    arguments = [
+        EXAMPLES / "launch_local.py", f"--program={EXAMPLES / 'jax_processes.py'}", "--workers=2",
+        "--", "--layout=model", "--phases=1,1,1", f"--checkpoint_dir={tmp_path / 'checkpoints'}",
+        f"--tensorboard_dir={tmp_path / 'logs'}",
+    ]  # fmt: skip
+    printed = launched(*arguments)
+    lines, others = (re.findall(rf"^\[{i}\] (.*[:;].*)$", printed, re.M) for i in range(2))
+    kept = [line for line in lines if line.startswith(("2 proc", "phase", "mask"))]
+    assert kept == [line for line in others if line.startswith(("2 proc", "phase", "mask"))]
+    assert kept[0] == "2 processes, 2 devices; first kernel in parts of 64 x 32"
+    assert "phase 1 ended with epoch 2: sparsity 50.00%, test accuracy" in kept[2]
+    assert [line.partition(":")[0] for line in kept[4:]] == [
+        f"mask of digits/{name}/kernel" for name in ("dense", "dense_1", "dense_2")
+    ]
+    assert len(list((tmp_path / "logs" / "dsd").iterdir())) == 1
+    shutil.rmtree(tmp_path / "checkpoints" / "2")  # as if killed in the last phase
+    again = launched(*arguments)
+    assert kept[3] in again and "phase 1 ended" not in again
+
+
+def launched(*command):
+    """Returns what the example printed."""
+    with subprocess.Popen(
+        [sys.executable, *map(str, command)], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        try:
+            printed, _ = process.communicate(timeout=TIMEOUT)
+        except BaseException:
+            process.terminate()  # not killed: it is to end what it has started
+            raise
+    assert process.returncode == 0, printed[-3000:]
+    return printed
