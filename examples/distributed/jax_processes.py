@@ -103,7 +103,6 @@ def resume(model, folder):
 
 def train(sparsity, phases, layout, batch_size, seed, checkpoint_dir, tensorboard_dir, further=()):
     """Trains in all processes; `further` callbacks come last. Prints how it went."""
-    logging.set_verbosity(logging.WARNING)  # Orbax says much of each checkpoint
     keras.utils.set_random_seed(seed)
     keras.distribution.set_distribution(distribution_of(layout))
     (x, y), test_data, size = load(layout, batch_size, seed)
@@ -136,6 +135,7 @@ def train(sparsity, phases, layout, batch_size, seed, checkpoint_dir, tensorboar
 
 def start():
     """Connects the processes, as the launcher's environment describes them."""
+    logging.set_verbosity(logging.WARNING)  # Orbax says much of each checkpoint
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # of use without a GPU alone
     keras.distribution.initialize()
 

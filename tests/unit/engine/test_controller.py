@@ -500,3 +500,35 @@ def test_a_run_may_go_back_to_an_earlier_epoch(model):
     found = train(controller, model, range(3))
     assert [each["dsd_phase"] for each in found] == [0, 1, 2]
     assert [each["dsd_sparsity"] for each in found] == [0, 0.5, 0]
+
+
+def test_processes_compare_their_arguments_before_a_run():
+    def arguments(**options):
+        model = FakeModel()
+        fit(model, dsd.DSDSchedule(1, 1, 1, **options), 3)
+        return model.adapter.arguments
+
+    assert arguments() == arguments()
+    others = {"observers": [dsd.WeightHistory()]}, {"reset": "all"}, {"redense_lr": 0.5}
+    assert len({arguments(), *(arguments(**each) for each in others)}) == 4
+
+
+def test_nothing_changes_where_processes_have_other_arguments():
+    def differ(arguments):
+        raise ValueError("others in process 1")
+
+    model, history = FakeModel(), dsd.WeightHistory()
+    model.adapter.check_same, before = differ, model.state()
+    with pytest.raises(ValueError, match="others in process 1"):
+        fit(model, dsd.DSDSchedule(1, 1, 1, observers=[history]), 3)
+    assert all(map(np.array_equal, model.state(), before))
+    assert "make_train_function" not in vars(model) and not history.snapshots
+
+
+def test_observers_are_told_who_writes(tmp_path):
+    for is_chief in (True, False):
+        model, history = FakeModel(), dsd.WeightHistory(tmp_path / f"{is_chief}.json")
+        model.adapter.is_chief = is_chief
+        fit(model, dsd.DSDSchedule(1, 1, 1, observers=[history]), 3)
+        assert len(history.snapshots) == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["True.json"]

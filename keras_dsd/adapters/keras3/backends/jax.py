@@ -42,9 +42,9 @@ class JaxBackend(Backend[jax.Array]):
             raise ValueError(
                 f"Expected a weight that this process can read. Received: {path}, sharded over "
                 f"devices of {jax.process_count()} processes. Training, report and observers of "
-                f"keras_dsd need no copy of it. For values and masks as arrays, sensitivity and "
-                f"compare, load a checkpoint in one process; or call "
-                f"jax.experimental.multihost_utils.process_allgather in all processes."
+                f"keras_dsd need no copy of it. For its values or its mask, call "
+                f"jax.experimental.multihost_utils.process_allgather(tensor, tiled=True) in all "
+                f"processes; run sensitivity and compare where each process has all of it."
             )
 
     def make_step_state(
