@@ -80,3 +80,16 @@ def test_a_model_has_to_be_built_and_to_be_one():
         dsd.exclusions.first_conv(keras.Sequential([layers.Conv2D(4, 3)], name="later"))
     with pytest.raises(TypeError, match="model=3"):
         dsd.exclusions.embeddings(3)
+
+
+@pytest.mark.once_per_keras
+def test_a_choice_is_given_by_its_name():
+    """`exclude="first_conv"` is `exclude=exclusions.first_conv(model)`, and so a preset is used."""
+    separable = {"second/depthwise_kernel", "second/pointwise_kernel"}
+    convolutions = {"first/kernel", *separable}
+    for name, expected in (("first_conv", {"first/kernel"}), ("convolutions", convolutions)):
+        assert excluded(dsd.apply(captioner(), exclude=name)) == expected
+    preset = dsd.presets.paper("neuraltalk")
+    model = dsd.apply(captioner(), **preset.apply)
+    assert excluded(model) == {"words/embeddings"}
+    assert {weight.sparsity for weight in dsd.weights(model)} == {0.8}
