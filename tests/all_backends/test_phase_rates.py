@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import keras_dsd as dsd
+from tests.helpers import restarted
 from tests.helpers.paths import PATH, keras, rate
 from tests.helpers.unit_gradient import fit, net
 
@@ -153,3 +154,21 @@ def test_a_compiled_jax_function_takes_the_factor_as_an_argument():
                 without(*state)
             loop.end_epoch()
     assert used == pytest.approx(RATES, rel=1e-3, abs=1e-8) and len(traces) == 1
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_resumes_to_the_bit(tmp_path):
+    """At a batch of each phase; on tf_keras with a backup inside the epoch, where it resumes."""
+    kills = [("on_train_batch_end", batch, 0) for batch in (13, 27, 46)]
+    kind = {"kind": "rates", "last": True}
+    if PATH == "tf_keras":  # Keras 3 starts the epoch again, with the weights of its middle
+        kind |= {"kind": "rates, steps", "save_freq": 3}
+    runs = [
+        {"name": f"run{index}{end}", "backup": f"run{index}", **kind, **killed}
+        for index, kill in enumerate(kills)
+        for end, killed in (("-killed", {"kill": kill}), ("", {}))
+    ]
+    exits = restarted.train(tmp_path, {"name": "whole", **kind}, *runs)
+    for index in range(len(kills)):
+        assert exits[f"run{index}-killed"] == -9 and exits[f"run{index}"] == 0
+        restarted.check(tmp_path, "whole", f"run{index}")

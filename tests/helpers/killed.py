@@ -80,6 +80,11 @@ def schedule_of(kind, folder):
     if kind == "steps":
         phases = [dsd.DensePhase(steps=14), dsd.SparsePhase(steps=23), dsd.DensePhase(steps=18)]
         return dsd.DSDSchedule(phases=phases, remaining_epochs="stop")
+    if kind in ("rates", "rates, steps"):
+        given = {"steps": 17} if kind == "rates, steps" else {"epochs": 2}
+        shape = dsd.Decay("linear", start=0.5, end=0.1)
+        phases = [dsd.DensePhase(2, lr="cosine"), dsd.SparsePhase(**given, lr=shape)]
+        return dsd.DSDSchedule(phases=[*phases, dsd.DensePhase(2, lr=lambda step: 0.9**step)])
     if kind == "dense":
         return dsd.DSDSchedule(phases=[dsd.DensePhase(EPOCHS)])
     if kind == "ways":
