@@ -96,7 +96,7 @@ def filled(page: str, results: pathlib.Path) -> str:
 
 
 def read_all(folder: pathlib.Path) -> dict[str, Found]:
-    """Returns each task whose tuning is done and of which two seeds or more are, by its name.
+    """Returns each task of which as many seeds are done as an answer needs, by its name.
 
     A seed counts once all arms are trained.
     """
@@ -107,7 +107,7 @@ def read_all(folder: pathlib.Path) -> dict[str, Found]:
             continue
         records = load(path)
         records.runs = [*records.tuning, *_of_complete_seeds(records.reported)]
-        if len({run.seed for run in records.reported}) > 1:
+        if len({run.seed for run in records.reported}) >= protocol.LEAST_SEEDS:
             control = protocol.best_plain(records.tuning)
             pairs = (protocol.answer(records.reported, arm) for arm in (control, PRUNED))
             found[name] = Found(records, *pairs)

@@ -15,6 +15,9 @@ FIRST_TUNING_SEED = 1000
 # An interval within this share of the control's mean shows that the two are equal in practice.
 EQUIVALENT = 0.01
 
+# With fewer seeds a task gives no answer.
+LEAST_SEEDS = 10
+
 FIRST = "first dense"
 SAME, AVERAGED, SINGLE, LOW, HIGH = (
     "same rates", "same rates, averaged", "one run", "low rate", "first rate",

@@ -19,7 +19,7 @@ def page():
         sys.modules.pop(name, None)
 
 
-def write(page, folder, name, ours, seeds=5, planned=5, missing=()):
+def write(page, folder, name, ours, seeds=10, planned=10, missing=()):
     """Writes the records of a task whose controls are near 10, and DSD near `ours`."""
     identity = {
         "task": name, "words": f"What {name} is", "data": "a file", "seeds": planned,
@@ -63,7 +63,7 @@ def test_the_answers_say_what_is_shown(page, tmp_path, ours, word):
     text = page.filled(table("task") + table("answers"), tmp_path)
     (row,) = [line for line in text.splitlines() if line.startswith("| [task](#task)")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[1:3] == ["5", "`one run`"], "the control is the one that tuning chose"
+    assert cells[1:3] == ["10", "`one run`"], "the control is the one that tuning chose"
     assert cells[5] == word
 
 
@@ -78,9 +78,9 @@ def test_a_table_is_written_in_its_place_and_words_stay(page, tmp_path):
 
 
 def test_seeds_that_lack_an_arm_do_not_count_and_the_page_says_what_is_planned(page, tmp_path):
-    write(page, tmp_path, "task", 9.0, missing={(4, "pruned")})
-    assert "**4 seeds of 5: it is not complete**" in page.filled(table("task"), tmp_path)
-    assert "| 4 of 5, so far |" in page.filled(table("task") + table("answers"), tmp_path)
+    write(page, tmp_path, "task", 9.0, seeds=11, planned=11, missing={(4, "pruned")})
+    assert "**10 seeds of 11: it is not complete**" in page.filled(table("task"), tmp_path)
+    assert "| 10 of 11, so far |" in page.filled(table("task") + table("answers"), tmp_path)
 
 
 def test_a_task_without_a_table_is_refused(page, tmp_path):
@@ -90,9 +90,9 @@ def test_a_task_without_a_table_is_refused(page, tmp_path):
 
 
 def test_a_task_that_is_still_tuned_gives_no_answer(page, tmp_path):
-    write(page, tmp_path, "task", 9.0, seeds=1)
+    write(page, tmp_path, "task", 9.0, seeds=9)
     text = page.filled(table("task"), tmp_path)
-    assert "No answer yet: 1 of 3 pieces of the tuning are done, and 1 of 5 seeds" in text
+    assert "No answer yet: 1 of 3 pieces of the tuning are done, and 9 of 10 seeds" in text
     assert "| `dsd` | 9.0000 (1 seed) |" in text and "Not run" not in text
     assert not page.read_all(tmp_path)
 
