@@ -128,7 +128,8 @@ def test_a_run_resumes_after_a_process_was_killed(kills, folder, tmp_path):
     assert sorted(parts) == [f"dsd_best_000002_process_{i}_of_2.npz" for i in range(2)]
 
 
-def test_the_example_resumes_from_its_checkpoint(tmp_path):
+@pytest.mark.parametrize("resumes", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
+def test_the_example_trains_alike_in_all_processes(resumes, tmp_path):
     pytest.importorskip("orbax.checkpoint")
     arguments = [
         EXAMPLES / "launch_local.py", f"--program={EXAMPLES / 'jax_processes.py'}", "--workers=2",
@@ -145,6 +146,8 @@ def test_the_example_resumes_from_its_checkpoint(tmp_path):
         f"mask of digits/{name}/kernel" for name in ("dense", "dense_1", "dense_2")
     ]
     assert len(list((tmp_path / "logs" / "dsd").iterdir())) == 1
+    if not resumes:
+        return
     shutil.rmtree(tmp_path / "checkpoints" / "2")  # as if killed in the last phase
     again = launched(*arguments)
     assert kept[3] in again and "phase 1 ended" not in again
