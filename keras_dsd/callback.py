@@ -154,6 +154,10 @@ class DSDSchedule(Hooks):
             these batches, of the pruned model in training mode. Defaults to `None`: training
             continues from the statistics of the dense model.
         batch_norm_batches: Maximum number of these batches to use. Defaults to `100`.
+        initial_step: For phases counted in steps: number of steps that the run has made when `fit`
+            starts with an optimizer that has made updates. `0` starts a new run from a trained
+            model. Runs that `initial_epoch` resumes have their own count. Defaults to `None`: all
+            updates of the optimizer belong to the run, which resumes after them, with a warning.
         observers: Observers that are notified of the run: `WeightHistory()`,
             `DSDTensorBoard(...)`, or a subclass of `Observer`. Defaults to `()`.
 
@@ -185,6 +189,7 @@ learning rate
         backup_dir: "str | os.PathLike[str] | None" = None,
         batch_norm_data: BatchSource | None = None,
         batch_norm_batches: int = 100,
+        initial_step: int | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         lengths = {"dense": dense, "sparse": sparse, "redense": redense}
@@ -203,6 +208,14 @@ learning rate
         )
         self.backup_dir = checks.path("backup_dir", backup_dir, "folder", "run/dsd")
         self.batches = check_batches(batch_norm_data, batch_norm_batches)
+        if initial_step is not None:
+            checks.whole_number("initial_step", initial_step, least=0, unit="steps")
+            if not self.timeline.counts_steps:
+                raise checks.invalid(
+                    "initial_step", initial_step, "to be None where no phase is counted in steps",
+                    "Leave it out; `initial_epoch` of fit resumes phases counted in epochs.",
+                )  # fmt: skip
+        self.initial_step = initial_step
         self.observers = check_observers(observers)
         self._controller: Controller | None = None
         self._earlier: UpdateCount | None = None
@@ -297,7 +310,7 @@ learning rate
         self._controller = self.controller(Trainer(self.model, adapter))
         self._controller.start(
             self.params.get("epochs"), bool(self.params.get("verbose")),
-            self.params.get("steps"), self._earlier,
+            self.params.get("steps"), self._earlier, self.initial_step,
         )  # fmt: skip
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:

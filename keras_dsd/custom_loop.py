@@ -84,6 +84,7 @@ class DSDLoop:
             self._steps_per_epoch = checks.whole_number(
                 "steps_per_epoch", steps_per_epoch, least=1, unit="steps"
             )
+        self._initial_step = schedule.initial_step
         self._needs_steps = schedule.timeline.needs_steps
         self._num_steps = 0  # in the epoch
 
@@ -119,7 +120,9 @@ class DSDLoop:
                 f"within an epoch. Call loop.end_epoch() first."
             )
         if not self._controller.is_open:
-            self._controller.start(None, num_batches=self._steps_per_epoch)
+            self._controller.start(
+                None, num_batches=self._steps_per_epoch, initial_step=self._initial_step
+            )
         self._num_steps = 0
         self._controller.begin_epoch(epoch)
 

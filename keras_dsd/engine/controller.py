@@ -176,6 +176,7 @@ class Controller:
         verbose: bool = False,
         num_batches: int | None = None,
         earlier: UpdateCount | None = None,
+        initial_step: int | None = None,
     ) -> None:
         """Checks that the model can be trained, and starts a run.
 
@@ -184,6 +185,7 @@ class Controller:
             verbose: Whether `fit` shows its progress.
             num_batches: Number of batches of an epoch; None if unknown.
             earlier: Count of the optimizer when `fit` was called; None if unknown.
+            initial_step: Step of the run at that count; None if the count itself tells.
 
         Raises:
             ValueError: DSD can't train the model, or the folder for backups is not writable.
@@ -203,7 +205,8 @@ class Controller:
         self._run = RunState(history, is_open=True, epochs=epochs, is_shown=is_shown)
         self._num_batches = num_batches
         if self._timeline.needs_steps:
-            self._run.steps = StepCounter(self._trainer, num_batches, earlier)
+            steps = StepCounter(self._trainer, num_batches, earlier, initial_step)
+            self._run.steps = steps
 
     def _description(self) -> str:
         """Returns what several processes that train one model have to be given alike."""
@@ -263,11 +266,12 @@ class Controller:
                     f"it as the number of steps.",
                 )
         index = len(self._run.history.phase_starts(steps.step)) - 1
-        if epoch == 0 and index > 0 and not steps.is_loaded:
+        if steps.is_assumed:
             warn(
                 f"The optimizer has made {steps.step:,} steps, so the run resumes after them, in "
-                f"phase {index + 1} of {len(lengths)}. To start with the first phase, compile the "
-                f"model again, or set the optimizer's iterations to 0."
+                f"phase {index + 1} of {len(lengths)}. To start a new run, with the first phase, "
+                f"give DSDSchedule initial_step=0; to resume without this warning, give "
+                f"initial_step={steps.step}."
             )
 
     def begin_batch(self, batch: int) -> bool:

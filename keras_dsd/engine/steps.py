@@ -19,18 +19,24 @@ class StepCounter:
         trainer: Trains the model.
         num_batches: Number of batches of an epoch; None if unknown.
         earlier: Count of the optimizer when `fit` was called; None if unknown.
+        initial_step: Step of the run at that count; None if the count itself tells.
 
     Attributes:
         step: Number of steps of the run before the last started batch.
         is_loaded: True if the optimizer was loaded since `fit` was called.
+        is_assumed: True if a run starts with updates that an earlier run may have made.
     """
 
     def __init__(
-        self, trainer: Trainer, num_batches: int | None, earlier: UpdateCount | None
+        self,
+        trainer: Trainer,
+        num_batches: int | None,
+        earlier: UpdateCount | None,
+        initial_step: int | None = None,
     ) -> None:
         self.step = 0
-        self.is_loaded = False
-        self._earlier = earlier
+        self.is_loaded = self.is_assumed = False
+        self._earlier, self._initial_step = earlier, initial_step
         self._trainer = trainer
         self._num_batches = num_batches
         self._origin = 0  # steps of the optimizer before the first of the run
@@ -86,10 +92,17 @@ class StepCounter:
             self._number, self._per_step = count.number, count.per_step
             self.is_loaded = self._earlier not in (None, count)
         counted = self._in_steps(self._number)
-        made, known = counted - history.origin, history.steps_before(epoch)
+        known = history.steps_before(epoch)
+        is_start = epoch == 0 or (self.is_loaded and known is None)
+        if self._initial_step is not None and is_start:
+            earlier = self._number if self._earlier is None else self._earlier.number
+            history.origin = self._in_steps(earlier) - self._initial_step
+        made = counted - history.origin
         counts_from_first = timeline.phases[0].steps is not None
         if epoch == 0:
-            step = made if counts_from_first or self.is_loaded else 0
+            is_told = self.is_loaded or self._initial_step is not None
+            self.is_assumed = counts_from_first and made > 0 and not is_told
+            step = made if counts_from_first or is_told else 0
         elif known is not None:
             if self._num_batches:  # as the run measured it before
                 batches = epoch * self._num_batches

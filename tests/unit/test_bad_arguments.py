@@ -25,7 +25,7 @@ ARGUMENTS = {
     dsd.DSDSchedule: {
         **THREE, "redense_lr": 0.1, "reset": "pruned", "remaining_epochs": "stop",
         "backup_dir": None, "batch_norm_data": None, "batch_norm_batches": 1, "phases": None,
-        "observers": (),
+        "initial_step": None, "observers": (),
     },
     dsd.NM: {"n": 1, "m": 2},
     dsd.Plateau: {

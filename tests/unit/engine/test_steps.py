@@ -336,9 +336,54 @@ def test_a_run_starts_where_the_optimizer_s_count_says():
         logs = fit(model, dsd.DSDSchedule(phases=TIMELINES["within an epoch"]), 2, steps=4)
     assert [each["dsd_phase"] for each in logs] == [1, 2]
     assert [each["dsd_steps"] for each in logs] == [9, 13]
-    model.iterations = 1  # within the first phase: nothing to warn of
-    logs = fit(model, dsd.DSDSchedule(phases=TIMELINES["within an epoch"]), 3, steps=4)
+    model.iterations = 1
+    with pytest.warns(UserWarning, match="phase 1 of 3. .* give DSDSchedule initial_step=0"):
+        logs = fit(model, dsd.DSDSchedule(phases=TIMELINES["within an epoch"]), 3, steps=4)
     assert [each["dsd_steps"] for each in logs] == [5, 9, 13]
+
+
+@pytest.mark.parametrize("name", TIMELINES)
+def test_a_trained_model_starts_with_the_first_phase(name):
+    """With initial_step=0, whatever its optimizer has counted, and a resumed run finds its step."""
+    phases, schedule = TIMELINES[name], {"initial_step": 0}
+    of_batches, _ = transcribed(phases, EQUAL)
+
+    def trained(model):
+        model.iterations = 1000
+
+    whole, logs, masked, copies = train(phases, prepare=trained, schedule=schedule)
+    assert masked == is_masked(phases, of_batches)
+    assert whole.iterations == 1000 + sum(EQUAL)
+    for epoch, batch in [*copies][:-1]:
+        model, rest = resume(copies[epoch, batch], phases, epoch, batch, prepare=trained,
+                             schedule=schedule)  # fmt: skip
+        assert same_state(model, whole), (epoch, batch)
+        assert rest == logs[epoch + batch // 4 :]
+
+
+def test_initial_step_resumes_without_a_warning():
+    model = FakeModel()
+    model.iterations = 1005
+    phases = TIMELINES["within an epoch"]
+    logs = fit(model, dsd.DSDSchedule(phases=phases, initial_step=5), 2, steps=4)
+    assert [each["dsd_phase"] for each in logs] == [1, 2]
+    assert [each["dsd_steps"] for each in logs] == [9, 13]
+
+
+def test_a_loop_takes_initial_step():
+    model, phases = FakeModel(), [D(steps=2), S(steps=3), D(1)]
+    model.iterations = 1000
+    _, masked, _ = loop_through(model, phases, [4, 4], initial_step=0)
+    assert masked == [False] * 2 + [True] * 3 + [False] * 3
+
+
+def test_initial_step_is_of_phases_in_steps():
+    with pytest.raises(ValueError, match="initial_step=0"):
+        dsd.DSDSchedule(1, 1, 1, initial_step=0)
+    with pytest.raises(ValueError, match="initial_step=-1"):
+        dsd.DSDSchedule(phases=[D(steps=1)], initial_step=-1)
+    with pytest.raises(TypeError, match="initial_step='2'"):
+        dsd.DSDSchedule(phases=[D(steps=1)], initial_step="2")
 
 
 def test_a_first_phase_in_epochs_starts_a_run_whatever_the_optimizer_has_counted():
@@ -568,6 +613,7 @@ def test_a_loop_that_does_not_count_is_refused():
     model = FakeModel()
     with pytest.raises(ValueError, match=r"Expected begin_step\(\) before each update"):
         loop_through(model, [D(steps=2), S(steps=3), D(1)], [4], is_counted=False)
+    model = FakeModel()
     loop = dsd.DSDLoop(model, object(), dsd.DSDSchedule(phases=[D(steps=2), S(steps=3), D(1)]))
     with pytest.raises(ValueError, match=r"begin_epoch\(\) before begin_step\(\)"):
         loop.begin_step()
