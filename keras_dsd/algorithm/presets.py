@@ -58,7 +58,7 @@ def for_epochs(epochs: int, *, decay: str | Decay | None = "steps") -> list[Phas
         ValueError: `epochs` is below 3, or `decay` is unknown.
 
     Examples:
-        >>> print(*for_epochs(30, decay=None), sep=", ")
+        >>> print(*timelines.for_epochs(30, decay=None), sep=", ")
         dense for 18 epochs, sparse for 6 epochs, dense for 6 epochs at 0.1 times the learning rate
     """
     dense, sparse, redense = _split("epochs", epochs, (3, 1, 1))
@@ -137,7 +137,7 @@ def iterated(
         ValueError: Epochs are too few, `sparsities` is empty, or a number is out of its range.
 
     Examples:
-        >>> len(iterated(20, sparsities=(0.5, 0.25)))
+        >>> print(len(timelines.iterated(20, sparsities=(0.5, 0.25))))
         5
 
     Reference:
@@ -215,10 +215,10 @@ class Preset:
             the paper gives, for the optimizer.
 
     Examples:
-        >>> preset = paper("resnet", epochs=60)
+        >>> preset = timelines.paper("resnet", epochs=6)
         >>> model = apply(model, **preset.apply)
-        >>> model.compile(keras.optimizers.SGD(preset.learning_rate, momentum=0.9), "mse")
-        >>> model.fit(x, y, epochs=60, callbacks=[DSDSchedule(phases=preset.phases)])
+        >>> model.optimizer.learning_rate = preset.learning_rate
+        >>> model.fit(x, y, epochs=6, callbacks=[DSDSchedule(phases=preset.phases)])
     """
 
     phases: tuple[Phase, ...]
@@ -291,7 +291,7 @@ def paper(name: str, *, epochs: int | None = None, decay: str | Decay | None = N
         ValueError: `name` or `decay` is unknown, or `epochs` fewer than phases.
 
     Examples:
-        >>> print(*paper("resnet", epochs=60).phases, sep="; ")
+        >>> print(*timelines.paper("resnet", epochs=60).phases, sep="; ")
         dense for 30 epochs; sparse for 15 epochs at sparsity 0.3 at 0.1 times the learning rate; \
 dense for 15 epochs at 0.01 times the learning rate
 

@@ -18,7 +18,7 @@ import keras_dsd as dsd
 
 MODULES = ("plots", "timelines")
 # These take a model that has not been through apply.
-OF_A_PLAIN_MODEL = {"apply"}
+OF_A_PLAIN_MODEL = {"apply", "timelines.Preset"}
 
 
 def build():
