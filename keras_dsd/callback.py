@@ -240,7 +240,7 @@ learning rate
             ValueError: `epochs` is below 3, or `decay` is unknown.
 
         Examples:
-            >>> DSDSchedule.for_epochs(30).timeline.epochs
+            >>> print(DSDSchedule.for_epochs(30).timeline.epochs)
             30
         """
         return cls(phases=presets.for_epochs(epochs, decay=decay), **options)

@@ -37,7 +37,7 @@ def names():
         public = getattr(getattr(dsd, module) if module else dsd, last)
         yield name, public
         if inspect.isclass(public):
-            methods = inspect.getmembers(public, inspect.isfunction)
+            methods = inspect.getmembers(public, inspect.isroutine)
             yield from ((f"{name}.{n}", method) for n, method in methods if n[0] != "_")
 
 
@@ -52,8 +52,9 @@ def namespace(name):
     given = {n: getattr(dsd, n) for n in (*dsd.__all__, *MODULES)}
     given["compare"] = functools.partial(dsd.compare, seeds=2, arms=("dense", "dsd"))
     return {
-        **given, "dsd": dsd, "build": build, "data": parts, "model": model, "x": x, "y": y,
-        "optimizer": model.optimizer, "batches": [(x, y)], "train_step": model.train_on_batch,
+        **given, "dsd": dsd, "keras": keras, "build": build, "data": parts, "model": model,
+        "x": x, "y": y, "optimizer": model.optimizer, "batches": [(x, y)],
+        "train_step": model.train_on_batch,
     }  # fmt: skip
 
 
