@@ -38,7 +38,7 @@ def same(one, two):
 
 
 class Begin(keras.callbacks.Callback):
-    """Keeps the first layer's weights and the statistics that each epoch begins with."""
+    """Keeps the first layer's weights and the statistics at the start of each epoch."""
 
     def __init__(self):
         super().__init__()
@@ -95,9 +95,9 @@ def test_a_frozen_layer_keeps_its_own(digits):
 
 
 @pytest.mark.parametrize(("options", "error", "said"), [
-    ({"batch_norm_data": np.zeros((8, 2))}, TypeError, "type ndarray. Cut it into batches"),
-    ({"batch_norm_data": 3}, TypeError, "type int. Cut"),
-    ({"batch_norm_data": iter([])}, TypeError, "list_iterator. Give what can be read .* anew"),
+    ({"batch_norm_data": np.zeros((8, 2))}, TypeError, "type ndarray. Split it into batches"),
+    ({"batch_norm_data": 3}, TypeError, "type int. Split"),
+    ({"batch_norm_data": iter([])}, TypeError, "list_iterator. Pass a collection that can be read"),
     ({"batch_norm_batches": 0}, ValueError, "`batch_norm_batches` to be at least 1 .batches"),
     ({"batch_norm_batches": 2.0}, TypeError, "whole number of batches"),
 ])  # fmt: skip
