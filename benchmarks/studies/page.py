@@ -1,6 +1,6 @@
-"""Writes the tables in docs/results.md and draws its figures, out of the results in this folder.
+"""Writes the tables in docs/results.md and draws its figures from the results in this folder.
 
-The prose is written by hand. A table has the name of a task of the protocol, or is `answers` or
+The prose is edited manually. A table has the name of a task of the protocol, or is `answers` or
 `other-regimes`.
 
     python benchmarks/studies/page.py
@@ -32,6 +32,14 @@ FIGURES = PAGE.parent / "figures" / "studies"
 RESULTS = pathlib.Path(__file__).parent / "results"
 OTHER = "other-regimes"
 _MINUS = "\N{MINUS SIGN}"
+# A study resumes only from records whose description of the task is unchanged; the page rewords it.
+_TERMS = {
+    "to train on": "for training", "to choose by": "for validation", "to report on": "for testing",
+    "anew at every step of training": "at random at every step of training",
+    "moved by up to": "shifted by up to", "for each seed anew": "trained again for each seed",
+    "that guesses a letter": "that predicts a letter", "bits a letter": "bits per letter",
+    " a seed,": " for each seed,",
+}  # fmt: skip
 _COLOURS = {"better": "tab:green", "worse": "tab:red", "equal within 1 %": "tab:blue"}
 
 
@@ -121,6 +129,12 @@ def _of_complete_seeds(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if arms[run.seed] >= {*PLAIN, *SPARSE}]
 
 
+def _described(words: str) -> str:
+    for old, term in _TERMS.items():
+        words = words.replace(old, term)
+    return words
+
+
 def answers(tasks: Mapping[str, Found]) -> str:
     """Returns the table of all tasks, with both questions."""
     lines = [
@@ -158,8 +172,9 @@ def of_task(found: Found) -> str:
     updates = {run.num_updates for run in runs if run.arm != FIRST}
     hours = sum(run.seconds for run in records.runs) / 3600
     lines = [
-        f"{identity['words']}. Data: {identity['data']}. Epochs: {lengths['dense']} dense, "
-        f"{lengths['sparse']} sparse, {lengths['redense']} dense again; "
+        f"{_described(identity['words'])}. Data: {identity['data']}. "
+        f"Epochs: {lengths['dense']} dense, {lengths['sparse']} sparse, "
+        f"{lengths['redense']} dense again; "
         f"{', '.join(f'{number:,}' for number in sorted(updates))} updates in every arm. "
         f"**{found.num_seeds} seeds{so_far}**; {hours:.1f} hours of one core, with tuning. "
         f"Mean ± standard deviation; smaller is better.",
@@ -180,8 +195,9 @@ def tuning(records: Records) -> str:
     pieces = identity["tuning seeds"] * len(identity["bases"])
     seeds = len({run.seed for run in records.reported})
     lines = [
-        f"{identity['words']}. Data: {identity['data']}. **No answer yet: {len(done)} of {pieces} "
-        f"pieces of the tuning are done, and {seeds} of {identity['seeds']} seeds.** Mean "
+        f"{_described(identity['words'])}. Data: {identity['data']}. "
+        f"**No answer yet: {len(done)} of {pieces} pieces of the tuning are done, "
+        f"and {seeds} of {identity['seeds']} seeds.** Mean "
         "validation loss of the tuning seeds, at the best epoch:",
         "",
         "| Arm | " + " | ".join(f"L2 {l2:g}" for _, l2 in identity["bases"]) + " |",
@@ -268,7 +284,8 @@ def other_regimes(path: pathlib.Path) -> str:
         entry = kept["tasks"][name]
         word = f"**{verdicts[name]}**" if verdicts[name] == "better" else verdicts[name]
         lines.append(
-            f"| `{name}`: {entry['words']}; {entry['metric']} | {entry['seeds']} | "
+            f"| `{name}`: {_described(entry['words'])}; {_described(entry['metric'])} | "
+            f"{entry['seeds']} | "
             f"`{answer.control}` | {_spread(entry['arms'][answer.control]['test'])} | {variant} | "
             f"{_spread(entry['arms'][variant]['test'])} | {_interval(answer.best)} | "
             f"{_p(adjusted[name])} | {word} |"
