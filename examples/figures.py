@@ -100,10 +100,6 @@ def main(argv):
 
     figures = {
         "overview": overview(weights, history, FLAGS.sparsity),
-        "timeline": schedule.timeline.plot(),
-        "weight_distributions": dsd.plots.weight_distributions(weights),
-        "returned_weights": dsd.plots.returned_weights(weights),
-        "learning_curves": dsd.plots.learning_curves(history, timeline=schedule),
         "sensitivity": scan.plot(),
         "comparison": result.plot(),
     }
