@@ -83,7 +83,7 @@ clean:
 
 # The stamp is why a second run installs nothing. uv installs in half pip's time; what pip was told
 # to look through, it looks through too. Where Python may write no bytecode, every program that a
-# test starts would compile TensorFlow anew: 20 seconds each.
+# test starts would compile TensorFlow again: 20 seconds each.
 $(VENV)/.has-%: setup.cfg pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/uv
 	$(INSTALL) '.[$*]'
 	@touch $@

@@ -1,4 +1,4 @@
-"""Pages whose tables a program writes, between lines of a form, amid words written by hand.
+"""Pages with tables that a program writes, within prose that is edited manually.
 
 A table stands between a line `<!-- NAME -->` and a line `<!-- end -->`.
 """

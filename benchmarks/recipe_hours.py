@@ -2,8 +2,8 @@
 
 Each program in examples/ runs all three phases on random data, two steps an epoch, of which it
 times the second: that, divided by the examples in a batch, times the examples of the real training
-data, times the epochs of its defaults, are the hours on this machine. A step takes as long whatever
-the examples are; for speech it is taken to grow with the frames, as recurrent layers' does.
+data, times the epochs of its defaults, are the hours on this machine. The time of a step does not
+depend on the examples; for speech it is taken to grow with the frames, as recurrent layers' does.
 
 For other machines there is the count of multiplications and additions: 2 for each weight and each
 place where it is used, times 3 for the forward and the backward pass. Hours on an accelerator are

@@ -81,7 +81,7 @@ def compile_model(model) -> None:
     optimizer = keras.optimizers.RMSprop(
         FLAGS.learning_rate, rho=FLAGS.decay_rate, epsilon=1e-8, clipvalue=FLAGS.grad_clip or None
     )
-    # No metric is weighted; tf_keras warns of weights unless it is told.
+    # No metric is weighted; without this, tf_keras warns about sample weights.
     model.compile(optimizer, "sparse_categorical_crossentropy", weighted_metrics=[])
 
 

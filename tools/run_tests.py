@@ -30,8 +30,8 @@ PATHS = {
     "tensorflow": {"KERAS_DSD_PATH": "keras", "KERAS_BACKEND": "tensorflow"},
     "torch": {"KERAS_DSD_PATH": "keras", "KERAS_BACKEND": "torch"},
 }
-# The networks are small: threads of several paths would wait for each other. XLA compiles each
-# test's steps anew: hastily, and once where they are the same, of one run and of the next.
+# The networks are small: threads of several paths would wait for each other. XLA compiles the
+# steps of each test: hastily, and only once where they are equal, in one run and in the next.
 QUICK = {
     "OMP_NUM_THREADS": "1",
     "TF_NUM_INTRAOP_THREADS": "1",
@@ -201,7 +201,7 @@ def main(arguments: Sequence[str]) -> int:
         print("torch: LEFT OUT, since PyTorch is not installed; `make torch` installs it")
     total = sum((result.counts for result in results.values()), Counter())
     print(summary(total), flush=True)
-    return int(total["failed"] > 0 or not total)  # that nothing ran is no success
+    return int(total["failed"] > 0 or not total)  # an empty run fails
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Measures what DSD costs, and writes docs/benchmarks.md.
 
-It resumes from benchmarks/cost/results; `--anew` measures all again. Leave the machine
+It resumes from benchmarks/cost/results; `--again` measures all again. Leave the machine
 alone meanwhile: about two hours on two cores. Where nvidia-smi finds a GPU, Keras 3 on JAX and
 PyTorch is measured there as well.
 
     make bench
-    make bench ARGS="--only=step_time-jax --anew"
+    make bench ARGS="--only=step_time-jax --again"
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from rich.progress import Progress
 
 HERE = pathlib.Path(__file__).parent
 _ONLY = flags.DEFINE_string("only", "", "What to measure: a regular expression on a job's name.")
-_ANEW = flags.DEFINE_bool("anew", False, "Measure again what has been measured.")
+_AGAIN = flags.DEFINE_bool("again", False, "Measure again what has been measured.")
 _RESULTS = flags.DEFINE_string("results", str(HERE / "results"), "Where results are kept.")
 _PAGE = flags.DEFINE_string("page", str(tables.PAGE), "The page to write.")
 _EXTRA = flags.DEFINE_list("extra", [], "Flags that every program is given, such as --rounds=1.")
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f"{names}\nExpected a part of one of these. Received: --only={_ONLY.value}")
     results = pathlib.Path(_RESULTS.value)
     results.mkdir(parents=True, exist_ok=True)
-    missing = [j for j in wanted if _ANEW.value or not (results / f"{j.name}.json").exists()]
+    missing = [j for j in wanted if _AGAIN.value or not (results / f"{j.name}.json").exists()]
     load = os.getloadavg()[0]
     if missing and load > 1:
         print(f"Something else is running (load {load:.1f}): times will be off.", file=sys.stderr)
@@ -97,7 +97,7 @@ def gpus() -> list[str]:
 
 
 def machine(on_gpu: bool) -> str:
-    """Returns what it is measured on, in words."""
+    """Returns a description of the machine."""
     info = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8")
     names = re.findall(r"model name\s*:\s*(.+)", info) or [platform.machine()]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

@@ -23,7 +23,7 @@ def backend_of(keras: Any) -> str:
 
 
 def scope() -> Any:
-    """Returns the scope of a strategy, where several devices are asked for."""
+    """Returns the scope of a strategy, for several devices."""
     return contextlib.nullcontext() if _REPLICAS.value == 1 else _strategy().scope()
 
 

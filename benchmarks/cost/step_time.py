@@ -1,9 +1,9 @@
 """Time of one training step in each phase, beside plain Keras and, for tf_keras, TF-MOT.
 
-Every round runs the plain model and then each of the others, in one process and in an order of its
-own; it gives one ratio to the plain model's time for each. Where its memory lies makes one of two
-models that are alike slower by up to a fifth, so that they are built several times. Printed, as
-JSON: the seconds of a plain step, and the ratios.
+Every round runs the plain model and then each of the others, in one process and in a random
+order; it gives one ratio to the plain model's time for each. The location of its memory makes one
+of two equal models slower by up to a fifth, so they are built several times. Prints JSON: the
+seconds of a plain step, and the ratios.
 
     KERAS_BACKEND=jax python benchmarks/cost/step_time.py --keras=keras --network=mlp
 """

@@ -29,7 +29,9 @@ def define_flags():
     flags.DEFINE_enum("layout", "data", ["data", "model"], "Of weights: copies of all, or parts.")
     flags.DEFINE_integer("batch_size", 64, "Images in a batch of all processes together.")
     flags.DEFINE_integer("seed", 0, "Seed of the weights and the batches, the same everywhere.")
-    flags.DEFINE_string("checkpoint_dir", None, "Folder that all see, to go on from by Orbax.")
+    flags.DEFINE_string(
+        "checkpoint_dir", None, "Shared folder of Orbax checkpoints, to resume from."
+    )
     flags.DEFINE_string("tensorboard_dir", None, "Where the first process writes for TensorBoard.")
 
 

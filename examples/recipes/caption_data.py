@@ -13,13 +13,13 @@ import scipy.io
 from recipes.problems import MissingData
 
 FEATURES = 4096  # the width of VGG-16's fc7, NeuralTalk's only size
-MARK = 0  # the id that begins every sentence, as an input, and ends it, as an output
+MARK = 0  # the id at the start of every sentence, as an input, and at its end, as an output
 LAYOUT = """\
 The layout is that of Karpathy's Flickr-8K, from https://cs.stanford.edu/people/karpathy/deepimagesent:
     {folder}/dataset.json    images, each with its imgid, filename, split and tokenized sentences
     {folder}/vgg_feats.mat   "feats", 4096 x images: column imgid is what VGG-16 makes of an image
     {folder}/imgs/*.jpg      only where there is no vgg_feats.mat: features are computed from them
-The images are asked for at https://forms.illinois.edu/sec/1713398."""
+Request the images at https://forms.illinois.edu/sec/1713398."""
 # The images that are not in COCO's usual validation and test sets are for training, too.
 SPLITS = {"train": "train", "restval": "train", "val": "validation", "test": "test"}
 
@@ -126,7 +126,7 @@ def check_features(folder: pathlib.Path, features: np.ndarray, images: Iterable[
 
 
 def vocabulary_of(images: Sequence[Image], threshold: int) -> tuple[list[str], np.ndarray]:
-    """Returns the words to know, the most frequent first, and the bias to begin them with.
+    """Returns the words to know, the most frequent first, and the initial bias of each.
 
     Args:
         images: Those of training.

@@ -16,7 +16,7 @@ def build(bias: np.ndarray, *, hidden_size: int, dropout: float) -> Any:
     An LSTM reads the image first, embedded as wide as a word, then the mark that
     starts a sentence and its words; what it says after the image alone is left out. Two things
     differ from NeuralTalk, as in Keras's LSTM, which has a fast kernel on GPUs for it: the
-    cell's state passes a tanh on its way out, and the forget gate's bias begins at one.
+    cell's state passes a tanh on its way out, and the forget gate's bias starts at one.
 
     Args:
         bias: Initial bias of the last layer, (words,).

@@ -201,7 +201,7 @@ def of_records(
     _check_enough(numbers["train"], batch_size)
 
     def counted(split: str, images: tf.data.Dataset) -> tf.data.Dataset:
-        # Of data whose end it does not foresee, Keras 3 on TensorFlow begins a batch that is not
+        # Of data whose end it does not foresee, Keras 3 on TensorFlow starts a batch that is not
         # there, and counts it into its metrics.
         return images.apply(tf.data.experimental.assert_cardinality(numbers[split]))
 
@@ -240,13 +240,13 @@ def _num_records(path: str) -> int:
             number += 1
     if place > size:
         raise MissingData(
-            f"Expected whole TFRecords. Received: {path}, which ends within one. Fetch it anew."
+            f"Expected complete TFRecords. Received: {path}, which ends within one. Fetch it again."
         )
     return number
 
 
 def _check_labels(path: str, num_classes: int) -> None:
-    """Looks at the labels of a whole file, one of many."""
+    """Reads the labels of one file of many."""
     try:
         for record in tf.data.TFRecordDataset(path):
             label = int(tf.io.parse_single_example(record, FEATURES)["image/class/label"])
@@ -258,7 +258,7 @@ def _check_labels(path: str, num_classes: int) -> None:
     except tf.errors.OpError as error:
         raise MissingData(
             f"Expected TFRecords with image/encoded (bytes) and image/class/label (an integer). "
-            f"Received: {path}, of which TensorFlow says: {error.message}. Write it anew."
+            f"Received: {path}, of which TensorFlow says: {error.message}. Write it again."
         ) from error
 
 
@@ -293,5 +293,5 @@ def _check_decodable(encoded: tf.Tensor, name: str) -> None:
     except tf.errors.InvalidArgumentError as error:
         raise MissingData(
             f"Expected a JPEG or PNG. Received: {name}, of which TensorFlow says: {error.message}. "
-            f"Fetch it anew or take it out; the same command then goes on."
+            f"Fetch it again or remove it; the same command then resumes."
         ) from error

@@ -40,7 +40,7 @@ class Letters(layers.Dense):
     """The layer of the letters' scores, without the mask, which the loss would not know to use."""
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
-        """Returns none; the loss is told the lengths."""
+        """Returns none; the loss receives the lengths."""
 
 
 def deepspeech(num_bins: int, width: int, stride: int, context: int = 9) -> Any:

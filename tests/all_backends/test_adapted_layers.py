@@ -1,4 +1,4 @@
-"""Layers whose state is no trained variable: vocabularies and statistics stay, and are listed."""
+"""Layers with state that is not trained: vocabularies and statistics stay, and are listed."""
 
 import importlib
 

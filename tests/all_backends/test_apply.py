@@ -159,7 +159,7 @@ def test_weights_are_read_and_set_by_value(mlp):
     assert repr(weight) == f"<Weight {IN}dense/kernel shape=(64, 16) sparsity=0.3>"
 
 
-def test_that_all_is_frozen_is_said(mlp):
+def test_a_completely_frozen_model_is_reported(mlp):
     model = mlp()
     model.trainable = False
     with pytest.raises(ValueError, match=r"select none of .*not trainable: to prune it anyway"):
@@ -167,6 +167,6 @@ def test_that_all_is_frozen_is_said(mlp):
 
 
 @pytest.mark.parametrize("sparsity", ["0.3", [0.3], None])
-def test_a_sparsity_of_another_type_is_told_what_may_be_given(sparsity, mlp):
+def test_the_error_for_a_sparsity_of_another_type_lists_the_types(sparsity, mlp):
     with pytest.raises(TypeError, match=r"a number in \[0, 1\), a dict.*or a function"):
         dsd.apply(mlp(), sparsity)

@@ -31,7 +31,7 @@ def same(some, others):
 
 
 class Keep(callbacks.Callback):
-    """Measures what is told, and keeps all weights of every epoch's end."""
+    """Keeps measurements of each message, and all weights at the end of each epoch."""
 
     def __init__(self):
         super().__init__()
@@ -49,7 +49,7 @@ def until(folder):
 
 @pytest.fixture
 def make():
-    """Makes a model whose training needs no slots, so that weights alone are enough to go on."""
+    """Makes a model whose training needs no slots, so that weights alone are enough to resume."""
     start = []
 
     def made():
@@ -116,7 +116,7 @@ FILES = ["a.keras", *(["a.h5", "a"] if PATH == "tf_keras" else [])]
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 @pytest.mark.parametrize("name", ["a.weights.h5", *(pytest.param(f, marks=SLOW) for f in FILES)])
-def test_a_checkpoint_that_is_cut_is_refused_and_the_one_before_goes_on(
+def test_a_checkpoint_that_is_cut_is_refused_and_the_one_before_resumes(
     name, make, digits, tmp_path
 ):
     only_weights = name == "a.weights.h5"
@@ -158,7 +158,7 @@ def test_weights_of_another_architecture_change_nothing(make, digits, tmp_path):
     assert same(arrays(model), arrays(whole))
 
 
-def test_a_sparse_phase_does_not_go_on_with_weights_of_another_sparsity(make, digits, tmp_path):
+def test_a_sparse_phase_does_not_resume_with_weights_of_another_sparsity(make, digits, tmp_path):
     whole, again, keep = make(), make(), Keep()
     train(whole, digits, keep, dsd.DSDSchedule(1, 2, 1))
     again.set_weights(keep.ends[1])
@@ -217,7 +217,7 @@ def disk(request, tmp_path):
         yield tmp_path, filled
 
 
-def test_a_full_disk_leaves_the_record_whole_and_the_run_goes_on(make, digits, disk):
+def test_a_full_disk_leaves_the_record_complete_and_the_run_resumes(make, digits, disk):
     folder, full = disk
     whole, again, keep = make(), make(), Keep()
     train(whole, digits, Keep(), until(None), epochs=6)
@@ -236,7 +236,7 @@ def test_a_full_disk_leaves_the_record_whole_and_the_run_goes_on(make, digits, d
     assert same(arrays(again), arrays(whole)) and left_behind(again) == set()
 
 
-def test_a_full_disk_stops_a_scan_which_goes_on(make, disk):
+def test_a_full_disk_stops_a_scan_which_resumes(make, disk):
     folder, full = disk
     model = make()
     before, counted = arrays(model), []
@@ -287,7 +287,7 @@ def test_what_keras_saves_to_a_full_disk(kind, make, digits, tmp_path):
         assert same(arrays(again), arrays(whole)) and left_behind(again) == set()
 
 
-def test_a_folder_that_is_none_is_refused_before_training(make, digits, tmp_path):
+def test_other_than_a_folder_is_refused_before_training(make, digits, tmp_path):
     model = make()
     before = arrays(model)
     (tmp_path / "file").touch()

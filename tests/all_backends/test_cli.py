@@ -81,7 +81,7 @@ def sizes(paths):
 
 
 @pytest.mark.parametrize("name", ["plain.keras", "plain.h5", "sparse.keras", "sparse.h5"])
-def test_inspect_says_what_would_be_pruned_of_any_file(name, folder, found):
+def test_inspect_lists_the_weights_to_prune_of_any_file(name, folder, found):
     data = found("inspect", folder / name, "--sparsity=0.25")
     rows = {row["path"]: row for row in data["report"]["weights"]}
     assert sizes(rows) == SIZES and {row["asked"] for row in rows.values()} == {0.25}
@@ -135,7 +135,7 @@ def test_report_prints_a_table(folder, run):
     assert rows[8][1:8] == ["64", "x", "16", "1,024", "84.63%", "-", "50.00%"]
 
 
-def test_sensitivity_scans_recommends_draws_and_goes_on(folder, found, run, tmp_path):
+def test_sensitivity_scans_recommends_draws_and_resumes(folder, found, run, tmp_path):
     scan = ["sensitivity", folder / "sparse.keras", f"--data={folder / 'data.npz'}",
             "--levels=0.9,0.4", f"--path={tmp_path / 'scan.json'}"]  # fmt: skip
     data = found(*scan, "--overall=0.4", f"--plot={tmp_path / 'scan.png'}")
@@ -176,7 +176,7 @@ def test_sensitivity_by_another_metric_or_a_loss_by_name(folder, found):
         ("plain.keras", "data.npz", "--path=no/scan.json", "Expected `path` to be a file in a"),
     ],
 )
-def test_sensitivity_says_what_is_missing(name, data, flag, words, folder, run):
+def test_sensitivity_names_missing_arguments(name, data, flag, words, folder, run):
     code, said, errors = run(
         "sensitivity", folder / name, f"--data={folder / data}", flag, "--levels=0.5"
     )
@@ -190,7 +190,7 @@ def test_sensitivity_says_what_is_missing(name, data, flag, words, folder, run):
     pytest.param("plain.keras", marks=[pytest.mark.exhaustive] * (PATH == "tf_keras")),
     pytest.param("sparse.h5", marks=[pytest.mark.exhaustive] * (PATH == "keras")),
 ])  # fmt: skip
-def test_compare_trains_from_fresh_weights_and_goes_on(name, folder, found, run, digits, tmp_path):
+def test_compare_trains_from_fresh_weights_and_resumes(name, folder, found, run, digits, tmp_path):
     x, y = digits
     np.savez(tmp_path / "data.npz", x_train=x[:160], y_train=y[:160], x_test=x[240:],
              y_test=y[240:])  # fmt: skip
@@ -202,7 +202,7 @@ def test_compare_trains_from_fresh_weights_and_goes_on(name, folder, found, run,
     assert (data["metric"], data["mode"]) == ("accuracy", "max")
     assert [*data["arms"]] == ["dense", "llr", "llr at once", "sparse", "dsd"]
     assert {run["num_updates"] for run in data["runs"] if run["arm"] == "dsd"} == {3 * 3}
-    # What the file was trained for is gone: two seeds begin with two networks of their own.
+    # What the file was trained for is gone: two seeds start from two different networks.
     assert len({tuple(run["validation"][:1]) for run in data["runs"]}) == 2
     written = (tmp_path / "runs.json").read_text()
     code, said, _ = run(*asked)
@@ -214,7 +214,7 @@ def test_compare_trains_from_fresh_weights_and_goes_on(name, folder, found, run,
     assert (tmp_path / "runs.json").read_text() == written
 
 
-def test_compare_takes_the_arms_that_are_asked_for(folder, run, digits, tmp_path):
+def test_compare_trains_the_requested_arms(folder, run, digits, tmp_path):
     x, y = digits
     rows = {"x_train": x[:16], "y_train": y[:16], "x_test": x[240:], "y_test": y[240:]}
     np.savez(tmp_path / "data.npz", **rows)
@@ -231,7 +231,7 @@ def test_compare_takes_the_arms_that_are_asked_for(folder, run, digits, tmp_path
         ("plain.keras", "data.npz", "--metric=loss", "of data['test'] that are in data['train']"),
     ],
 )
-def test_compare_says_what_is_missing(name, data, flag, words, folder, run):
+def test_compare_names_missing_arguments(name, data, flag, words, folder, run):
     code, said, errors = run("compare", folder / name, f"--data={folder / data}", flag)
     assert (code, said) == (1, "")
     (line,) = [line for line in errors.splitlines() if line.startswith("keras-dsd: ")]
@@ -296,7 +296,7 @@ def loss(y, predicted):
         del sys.modules["mine"]
 
 
-def test_a_file_cut_behind_its_config_is_no_model(folder, run, tmp_path):
+def test_a_file_cut_behind_its_config_is_not_a_model(folder, run, tmp_path):
     whole = (folder / "plain.h5").read_bytes()
     (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
     code, said, errors = run("report", tmp_path / "cut.h5")

@@ -1,4 +1,4 @@
-"""What a comparison trains is what a user would train by hand, on every path."""
+"""A comparison trains what separate calls of `fit` would, on every path."""
 
 import functools
 import json
@@ -56,7 +56,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """A comparison that was killed in the second seed's DSD arm and went on."""
+    """A comparison that was killed in the second seed's DSD arm, and resumed."""
     path = tmp_path_factory.mktemp("compare") / "comparison.json"
     options = {"phases": PHASES, "seeds": 2, "arms": ("dense", "dsd"), "path": path,
                "fit_options": IN_ORDER, "progress": False}  # fmt: skip
@@ -157,7 +157,7 @@ def test_a_model_that_was_trained_before_is_scored_as_it_is(data):
     assert run.test_last == run.test_best == compared.loss(model, data["test"])
 
 
-def test_all_of_a_model_goes_on_from_its_state(data):
+def test_all_of_a_model_resumes_from_its_state(data):
     """Averages, seeds of dropout on Keras 3, slots, and the scale of the loss."""
 
     def build():
@@ -220,7 +220,7 @@ def test_test_data_that_leak_are_refused_before_anything_trains(data, part):
         dsd.compare(pytest.fail, {**data, "test": leaking}, phases=PHASES)
 
 
-def test_what_is_no_model_to_train_is_refused(data):
+def test_other_than_a_model_to_train_is_refused(data):
     def later():
         model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)])
         model.compile("sgd", "mse")
@@ -253,8 +253,8 @@ def test_processes_train_the_same(data):
 
 
 @pytest.mark.slow
-@pytest.mark.only_on("jax")  # processes know no Keras; theirs begins fastest
-def test_what_ends_a_process_is_told(data):
+@pytest.mark.only_on("jax")  # processes know no Keras; its processes start fastest
+def test_why_a_process_ended_is_reported(data):
     options = {"phases": PHASES, "seeds": 2, "fit_options": IN_ORDER, "progress": False}
     with pytest.raises(RuntimeError, match="can't be evaluated"):
         dsd.compare(compared.build, data, evaluate=compared.fail, parallel=2, **options)
@@ -266,7 +266,7 @@ def test_what_ends_a_process_is_told(data):
 @pytest.mark.parametrize(
     "optimizer", [pytest.param("momentum", marks=pytest.mark.exhaustive), "adam"]
 )
-def test_arms_are_two_fits_by_hand_with_shuffling_and_dropout(data, optimizer):
+def test_arms_equal_two_fits_with_shuffling_and_dropout(data, optimizer):
     watched = Watched(data)
     kind = "mlp" if PATH == "tf_keras" else "conv"  # dropout of tf_keras restarts with the model
 

@@ -57,7 +57,7 @@ def test_a_wrapper_that_is_given_a_function_trains():
 
 
 @pytest.mark.only_on("jax")
-def test_a_wrapper_that_copies_the_model_is_told_to_take_a_function():
+def test_the_error_for_a_wrapper_that_copies_the_model_asks_for_a_function():
     estimator = wrapper(build())
     message = r"a copy of one, .*wrapper a function .*def build\(X, y\)"
     with pytest.raises(ValueError, match=message):

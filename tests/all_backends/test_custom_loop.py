@@ -1,4 +1,4 @@
-"""Training loops of the user's own, on every path: the phases that `fit` goes through."""
+"""Custom training loops on every path: the phases of `fit`."""
 
 import re
 
@@ -33,7 +33,7 @@ def rate(optimizer):
 
 
 @pytest.mark.parametrize("made", optimizer_cases("adam", slow=["momentum"]))
-def test_it_goes_through_the_phases_as_fit_does(made, digits, mlp):
+def test_it_has_the_phases_of_fit(made, digits, mlp):
     fitted, model, optimizer = mlp(), mlp(), OPTIMIZERS[made]()
     model.set_weights(arrays(fitted))
     fitted, model = compiled(dsd.apply(fitted, 0.5), OPTIMIZERS[made]()), dsd.apply(model, 0.5)
@@ -58,7 +58,7 @@ def test_it_goes_through_the_phases_as_fit_does(made, digits, mlp):
 
 
 @MASKED
-def test_averages_are_masked_and_slots_begin_anew(digits, mlp):
+def test_averages_are_masked_and_optimizer_state_is_reset(digits, mlp):
     model, optimizer = dsd.apply(mlp(), 0.5), with_averages()
     schedule = dsd.DSDSchedule(phases=[dsd.DensePhase(1), dsd.SparsePhase(1), dsd.DensePhase(1)])
     with dsd.DSDLoop(model, optimizer, schedule) as loop:

@@ -20,7 +20,7 @@ def captioner():
 
 
 @pytest.mark.once_per_keras
-def test_a_table_of_positions_is_no_table_of_words():
+def test_a_table_of_positions_stays_dense_unlike_one_of_words():
     ids = layers.Input((5,))
     words, positions = (layers.Embedding(9, 6, name=name)(ids) for name in ("words", "position"))
     x = layers.Flatten()(layers.Add()([words, positions]))

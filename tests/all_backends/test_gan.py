@@ -31,7 +31,7 @@ def kernels(discriminator):
     return [weight.numpy() for weight in dsd.weights(discriminator)]
 
 
-def test_that_it_is_frozen_is_said_with_what_to_do():
+def test_a_frozen_model_is_reported_with_what_to_do():
     discriminator, _, _ = gan()
     message = "whose selected weights are all frozen: .*kernel.*discriminator.trainable = True"
     before = discriminator.get_weights()

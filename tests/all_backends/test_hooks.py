@@ -1,4 +1,4 @@
-"""What happens around the phases: epochs, early stops, exceptions, second fits, loops by hand."""
+"""Runs around the phases: epochs, early stops, exceptions, second fits, manual calls of hooks."""
 
 import re
 
@@ -134,7 +134,7 @@ def test_early_stopping_in_redense_is_quiet_and_gives_the_rate_back(digits, comp
 
 
 @pytest.mark.once_per_keras
-def test_best_weights_restored_from_the_sparse_phase_are_said_to_be_sparse(digits, compiled, mlp):
+def test_best_weights_restored_from_the_sparse_phase_are_reported_as_sparse(digits, compiled, mlp):
     model = compiled(dsd.apply(mlp()))
 
     class Worsen(callbacks.Callback):
@@ -211,7 +211,7 @@ def test_after_an_exception_a_plain_fit_is_plain(epoch, error, digits, compiled,
 
 
 @pytest.mark.parametrize("epoch", [3])
-def test_after_an_exception_the_same_schedule_goes_on(epoch, digits, compiled, mlp):
+def test_after_an_exception_the_same_schedule_resumes(epoch, digits, compiled, mlp):
     model = compiled(dsd.apply(mlp()))
     schedule = dsd.DSDSchedule(1, 2, 1)
     with pytest.raises(RuntimeError, match="disk"):
@@ -232,7 +232,7 @@ def test_after_an_exception_the_same_schedule_goes_on(epoch, digits, compiled, m
     assert is_untouched(model) and rate(model) == pytest.approx(0.01)
 
 
-def test_hooks_driven_by_hand_around_train_on_batch(digits, compiled, mlp):
+def test_hooks_called_manually_around_train_on_batch(digits, compiled, mlp):
     x, y = digits
     results = []
     for by_hand in (False, True):
@@ -278,7 +278,7 @@ def test_the_progress_line_shows_phase_and_sparsity(digits, compiled, mlp, capsy
 
 @pytest.mark.parametrize("verbose", [1, 2, "auto"])
 @pytest.mark.once_per_keras
-def test_a_line_says_what_changes_as_a_phase_begins(verbose, digits, compiled, mlp, capsys):
+def test_a_log_message_describes_the_start_of_a_phase(verbose, digits, compiled, mlp, capsys):
     model = compiled(dsd.apply(mlp()), "adam")
     model.fit(*digits, epochs=4, verbose=verbose, callbacks=[dsd.DSDSchedule(2, 1, 1)])
     lines = capsys.readouterr().out.splitlines()
@@ -354,7 +354,7 @@ def test_a_warning_shows_the_line_that_called_fit(digits, compiled, mlp):
 
 
 @pytest.mark.once_per_keras
-def test_the_report_says_held_only_while_it_is(digits, compiled, mlp):
+def test_the_report_shows_masks_only_while_active(digits, compiled, mlp):
     model = compiled(dsd.apply(mlp(), 0.5))
     with pytest.warns(UserWarning, match="ended with pruned weights"):
         model.fit(*digits, verbose=0, callbacks=[dsd.DSDSchedule(phases=[dsd.SparsePhase(1)])])

@@ -107,7 +107,7 @@ def test_the_three_phases_batch_by_batch(digits, name, kind):
 
 
 @pytest.mark.parametrize("name", optimizer_cases("momentum", "adam"))
-def test_redense_begins_at_zero_without_momentum(digits, name):
+def test_redense_starts_at_zero_without_momentum(digits, name):
     seed(6)
     model = compiled(dsd.apply(classifier(), 0.4), OPTIMIZERS[name]())
 

@@ -174,7 +174,7 @@ def test_what_is_frozen_inside_of_a_layer_stays_dense(compiled):
 
 
 @pytest.mark.only_on("tf_keras", "torch")
-def test_a_model_that_is_inside_of_a_layer_and_beside_it_has_one_mask(digits, compiled):
+def test_a_model_inside_and_outside_of_a_layer_has_one_mask(digits, compiled):
     encoder = functional(dense("code"))
     inputs = layers.Input((8, 8, 1))
     rows = layers.Reshape(ROWS)(inputs)

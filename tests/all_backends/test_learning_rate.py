@@ -42,7 +42,7 @@ if keras.backend.backend() != "torch":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own modules
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # in its modules
 def test_ways_to_compile(way):
     model = dsd.apply(net(optimizers.SGD(0.01), **WAYS[way]), 0.5)
     _, moves = fit(model, dsd.DSDSchedule(1, 1, 1))
@@ -54,7 +54,7 @@ def test_ways_to_compile(way):
 @pytest.mark.slow
 @pytest.mark.skipif(PATH == "tf_keras", reason="it accumulates no gradients")
 def test_accumulated_gradients():
-    """A phase that begins in between waits with its first update; the scaled loss changes none."""
+    """A phase that starts between updates waits for its first one; loss scaling has no effect."""
     inner = optimizers.SGD(0.01, gradient_accumulation_steps=3)
     model = dsd.apply(net(home.LossScaleOptimizer(inner)), 0.5)
     _, moves = fit(model, dsd.DSDSchedule(1, 1, 1))
@@ -114,7 +114,7 @@ def test_a_schedule(make):
     assert model.optimizer.get_config()["learning_rate"]["config"]["values"] == [0.04, 0.02, 0.01]
 
 
-def test_phases_of_their_own_factors():
+def test_phases_with_different_factors():
     phases = [dsd.DensePhase(1), dsd.SparsePhase(1, lr=0.5), dsd.DensePhase(1, lr=2.0)]
     logs, moves = fit(dsd.apply(net(optimizers.SGD(0.01)), 0.5), dsd.DSDSchedule(phases=phases))
     assert moves.of_epochs() == pytest.approx([0.01, 0.005, 0.02], rel=1e-3)

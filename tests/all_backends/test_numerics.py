@@ -39,9 +39,7 @@ EXHAUSTIVE = (SLOW, pytest.mark.exhaustive)
     (1, np.nan), pytest.param(0, -np.inf, marks=SLOW), pytest.param(0, np.nan, marks=EXHAUSTIVE),
     pytest.param(1, np.inf, marks=EXHAUSTIVE),
 ])  # fmt: skip
-def test_a_phase_does_not_begin_with_weights_that_are_no_numbers(
-    epoch, value, digits, compiled, mlp
-):
+def test_a_phase_does_not_start_with_weights_that_are_nan(epoch, value, digits, compiled, mlp):
     model = compiled(dsd.apply(mlp(), SPARSITY), "sgd")
     schedule, spoil, good = dsd.DSDSchedule(1, 1, 1), Spoil(epoch, value), arrays(model)
     path = dsd.weights(model)[1].path

@@ -31,7 +31,7 @@ def momentum(variables):
 
 
 class LookAhead:
-    """An optimizer of the user's own, which is none of Keras's, around others."""
+    """A custom optimizer around others, not a subclass of Keras's."""
 
     def __init__(self, *inner):
         self.inner = inner

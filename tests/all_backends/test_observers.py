@@ -1,4 +1,4 @@
-"""What observers are told of a run, and that it is what happens, on every path."""
+"""Notifications of observers match the run, on every path."""
 
 import pytest
 
@@ -12,7 +12,7 @@ DENSE, SPARSE = dsd.DensePhase(1), dsd.SparsePhase(1)
 
 
 class Seen(Observer):
-    """Notes what it is told."""
+    """Keeps all that it is notified of."""
 
     def __init__(self):
         self.calls, self.values, self.masks = [], {}, {}
@@ -70,7 +70,7 @@ def test_a_run_tells_of_all_that_happens(run):
 
 
 @pytest.mark.parametrize("bad", [Seen(), [Seen], "abc", 3, None])
-def test_what_is_no_list_of_observers_is_refused(bad):
+def test_other_than_a_list_of_observers_is_refused(bad):
     with pytest.raises(TypeError, match=r"Expected .*observers.*Received: observers.*\."):
         dsd.DSDSchedule(1, 1, 1, observers=bad)
 

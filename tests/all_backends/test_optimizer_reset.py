@@ -17,7 +17,7 @@ MADE = {
 
 
 class Look(keras.callbacks.Callback):
-    """Keeps the slots at each epoch's end and at the beginning of the next one."""
+    """Keeps the slots at each epoch's end and at the start of the next one."""
 
     def __init__(self):
         super().__init__()
@@ -46,7 +46,7 @@ def initial(optimizer, name):
     *((optimizer, "all") for optimizer in ("adam", "adagrad", "ftrl", "averages")),
     ("adam", "none"),
 ])  # fmt: skip
-def test_what_begins_anew(optimizer, reset, digits, compiled, mlp):
+def test_which_optimizer_state_is_reset(optimizer, reset, digits, compiled, mlp):
     model, look = compiled(dsd.apply(mlp(), 0.5), MADE[optimizer](), run_eagerly=True), Look()
     schedule = dsd.DSDSchedule(1, 1, 1, reset=reset)
     x, y = off_zero(digits)
@@ -86,7 +86,7 @@ def test_all_is_of_biases_too_and_of_what_has_another_shape(digits, compiled, ml
 
 @pytest.mark.parametrize("reset", ["all", "none"])
 @pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
-def test_a_run_that_goes_on_inside_a_phase_begins_nothing_anew(reset, digits, compiled, mlp):
+def test_a_run_that_resumes_inside_a_phase_resets_nothing(reset, digits, compiled, mlp):
     model, look = compiled(dsd.apply(mlp(), 0.5), MADE["momentum"]()), Look()
     phases = [dsd.DensePhase(1), dsd.SparsePhase(2)]
     model.fit(*digits, epochs=3, verbose=0,

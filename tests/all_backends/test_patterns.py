@@ -68,7 +68,7 @@ def layouts(*on_every_backend):
 
 
 @pytest.mark.parametrize("name", layouts("2:4", "blocks", "global"))
-def test_the_mask_is_exact_holds_and_returns_from_zero(name, digits, compiled):
+def test_the_mask_is_exact_and_active_and_weights_regrow_from_zero(name, digits, compiled):
     layout, seen = LAYOUTS[name], []
     model = compiled(dsd.apply(classifier("conv"), **layout))
 
@@ -165,7 +165,7 @@ def test_a_phases_sparsity_with_a_pattern_that_fixes_it(digits, compiled, mlp):
 
 @pytest.mark.parametrize("name", layouts("2:4"))
 @pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
-def test_a_run_goes_on_inside_the_sparse_phase(name, digits, compiled):
+def test_a_run_resumes_inside_the_sparse_phase(name, digits, compiled):
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             self.model.stop_training = epoch == 1

@@ -63,7 +63,7 @@ if keras.backend.backend() != "torch":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own modules
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # in its modules
 def test_ways_to_compile(way):
     _, logs, moves = trained(**WAYS[way])
     check(logs, moves, WAYS[way].get("steps_per_execution", 1))

@@ -49,7 +49,7 @@ def around(model):
 @pytest.mark.parametrize("make", [
     lambda: dsd.apply(net()), Own, lambda: around(dsd.apply(net())),
 ], ids=["model", "layer in a subclass", "model in a model"])  # fmt: skip
-def test_it_is_said_once(make):
+def test_the_warning_comes_once(make):
     model = make()
     with pytest.warns(
         UserWarning, match="it was passed through apply.*fit has no DSDSchedule"
@@ -65,14 +65,14 @@ def test_it_is_said_once(make):
     lambda schedule, model: keras.callbacks.CallbackList(
         [schedule], add_history=True, model=model, epochs=3, verbose=0),
 ], ids=["list", "callback", "CallbackList"])  # fmt: skip
-def test_it_is_not_said_where_dsd_follows(wrap):
+def test_no_warning_where_dsd_follows(wrap):
     model = dsd.apply(net())
     model.compile("sgd", "mse", run_eagerly=True)
     fit(model, epochs=3, callbacks=wrap(dsd.DSDSchedule(1, 1, 1), model))
     fit(model)
 
 
-def test_it_is_not_said_after_a_loop_or_strip():
+def test_no_warning_after_a_loop_or_strip():
     model = dsd.apply(net())
     model.compile("sgd", "mse", run_eagerly=True)
     with dsd.DSDLoop(model, model.optimizer, dsd.DSDSchedule(phases=[dsd.DensePhase(1)])) as loop:

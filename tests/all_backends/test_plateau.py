@@ -10,7 +10,7 @@ SCRIPT = [3.0, 2.0, 2.5, 2.6, 9.0, 8.0, 7.0, 7.5, 5.0, 4.0, 4.5, 4.6]
 
 
 class Scripted(keras.callbacks.Callback):
-    """Puts a quantity into the logs that goes as it is told; stops after an epoch if asked."""
+    """Puts the given values into the logs; stops after an epoch if given one."""
 
     def __init__(self, stop=None):
         super().__init__()
@@ -71,7 +71,7 @@ def test_the_best_weights_of_a_phase_come_back(optimizer, digits, compiled, mlp)
     "stop", [*(pytest.param(stop, marks=pytest.mark.once_per_keras) for stop in (2, 3, 6)), 5]
 )
 @pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
-def test_a_run_goes_on_with_its_backup_dir(stop, digits, compiled, mlp, tmp_path):
+def test_a_run_resumes_with_its_backup_dir(stop, digits, compiled, mlp, tmp_path):
     def make():
         return compiled(dsd.apply(mlp(), 0.5), "sgd")
 

@@ -15,7 +15,7 @@ X, Y = np.ones((4, 20, 8), "float32"), np.ones((4, 10), "float32")
 
 
 class Table(layers.Layer):
-    """Adds a custom table, which is no kernel."""
+    """Adds a custom table, not a kernel."""
 
     def build(self, shape):
         self.table = self.add_weight(shape=tuple(shape)[1:], name="table")
@@ -32,7 +32,7 @@ def model_of(units, *parts):
 
 
 @pytest.mark.once_per_keras
-def test_the_rest_is_named_with_its_reasons():
+def test_skipped_weights_are_named_with_their_reasons():
     with pytest.warns(UserWarning) as caught:
         model = dsd.apply(model_of(10, layers.Input((20, 8))))
     (message,) = [str(each.message) for each in caught]
@@ -43,7 +43,7 @@ def test_the_rest_is_named_with_its_reasons():
 
 
 @pytest.mark.once_per_keras
-def test_a_model_built_by_fit_is_told_of_once():
+def test_skipped_weights_of_a_model_built_by_fit_are_reported_once():
     model = dsd.apply(model_of(10))
     model.compile("sgd", "mse", run_eagerly=True)
     schedule = dsd.DSDSchedule(1, 1, 1)
@@ -57,7 +57,7 @@ def test_a_model_built_by_fit_is_told_of_once():
     {"exclude": ["table"]}, {"sparsity": {"dense": 0.5}}, {"exclude": ["positions/"]},
 ], ids=str)  # fmt: skip
 @pytest.mark.once_per_keras
-def test_what_was_left_dense_on_purpose_is_no_rest(arguments):
+def test_weights_left_dense_on_purpose_are_not_reported(arguments):
     keras.backend.clear_session()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,4 +1,4 @@
-"""Runs that go on by `initial_epoch` from whatever Keras writes end as they would in one piece."""
+"""Runs resumed by `initial_epoch` from any file of Keras end as uninterrupted ones."""
 
 import shutil
 

@@ -91,7 +91,7 @@ class Interrupt(keras.callbacks.Callback):
     ("at", "error"), [(0, RuntimeError), (2, KeyboardInterrupt), (4, RuntimeError)]
 )
 @pytest.mark.once_per_keras
-def test_a_scan_that_stopped_leaves_no_trace_and_goes_on(digits, model, loss, tmp_path, at, error):
+def test_a_scan_that_stopped_leaves_no_trace_and_resumes(digits, model, loss, tmp_path, at, error):
     path = tmp_path / "scan.json"
     whole = dsd.sensitivity(model, loss, LEVELS, progress=False)
     before = arrays(model)
@@ -215,7 +215,7 @@ def test_it_may_be_scanned_inside_of_fit(digits, model, loss):
     "thing", [None, "model", keras.optimizers.SGD()], ids=["None", "str", "SGD"]
 )
 @pytest.mark.once_per_keras
-def test_what_is_no_model_is_refused(thing):
+def test_other_than_a_model_is_refused(thing):
     with pytest.raises(TypeError, match="Expected `model` to be a .*model or layer"):
         dsd.sensitivity(thing, pytest.fail)
 

@@ -142,7 +142,7 @@ def test_phases_are_drawn_in_their_colours_up_to_now(written):
         assert others == [pytest.approx(share * dense, rel=0.05) for share in shares[step]]
 
 
-def test_a_run_that_goes_on_adds_to_the_folder(written, digits, tmp_path):
+def test_a_run_that_resumes_adds_to_the_folder(written, digits, tmp_path):
     folder, _, _, model = written
     shutil.copytree(folder / "dsd", tmp_path / "dsd")
     fit(digits, tmp_path, model=model, initial_epoch=4, epochs=5)
@@ -225,7 +225,7 @@ def test_a_folder_that_can_not_be_is_refused_before_training(digits, tmp_path):
     assert not paths.left_behind(model)
 
 
-def test_a_folder_that_is_gone_is_said(tmp_path):
+def test_a_missing_folder_is_reported(tmp_path):
     board = dsd.DSDTensorBoard(tmp_path)
     timeline = dsd.DSDSchedule(1, 1, 1).timeline
     board.on_begin(timeline)
@@ -237,13 +237,13 @@ def test_a_folder_that_is_gone_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [None, 3, ["logs"]])
-def test_what_is_no_path_is_refused(bad):
+def test_other_than_a_path_is_refused(bad):
     with pytest.raises(TypeError, match=r"Expected `log_dir` to be the path.*Received: log_dir="):
         dsd.DSDTensorBoard(bad)
 
 
 @pytest.mark.parametrize("missing", ["tensorboard", "matplotlib"])
-def test_what_is_missing_is_said(missing, monkeypatch):
+def test_a_missing_package_is_reported(missing, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)

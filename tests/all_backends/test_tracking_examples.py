@@ -1,4 +1,4 @@
-"""The examples that hand a run to MLflow, on a server of their own, and to Weights & Biases."""
+"""The examples that log a run to MLflow, on a local server, and to Weights & Biases."""
 
 import contextlib
 import json

@@ -104,7 +104,7 @@ def test_the_threshold_parts_what_was_pruned_from_what_was_kept(seen):
         assert np.abs(values[~mask]).max() <= threshold == np.abs(values[mask]).min()
 
 
-def test_a_run_goes_on_with_its_file(digits, tmp_path):
+def test_a_run_resumes_with_its_file(digits, tmp_path):
     path = tmp_path / "run" / "weights.json"
     with pytest.warns(UserWarning, match="ended with pruned weights"):
         _, model = fit(digits, dsd.WeightHistory(path), epochs=2)

@@ -247,7 +247,7 @@ def test_sharded_kernels_are_measured(what, tmp_path):
     assert found["kernels"] == 4 * found["masks"] and "| 672 B in 18 | 48 B in 1 |" in text
 
 
-def test_what_matches_no_job_is_said(tmp_path):
+def test_a_name_that_matches_no_job_is_reported(tmp_path):
     with pytest.raises(AssertionError, match="a part of one of these. Received: --only=nothing"):
         measured(tmp_path, "--only=nothing")
 

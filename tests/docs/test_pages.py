@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers import forked, pages, programs
 
-# Blocks of commands that are not run here, by how they begin.
+# Blocks of commands that are not run here, by how they start.
 ELSEWHERE = {
     "make ": "each is a step of .ci/run, but make bench, whose programs test_benchmarks.py runs",
     "python benchmarks/": "takes minutes to hours; tests of what it measures run it briefly",

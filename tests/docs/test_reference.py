@@ -7,7 +7,7 @@ import pytest
 import keras_dsd
 from tests.helpers import pages
 
-# Not in __all__: what a subclass of one's own begins with.
+# Not in __all__: the base class of custom observers.
 FURTHER = {"observers.Observer"}
 MODULES = ("exclusions", "plots", "timelines")
 NAMES = [*keras_dsd.__all__, *(f"{m}.{n}" for m in MODULES for n in getattr(keras_dsd, m).__all__)]

@@ -1,4 +1,4 @@
-"""What is trained on several devices, and what is seen of it: for programs of their own."""
+"""The model trained on several devices, and its measurements, for separate programs."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ def data():
 
 
 def compiled(use_ema=True):
-    """Makes a model; it begins with the same weights each time."""
+    """Makes a model with the same initial weights each time."""
     keras.utils.set_random_seed(1)
     # On JAX a batch is one tensor, whatever devices it is on.
     norm = layers.BatchNormalization(synchronized=keras.backend.backend() == "tensorflow")

@@ -2,7 +2,7 @@
 
     python -m tests.helpers.distributed_run FOLDER STRATEGY...
 
-A process of its own: logical devices are set before TensorFlow begins, and workers are processes.
+A separate process: logical devices are set before TensorFlow starts, and workers are processes.
 """
 
 import collections
@@ -42,7 +42,7 @@ def data():
 
 
 def compiled(strategy, optimizer):
-    """Makes a model; all strategies begin with the same weights."""
+    """Makes a model; all strategies start from the same weights."""
     tf_keras.utils.set_random_seed(1)
     with strategy.scope():
         body = [layers.Dense(16, "tanh"), layers.LayerNormalization(), layers.Dense(10)]
@@ -53,7 +53,7 @@ def compiled(strategy, optimizer):
 
 
 class Silent(dsd.DSDSchedule):
-    """Fails if a phase sends anything to other replicas, or other workers, when it begins."""
+    """Fails if a phase sends anything to other replicas, or other workers, as it starts."""
 
     has_masks = False
 
@@ -122,7 +122,7 @@ def in_steps(strategy, optimizer):
 
 
 def loop(strategy, optimizer):
-    """Trains in a loop of the user's own; returns the stripped model and what was seen."""
+    """Trains in a custom loop; returns the stripped model and what was seen."""
     model = dsd.apply(compiled(strategy, optimizer), SPARSITY)
     losses = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
     batches = tf.data.Dataset.from_tensor_slices(data()).batch(BATCH)

@@ -1,7 +1,7 @@
 """Runs the examples in the docstrings of all public names: `python -m tests.helpers.docstrings`.
 
-What an example says is printed has to be; what it prints besides, such as progress of fit, is its
-own affair. Each has a namespace of its own, with a model and data as a reader would have.
+What an example says is printed has to be; what it prints besides, such as progress of fit, is
+not compared. Each has a separate namespace, with a model and data as a reader would have.
 """
 
 import contextlib

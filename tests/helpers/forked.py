@@ -1,7 +1,7 @@
 """Runs programs in processes that are forked from one that has imported the frameworks.
 
 To import TensorFlow and Keras takes longer than most of what the programs do then. Each still has a
-process, flags, environment and devices of its own: the one that it is forked from has computed
+separate process, flags, environment and devices: the one that it is forked from has computed
 nothing.
 """
 
@@ -29,7 +29,7 @@ def run(*arguments, imports, cwd=None, env=None):
 
     Args:
         *arguments: A program's file, or `-m` and its module; and what it is given.
-        imports: Modules to have imported already, which must not have begun to compute by that.
+        imports: Modules to have imported already, which must not compute as they are imported.
         cwd: Where it runs.
         env: Its whole environment; None: this process's.
     """
@@ -61,7 +61,7 @@ def _end(parent):
 
 
 def _serve(imports):
-    # Programs that print go to files of their own.
+    # Programs print to separate files.
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)

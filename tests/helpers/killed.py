@@ -113,7 +113,7 @@ def train(name, folder, kind="three", backup=None, save_freq="epoch", last=False
             as many others.
     """
     x, y = digits.images()
-    if save_freq != "epoch":  # each batch the same: tf_keras begins with the first one again
+    if save_freq != "epoch":  # each batch the same: tf_keras starts with the first one again
         x, y = np.tile(x[:32], (10, 1, 1, 1)), np.tile(y[:32], 10)
     paths.seed(1)
     model, callbacks, masks = classifier(), [Quality()], Masks()
@@ -137,7 +137,7 @@ def train(name, folder, kind="three", backup=None, save_freq="epoch", last=False
 
 
 def main(folder, scenarios):
-    """Forks a child for each scenario, one after another; kills it in time if asked to."""
+    """Forks a child for each scenario, one after another; kills it after `kill_after` seconds."""
     for scenario in map(json.loads, scenarios):
         seconds = scenario.pop("kill_after", None)
         child = os.fork()

@@ -27,7 +27,7 @@ from tests.helpers.devices_model import (
 
 
 def loop(strategy, model, note):
-    """Trains in a loop of the user's own, and notes what there is at every batch end."""
+    """Trains in a custom loop, and keeps the state at every batch end."""
     losses = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
     batches = tf.data.Dataset.from_tensor_slices(data()).batch(BATCH)
     batches = strategy.experimental_distribute_dataset(batches)

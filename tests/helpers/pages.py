@@ -7,7 +7,7 @@ show, such as a model, is code in an HTML comment, which no page shows:
     x, y = load_digits(return_X_y=True)
     -->
 
-`<!-- program KERAS_BACKEND=jax -->` begins another program, in a process with these variables. Run
+`<!-- program KERAS_BACKEND=jax -->` starts another program, in a process with these variables. Run
 as a program, `python -m tests.helpers.pages PAGE NUMBER` runs one of a page's programs.
 """
 

@@ -18,7 +18,7 @@ IMPORTS = ["tensorflow", "sklearn.datasets", "matplotlib.backends.backend_agg", 
 IMPORTS += [f"keras_dsd.adapters.{'tf_keras' if PATH == 'tf_keras' else 'keras3'}"]
 IMPORTS += ["tensorflow_model_optimization"] * (PATH == "tf_keras")
 
-# What Keras 3 begins the paths of a Sequential model's weights with; tf_keras: with nothing.
+# The prefix of the paths of a Sequential model's weights in Keras 3; tf_keras has none.
 IN = "" if PATH == "tf_keras" else "sequential/"
 
 
@@ -123,7 +123,7 @@ OPTIMIZERS = {
 def optimizer_cases(*quick, slow=()):
     """Returns OPTIMIZERS as parameters: the quick ones, the slow ones, the others exhaustive.
 
-    What an optimizer does differently shows in tests of its own; these are of what all do alike.
+    Differences of optimizers have separate tests; these are of what all have in common.
     """
     rest = [pytest.mark.slow, pytest.mark.exhaustive]
     marks = {name: [] if name in quick else rest[: 1 if name in slow else 2] for name in OPTIMIZERS}

@@ -14,7 +14,7 @@ DEVICES = ["CPU:0", "CPU:1"]
 
 
 def placed():
-    """Returns a model whose layers, large enough for updates of their own program, lie apart."""
+    """Returns a model whose layers, large enough for separate updates, are on different devices."""
     layers = [keras.layers.Dense(160), keras.layers.Dense(160)]
     for layer, device, size in zip(layers, DEVICES, (64, 160), strict=True):
         with tf.device(device):

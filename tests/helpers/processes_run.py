@@ -231,7 +231,7 @@ def run(name, folder, layouts, number=1, save=None, kill=None):
                 codes[process] = os.waitstatus_to_exitcode(status)
                 del left[process]
         time.sleep(0.02)
-    for process in left:  # they can't go on without one that is gone
+    for process in left:  # they can't continue without one that is gone
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
     print(name, *(codes.get(process, "ended") for process in children), flush=True)

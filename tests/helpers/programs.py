@@ -1,4 +1,4 @@
-"""Runs programs that need a process of their own: for logical devices, or as workers."""
+"""Runs programs that need a separate process: for logical devices, or as workers."""
 
 import contextlib
 import json
@@ -50,7 +50,7 @@ class Workers:
         return texts
 
     def wait_for_a_kill(self, index):
-        """Waits until one has been killed, and ends the others: they can't go on without it."""
+        """Waits until one has been killed, and ends the others: they can't continue without it."""
         try:
             assert self._processes[index].wait(TIMEOUT) == -signal.SIGKILL
         finally:

@@ -23,7 +23,7 @@ def size_of(name):
     return next((size for start, size in SIZES.items() if name.startswith(start)), 32)
 
 
-def test_the_list_is_whole():
+def test_the_list_is_complete():
     assert {"ResNet50", "VGG16", "EfficientNetV2L", "ConvNeXtXLarge", "NASNetLarge"} <= {*NAMES}
     assert len(NAMES) >= 38 and {*SMALL} <= {*NAMES}
 

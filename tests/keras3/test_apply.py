@@ -136,7 +136,7 @@ def test_a_callable_is_asked_once_for_each_weight(digits, compiled, mlp):
     assert asked == ["sequential/dense/kernel", "sequential/dense_1/kernel"]
 
 
-def test_what_is_kept_beside_a_model_goes_with_it(digits, compiled, mlp):
+def test_what_is_stored_per_model_is_freed_with_it(digits, compiled, mlp):
     model = compiled(dsd.apply(mlp(), 0.4))
     with pytest.warns(UserWarning, match="pruned weights"):
         model.fit(*digits, verbose=0, callbacks=[dsd.DSDSchedule(phases=[dsd.SparsePhase(1)])])

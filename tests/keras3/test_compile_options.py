@@ -38,7 +38,7 @@ WAYS = [
     *(("float32", case) for case in COMPILED),
     ("mixed_float16", "auto"), ("mixed_float16", "eager"), ("mixed_bfloat16", "auto"),
 ]  # fmt: skip
-# PyTorch's way to compile is a test of its own. JAX has two ways, and is slow without compiling.
+# PyTorch's way to compile has a separate test. JAX has two ways, and is slow without compiling.
 NOT_ON = {
     ("float32", "jit"): "torch", ("float32", "several steps"): "torch",
     ("float32", "no jit"): "jax", ("mixed_float16", "eager"): "jax",
@@ -88,7 +88,7 @@ def test_weights_of_other_dtypes(dtype, digits, compiled):
 
 @pytest.mark.slow
 @pytest.mark.only_on("torch")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own modules
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # in its modules
 def test_torch_compile(digits, compiled, mlp):
     model = compiled(dsd.apply(mlp(), 0.4), jit_compile=True)
     run(model, *digits)

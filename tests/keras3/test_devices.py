@@ -81,7 +81,7 @@ def test_every_device_holds_its_zeros_at_every_batch_end(runs):
 
 
 @pytest.mark.only_on("tensorflow")
-def test_several_workers_train_in_a_loop_and_fit_says_so(folder, tmp_path):
+def test_several_workers_train_in_a_loop_and_fit_refuses_them(folder, tmp_path):
     for text in programs.Workers(2, "mirrored_run", [tmp_path], tmp_path).outputs():
         assert "refused: Expected a model on one worker: Keras 3's fit does not support" in text
         assert "2 workers. Train a tf_keras model" in text

@@ -181,7 +181,7 @@ def test_a_layer(case, digits, compiled):
 
 
 @pytest.mark.parametrize("path", ["depthwise_conv2d/kernel", "table/pos_emb"])
-def test_what_is_left_dense_by_default_can_be_asked_for_by_its_path(path, digits, compiled):
+def test_weights_left_dense_by_default_can_be_selected_by_path(path, digits, compiled):
     class Table(layers.Layer):
         def build(self, shape):
             self.table = self.add_weight(shape=shape[1:], name="pos_emb")
@@ -250,7 +250,7 @@ def test_attention_with_lora_or_quantised(steps):
     assert "head/kernel" in pruned and "attention/query/kernel" not in pruned
 
 
-def test_float8_layers_train_and_their_scales_are_no_weights(digits, compiled, mlp):
+def test_float8_layers_train_and_their_scales_are_not_weights(digits, compiled, mlp):
     model = mlp()
     for layer in model.layers[1:]:
         layer.quantize("float8")
@@ -270,7 +270,7 @@ def test_a_shared_layer_is_one_weight(digits, compiled):
     run(model, *data(digits, ROWS))
 
 
-def test_weights_of_the_same_path_are_told_apart_by_the_models_around_them(digits, compiled):
+def test_weights_of_equal_paths_are_distinguished_by_their_models(digits, compiled):
     def part(name):
         inputs = layers.Input((64,))
         return keras.Model(inputs, layers.Dense(64, name="d")(inputs), name=name)

@@ -42,7 +42,7 @@ def slots(model):
 
 
 class Boundary(keras.callbacks.Callback):
-    """Keeps masks and slots from the end of the sparse phase, and slots as re-dense begins."""
+    """Keeps masks and slots from the end of the sparse phase, and slots as re-dense starts."""
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -151,6 +151,6 @@ class Own(optimizers.SGD):
 
 
 @pytest.mark.only_on("tensorflow")  # Keras calls apply_gradients there only
-def test_an_optimizer_that_updates_in_a_way_of_its_own(digits, compiled, mlp):
+def test_an_optimizer_with_a_custom_update(digits, compiled, mlp):
     model = compiled(dsd.apply(mlp(), 0.4), Own())
     run(model, *digits)

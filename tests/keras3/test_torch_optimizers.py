@@ -1,4 +1,4 @@
-"""Loops by hand with the optimizers of PyTorch itself: their slots and rates."""
+"""Custom loops with the optimizers of PyTorch: their state and learning rates."""
 
 import numpy as np
 import pytest

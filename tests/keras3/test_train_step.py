@@ -1,4 +1,4 @@
-"""Models with a training step of their own, on each backend; what a TensorFlow step is made of."""
+"""Models with a custom training step, on each backend; the operations of a TensorFlow step."""
 
 import collections
 import contextlib
@@ -21,7 +21,7 @@ BACKEND = keras.backend.backend()
 
 
 class Own(keras.Sequential):
-    """Computes its gradients itself, and updates through the optimizer or by hand."""
+    """Computes its gradients itself, and updates through the optimizer or manually."""
 
     by_hand = False
 

@@ -24,7 +24,7 @@ def test_steps_read(text, steps):
 @pytest.mark.parametrize(
     "text", ["", "ten", "3@", "3@0", "3@-1", "3@nan", "3@inf", "-3", "3.5", "3,"]
 )
-def test_what_is_no_steps(text):
+def test_steps_that_are_refused(text):
     with pytest.raises(ValueError, match="Expected epochs.*Received: .*Write 30, or"):
         parse(text)
 
@@ -67,12 +67,12 @@ def test_dense_stretches_the_first_phase_over_all():
     }
 
 
-def test_all_arms_take_as_long_and_are_evaluated_at_the_same_epochs():
+def test_all_arms_have_equal_epochs_and_are_evaluated_at_the_same_ones():
     ends = {arm: ends_of(parts_of(arm, **GIVEN)) for arm in ("dsd", "llr", "dense")}
     assert ends["dsd"] == ends["llr"] == ends["dense"] == [4, 7, 9, 10, 12]
 
 
-def test_what_is_left_out_is_no_part():
+def test_left_out_phases_are_not_trained():
     none = {"dense": [], "sparse": [([(3, 1.0)], 0.5), ([], 0.25)], "redense": [[(2, 0.1)], []]}
     assert list(phases("dsd", **none)) == ["sparse", "re-dense"]
     assert phases("dense", **none) == {"sparse": [DensePhase(3)], "re-dense": [DensePhase(2)]}

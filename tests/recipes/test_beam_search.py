@@ -13,7 +13,7 @@ WORDS = 4  # 0 ends a sentence
 
 
 class Grammar:
-    """A random distribution of the next word after each beginning of a sentence, for each image."""
+    """A random distribution of the next word after each start of a sentence, for each image."""
 
     def __init__(self, images, seed):
         self._seed = seed

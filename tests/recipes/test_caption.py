@@ -81,7 +81,7 @@ def test_all_matrices_but_the_word_embedding_are_pruned(model):
     assert pruned == dict.fromkeys(names, 0.8)
 
 
-def test_the_bias_begins_with_how_frequent_words_are(model):
+def test_the_bias_starts_with_how_frequent_words_are(model):
     np.testing.assert_array_equal(model.get_layer("decoder").get_weights()[1], BIAS)
 
 
@@ -178,7 +178,7 @@ def test_bleu_of_the_same_words_is_100():
     assert next(iter(scores)) == "BLEU-4"
 
 
-def test_bleu_by_hand():
+def test_bleu_equals_a_worked_example():
     written = ["the the dog runs".split(), "a cat".split()]
     references = [
         ["the dog runs fast today".split(), "a dog runs".split()],
@@ -242,7 +242,7 @@ def test_small_data_follow_from_the_seed(small, tmp_path):
     np.testing.assert_array_equal(*features)
 
 
-def test_missing_data_are_told_of():
+def test_missing_data_are_reported():
     with flagsaver.flagsaver(data="/nowhere"), pytest.raises(MissingData, match="no such file"):
         caption.read_data()
 

@@ -70,7 +70,7 @@ def test_they_are_computed_once(folder, monkeypatch):
     assert [path.name for path in folder.glob("*.npz")] == ["vgg16_trained.weights_features.npz"]
 
 
-def test_they_are_computed_anew_for_other_images_or_weights(folder):
+def test_they_are_computed_again_for_other_images_or_weights(folder):
     features = features_in(folder)
     assert (features_in(folder, "random")[4] != features[4]).any()
     (folder / "1.jpg").write_bytes((folder / "4.jpg").read_bytes())

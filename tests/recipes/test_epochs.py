@@ -27,7 +27,7 @@ def reader(seed=0, steps=0):
     return read
 
 
-def test_an_epoch_has_an_order_of_its_own_and_has_it_whatever_was_read_before():
+def test_the_order_of_an_epoch_depends_on_its_number_alone():
     read, again = reader(), reader()
     first, second = read(0), read(1)
     for batches in (first, second):

@@ -124,7 +124,7 @@ def cut_of(index, size=64, image=COORDINATES):
     return pixels.cut(tf.constant(image), tf.constant([7, index], tf.int64)).numpy()
 
 
-def test_cuts_are_of_the_sizes_and_shapes_that_were_asked_for():
+def test_crops_have_the_requested_sizes_and_shapes():
     cuts = [cut_of(index) for index in range(200)]
     height, width = (np.array([np.ptp(c[..., axis]) + 1 for c in cuts]) for axis in (0, 1))
     area, shape = height * width / (200 * 250), width / height
@@ -137,7 +137,7 @@ def test_cuts_are_of_the_sizes_and_shapes_that_were_asked_for():
     assert all(c[0, 0, 0] < c[-1, 0, 0] for c in cuts)
 
 
-def test_the_same_image_is_cut_anew_at_every_place_of_the_epoch():
+def test_the_crop_of_an_image_depends_on_its_index_in_the_epoch():
     encoded = tf.io.encode_png(COORDINATES)
     twice = tf.data.Dataset.from_tensor_slices(([encoded, encoded], [0, 0]))
     pixels, _ = arrays(STANDARD.train_batches(twice, seed(0), 2))
@@ -318,7 +318,7 @@ def no_records(small, tmp_path):
         (no_records, "image/encoded .*validation-00000-of-00002, of which TensorFlow says"),
     ],
 )
-def test_what_is_wrong_with_the_data_is_told(change, said, small, tmp_path):
+def test_errors_in_the_data_are_reported(change, said, small, tmp_path):
     with pytest.raises(MissingData, match=said):
         images_in(change(small, tmp_path))
 
@@ -332,7 +332,7 @@ def test_what_is_wrong_with_the_data_is_told(change, said, small, tmp_path):
         ("tfrecords", {"batch_size": 49}, "Received: 48 images and --batch_size=49"),
     ],
 )
-def test_what_does_not_go_with_the_data_is_told(layout, options, said, small):
+def test_what_does_not_fit_the_data_is_reported(layout, options, said, small):
     with pytest.raises(MissingData, match=said):
         images_in(small / layout, **options)
 

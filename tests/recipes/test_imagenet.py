@@ -59,7 +59,7 @@ def small(name, **options):
 
 
 @pytest.mark.parametrize("name", ["googlenet", "resnet18"])
-def test_kernels_alone_decay_and_by_what_was_asked_for(name):
+def test_only_kernels_decay_and_by_the_configured_amount(name):
     model = small(name)
     kernels = [np.array(w) for w in model.trainable_weights if len(w.shape) > 1]
     assert len(model.losses) == len(kernels) == {"googlenet": 58, "resnet18": 21}[name]
@@ -69,7 +69,7 @@ def test_kernels_alone_decay_and_by_what_was_asked_for(name):
     )
 
 
-def test_dropout_is_as_asked_for():
+def test_dropout_is_as_configured():
     assert dropouts(small("squeezenet", dropout=0.1)) == [0.1]
 
 
@@ -217,7 +217,7 @@ NARROW = ["--model=resnet18", "--width=0.125", "--image_size=64", "--num_classes
 @pytest.mark.slow
 @pytest.mark.only_on("tensorflow")
 @pytest.mark.parametrize("flag", ["--dropout=0.5", "--data=nowhere"])
-def test_what_is_wrong_is_told_in_a_line(flag, tmp_path):
+def test_errors_are_one_line(flag, tmp_path):
     done = start(IMAGENET, f"--workdir={tmp_path}", "--model=resnet18", "--data=fake", *ONCE, flag)
     assert done.returncode == 1
     assert f"Received: {flag}" in done.stdout + done.stderr

@@ -76,7 +76,7 @@ def test_what_is_missing_has_no_row():
     assert list(Table(from_trained, BETTER).rows) == ["Sparse (30%)", "DSD"]
 
 
-def test_a_trained_model_is_the_baseline_where_training_begins_with_one():
+def test_a_trained_model_is_the_baseline_where_training_starts_with_one():
     begun = copy.deepcopy(SEVERAL[0])
     begun["parts"] = {"start" if k == "dense" else k: v for k, v in begun["parts"].items()}
     assert Table([begun], BETTER).rows["Baseline"]["error"] == {"0": 20.0}
@@ -99,7 +99,7 @@ def test_runs_that_are_not_done_are_not_in_it_and_others_are_refused(tmp_path):
         check_alike(tmp_path, SETTINGS | {"arm": "llr", "seed": 7, "dense": "3"})
 
 
-def test_a_record_goes_on_and_refuses_other_settings(tmp_path):
+def test_a_record_resumes_and_refuses_other_settings(tmp_path):
     path = tmp_path / "seed-0" / "dsd" / "results.json"
     Record(path, SETTINGS).end_part("dense", metrics={"error": 3.0})
     assert Record(path, SETTINGS).result["parts"] == {"dense": {"metrics": {"error": 3.0}}}

@@ -1,4 +1,4 @@
-"""What the recipes share, on a small one: arms, going on after a stop, devices, files, errors."""
+"""Shared parts of the recipes, on a small one: arms, resuming, devices, files, errors."""
 
 import importlib
 import json
@@ -106,7 +106,7 @@ def test_a_complete_run_is_not_run_again(arms):
 
 
 @pytest.mark.only_on("tensorflow")
-def test_other_settings_do_not_go_on_in_the_same_folder(arms):
+def test_other_settings_do_not_resume_in_the_same_folder(arms):
     done = start(TOY, f"--workdir={arms[0]}", *PHASES, "--learning_rate=0.01")
     assert done.returncode == 1
     assert "learning_rate=0.05. Received: learning_rate=0.01. Give the same" in done.stderr
@@ -152,7 +152,7 @@ def test_several_devices_train_without_a_flag(tmp_path):
         np.testing.assert_allclose(ours, theirs, rtol=1e-2, atol=1e-3)
 
 
-def test_a_trained_model_is_where_a_run_may_begin(arms, tmp_path):
+def test_a_run_may_start_from_a_trained_model(arms, tmp_path):
     given = arms[0] / "seed-0" / "llr" / "model.keras"
     start_from = [f"--initial_weights={given}", "--dense=0", "--sparse=1", "--redense=1@0.1"]
     run(TOY, tmp_path, "--data=digits", "--verbose=0", *start_from)
@@ -192,7 +192,7 @@ def test_every_line_says_that_data_are_fake(tmp_path):
 
 
 @pytest.mark.only_on("tensorflow")
-def test_a_loss_that_is_no_number_ends_a_run(tmp_path):
+def test_a_loss_of_nan_ends_a_run(tmp_path):
     done = start(TOY, f"--workdir={tmp_path}", *PHASES, "--learning_rate=1e30", "--arm=llr")
     assert done.returncode == 1
     assert "Expected a loss that is a number. Received: loss=nan in epoch 1." in done.stderr
@@ -214,7 +214,7 @@ LENGTHS = ["--dense=1", "--sparse=1", "--redense=1"]
         (["--data=x", *LENGTHS, "--initial_weights=lost.h5"], "error: Expected weights of this"),
     ],
 )
-def test_errors_are_told(flags, said, tmp_path):
+def test_errors_are_reported(flags, said, tmp_path):
     done = start(TOY, f"--workdir={tmp_path}", *flags)
     assert done.returncode != 0
     assert said in done.stderr + done.stdout

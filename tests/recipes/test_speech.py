@@ -166,7 +166,7 @@ def test_errors_are_measured_on_each_test(parse):
 
 
 @pytest.mark.parametrize(("decoder", "rate"), [("greedy", 100), ("beam", 0)])
-def test_the_decoder_is_as_asked_for(parse, decoder, rate):
+def test_the_decoder_is_as_configured(parse, decoder, rate):
     parse("--data=x", f"--decoder={decoder}")
     # Twice blank is the likeliest alignment, yet a alone has three that are 0.64 together.
     tests = {"test": batch_of([transcribing.BLANK] * 2, ["a"])}

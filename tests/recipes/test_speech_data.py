@@ -52,7 +52,7 @@ def test_bands():
     assert set(found.argmax(axis=1)) == {round((1000 - 93) / (2801 - 93) * 25) - 1}
 
 
-def test_silence_is_no_trouble():
+def test_silence_yields_finite_features():
     assert np.all(abs(speech_data.spectrogram(np.zeros(640, "float32"))) < 0.05)
 
 

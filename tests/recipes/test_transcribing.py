@@ -55,7 +55,7 @@ def test_letters_there_and_back():
     assert transcribing.encode("") == []
 
 
-def test_what_is_no_letter():
+def test_characters_that_are_not_letters():
     with pytest.raises(ValueError, match=r"Expected letters a to z.*Received: '\.2' in 'Take 2\.'"):
         transcribing.encode("Take 2.")
 

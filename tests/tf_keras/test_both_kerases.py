@@ -1,4 +1,4 @@
-"""Keras 3 and tf_keras side by side in a process: each is told from the other, by name."""
+"""Keras 3 and tf_keras side by side in a process: they are distinguished by name."""
 
 import keras
 import pytest

@@ -1,4 +1,4 @@
-"""The ways to start training on many workers: by hand with TF_CONFIG, by Ray, on Kubernetes."""
+"""The ways to start training on many workers: manually with TF_CONFIG, by Ray, on Kubernetes."""
 
 import importlib.util
 import json
@@ -129,7 +129,7 @@ def test_launcher_ends_the_others_when_a_worker_fails(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.exhaustive  # as test_multi_worker.py has it without the launcher
-def test_workers_go_on_where_one_was_killed(tmp_path):
+def test_workers_resume_where_one_was_killed(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(KILLED + BY_HAND)
     command = (LAUNCHER, f"--program={program}", "--", "--phases=1,3,1",

@@ -88,7 +88,7 @@ def test_updates_that_keras_compiles_itself_are_masked_in_the_sparse_phase_only(
 
 
 class Hidden(tf_keras.Sequential):
-    """Keeps its optimizers where nobody looks, and updates by hand as well."""
+    """Hides its optimizers, and updates manually as well."""
 
     def train_step(self, data):
         x, y = data
@@ -102,7 +102,7 @@ class Hidden(tf_keras.Sequential):
         return {"loss": loss}
 
 
-def test_hidden_optimizers_and_updates_by_hand_are_masked(digits, compiled, mlp):
+def test_hidden_optimizers_and_manual_updates_are_masked(digits, compiled, mlp):
     model = compiled(dsd.apply(Hidden([tf_keras.layers.Input((8, 8, 1)), *mlp().layers]), 0.4))
     model.optimizers = {"all": optimizers.Adam()}
     zeros, _ = zeros_and_values(model, digits, dsd.DSDSchedule(1, 1, 1))

@@ -53,7 +53,7 @@ def test_workers_train_as_one_device_does(number, strategy_runs, tmp_path):
     assert differing(counts["3"], counts["0"]) == OPERATIONS_OF_A_MASK
 
 
-def test_a_run_goes_on_after_a_worker_is_killed_in_the_sparse_phase(tmp_path):
+def test_a_run_resumes_after_a_worker_is_killed_in_the_sparse_phase(tmp_path):
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
 

@@ -64,7 +64,7 @@ class Stacked(tf_keras.Sequential):
     (lambda: Stacked(8, layers.Input((6,))), "tf_keras.Model(model.inputs, model.outputs)"),
     (lambda: Stacked(8), "tf_keras.Sequential(model.layers)"),
 ], ids=["functional", "sequential", "unbuilt"])  # fmt: skip
-def test_a_subclass_of_layers_with_a_constructor_of_its_own(make, copied):
+def test_a_subclass_of_layers_with_a_custom_constructor(make, copied):
     plain = make()
     code = advised(dsd.apply, plain)
     assert code == f"model = keras_dsd.apply({copied})"
@@ -122,7 +122,7 @@ def test_a_third_partys_subclass_is_wrapped_layer_by_layer(built):
 
 
 class Holding(tf_keras.Model):
-    """Holds layers in a list, a dict, or as a model of its own."""
+    """Holds layers in a list, a dict, or as a separate model."""
 
     def __init__(self, held):
         super().__init__()
@@ -190,7 +190,7 @@ def test_annotations_alone_change_nothing():
     assert tfmot.quantization.keras.quantize_apply(dsd.strip(model)).built
 
 
-def test_a_layer_that_went_through_apply_is_no_layer_to_quantize():
+def test_a_layer_returned_by_apply_can_not_be_quantized():
     annotate = tfmot.quantization.keras.quantize_annotate_layer
     with pytest.raises(ValueError, match=r"(?s)in QuantizeAnnotate of TF-MOT.*strip\(model\)"):
         tf_keras.Sequential([layers.Input((6,)), annotate(dsd.apply(layers.Dense(8)))])

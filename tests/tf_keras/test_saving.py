@@ -99,7 +99,7 @@ for path in {[str(tmp_path / each) for each in formats]}:
 
 
 @pytest.mark.filterwarnings("ignore:fit has trained model=")
-def test_checkpoint_of_a_phase_goes_on_in_another_model(digits, compiled, mlp, tmp_path):
+def test_checkpoint_of_a_phase_resumes_in_another_model(digits, compiled, mlp, tmp_path):
     def fresh():
         model = compiled(dsd.apply(mlp(), 0.4))
         return model, tf.train.Checkpoint(model=model, optimizer=model.optimizer)

@@ -119,7 +119,7 @@ def test_replicas_make_one_step_together(strategy_runs, strategy):
         np.testing.assert_allclose(values, one["steps_values"][:, 0], rtol=0, atol=1e-5)
 
 
-def test_a_loop_by_hand_trains_as_on_one_device(strategy_runs, strategy):
+def test_a_custom_loop_trains_as_on_one_device(strategy_runs, strategy):
     one, several = run(strategy_runs, "one"), run(strategy_runs, strategy)
     assert several["loop_values"].shape == (15, num_replicas(strategy), 1184)
     for replica in range(num_replicas(strategy)):

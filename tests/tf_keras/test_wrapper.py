@@ -1,4 +1,4 @@
-"""The wrapper looks like its layer, in the user's own model; masks are no weights of it."""
+"""The wrapper looks like its layer, in the user's model; its weights do not include masks."""
 
 import h5py
 import numpy as np
@@ -117,7 +117,7 @@ def test_a_sequential_model_is_changed_as_before(mlp):
     ]  # fmt: skip
 
 
-def test_masks_are_no_weights_and_take_no_memory_after_their_phase(digits, compiled, mlp):
+def test_masks_are_not_weights_and_take_no_memory_after_their_phase(digits, compiled, mlp):
     model = mlp()
     number = len(model.weights)
     model, masks, seen = compiled(dsd.apply(model, 0.5)), [], []

@@ -228,7 +228,7 @@ def no_models(folder):
     }  # fmt: skip
 
 
-def test_what_is_no_model_is_a_line_and_code_1(run, tmp_path):
+def test_other_than_a_model_is_one_line_and_exit_code_1(run, tmp_path):
     for name, words in no_models(tmp_path).items():
         for command in ("inspect", "report"):
             code, said, errors = run(command, tmp_path / name, "--safe_mode=false")
@@ -350,7 +350,7 @@ def test_the_data_least_trained_on_is_taken(tmp_path):
     assert files.load_data(data_file(tmp_path / "a.npz", x=ones, y=twos)).names == ("x", "y")
 
 
-def test_what_is_no_data_is_said(tmp_path):
+def test_the_error_names_what_is_wrong_with_the_data(tmp_path):
     (tmp_path / "text.npz").write_text("hello")
     np.save(tmp_path / "one.npy", np.ones(3))
     archive(tmp_path / "zip.npz", x="1", y="2")

@@ -87,14 +87,14 @@ DSD_PHASES = [Dense(2), Sparse(1), Dense(1, lr=0.1)]
 ], ids=["dsd", "from a trained model, lower at the end", "one rate", "DSDSD, rates that fall",
         "lower as soon as it prunes", "lower while sparse", "from a trained model",
         "two sparse phases", "ends sparse", "rates"])  # fmt: skip
-def test_every_arm_is_as_long_and_controls_that_are_alike_are_left_out(phases, expected, shared):
+def test_arms_have_equal_epochs_and_equal_controls_are_left_out(phases, expected, shared):
     arms = make_arms(phases)
     assert {name: list(found) for name, found in arms.items()} == expected
     assert len({sum(p.epochs for p in found) for found in arms.values()}) == 1
     assert num_shared(arms) == shared
 
 
-def test_arms_are_those_asked_for_in_one_order():
+def test_arms_are_the_requested_ones_in_a_fixed_order():
     assert list(make_arms(DSD_PHASES, ["dsd", "llr", "dense"])) == ["dense", "llr", "dsd"]
     same_rates = presets.dsd(1, 1, 1, redense_lr=1.0)
     assert list(make_arms(same_rates, ["llr", "dsd"])) == ["llr", "dsd"]
@@ -153,7 +153,7 @@ class Model:
 
 @pytest.fixture
 def made(monkeypatch):
-    """All models made, by a Keras that counts; each begins with what the seed was."""
+    """All models made, by a Keras that counts; each starts with the value of the seed."""
     found, state = [], types.ModuleType("keras_of_numbers.training_state")
     seeds = []
     state.seed = seeds.append
@@ -193,7 +193,7 @@ def run(made, data, evaluate=None, **options):
     return dsd.compare(build, data, evaluate=evaluate, progress=False, **options)
 
 
-def test_the_first_phase_is_trained_once_and_every_arm_goes_on_from_it(made, data):
+def test_the_first_phase_is_trained_once_and_every_arm_continues_from_it(made, data):
     found = run(made, data)
     assert [(r.seed, r.arm, r.validation, r.num_updates) for r in found.runs[:3]] == [
         (0, FIRST, (11.0, 22.0), 6),
@@ -233,7 +233,7 @@ def test_a_file_without_what_was_trained_before_is_gone_on_with(made, data, tmp_
     assert len(made.models) == 2 + 2  # two to look at, and one of each seed to score
 
 
-def test_what_nobody_trained_is_no_control(made, data):
+def test_an_arm_that_was_not_trained_is_not_a_control(made, data):
     found = run(made, data, phases=[Dense(1, lr=0.5), Sparse(1)])
     assert [r.arm for r in found.runs] == ["dense", "dsd"] * 2
 
@@ -300,7 +300,7 @@ def test_the_bar_knows_how_many_epochs_are_left(made, data, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("at", range(16))
-def test_a_comparison_that_was_killed_anywhere_goes_on_there(made, data, tmp_path, at, error):
+def test_a_comparison_that_was_killed_anywhere_resumes_there(made, data, tmp_path, at, error):
     path, seen = tmp_path / "comparison.json", []
 
     def evaluate(model, part):
@@ -447,7 +447,7 @@ def test_a_schedule_gives_its_phases_reset_and_batches(made, data, monkeypatch):
     assert (given[0]["reset"], given[0]["batch_norm_data"]) == ("pruned", None)
 
 
-def test_more_seeds_go_on_from_the_file_of_fewer(made, data, tmp_path):
+def test_more_seeds_resume_from_the_file_of_fewer(made, data, tmp_path):
     path = tmp_path / "comparison.json"
     first = run(made, data, path=path)
     num_models = len(made.models)
@@ -498,7 +498,7 @@ def test_a_file_of_other_data_or_weights_is_refused(made, data, tmp_path, monkey
         run(made, data, path=path)
 
 
-def test_a_file_that_is_not_whole_is_refused_wherever_it_ends(made, data, tmp_path):
+def test_an_incomplete_file_is_refused_wherever_it_ends(made, data, tmp_path):
     path = tmp_path / "comparison.json"
     run(made, data, path=path)
     written = path.read_bytes()
@@ -537,7 +537,7 @@ def test_an_error_in_a_process_is_raised_with_its_seed():
     assert raised.value.__notes__[0] in [f"Raised in the process of seed {n}." for n in (3, 4)]
 
 
-def test_a_process_that_is_killed_is_told_with_its_seed_and_exit_code():
+def test_a_killed_process_is_reported_with_its_seed_and_exit_code():
     job = types.SimpleNamespace(make=os._exit)
     message = r"the process of seed ([78]) to train it. Received: exit code \1;"
     with pytest.raises(RuntimeError, match=message):
@@ -596,7 +596,7 @@ def test_a_list_counts_as_a_tuple():
 
 
 @pytest.mark.parametrize("kind", [lambda: [[1, 2]], Unreadable, lambda: np.array([{}, None])])
-def test_of_what_is_no_array_rows_are_not_looked_at(kind):
+def test_only_rows_of_arrays_are_compared(kind):
     data = {name: (kind(), [1]) for name in dataset.NAMES}
     assert dataset.check_data(data, 0.0) == {}
     assert len(set(dataset.digest(data).values())) == 1

@@ -22,7 +22,7 @@ NAN = math.nan
 
 
 def runs_of(arm, tests, validation, best=None, best_validation=None, updates=100):
-    """Runs of two epochs, of which the first is the best where it has values of its own."""
+    """Runs of two epochs, of which the first is the best where its values are given."""
     best_validation = best_validation or validation
     best = best or tests
     return [
@@ -85,7 +85,7 @@ THEIRS = [0.20, 0.22, 0.19, 0.21, 0.20]
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
-def test_a_gain_is_said_in_the_direction_of_the_metric(mode):
+def test_a_gain_has_the_direction_of_the_metric(mode):
     found = comparison(runs_of("dense", THEIRS, THEIRS), runs_of("dsd", OURS, OURS), mode=mode)
     sign = 1 if mode == "min" else -1
     gain = found.gain()
@@ -98,7 +98,7 @@ def test_a_gain_is_said_in_the_direction_of_the_metric(mode):
     )
 
 
-def test_no_difference_is_said_where_none_is_shown():
+def test_no_difference_is_reported_where_none_is_shown():
     dense = [0.2, 0.1, 0.3, 0.1, 0.2]
     found = comparison(runs_of("dense", dense, dense), runs_of("dsd", dense[::-1], dense))
     assert found.verdict == (
@@ -121,7 +121,7 @@ def test_the_control_is_the_best_on_validation_data_whatever_test_data_say():
     assert other_way.gain().control == "llr"
 
 
-def test_a_gain_that_early_stopping_gives_too_is_no_gain():
+def test_a_gain_that_early_stopping_gives_too_does_not_count():
     found = comparison(
         runs_of("dense", THEIRS, [0.2] * 5, best=OURS[::-1], best_validation=[0.1] * 5),
         runs_of("dsd", OURS, [0.1] * 5),
@@ -160,7 +160,7 @@ def test_the_first_phase_alone_is_a_control_too():
     found = comparison(first, dense, runs_of("dsd", OURS, [0.2] * 5))
     assert found.gain().control == FIRST and found.verdict.startswith("No difference shown")
     alike = comparison(runs_of(FIRST, OURS, [0.2] * 5), dense, runs_of("dsd", OURS, [0.2] * 5))
-    assert alike.gain().control == "dense"  # of equal ones, the one that was trained as long
+    assert alike.gain().control == "dense"  # of equal ones, the one with as many epochs
 
 
 @pytest.fixture
@@ -224,7 +224,7 @@ def test_the_figure_has_a_dot_for_each_seed_and_the_gains(found):
     assert heights == [found.gain(when).paired.mean for when in ("last", "best")]
 
 
-def test_scipy_is_imported_only_where_it_is_used_and_asked_for_by_name():
+def test_scipy_is_imported_only_where_it_is_used_and_requested_by_name():
     code = (
         "import keras_dsd, sys; keras_dsd.compare; print({'scipy', 'matplotlib'} & {*sys.modules})"
     )
@@ -232,7 +232,7 @@ def test_scipy_is_imported_only_where_it_is_used_and_asked_for_by_name():
     assert ran.stdout.strip() == "set()"
 
 
-def test_an_environment_without_scipy_is_told_so_before_anything_is_built(monkeypatch):
+def test_missing_scipy_is_reported_before_anything_is_built(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy", None)
     import keras_dsd as dsd
 

@@ -69,6 +69,6 @@ def test_sizes_of_vectors_tell_the_features_where_inputs_are_not_known():
     assert why_not_linear("r_k", ["Own"], (2, 4), Inputs.of([], [3])) is None
 
 
-def test_sizes_that_vary_are_no_sizes():
+def test_sizes_that_vary_do_not_count():
     assert why_not_linear("w", ["Own"], (8, 5), Inputs.of([(None, 8), (None,)], [])) is None
     assert Inputs.of([(None,)], [7]).features == frozenset()

@@ -67,7 +67,7 @@ def run():
 
 
 def stairs_of(axes):
-    """The heights and the edges of what is drawn as stairs, each with where it begins."""
+    """The heights and the edges of the drawn stairs, each with its baseline."""
     return [patch.get_data() for patch in axes.patches if hasattr(patch, "get_data")]
 
 
@@ -100,7 +100,7 @@ def test_there_is_a_panel_for_each_moment_with_all_weights_counted(run, tmp_path
     figure.savefig(tmp_path / "weights.png")
 
 
-def test_what_returned_has_a_colour_of_its_own_and_counts_in_the_legend(run):
+def test_regrown_weights_have_a_separate_colour_and_counts_in_the_legend(run):
     *_, after, _, _, last = dsd.plots.weight_distributions(run.kept, "b/kernel").figure.axes
     assert legend_of(after) == ["210 others (70%)", "90 at zero (30%)"]
     _, lower = stairs_of(last)
@@ -289,7 +289,7 @@ def test_the_colours_are_those_of_the_timeline():
     assert kinds_of(axes) == kinds_of(timeline.plot().axes[0])
 
 
-def test_a_run_that_went_on_begins_where_it_did():
+def test_a_run_that_resumed_starts_where_it_did():
     history = types.SimpleNamespace(
         history={name: values[1:] for name, values in LOGS.items()}, epoch=[11, 12, 13, 14]
     )
@@ -307,7 +307,7 @@ def test_a_run_that_went_on_begins_where_it_did():
     ([0, 1, 2], [0.0, 0.005, 0.005], "DDD"),
     ([0, 1, 2], [0.0, 0.3, 0.6], "DSS"),
 ])  # fmt: skip
-def test_sparse_phases_are_told_from_the_sparsity_that_was_measured(phases, sparsity, kinds):
+def test_sparse_phases_are_inferred_from_the_measured_sparsity(phases, sparsity, kinds):
     logs = {"loss": [1.0] * len(phases), "dsd_phase": phases, "dsd_sparsity": sparsity}
     (axes,) = dsd.plots.learning_curves(logs).axes
     assert kinds_of(axes) == [{"D": "blue", "S": "orange", "R": "green"}[kind] for kind in kinds]

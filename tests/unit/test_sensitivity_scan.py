@@ -40,7 +40,7 @@ class Weight:
 
 @pytest.fixture
 def model(monkeypatch):
-    """Two weights, as a door gives them."""
+    """Two weights, as an adapter returns them."""
     draw = np.random.default_rng(0)
     parts = [Weight("a/kernel", draw.normal(size=(3, 4))), Weight("b/kernel", draw.normal(size=8))]
     monkeypatch.setattr(
@@ -130,7 +130,7 @@ def test_max_drop_of_what_is_better_when_larger():
     assert recommended(found, max_drop=0.15) == [0.5, 0.5]
 
 
-def test_overall_by_hand():
+def test_overall_equals_a_worked_example():
     found = result([1.0, 2.0, 3.0], [0.5, 1.0, 1.5], sizes=[30, 10])
     # Levels are cost / 4 and cost / 2; 30 c / 4 + 10 c / 2 = 0.25 * 40 at c = 0.8.
     assert recommended(found, overall=0.25) == pytest.approx([0.2, 0.4])
@@ -167,7 +167,7 @@ def test_what_recommend_refuses(asked, error, message):
 
 
 @pytest.mark.parametrize("path", ["dense/kernel", "c++/kernel", "a[1]/(b)/kernel", "a.b/$^"])
-def test_a_recommended_pattern_is_the_whole_path_and_matches_nothing_longer(path):
+def test_a_recommended_pattern_is_the_full_path_and_matches_nothing_longer(path):
     found = Sensitivity(0.0, (0.5,), "min", (WeightSensitivity(path, (2,), (0.0,)),))
     (pattern,) = found.recommend(max_drop=0)
     assert pattern == "^" + re.escape(path) + "$"
@@ -240,7 +240,7 @@ def test_the_figure_has_a_line_for_each_weight_and_a_dashed_one_for_the_baseline
     figure.savefig(tmp_path / "scan.png")
 
 
-def test_without_matplotlib_it_is_said_what_to_install(monkeypatch):
+def test_the_error_without_matplotlib_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match="pip install matplotlib"):
         result([0.0, 0.0, 0.0]).plot()
@@ -252,7 +252,9 @@ class Stop(BaseException):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, Stop])
 @pytest.mark.parametrize("at", range(7))
-def test_a_scan_that_stopped_anywhere_is_put_back_and_goes_on_there(model, tmp_path, at, error):
+def test_a_scan_that_stopped_anywhere_restores_weights_and_resumes_there(
+    model, tmp_path, at, error
+):
     seen = []
 
     def evaluate(m):
@@ -332,7 +334,7 @@ def test_a_file_of_another_scan_is_refused(model, tmp_path, change, options, mes
     assert path.read_text() == written
 
 
-def test_a_file_that_is_not_whole_is_refused_wherever_it_ends(model, tmp_path):
+def test_an_incomplete_file_is_refused_wherever_it_ends(model, tmp_path):
     path = tmp_path / "scan.json"
     scan(model, path=path)
     written = path.read_bytes()
@@ -380,7 +382,7 @@ def test_bad_arguments_are_refused_before_anything_is_evaluated(model, arguments
 
 
 @pytest.mark.parametrize("bad", [None, "0.1", True, [0.1, 0.9], np.array([1.0, 2.0]), 1j], ids=str)
-def test_what_is_no_number_is_named(model, bad):
+def test_a_value_that_is_not_a_number_is_named(model, bad):
     with pytest.raises(TypeError, match=r"evaluate\(model\)=.* of type .*\(nothing pruned\)"):
         scan(model, lambda m: bad)
     before = model.parts[1].numpy()

@@ -21,7 +21,7 @@ def weight_of(values, mask=None, **options):
     st.sampled_from(["layer", "global"]), st.sampled_from(["float16", "float32", "float64"]),
     st.floats(0, 0.9),
 )  # fmt: skip
-def test_a_mask_in_force_is_made_again_whatever_else_is_zero(seed, pattern, scope, dtype, sparsity):
+def test_an_active_mask_is_read_back_despite_other_zeros(seed, pattern, scope, dtype, sparsity):
     random = np.random.default_rng(seed)
     options = {"pattern": pattern, "scope": "layer" if isinstance(pattern, NM) else scope}
     options["sparsity"] = sparsity

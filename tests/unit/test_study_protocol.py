@@ -32,7 +32,9 @@ def test_learning_rates_fall_twice_to_a_tenth(protocol):
 
 
 @pytest.mark.parametrize(("sparse", "redense"), [(10, 10), (3, 8)])
-def test_every_arm_is_as_long_and_the_control_has_the_rates_of_dsd(protocol, sparse, redense):
+def test_arms_have_equal_epochs_and_the_control_the_learning_rates_of_dsd(
+    protocol, sparse, redense
+):
     lengths = protocol.Lengths(30, sparse, redense)
     arms = protocol.arms(lengths, 0.4)
     assert {*arms, protocol.AVERAGED} == {*protocol.PLAIN, *protocol.SPARSE}

@@ -34,7 +34,7 @@ def test_totals_stand_below_a_rule_and_lines_below_them():
     assert lines[5].startswith("x x") and lines[6].startswith("  x") and lines[6].endswith("end")
 
 
-def test_columns_that_do_not_fit_go_on_below_beside_the_names():
+def test_columns_that_do_not_fit_continue_below_with_the_names():
     lines = draw(table(2, 25, name="block/conv/kernel")).splitlines()
     assert max(map(len, lines)) <= 100
     heads = [line.split() for line in lines if line.startswith("weight")]

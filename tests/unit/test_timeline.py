@@ -130,7 +130,7 @@ def test_without_until_only_stop_ends_a_run():
     assert not Timeline(THREE).is_over([{}] * 9, "redense")
 
 
-def test_leftover_and_backup_dir_are_checked():
+def test_remaining_epochs_and_backup_dir_are_checked():
     with pytest.raises(ValueError, match="'redense' or 'stop'.*remaining_epochs='dense'"):
         dsd.DSDSchedule(1, 1, 1, remaining_epochs="dense")
     with pytest.raises(ValueError, match="'pruned', 'all' or 'none'.*reset=True"):
@@ -180,7 +180,7 @@ def test_a_timeline_plots_itself(tmp_path):
     figure.savefig(tmp_path / "timeline.png")
 
 
-def test_the_figure_shows_a_ramp_in_a_panel_of_its_own(tmp_path):
+def test_the_figure_shows_a_ramp_in_a_separate_panel(tmp_path):
     pytest.importorskip("matplotlib")
     phases = [dsd.DensePhase(2), dsd.SparsePhase(4, ramp=2), dsd.DensePhase(steps=30, lr=0.1)]
     figure = Timeline(phases).plot(steps_per_epoch=10)
@@ -194,7 +194,7 @@ def test_the_figure_shows_a_ramp_in_a_panel_of_its_own(tmp_path):
     figure.savefig(tmp_path / "timeline.png")
 
 
-def test_a_dense_phase_is_redense_where_weights_return():
+def test_a_dense_phase_is_redense_where_weights_regrow():
     phases = [dsd.DensePhase(1), dsd.DensePhase(1), dsd.SparsePhase(1), dsd.DensePhase(1)]
     timeline = dsd.DSDSchedule(phases=phases).timeline
     assert [timeline.is_sparse(i) for i in range(-1, 5)] == [False] * 3 + [True] + [False] * 2

@@ -64,7 +64,7 @@ FLOATS = st.one_of(
 
 
 def counted(values, edges):
-    """How many of values that are no zeros are between edges, by comparing each with all."""
+    """Counts of nonzero values between edges, by comparing each with all."""
     present = values[(values != 0) & np.isfinite(values)]
     return [int(np.sum((present >= a) & (present < b))) for a, b in itertools.pairwise(edges)]
 
@@ -124,7 +124,7 @@ def test_quantiles_count_zeros_and_go_to_the_ends():
     assert np.isnan(histogram(np.array([])).quantile(0.5))
 
 
-def test_what_returned_is_told_from_what_stayed_until_the_dense_phase_ends():
+def test_regrown_weights_are_distinguished_until_the_dense_phase_ends():
     kept = run(dsd.WeightHistory(), of_one())
     assert names_of(kept) == ONE
     before, *others = [snapshot.weights[0] for snapshot in kept.snapshots]
@@ -177,7 +177,7 @@ def test_a_run_may_take_several_fits():
     assert [each.weights for each in kept.snapshots] == [each.weights for each in whole.snapshots]
 
 
-def test_a_run_that_goes_on_after_weights_returned_says_that_it_can_not_tell_which(tmp_path):
+def test_a_run_resumed_after_weights_regrew_reports_them_as_unknown(tmp_path):
     run(dsd.WeightHistory(tmp_path / "weights.json"), of_one()[:4])
     kept = run(dsd.WeightHistory(tmp_path / "weights.json"), of_one()[4:])
     *_, first, last = kept.snapshots
@@ -207,7 +207,7 @@ def test_repeated_phases_are_kept_each_with_its_own_mask():
     assert [s.weights[0].threshold for s in kept.snapshots[6:]] == [0.0] * 4
 
 
-def test_a_run_made_anew_keeps_nothing_of_the_one_before():
+def test_a_new_run_keeps_nothing_of_the_one_before():
     kept = run(dsd.WeightHistory(), of_one())
     run(kept, of_one(weight=BACK)[:2])
     assert names_of(kept) == [(BEFORE, 1), (AFTER, 1)]
@@ -244,7 +244,7 @@ def test_a_file_is_whole_after_each_moment_and_gone_on_from(tmp_path):
     assert again.snapshots[-1].weights[0].threshold == 2.0
 
 
-def test_a_file_that_can_not_be_written_is_told_as_the_run_begins(tmp_path, monkeypatch):
+def test_a_file_that_can_not_be_written_is_named_as_the_run_starts(tmp_path, monkeypatch):
     kept = dsd.WeightHistory(tmp_path / "weights.json")
 
     def full(*_):
@@ -264,7 +264,7 @@ GOOD = run(dsd.WeightHistory(), of_one()).to_json()
     GOOD.replace('"phase": 1', '"phase": "1"'), GOOD.replace('"path": "a/kernel"', '"path": 3'),
     GOOD.replace('"note"', '"noise"'), GOOD.replace('"counts": [', '"counts": [0.5, '),
 ])  # fmt: skip
-def test_what_is_no_such_file_is_refused(text, tmp_path):
+def test_other_files_are_refused(text, tmp_path):
     path = tmp_path / "weights.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"Expected `path` .*Received: path=.* another path\."):

@@ -126,7 +126,7 @@ def test_what_trains_after_an_exception_is_plain(epoch, is_fit):
     assert is_plain(model)
 
 
-def test_a_model_that_is_compiled_anew_gets_steps_of_its_own(model):
+def test_a_recompiled_model_gets_new_steps(model):
     """A callback that unfreezes layers compiles the model, and asks for a step."""
     made = []
 
@@ -218,7 +218,7 @@ def test_a_second_fit_with_another_schedule_is_not_taken_for_a_second_one_in_it(
     assert [each["dsd_phase"] for each in fit(model, two, 2)] == [0, 1]
 
 
-def test_hooks_called_by_hand_start_again_after_an_exception(model):
+def test_hooks_called_manually_start_again_after_an_exception(model):
     """No `fit` has made another History since."""
     model.history = object()
     for _ in range(2):
@@ -251,7 +251,7 @@ def test_the_learning_rate_is_scaled_in_the_phase_and_stays_its_owners(model):
     assert [each["dsd_learning_rate"] for each in logs] == [0.05, 0.1, 0.2]
 
 
-def test_a_learning_rate_that_nothing_reads_is_told_of_by_name(model):
+def test_a_learning_rate_that_nothing_reads_is_reported_by_name(model):
     model.adapter.unscaled_optimizers = ["MySGD"]
     fit(model, dsd.DSDSchedule(phases=[dsd.DensePhase(3)]), 3)  # nothing to scale
     with pytest.warns(UserWarning, match=r"by 0\.5, but MySGD updates.*optimizer=MySGD") as seen:
@@ -259,7 +259,7 @@ def test_a_learning_rate_that_nothing_reads_is_told_of_by_name(model):
     assert len(seen) == 1
 
 
-def test_a_step_without_updates_is_told_of_once(model):
+def test_a_step_without_updates_is_reported_once(model):
     model.adapter.observes = False
     with pytest.warns(UserWarning, match=r"No optimizer was seen.*model='net'.*DSDLoop") as seen:
         fit(model, dsd.DSDSchedule(phases=[dsd.DensePhase(3, lr=0.5)]), 3)

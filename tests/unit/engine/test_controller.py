@@ -361,7 +361,7 @@ def test_a_mask_that_something_else_removed_is_warned_of(model):
         controller.end_epoch({})
 
 
-def test_nan_is_no_violation(model):
+def test_nan_is_not_a_violation(model):
     controller = make(model, [S1, D1])
     controller.start(2)
     controller.begin_epoch(0)
@@ -525,7 +525,7 @@ def test_nothing_changes_where_processes_have_other_arguments():
     assert "make_train_function" not in vars(model) and not history.snapshots
 
 
-def test_observers_are_told_who_writes(tmp_path):
+def test_observers_are_notified_who_writes(tmp_path):
     for is_chief in (True, False):
         model, history = FakeModel(), dsd.WeightHistory(tmp_path / f"{is_chief}.json")
         model.adapter.is_chief = is_chief

@@ -1,4 +1,4 @@
-"""DSDLoop driven by hand: its methods in and out of order, exceptions, masks, learning rate."""
+"""DSDLoop called manually: its methods in and out of order, exceptions, masks, learning rate."""
 
 import numpy as np
 import pytest
@@ -84,7 +84,7 @@ def test_methods_out_of_order_are_refused(model):
     loop.end()  # nothing is open
     all_refused()
     loop.begin_epoch(0)
-    with pytest.raises(ValueError, match=r"end_epoch\(\) before the next begin.*epoch=1 within"):
+    with pytest.raises(ValueError, match=r"end_epoch\(\) before the next.*epoch=1 within"):
         loop.begin_epoch(1)
     loop.end_epoch()
     all_refused()
@@ -108,7 +108,7 @@ def test_an_epoch_is_a_whole_number_before_a_run_starts(model, epoch, error):
     assert not seen
 
 
-def test_logs_that_are_no_dict_leave_the_epoch_open(model):
+def test_logs_that_are_not_a_dict_leave_the_epoch_open(model):
     loop = loop_of(model, phases=[dsd.DensePhase(2, until=dsd.Plateau("loss"))])
     loop.begin_epoch(0)
     for logs, message in ((0.5, "logs=0.5 of type float"), ({"loss": "x"}, "'loss'")):

@@ -124,6 +124,6 @@ def test_all_else_is_that_of_the_callback():
 
 
 @pytest.mark.parametrize("given", [None, "best.keras", dsd.DSDSchedule(1, 1, 1), Seen, [Seen()]])
-def test_what_is_no_callback_is_refused(given):
+def test_other_than_a_callback_is_refused(given):
     with pytest.raises(TypeError, match="Expected `callback` to be a Keras callback. Received"):
         dsd.DSDSchedule(1, 1, 1).in_last_phase(given)

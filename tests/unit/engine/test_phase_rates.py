@@ -136,7 +136,7 @@ def test_two_schedules_are_refused_before_anything_changes():
     with pytest.raises(ValueError, match=r"phases\[1\] with lr=1 to 0 \(cosine\).*model='net'"):
         fit(model, dsd.DSDSchedule(phases=[D(1), S(1, lr="cosine")]), 2)
     assert all(map(np.array_equal, model.state(), before)) and model.train_function is None
-    fit(model, dsd.DSDSchedule(1, 1, 1), 3)  # the factors of phases are no schedule
+    fit(model, dsd.DSDSchedule(1, 1, 1), 3)  # factors of phases do not count as a schedule
 
 
 @pytest.mark.parametrize(("function", "error", "said"), [

@@ -217,7 +217,7 @@ def test_an_interrupted_epoch_is_resumed_in_the_same_process():
     assert [each["dsd_steps"] for each in logs] == [11, 15, 19]
 
 
-# What a batch is: executions of several, gradients that are accumulated, updates of the user's own.
+# Kinds of batches: executions of several, accumulated gradients, custom updates.
 
 
 @pytest.mark.parametrize("num_batches", [[6, 6, 6], [5, 7, 6]], ids=["equal", "unequal"])
@@ -312,7 +312,7 @@ def test_the_optimizer_is_read_a_few_times_whatever_the_number_of_batches():
     assert without.adapter.num_readings == 0
 
 
-def test_a_model_that_is_compiled_anew_goes_on_counting():
+def test_a_recompiled_model_continues_the_count():
     model, masked = FakeModel(), []
 
     def after_batch(epoch, batch):
@@ -408,7 +408,7 @@ def test_the_record_tells_what_the_optimizer_had_counted_before(tmp_path):
 
 
 @pytest.mark.parametrize("steps", [9, 12])
-def test_a_last_phase_in_steps_ends_training_if_asked_to(steps):
+def test_a_last_phase_in_steps_ends_training_if_requested(steps):
     """Also within an epoch that never ends, as that of a stream."""
     phases = [D(steps=3), S(steps=3), D(steps=steps - 6, lr=0.1)]
     model, schedule = FakeModel(), dsd.DSDSchedule(phases=phases, remaining_epochs="stop")
@@ -600,7 +600,7 @@ def test_a_loop_trains_as_fit_does(name, num_batches):
         assert {**one, "dsd_epochs_left": 0} == {**two, "dsd_epochs_left": 0}
 
 
-def test_a_loop_ends_with_the_last_step_if_asked_to():
+def test_a_loop_ends_with_the_last_step_if_requested():
     model = FakeModel()
     phases = [D(steps=2), S(steps=3), D(steps=2)]
     found, masked, started = loop_through(model, phases, [10**9], remaining_epochs="stop")

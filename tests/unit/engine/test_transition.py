@@ -341,7 +341,7 @@ def test_batch_norm_statistics_survive_what_goes_wrong():
         )
 
 
-def test_no_batch_norm_is_no_estimate():
+def test_without_batch_norm_nothing_is_estimated():
     texts = Texts()
     schedule = dsd.DSDSchedule(0, 1, 1, batch_norm_data=[np.ones(2)], observers=[texts])
     fit(FakeModel(), schedule, 2)
