@@ -373,13 +373,25 @@ class Timeline:
 
     @property
     def needs_steps(self) -> bool:
-        """True if a run needs its number of steps before each batch."""
-        return self.counts_steps or self.changes_learning_rate
+        """True if a run needs its number of steps before each batch.
+
+        With step state, it tells a checkpoint that was taken within an epoch.
+        """
+        return self.counts_steps or self.changes_learning_rate or self.has_step_state
 
     @property
     def changes_learning_rate(self) -> bool:
         """True if the learning rate changes inside a phase."""
         return not all(isinstance(phase.lr, float) for phase in self.phases)
+
+    @property
+    def has_step_state(self) -> bool:
+        """True if steps of a phase keep something of weights: averages, sums, regrown weights."""
+        return any(
+            sums_for(phase) is not None
+            or (isinstance(phase, DensePhase) and (phase.ema is not None or phase.regrow_decay > 0))
+            for phase in self.phases
+        )
 
     @property
     def monitors(self) -> tuple[str, ...]:
@@ -558,6 +570,8 @@ def _check_neighbours(phase: Phase, earlier: Sequence[Phase], is_last: bool) -> 
     if sums_for(phase) is not None and (before is None or before.epochs is None):
         name = "criterion" if isinstance(phase, SparsePhase) else "regrow_fraction"
         hint = "Count the phase before in epochs: its last one sums gradients."
+        if before is None:
+            hint = "Put a DensePhase before, counted in epochs: its last one sums gradients."
         expected = "to follow a phase that is counted in epochs"
         raise invalid(name, getattr(phase, name), expected, hint, after)
 

@@ -244,7 +244,7 @@ class Controller:
         if not self._enter(epoch) and self._run.masked:
             self._hold_masks()
         self._grow_masks(epoch)
-        self._extras.begin(self._index, self._num_epochs, is_epoch_start=True)
+        self._extras.begin(self._index, self._num_epochs)
         self._use_step()
         self._run.is_in_epoch = True
 
@@ -281,15 +281,18 @@ class Controller:
             batch: Index of the batch in the epoch, or of the first one of an execution.
 
         Raises:
-            ValueError: A weight to prune or regrow holds NaN or infinity.
+            ValueError: A weight to prune or regrow holds NaN or infinity, or a run resumes within
+                an epoch whose gradients are summed.
         """
         steps = self._run.steps
         if steps is None:
             return False
+        if steps.is_before_first_batch:
+            self._extras.check_first_batch(batch, len(self._run.history.epochs))
         is_due = steps.begin_batch(batch, self._end_step) >= self._end_step
         starts = is_due and self._enter(len(self._run.history.epochs))
         if starts:
-            self._extras.begin(self._index, self._num_epochs, is_epoch_start=False)
+            self._extras.begin(self._index, self._num_epochs)
             self._use_step()
         if self._timeline.changes_learning_rate:
             self._begin_factor(batch, steps)
@@ -387,7 +390,7 @@ class Controller:
             warn(message)
         if transition.restored_epoch is not None:
             self._restore(transition.restored_epoch)
-        self._extras.resume(transition, self._run.history)
+        self._extras.resume(transition, self._run.history, self._step)
         self._warn_of_untrained(self._trainer.leave_untrained_dense())
         if transition.lost_masks_of is not None:
             weights, before = self._trainer.weights, self._timeline.phases[transition.index - 2]

@@ -35,6 +35,22 @@ def extras_in(timeline: Timeline) -> set[StepExtras]:
     return found - {NO_EXTRAS}
 
 
+def refuse_within_epoch(epoch: int, extras: StepExtras) -> None:
+    """Raises ValueError: a run resumes within an epoch whose first steps have left something."""
+    kinds = {
+        "ema": ("moving averages", extras.ema is not None),
+        "regrow_decay": ("regrown weights", extras.regrow_decay > 0),
+        "a criterion of gradients": ("sums of gradients", extras.sums is not None),
+    }
+    name, (what, _) = next(each for each in kinds.items() if each[1][1])
+    raise ValueError(
+        f"Expected a checkpoint of the end of an epoch, as a phase has {name}: checkpoints do not "
+        f"hold its {what}. Received: initial_epoch={epoch}, and an optimizer that has made steps "
+        f"of this epoch. Nothing was changed. Save checkpoints at the ends of epochs "
+        f"(save_freq='epoch') and resume from one of them, or start again."
+    )
+
+
 class PhaseExtras:
     """Starts, stores and ends the extras of the steps of one run.
 
@@ -56,14 +72,21 @@ class PhaseExtras:
         for extras in extras_in(self._timeline):
             self._trainer.check_extras(extras)
 
-    def resume(self, transition: Transition, history: RunHistory) -> None:
-        """Restores the state of steps if a run resumes within a phase.
+    def resume(self, transition: Transition, history: RunHistory, step: int | None) -> None:
+        """Restores the state of steps if a run resumes within a phase, at a step.
 
         Raises:
-            ValueError: The state is needed and unknown.
+            ValueError: The state is needed and unknown, as always if the checkpoint was taken
+                within an epoch in which averages moved, or weights regrew.
         """
         extras = extras_at(self._timeline, transition.index, transition.num_epochs)
-        if transition.is_start or (extras.ema is None and not extras.regrow_decay):
+        if extras.ema is None and not extras.regrow_decay:
+            return
+        is_within_epoch = (step or 0) > (history.steps_before(transition.epoch) or 0)
+        is_lost = extras.ema is not None or not transition.num_epochs
+        if transition.is_resumed and is_within_epoch and is_lost:
+            refuse_within_epoch(transition.epoch, extras)
+        if transition.is_start:
             return
         state, weights = self._trainer.step_state, self._trainer.weights
         if extras.ema is not None:
@@ -93,11 +116,20 @@ class PhaseExtras:
         if not isinstance(phase, DensePhase) or not phase.regrow_decay:
             self._trainer.step_state.set_regrown([])
 
-    def begin(self, index: int, num_epochs: int, is_epoch_start: bool) -> None:
-        """Starts an epoch, or a phase within one."""
+    def begin(self, index: int, num_epochs: int) -> None:
+        """Starts an epoch, or a phase within one, whose first epoch is the rest of this one."""
         self.current = extras_at(self._timeline, index, num_epochs)
-        if self.current.sums is not None and is_epoch_start:
+        if self.current.sums is not None:
             self._trainer.step_state.start_sums()
+
+    def check_first_batch(self, batch: int, epoch: int) -> None:
+        """Checks that an epoch whose gradients are summed starts with its first batch.
+
+        Raises:
+            ValueError: A run resumes with a later one.
+        """
+        if batch > 0 and self.current.sums is not None:
+            refuse_within_epoch(epoch, self.current)
 
     def end_epoch(self, history: RunHistory, index: int, num_epochs: int) -> None:
         """Writes what the next epoch needs, once the epoch is in the history."""

@@ -76,6 +76,11 @@ class StepCounter:
         """Maximum number of batches in one call of the training step."""
         return self._per_execution
 
+    @property
+    def is_before_first_batch(self) -> bool:
+        """True if no batch of the epoch has started."""
+        return self._batch is None
+
     def resume(self, history: RunHistory, timeline: Timeline, epoch: int) -> None:
         """Determines the first step of a `fit` or a loop.
 
