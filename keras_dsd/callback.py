@@ -322,7 +322,7 @@ learning rate
         if not self.timeline.needs_steps:
             return
         controller = self._open_controller()
-        controller.begin_batch(batch)
+        controller.begin_batch(int(batch))  # NumPy's, where tf_keras resumes within an epoch
         if controller.is_last_step:
             self.model.stop_training = True  # Keras asks once the batch is over
 

@@ -211,7 +211,7 @@ class FakeModel:
             num_batches = steps if isinstance(steps, int) else steps[epoch]
             first = initial_batch if epoch == initial_epoch else 0
             for batch in range(first, num_batches, self.adapter.batches_per_execution):
-                schedule.on_train_batch_begin(batch)
+                schedule.on_train_batch_begin(np.int64(batch))  # from tf_keras, where it resumes
                 end = min(batch + self.adapter.batches_per_execution, num_batches)
                 for _ in range(batch, end):
                     self.train_function()
