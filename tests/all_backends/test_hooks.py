@@ -273,7 +273,7 @@ def test_the_progress_line_shows_phase_and_sparsity(digits, compiled, mlp, capsy
     lines = [line for line in capsys.readouterr().out.splitlines() if "loss" in line]
     assert len(lines) == 3
     assert all(re.search(r"dsd_phase: .* - dsd_sparsity: ", line) for line in lines)
-    assert "dsd_phase: 1.0000 - dsd_sparsity: 0.2998" in lines[1]
+    assert "dsd_phase: 1 - dsd_sparsity: 0.2998" in lines[1]
 
 
 @pytest.mark.parametrize("verbose", [1, 2, "auto"])
