@@ -254,6 +254,16 @@ class TrainingAdapter(Protocol):
             ValueError: They were not: some would wait for others without end.
         """
 
+    def is_same(self, digest: bytes) -> bool:
+        """Returns whether all processes that train the model have the same digest of 8 bytes.
+
+        True where that is unknown. Every process calls it.
+        """
+
+    @property
+    def divided(self) -> Sequence[str]:
+        """Paths of the weights of which this process has a part alone."""
+
     def get_weights(self) -> WeightCopies:
         """Returns copies of the model's weights."""
 

@@ -83,6 +83,26 @@ def is_chief(model: Any) -> bool:
     return bool(strategy.extended.should_save_summary)
 
 
+def num_workers(model: Any) -> int:
+    """Returns the number of workers that mirror the variables of a model."""
+    strategy = getattr(model, "distribute_strategy", None)  # of a model, not of a layer
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return int(strategy.extended._num_workers)
+    return 1
+
+
+def is_same(model: Any, digest: bytes) -> bool:
+    """Returns whether all workers, which all call it, have the same digest of 8 bytes."""
+    if num_workers(model) == 1:
+        return True
+    strategy = model.distribute_strategy
+    number = np.frombuffer(digest, np.int64)
+    on_replicas = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(number)
+    )
+    return bool((strategy.gather(on_replicas, axis=0).numpy() == number).all())
+
+
 def current() -> tf.Graph | None:
     """Returns the graph that is being traced; None in eager execution."""
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()

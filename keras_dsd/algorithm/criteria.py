@@ -37,10 +37,15 @@ class Scores(NamedTuple):
         of: Returns the scores of a weight.
         is_repeatable: True if the scores are the same at any time, so that masks can be computed
             again. Otherwise zeros are pruned first, so that masks can be recovered from them.
+        check: Raises ValueError if the masks differ between processes; None: they can't, or there
+            is one process.
+        is_custom: True if a function of the user returns the scores.
     """
 
     of: Callable[[ReadableWeight], np.ndarray]
     is_repeatable: bool
+    check: Callable[[Sequence[np.ndarray]], None] | None = None
+    is_custom: bool = False
 
 
 def check(criterion: object) -> Criterion:
@@ -81,7 +86,16 @@ def scores_of(criterion: Criterion, seed: int, sum_of: SumOf | None = None) -> S
         return Scores(lambda weight: random_scores(weight, seed), is_repeatable=True)
     given: Any = criterion
     name = name_of(criterion)
-    return Scores(lambda weight: _checked(given(weight), weight, name), is_repeatable=False)
+
+    def of(weight: ReadableWeight) -> np.ndarray:
+        return _checked(given(weight), weight, name)
+
+    return Scores(of, is_repeatable=False, is_custom=True)
+
+
+def reads_weights(criterion: Criterion) -> bool:
+    """Returns whether scores are computed on the host from complete weights, or gradients."""
+    return criterion not in ("magnitude", "random")
 
 
 def gradient_scores(criterion: str, sum_of: SumOf | None) -> Scores:

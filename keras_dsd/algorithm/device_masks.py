@@ -254,7 +254,10 @@ def masks_for(
     masks.check_phase(weights, sparsity)
     check_finite(weights, measure(weights, [None] * len(weights)))
     if scores is not None:
-        for weight, mask in criteria.masks_by_score(weights, sparsity, scores):
+        made = list(criteria.masks_by_score(weights, sparsity, scores))
+        if scores.check is not None:
+            scores.check([mask for _, mask in made])
+        for weight, mask in made:
             yield weight, weight.arrays.to_device(mask, weight.tensor())
         return
     with_numpy, on_device = list[_Weight](), list[list[_Weight]]()

@@ -193,6 +193,7 @@ class Controller:
         """
         self._trainer.check()
         phase_rates.check(self._timeline, self._trainer)
+        transitions.check_complete(self._timeline, self._trainer.divided)
         self._extras.check()
         self._run.history.check()
         self._trainer.check_same(self._description())
@@ -433,6 +434,7 @@ class Controller:
             change = transitions.remove_masks(weights, reset)
         else:
             with self._bar(len(weights)) as advance:
+                pruning = pruning.checked_by(self._trainer.check_same_masks)
                 change = transitions.prune(weights, pruning, reset, advance)
         run.num_pruned, run.masked, run.regrown = change.num_pruned, change.masked, change.regrown
         if reset.includes_all:
@@ -477,6 +479,7 @@ class Controller:
         if isinstance(phase, SparsePhase) and self._run.is_phase_start and unfrozen:
             reset = transitions.OptimizerReset(self._reset)
             pruning = transitions.pruning_in(phase, 0, self._sum_of)
+            pruning = pruning.checked_by(self._trainer.check_same_masks)
             change = transitions.prune(weights, pruning, reset, lambda path: None)
             self._run.num_pruned, self._run.masked = change.num_pruned, change.masked
         return self._run.masked

@@ -1,5 +1,6 @@
 """The trainer: gives a model in `fit` a compiled training step for each kind of phase."""
 
+import hashlib
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -99,6 +100,24 @@ class Trainer:
     def check_same(self, arguments: str) -> None:
         """Raises ValueError where processes that have to act together have other arguments."""
         self._adapter.check_same(arguments)
+
+    def check_same_masks(self, masks: Sequence[np.ndarray]) -> None:
+        """Raises ValueError if processes that train the model together have other masks."""
+        found = hashlib.blake2b(digest_size=8)
+        for mask in masks:
+            found.update(np.packbits(mask).tobytes())
+        if not self._adapter.is_same(found.digest()):
+            raise ValueError(
+                f"Expected a `criterion` that prunes the same weights in every process. Received: "
+                f"other masks in one of the processes that train model={self.model.name!r}. No "
+                f"weight is changed. Let the function depend on nothing but the weight: give "
+                f"random numbers a seed, and read no data of one process."
+            )
+
+    @property
+    def divided(self) -> Sequence[str]:
+        """Paths of the weights of which this process has a part alone."""
+        return self._adapter.divided
 
     def get_weights(self) -> WeightCopies:
         """Returns copies of the model's weights."""

@@ -5,6 +5,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from keras_dsd.algorithm import criteria
 from keras_dsd.algorithm.criteria import (
     Scores,
     SumOf,
@@ -137,6 +140,30 @@ def leaves_masks(phase: Phase) -> bool:
     return isinstance(phase, SparsePhase) or phase.regrow_fraction < 1
 
 
+def check_complete(timeline: Timeline, divided: Sequence[str]) -> None:
+    """Raises ValueError if scores of phases need complete weights, which no process has.
+
+    Args:
+        timeline: The phases.
+        divided: Paths of the weights that are sharded over processes.
+    """
+    for index, phase in enumerate(timeline.phases if divided else ()):
+        if isinstance(phase, DensePhase):
+            is_needed, received = phase.regrow_fraction < 1, f"{phase.regrow_fraction=}"
+        else:
+            is_masked = index > 0 and leaves_masks(timeline.phases[index - 1])
+            reads_mask = phase.criterion == "random" and (phase.ramp > 1 or is_masked)
+            is_needed = criteria.reads_weights(phase.criterion) or reads_mask
+            received = f"criterion={criteria.name_of(phase.criterion)!r}, ramp={phase.ramp}"
+        if is_needed:
+            raise ValueError(
+                f"Expected phases that rank weights by magnitude and regrow all of them, as "
+                f"{divided[0]} is sharded over processes, of which none has all of it. Received: "
+                f"phases[{index}] with {received.removeprefix('phase.')}. Leave it out, or shard "
+                f"kernels within each process."
+            )
+
+
 @dataclasses.dataclass(frozen=True)
 class WeightChange:
     """Effect of a phase change on the weights: as text, and as `RunState` stores it."""
@@ -190,6 +217,12 @@ class Pruning(NamedTuple):
 
     sparsity: Sparsity
     scores: Scores | None = None
+
+    def checked_by(self, check: Callable[[Sequence[np.ndarray]], None]) -> "Pruning":
+        """Returns the pruning with a check of masks that a function of the user decides."""
+        if self.scores is None or not self.scores.is_custom:
+            return self
+        return self._replace(scores=self.scores._replace(check=check))
 
 
 def pruning_in(phase: SparsePhase, epoch: int = 0, sum_of: SumOf | None = None) -> Pruning:
@@ -246,7 +279,7 @@ def prune(
     Raises:
         TypeError: The criterion is a callable whose scores are not numbers.
         ValueError: There are no weights, or weights or scores hold NaN or infinity, or scores are
-            of another shape; nothing is changed.
+            of another shape, or masks differ between processes; nothing is changed.
     """
     if not weights:
         raise ValueError(
@@ -254,7 +287,7 @@ def prune(
             "that has not been built. Call model.build(input_shape), or call the model on one "
             "batch, before fit."
         )
-    made = []
+    made = list[tuple[PrunableWeight, Tensor]]()
     for weight, mask in masks_for(weights, pruning.sparsity, pruning.scores):
         made.append((weight, mask))
         advance(weight.path)

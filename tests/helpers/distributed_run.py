@@ -213,6 +213,24 @@ def ways(strategy):
     return {f"ways_{index}": each for index, each in enumerate(weights)}
 
 
+def refused(strategy):
+    """Prunes by scores that differ between workers; returns the error, or nothing."""
+    task = json.loads(os.environ.get("TF_CONFIG", '{"task": {"index": 0}}'))["task"]
+
+    def by_worker(weight):
+        return np.random.default_rng(task["index"]).random(weight.shape)
+
+    model = dsd.apply(compiled(strategy, lambda: tf_keras.optimizers.SGD(0.05)), SPARSITY)
+    schedule = dsd.DSDSchedule(phases=[dsd.SparsePhase(1, criterion=by_worker), dsd.DensePhase(1)])
+    before = model.get_weights()
+    try:
+        model.fit(*data(), BATCH, 2, verbose=0, callbacks=[schedule])
+    except ValueError as error:
+        assert all(map(np.array_equal, model.get_weights(), before))
+        return {"refused": str(error)}
+    return {"refused": ""}
+
+
 def write(path, strategy):
     """Trains under a strategy, and writes what was seen into two files."""
 
@@ -227,7 +245,7 @@ def write(path, strategy):
     np.savez(
         path.with_suffix(".npz"), *model.get_weights(), values=look.values, masks=look.masks,
         predicted=model.predict(data()[0], verbose=0), exported=reloaded.serve(data()[0]),
-        **statistics(strategy), **ways(strategy),
+        **statistics(strategy), **ways(strategy), **refused(strategy),
         loop_values=by_hand.values, loop_masks=by_hand.masks,
         **{f"steps_{name}": each for name, each in in_steps(strategy, optimizer).items()},
     )  # fmt: skip

@@ -122,8 +122,26 @@ def refuses(call, *texts):
         raise AssertionError(texts)
 
 
+def by_scores(criterion):
+    """Returns a schedule whose sparse phase ranks weights by a criterion."""
+    sparse = dsd.SparsePhase(1, criterion=criterion)
+    return dsd.DSDSchedule(phases=[dsd.DensePhase(1), sparse, dsd.DensePhase(1)])
+
+
+def check_comparison(fit, index):
+    """Ranks weights by scores that differ between the processes."""
+
+    def of_process(weight):
+        return np.random.default_rng(index).random(weight.shape)
+
+    phases = [dsd.SparsePhase(1, criterion=of_process), dsd.DensePhase(1)]
+    refuses(lambda: fit(dsd.DSDSchedule(phases=phases)), "other masks in one of the processes")
+
+
 def check_refusals(model, fit, index):
     """Asks for what no process has, and for an observer in one process alone."""
+    for criterion in ("movement", lambda weight: weight.numpy()):
+        refuses(lambda given=criterion: fit(by_scores(given)), "sharded over processes", "phases[1")
     weight = dsd.weights(model)[0]
     has_parts = f"{weight.path}, sharded over devices of 2 processes"
     weight.apply_mask(weight.arrays.all_kept(weight.tensor()))
@@ -172,6 +190,8 @@ def train(layout, name, folder, number, index, save=None, kill=None):
         schedule = schedule_of(at, [history, *boards])
         if number > 1 and layout in ("across", "both"):
             check_refusals(model, fit, index)
+        elif number > 1:
+            check_comparison(fit, index)
         fit(Quality(), schedule, seen)
         found = {"values": seen.values, "masks": seen.masks, "sparsity": seen.sparsity,
                  "report": dsd.report(model).to_json(), "history": history.to_json()}  # fmt: skip

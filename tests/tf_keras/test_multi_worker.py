@@ -38,6 +38,8 @@ def test_workers_train_as_one_device_does(number, strategy_runs, tmp_path):
         np.testing.assert_array_equal(run["values"][10:20] == 0, one["masks"][10:20] == 0)
         np.testing.assert_array_equal(run["random_masks"], one["random_masks"])
         check_ways(one, run)
+        assert "other masks in one of the processes" in str(run["refused"])
+        assert str(one["refused"]) == ""
         np.testing.assert_array_equal(run["loop_masks"], one["loop_masks"])
         np.testing.assert_array_equal(run["loop_values"][5:10] == 0, one["loop_masks"][5:10] == 0)
         np.testing.assert_allclose(run["loop_values"], one["loop_values"], rtol=0, atol=1e-5)

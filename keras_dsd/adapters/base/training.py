@@ -185,6 +185,16 @@ class TrainingAdapter(abc.ABC, Generic[WeightT]):
         """Does nothing: no process has parts of a weight alone."""
         del arguments
 
+    def is_same(self, digest: bytes) -> bool:
+        """Returns whether all processes that train the model have the same digest."""
+        del digest
+        return True
+
+    @property
+    def divided(self) -> list[str]:
+        """Paths of the weights of which this process has a part alone: none."""
+        return []
+
     def get_weights(self) -> WeightCopies:
         """Returns copies of the model's weights."""
         return self.state.copies_of(self.model)

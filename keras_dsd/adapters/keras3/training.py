@@ -182,6 +182,16 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         """Checks that all processes that have parts of a weight were given the same arguments."""
         backends.current().check_same([each.variable for each in self.weights], arguments)
 
+    def is_same(self, digest: bytes) -> bool:
+        """Returns whether all processes that train the model have the same digest."""
+        return backends.current().is_same(self.model, digest)
+
+    @property
+    def divided(self) -> list[str]:
+        """Paths of the weights of which this process has a part alone."""
+        backend = backends.current()
+        return [each.path for each in self.weights if not backend.has_all(each.variable)]
+
     def prints(self) -> bool:
         """Returns whether Keras prints its progress instead of logging it."""
         return bool(keras.config.is_interactive_logging_enabled())

@@ -165,6 +165,10 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         """True if this process writes files: the first of those that train the model."""
         return tf_graphs.is_chief(self.model)
 
+    def is_same(self, digest: bytes) -> bool:
+        """Returns whether all workers that train the model have the same digest."""
+        return tf_graphs.is_same(self.model, digest)
+
     def prints(self) -> bool:
         """Returns whether Keras prints its progress instead of logging it."""
         return bool(tf_keras.utils.is_interactive_logging_enabled())

@@ -249,6 +249,7 @@ class FakeAdapter:
         self.num_batches, self.updates_of = 0, lambda batch: 1
         self.unscaled_optimizers = []
         self.is_chief, self.process, self.arguments = True, None, None
+        self.divided, self.digests, self.is_same_digest = [], [], True
         self.frozen, self.extras = [], []
         self.step_state = FakeStepState(model)
 
@@ -265,6 +266,10 @@ class FakeAdapter:
 
     def check_same(self, arguments):
         self.arguments = arguments
+
+    def is_same(self, digest):
+        self.digests.append(digest)
+        return self.is_same_digest
 
     def open(self):
         self.is_observed = False

@@ -53,6 +53,16 @@ class JaxBackend(Backend[jax.Array]):
         """Returns what the steps of a model keep of variables."""
         return JaxStepState(model, weights)
 
+    def has_all(self, variable: keras.Variable) -> bool:
+        """Returns whether no part of a variable is on devices of other processes alone."""
+        return bool(has_all(variable.value))
+
+    def is_same(self, model: keras.Model, digest: bytes) -> bool:
+        """Returns whether all processes whose devices have the weights have the same digest."""
+        if all(each.value.is_fully_addressable for each in model.trainable_variables):
+            return True  # this process trains alone
+        return _are_equal(digest)
+
     def parts_of(self, variable: keras.Variable) -> dict[str, np.ndarray] | None:
         """Returns copies of this process's parts of a variable, by index; None if it has all."""
         return _parts_of(variable.value)
@@ -70,9 +80,7 @@ class JaxBackend(Backend[jax.Array]):
         values: list[jax.Array] = [each.value for each in variables]
         if all(each.is_fully_addressable or each.is_fully_replicated for each in values):
             return  # each process can do without the others
-        digest = hashlib.blake2b(arguments.encode(), digest_size=8).digest()
-        found = multihost_utils.process_allgather(np.frombuffer(digest, np.uint32))
-        if (found != found[0]).any():
+        if not _are_equal(hashlib.blake2b(arguments.encode(), digest_size=8).digest()):
             raise ValueError(
                 f"Expected the same arguments of DSDSchedule and apply in all processes, which "
                 f"measure the weights together. Received: others than in process 0, in one of "
@@ -296,6 +304,12 @@ class _JaxFactors(HostFactors):
                 "`with loop.scaled(factor):` there."
             )
         return super().now()
+
+
+def _are_equal(digest: bytes) -> bool:
+    """Returns whether all processes, which all call it, have the same digest of 8 bytes."""
+    found = multihost_utils.process_allgather(np.frombuffer(digest, np.uint32))
+    return bool((found == found[0]).all())
 
 
 def _factors(observation: Observation) -> HostFactors:

@@ -125,12 +125,13 @@ class TensorFlowBackend(Backend[tf.Variable]):
         """Returns whether this process is the worker that writes."""
         return tf_graphs.is_chief(model)
 
+    def is_same(self, model: keras.Model, digest: bytes) -> bool:
+        """Returns whether all workers that train a model have the same digest."""
+        return tf_graphs.is_same(model, digest)
+
     def num_workers(self, model: keras.Layer) -> int:
         """Returns the number of workers that mirror the variables of a model."""
-        strategy = getattr(model, "distribute_strategy", None)  # of a model, not of a layer
-        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            return int(strategy.extended._num_workers)
-        return 1
+        return tf_graphs.num_workers(model)
 
     def forward(self, model: keras.Model, inputs: Inputs) -> None:
         """Runs a model in training mode, on each replica."""
