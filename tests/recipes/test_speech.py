@@ -115,7 +115,7 @@ def test_files_load(name, tmp_path):
 @pytest.fixture
 def parse():
     with flagsaver.flagsaver():
-        yield lambda *given: speech.FLAGS(["speech.py", *given])
+        yield lambda *given: speech.FLAGS(["speech.py", "--workdir=none", *given])
 
 
 def test_no_data(parse, tmp_path):
