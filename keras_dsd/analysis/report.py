@@ -23,7 +23,7 @@ class WeightSparsity:
     Attributes:
         path: Its path in the model.
         shape: Its shape.
-        asked: Target sparsity, the fraction set by `apply`; a phase may have another one. None if
+        target: Target sparsity, the fraction set by `apply`; a phase may have another one. None if
             unknown, as in a file.
         measured: Measured fraction of zeros; under a mask, of pruned zeros, as a kept value may
             underflow to zero.
@@ -38,7 +38,7 @@ class WeightSparsity:
 
     path: str
     shape: tuple[int, ...]
-    asked: float | None
+    target: float | None
     measured: float
     masked: bool
     uncovered: int = 0
@@ -49,6 +49,11 @@ class WeightSparsity:
     def size(self) -> int:
         """Number of values."""
         return math.prod(self.shape)
+
+    @property
+    def asked(self) -> float | None:
+        """`target`, by its earlier name."""
+        return self.target
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -88,10 +93,14 @@ class SparsityReport(Tabled):
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values: lists, dicts, numbers and str.
 
-        `"weights"` and `"skipped"` are lists of rows: `pandas.DataFrame(found["weights"])`.
+        `"weights"` and `"skipped"` are lists of rows: `pandas.DataFrame(found["weights"])`. Rows
+        have `"target"` also by its earlier name, `"asked"`.
         """
         return {
-            "weights": [{**plain(weight), "size": weight.size} for weight in self.weights],
+            "weights": [
+                {**plain(weight), "asked": weight.target, "size": weight.size}
+                for weight in self.weights
+            ],
             "skipped": [{**plain(weight), "size": weight.size} for weight in self.skipped],
             "size": self.size, "sparsity": self.sparsity,
             "total_size": self.total_size, "total_sparsity": self.total_sparsity,
@@ -157,7 +166,7 @@ class SparsityReport(Tabled):
     def _table(self) -> Table:
         rows = [
             (w.path, shape_text(w.shape), f"{w.size:,}", percent(w.share),
-             "-" if w.asked is None else percent(w.asked), percent(w.measured),
+             "-" if w.target is None else percent(w.target), percent(w.measured),
              "-" if w.threshold is None else f"{w.threshold:.4g}", "active" if w.masked else "-")
             for w in self.weights
         ]  # fmt: skip
@@ -169,7 +178,7 @@ class SparsityReport(Tabled):
         return Table(_HEAD, rows, (), (0, 1, 7), list(self._summary()), lines)
 
     def _summary(self) -> Iterator[tuple[str, str]]:
-        targets = [w.asked * w.size for w in self.weights if w.asked is not None]
+        targets = [w.target * w.size for w in self.weights if w.target is not None]
         is_known = len(targets) == len(self.weights)
         target = f" (target {percent(sum(targets) / max(self.size, 1))})" if is_known else ""
         num_masked = sum(w.masked for w in self.weights)
@@ -336,8 +345,8 @@ def _is_of_another_sparsity(weight: PrunableWeight, found: Measured) -> bool:
         return False
     pattern = weight.pattern
     at_once = pattern.height * pattern.width if isinstance(pattern, Block) else 1
-    asked = weight.sparsity * num_covered(weight.shape, pattern, weight.layout)
-    return abs(found.num_pruned - asked) > at_once
+    target = weight.sparsity * num_covered(weight.shape, pattern, weight.layout)
+    return abs(found.num_pruned - target) > at_once
 
 
 def _sparsity_of(
@@ -347,7 +356,7 @@ def _sparsity_of(
     return WeightSparsity(
         path=weight.path,
         shape=tuple(weight.shape),
-        asked=weight.sparsity,
+        target=weight.sparsity,
         measured=found.num_zeros / max(size, 1),
         masked=0 < found.num_pruned == found.num_zeros,
         uncovered=size - num_covered(weight.shape, weight.pattern, weight.layout),

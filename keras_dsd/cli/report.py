@@ -32,7 +32,7 @@ def _measured(model: Any) -> SparsityReport:
     """Returns the report of a model, with its measured sparsity as the target."""
     found = api.report(api.apply(model, _share_of_zeros))
     bare = (
-        dataclasses.replace(w, asked=None, threshold=w.threshold if w.measured else None)
+        dataclasses.replace(w, target=None, threshold=w.threshold if w.measured else None)
         for w in found.weights
     )
     return dataclasses.replace(found, weights=tuple(bare))

@@ -137,7 +137,8 @@ def test_report_as_data_and_as_text(digits, compiled, mlp):
     threshold = float(np.abs(weight.numpy()[weight.mask]).min())
     assert threshold > 0 and data["weights"][0] == {
         "path": IN + "dense/kernel", "shape": [64, 16], "size": 1024, "share": 1024 / 1210,
-        "asked": 0.5, "measured": 0.5, "threshold": threshold, "masked": True, "uncovered": 0,
+        "target": 0.5, "asked": 0.5, "measured": 0.5, "threshold": threshold, "masked": True,
+        "uncovered": 0,
     }  # fmt: skip
     assert data["size"] == 1184 and data["sparsity"] == found.sparsity == 0.5
     assert data["total_size"] == 1210

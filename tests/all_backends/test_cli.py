@@ -84,7 +84,7 @@ def sizes(paths):
 def test_inspect_lists_the_weights_to_prune_of_any_file(name, folder, found):
     data = found("inspect", folder / name, "--sparsity=0.25")
     rows = {row["path"]: row for row in data["report"]["weights"]}
-    assert sizes(rows) == SIZES and {row["asked"] for row in rows.values()} == {0.25}
+    assert sizes(rows) == SIZES and {row["target"] for row in rows.values()} == {0.25}
     assert data["would_prune"]["values"] == 296
     assert [*data["would_prune"]["by_weight"].values()] == [256, 40]
     assert [*data["would_prune"]["by_weight"]] == [*rows]
@@ -124,7 +124,7 @@ def test_report_measures_what_a_file_holds(name, folder, found):
         smallest = pytest.approx(float(kernel[kernel > 0].min()))
         assert row["threshold"] == (smallest if is_sparse else None)
         is_known = PATH == "tf_keras" and name.startswith("sparse")
-        assert row["asked"] == (0.5 if is_known else None) and not row["masked"]
+        assert row["target"] == (0.5 if is_known else None) and not row["masked"]
 
 
 def test_report_prints_a_table(folder, run):

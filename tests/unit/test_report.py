@@ -115,8 +115,9 @@ def test_json_holds_the_dict(found):
     data = json.loads(found.to_json(), parse_constant=pytest.fail)
     assert data == found.to_dict()
     assert data["weights"][0] == {
-        "path": "a/kernel", "shape": [4, 2], "size": 8, "share": 8 / 41, "asked": 0.5,
-        "measured": 0.5, "threshold": 2.0, "masked": True, "uncovered": 0,
+        "path": "a/kernel", "shape": [4, 2], "size": 8, "share": 8 / 41,
+        "target": 0.5, "asked": 0.5, "measured": 0.5, "threshold": 2.0, "masked": True,
+        "uncovered": 0,
     }  # fmt: skip
     assert data["skipped"][0] == {
         "path": "a/bias", "shape": [2], "size": 2, "reason": "not <a> kernel",
@@ -164,8 +165,8 @@ def test_text_is_a_summary_of_five_lines_and_a_table(found, monkeypatch):
     assert max(map(len, lines)) <= 100
 
 
-def weight(path, measured, size=100, masked=False, asked=0.5):
-    return WeightSparsity(path, (size,), asked, measured, masked)
+def weight(path, measured, size=100, masked=False, target=0.5):
+    return WeightSparsity(path, (size,), target, measured, masked)
 
 
 def report_of(*weights):
@@ -186,10 +187,10 @@ def test_a_summary_shows_the_largest_weights():
 
 
 def test_the_target_is_shown_where_it_is_known_of_all_weights():
-    known = report_of(weight("a", 0.2, asked=0.2), weight("b", 0.6, size=300, asked=0.6))
+    known = report_of(weight("a", 0.2, target=0.2), weight("b", 0.6, size=300, target=0.6))
     assert "50.00% of 400 weights in 2 tensors (target 50.00%)" in str(known)
     assert "range        20.00% in every tensor" in str(report_of(*[weight("a", 0.2)] * 2))
-    assert "target " not in str(report_of(weight("a", 0.2), weight("b", 0.6, asked=None)))[:90]
+    assert "target " not in str(report_of(weight("a", 0.2), weight("b", 0.6, target=None)))[:90]
 
 
 def test_a_diff_says_what_each_tensor_did():
