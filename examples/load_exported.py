@@ -3,6 +3,7 @@
 python examples/load_exported.py saved_model predictions.npz
 """
 
+import importlib.metadata
 import sys
 
 import numpy as np
@@ -18,7 +19,21 @@ def load(path):
     import tensorflow as tf
 
     model = tf.saved_model.load(path)
-    return lambda images: model.serve(images).numpy()
+
+    def serve(images):
+        try:
+            return model.serve(images).numpy()
+        except tf.errors.InvalidArgumentError as error:
+            if "StableHLO" not in str(error):
+                raise
+            jax = importlib.metadata.version("jax")
+            sys.exit(
+                f"Expected a SavedModel that TensorFlow {tf.__version__} can read. Received: "
+                f"{path}, which JAX {jax} wrote in a later format. Install 'jax<0.11' and export "
+                f"again, or use model.save: see Versions in docs/install.md."
+            )
+
+    return serve
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
 """The example that `make demo` runs, in a few epochs."""
 
+import importlib.metadata
 import pathlib
 import re
+import runpy
+import sys
+import types
 
 import pytest
 
@@ -11,6 +15,29 @@ from tests.helpers.paths import IMPORTS, PATH
 pytestmark = pytest.mark.once_per_keras
 
 QUICKSTART = pathlib.Path(__file__).parents[2] / "examples" / "quickstart.py"
+
+
+def test_a_saved_model_that_tensorflow_can_not_read_names_the_versions(monkeypatch):
+    """What TensorFlow 2.21 raises with JAX 0.12, which the tests do not have."""
+    message = "error: failed to deserialize portable artifact using StableHLO_v1.13.7"
+
+    class InvalidArgumentError(Exception):
+        pass
+
+    def serve(images):
+        raise InvalidArgumentError(message)
+
+    saved_model = types.SimpleNamespace(load=lambda path: types.SimpleNamespace(serve=serve))
+    errors = types.SimpleNamespace(InvalidArgumentError=InvalidArgumentError)
+    tensorflow = types.SimpleNamespace(saved_model=saved_model, errors=errors, __version__="2.21.0")
+    monkeypatch.setitem(sys.modules, "tensorflow", tensorflow)
+    monkeypatch.setattr(importlib.metadata, "version", {"jax": "0.12.0"}.get)
+    load = runpy.run_path(str(QUICKSTART.with_name("load_exported.py")))["load"]
+    with pytest.raises(SystemExit, match=r"TensorFlow 2\.21\.0 .* JAX 0\.12\.0 .*'jax<0\.11'"):
+        load("saved_model")(None)
+    message = "another error"
+    with pytest.raises(InvalidArgumentError, match=message):
+        load("saved_model")(None)
 
 
 @pytest.mark.slow
