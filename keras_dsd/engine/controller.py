@@ -14,7 +14,13 @@ from absl import logging
 from keras_dsd.algorithm.device_masks import Measured, measure
 from keras_dsd.algorithm.learning_rates import LearningRate, factor_text
 from keras_dsd.algorithm.position import FIRST, STEPS, Position, Start, position_in
-from keras_dsd.algorithm.timeline import DensePhase, SparsePhase, Timeline, learning_rate_of
+from keras_dsd.algorithm.timeline import (
+    DensePhase,
+    Phase,
+    SparsePhase,
+    Timeline,
+    learning_rate_of,
+)
 from keras_dsd.engine import phase_rates
 from keras_dsd.engine import transition as transitions
 from keras_dsd.engine.batch_norm import Batches
@@ -348,16 +354,26 @@ class Controller:
     def _factors_at(self, steps: StepCounter, of_run: Sequence[int]) -> np.ndarray:
         """Returns the learning rate factors at steps of the run, which the current phase makes."""
         run, phase, history = self._run, self._timeline.phases[self._index], self._run.history
-        start, num_epochs = run.phase_start, phase.epochs or 1
-        if phase.epochs and self._is_extended:
-            num_epochs = max(phase.epochs, (run.epochs or 0) - start.epoch)
-            phase = dataclasses.replace(phase, epochs=num_epochs)
+        start = run.phase_start
+        if self._is_extended:
+            phase = self._extended(phase, steps)
         position = position_in(
             phase, self._index, start, history.epochs, steps.step, steps.per_epoch
         )
-        fraction = min((len(history.epochs) - start.epoch) / num_epochs, 1.0)
+        fraction = min((len(history.epochs) - start.epoch) / (phase.epochs or 1), 1.0)
         of_phase = [max(step - start.step, 0) for step in of_run]
         return phase_rates.factors_of(self._lr, of_phase, position.num_steps, fraction)
+
+    def _extended(self, phase: Phase, steps: StepCounter) -> Phase:
+        """Returns the last phase with all remaining epochs, or steps, of `fit`."""
+        run, made = self._run, len(self._run.history.epochs)
+        epochs = max(run.epochs or 0, made)
+        if phase.epochs is not None:
+            length = max(phase.epochs, epochs - run.phase_start.epoch)
+            return dataclasses.replace(phase, epochs=length)
+        end = (run.history.steps_before(made) or 0) + (epochs - made) * (steps.per_epoch or 0)
+        length = max(phase.steps or 0, end - run.phase_start.step)
+        return dataclasses.replace(phase, steps=length)
 
     @property
     def _is_extended(self) -> bool:
@@ -604,6 +620,8 @@ class Controller:
                 f"again at the start of the next epoch."
             )
         self._check_learning_rate(self._lr)
+        if phase_rates.is_at_end(self._lr, factor):
+            self._warn_once("the learning rate is at its end", phase_rates.at_end_message(epoch))
         measured: dict[str, float] = {
             "dsd_phase": index,
             "dsd_sparsity": found.num_zeros / max(size, 1),

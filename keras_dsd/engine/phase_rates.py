@@ -86,6 +86,21 @@ def ran_down_message(timeline: Timeline, index: int, before: float, rate: float)
     )
 
 
+def is_at_end(lr: LearningRate, factor: float) -> bool:
+    """Returns whether a shape that falls to nothing has done so: the last step is before that."""
+    return isinstance(lr, Decay) and factor == 0.0 == lr(1.0)
+
+
+def at_end_message(epoch: int) -> str:
+    """Returns a warning that a shape of the learning rate is shorter than the run."""
+    return (
+        f"Epoch {epoch + 1} ended at a learning rate of 0: the phases are over, and the shape of "
+        f"the last one has reached its end. Further epochs train nothing. End training with the "
+        f"phases, give the last one more epochs, or a shape that does not end at 0, such as "
+        f"Decay('cosine', end=0.01)."
+    )
+
+
 def has_run_down(rate: float, peak: float) -> bool:
     """Returns whether a learning rate is next to nothing, compared with the largest so far."""
     return rate <= _NOTHING * peak

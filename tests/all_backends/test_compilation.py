@@ -64,11 +64,11 @@ def steps(make, data, epochs, *callbacks):
 
 
 def ramps():
-    """Returns seven phases: growing and new masks, different learning rates."""
-    sparse = dsd.SparsePhase(3, ramp=2)
+    """Returns seven phases: growing and new masks, learning rates that differ and change."""
+    sparse = dsd.SparsePhase(3, ramp=2, lr="cosine")
     again = dsd.SparsePhase(1, sparsity=0.25, lr=0.5)
     return [dsd.DensePhase(1), sparse, dsd.DensePhase(1, lr=0.1), again,
-            dsd.DensePhase(1, lr=0.1), again, dsd.DensePhase(1)]  # fmt: skip
+            dsd.DensePhase(1, lr="linear"), again, dsd.DensePhase(1)]  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:Less than half of model=")

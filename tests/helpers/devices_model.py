@@ -83,8 +83,11 @@ def random_masks(model, parts_of, path):
 
 
 def ways(model, path):
-    """Prunes by sums of gradients, regrows in part, with decay and averages; writes weights."""
-    last = dsd.DensePhase(2, regrow_fraction=0.5, regrow_decay=2.0, ema=0.8)
+    """Prunes by sums of gradients, regrows in part, with decay and averages; writes weights.
+
+    The learning rate changes in each step of the last phase.
+    """
+    last = dsd.DensePhase(2, lr="cosine", regrow_fraction=0.5, regrow_decay=2.0, ema=0.8)
     phases = [dsd.DensePhase(1), dsd.SparsePhase(3, criterion="movement", ramp=2), last]
     x, y = data()
     callbacks = [dsd.DSDSchedule(phases=phases)]

@@ -111,9 +111,13 @@ def train(strategy, optimizer, phases=(2, 2, 2), callbacks=(), observers=()):
 
 
 def in_steps(strategy, optimizer):
-    """Trains by phases of three and four steps, in epochs of five; returns what was seen."""
+    """Trains by phases of three and four steps, in epochs of five; returns what was seen.
+
+    The learning rate changes in each step of the first two.
+    """
     model, look = dsd.apply(compiled(strategy, optimizer), SPARSITY), Look()
-    phases = [dsd.DensePhase(steps=3), dsd.SparsePhase(steps=4), dsd.DensePhase(1)]
+    first, sparse = dsd.DensePhase(steps=3, lr="cosine"), dsd.SparsePhase(steps=4, lr="linear")
+    phases = [first, sparse, dsd.DensePhase(1)]
     history = model.fit(
         *data(), batch_size=BATCH, epochs=2, shuffle=False, verbose=0,
         callbacks=[dsd.DSDSchedule(phases=phases), look],

@@ -1,6 +1,7 @@
 """Learning rates inside a phase over the fake adapter: each step, resumed runs, other schedules."""
 
 import functools
+import warnings
 
 import numpy as np
 import pytest
@@ -38,6 +39,10 @@ TIMELINES = {
     "an extended last phase": (
         [S(1, lr=0.5), D(2, lr="linear")],
         [*[0.5] * 4, *(1 - i / 20 for i in range(20))],
+    ),
+    "an extended last phase in steps": (
+        [S(steps=6, lr=0.5), D(steps=4, lr="linear")],
+        [*[0.5] * 6, *(1 - i / 18 for i in range(18))],
     ),
 }  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("ignore:Training ended with pruned weights")
@@ -120,6 +125,29 @@ def test_a_phase_that_ends_early():
     model, _, _ = train(phases, log=lambda epoch: {"loss": 1.0})
     assert model.used[:8] == pytest.approx([RATE * (1 - i / 12) for i in range(8)])
     assert model.used[12:] == pytest.approx([RATE * (1 - i / 12) for i in range(12)])
+
+
+@pytest.mark.parametrize("end", [0.0, 0.25])
+@pytest.mark.parametrize("last", [{"epochs": 2}, {"steps": 8}])
+def test_a_loop_that_outlasts_its_phases_stays_at_the_end_of_the_shape(last, end):
+    model, said = FakeModel(), []
+    phases = [S(1), D(**last, lr=dsd.Decay("cosine", end=end))]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loop = dsd.DSDLoop(model, object(), dsd.DSDSchedule(phases=phases), steps_per_epoch=STEPS)
+        with loop:
+            for epoch in range(5):
+                loop.begin_epoch(epoch)
+                for _ in range(STEPS):
+                    loop.begin_step()
+                    model.train_step(masked=False)
+                    loop.apply_masks()
+                said.append(loop.end_epoch()["dsd_learning_rate"])
+    assert said[3:] == [RATE * end] * 2 and min(model.used[4:12]) > RATE * end
+    texts = [str(each.message) for each in caught]
+    assert [text[:40] for text in texts] == ["Epoch 4 ended at a learning rate of 0: t"] * (
+        end == 0
+    )
 
 
 def test_messages(capsys):
