@@ -13,7 +13,7 @@ import math
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import app
 
@@ -26,6 +26,9 @@ from records import Records, load
 
 from keras_dsd.analysis.comparison.statistics import Difference, holm, mean_and_sd
 from keras_dsd.utils.figures import new_panels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results.md"
 FIGURES = PAGE.parent / "figures" / "studies"
@@ -66,9 +69,10 @@ class Found:
 def main(argv: list[str]) -> None:
     del argv
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    draw_other_regimes(RESULTS / f"{OTHER}.json.gz", FIGURES / f"{OTHER}.png")
     found = read_all(RESULTS)
     if found:
-        FIGURES.mkdir(parents=True, exist_ok=True)
         draw_answers(found, FIGURES / "answers.png")
         draw_predictors(found, FIGURES / "predictors.png")
 
@@ -137,6 +141,8 @@ def _described(words: str) -> str:
 
 def answers(tasks: Mapping[str, Found]) -> str:
     """Returns the table of all tasks, with both questions."""
+    if not tasks:
+        return "No task has enough seeds for an answer yet.\n"
     lines = [
         "| Task | seeds | (a) best unpruned arm | DSD minus it, in % | p | verdict "
         "| smallest effect, in % | (b) DSD minus `pruned`, in % | p | verdict |",
@@ -269,28 +275,28 @@ def _failed(runs: Sequence[Run]) -> list[str]:
 
 
 def other_regimes(path: pathlib.Path) -> str:
-    """Returns the table of what was measured before the protocol."""
+    """Returns the table of measurements before the protocol, and a description of each task."""
     kept = json.loads(gzip.decompress(path.read_bytes()))
     found = {name: _earlier(entry) for name, entry in kept["tasks"].items()}
     answers = {name: answer for name, (_, answer) in found.items()}
     verdicts = protocol.verdicts(answers)
     adjusted = holm({name: answer.best.p_value for name, answer in answers.items()})
     lines = [
-        "| Task | seeds | best control | its result | best variant | its result "
-        "| difference (95 %) | p | verdict |",
+        "| Task | seeds | best control | result of the control | best variant "
+        "| result of the variant | difference (95 %) | p | verdict |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, (variant, answer) in found.items():
         entry = kept["tasks"][name]
         word = f"**{verdicts[name]}**" if verdicts[name] == "better" else verdicts[name]
         lines.append(
-            f"| `{name}`: {_described(entry['words'])}; {_described(entry['metric'])} | "
-            f"{entry['seeds']} | "
+            f"| `{name}`, {_described(entry['metric'])} | {entry['seeds']} | "
             f"`{answer.control}` | {_spread(entry['arms'][answer.control]['test'])} | {variant} | "
             f"{_spread(entry['arms'][variant]['test'])} | {_interval(answer.best)} | "
             f"{_p(adjusted[name])} | {word} |"
         )
-    return "\n".join(lines) + "\n"
+    tasks = [f"- `{name}`: {_described(kept['tasks'][name]['words'])}." for name in found]
+    return "\n".join([*lines, "", *tasks]) + "\n"
 
 
 def _earlier(entry: Mapping[str, Any]) -> tuple[str, Answer]:
@@ -316,21 +322,40 @@ def draw_answers(tasks: Mapping[str, Found], path: pathlib.Path) -> None:
               "pruned": "(b) DSD minus pruned for good"}  # fmt: skip
     for axes, (question, title) in zip(panels[0], titles.items(), strict=True):
         every = {name: getattr(found, question) for name, found in tasks.items()}
-        verdicts = protocol.verdicts(every)
-        axes.axvspan(-1, 1, color="tab:gray", alpha=0.15, linewidth=0)
-        axes.axvline(0, color="black", linewidth=0.8)
-        for row, (name, answer) in enumerate(every.items()):
-            scale, colour = 100 / answer.mean, _COLOURS.get(verdicts[name], "tab:gray")
-            ends = [answer.best.low * scale, answer.best.high * scale]
-            axes.plot(ends, [row, row], color=colour)
-            axes.plot(answer.best.mean * scale, row, "o", color=colour)
+        _draw_intervals(axes, every)
         axes.set_title(title, fontsize="medium")
         axes.set_xlabel("test loss, % of the control; left of 0, DSD is better", fontsize="small")
-        axes.grid(axis="x", alpha=0.3)
     labels = [f"{name} ({found.num_seeds} seeds)" for name, found in tasks.items()]
     panels[0, 0].set_yticks(range(len(labels)), labels, fontsize="small")
     panels[0, 0].invert_yaxis()
     figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def draw_other_regimes(results: pathlib.Path, path: pathlib.Path) -> None:
+    """Draws the interval of each task measured before the protocol, in percent of its control."""
+    kept = json.loads(gzip.decompress(results.read_bytes()))["tasks"]
+    figure, panels = new_panels(1, 1, 8, 1.2 + 0.25 * len(kept))
+    _draw_intervals(panels[0, 0], {name: _earlier(entry)[1] for name, entry in kept.items()})
+    panels[0, 0].set_xlabel(
+        "DSD minus the best control, % of the control; left of 0, DSD is better", fontsize="small"
+    )
+    labels = [f"{name} ({entry['seeds']} seeds)" for name, entry in kept.items()]
+    panels[0, 0].set_yticks(range(len(labels)), labels, fontsize="small")
+    panels[0, 0].invert_yaxis()
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _draw_intervals(axes: "Axes", answers: Mapping[str, Answer]) -> None:
+    """Draws a row for each task: mean and interval, in the colour of the verdict."""
+    verdicts = protocol.verdicts(answers)
+    axes.axvspan(-1, 1, color="tab:gray", alpha=0.15, linewidth=0)
+    axes.axvline(0, color="black", linewidth=0.8)
+    for row, (name, answer) in enumerate(answers.items()):
+        scale, colour = 100 / answer.mean, _COLOURS.get(verdicts[name], "tab:gray")
+        ends = [answer.best.low * scale, answer.best.high * scale]
+        axes.plot(ends, [row, row], color=colour)
+        axes.plot(answer.best.mean * scale, row, "o", color=colour)
+    axes.grid(axis="x", alpha=0.3)
 
 
 def draw_predictors(tasks: Mapping[str, Found], path: pathlib.Path) -> None:

@@ -121,3 +121,7 @@ def test_the_figures_have_a_line_for_each_task_in_the_colour_of_its_verdict(
     assert [line.get_color() for line in lines[::2]] == ["tab:green", "tab:blue", "tab:red"]
     assert (tmp_path / "answers.png").stat().st_size > 1000
     assert [len(each.containers) for each in figures[1][1][0]] == [3, 3, 3]
+    page.draw_other_regimes(page.RESULTS / "other-regimes.json.gz", tmp_path / "other.png")
+    _, *lines = figures[2][1][0, 0].lines
+    colours = [line.get_color() for line in lines[::2]]
+    assert len(colours) == 20 and colours.count("tab:green") == 3 and colours.count("tab:red") == 2
