@@ -262,6 +262,7 @@ learning rate
 
         Raises:
             TypeError: `callback` is not a callback, or is a `DSDSchedule`.
+            ValueError: `callback` restores the best weights, and the last phase has `ema`.
 
         Examples:
             >>> schedule = DSDSchedule(dense=10, sparse=10, redense=10)
@@ -275,6 +276,13 @@ learning rate
                 "Give keras.callbacks.ModelCheckpoint(...) or keras.callbacks.EarlyStopping(...)."
             )
             raise checks.invalid_type("callback", callback, "to be a Keras callback", hint)
+        ema = getattr(self.timeline.phases[-1], "ema", None)
+        if ema is not None and getattr(callback, "restore_best_weights", False):
+            raise ValueError(
+                f"Expected a callback that restores no best weights, as the last phase has "
+                f"ema={ema}: the run ends with either. Received: {type(callback).__name__}("
+                f"restore_best_weights=True). Leave one of the two out."
+            )
         return InLastPhase(callback, self._is_in_last_phase)
 
     def _is_in_last_phase(self) -> bool:

@@ -123,6 +123,16 @@ def test_all_else_is_that_of_the_callback():
     assert pickle.loads(pickle.dumps(found)).best == 3
 
 
+def test_best_weights_and_averages_of_the_last_phase_are_refused():
+    phases = [dsd.DensePhase(1), dsd.SparsePhase(1), dsd.DensePhase(2, ema=0.9)]
+    schedule, stop = dsd.DSDSchedule(phases=phases), Seen()
+    assert schedule.in_last_phase(stop).seen == []
+    stop.restore_best_weights = True
+    with pytest.raises(ValueError, match=r"has ema=0.9.*Seen\(restore_best_weights=True\)"):
+        schedule.in_last_phase(stop)
+    assert dsd.DSDSchedule(1, 1, 2).in_last_phase(stop).seen == []
+
+
 @pytest.mark.parametrize("given", [None, "best.keras", dsd.DSDSchedule(1, 1, 1), Seen, [Seen()]])
 def test_other_than_a_callback_is_refused(given):
     with pytest.raises(TypeError, match="Expected `callback` to be a Keras callback. Received"):
