@@ -244,7 +244,7 @@ def _cumulated(axes: "Axes", group: Histogram, name: str) -> None:
     label += f"\n{group.num_zeros / group.size:.1%} zero"
     if group.num_large is not None:
         label += f", {group.num_large / group.size:.1%} above the pruning threshold"
-    colour = _STAYED if name == "stayed" else _RETURNED
+    colour = _STAYED if name == "kept" else _RETURNED
     axes.plot(ends, 100 * shares, color=colour, label=label)
     axes.axvline(group.quantile(0.5), color=colour, linestyle="--")
 

@@ -173,6 +173,8 @@ def test_what_returned_is_set_against_what_stayed(run, tmp_path):
     for name, axes in zip(NAMES[3:], figure.axes, strict=True):
         values = np.abs(run.values[name]["a/kernel"])
         stayed, middle, returned, middle_returned, dotted = axes.lines
+        assert stayed.get_color() == middle.get_color() == "tab:blue"
+        assert returned.get_color() == middle_returned.get_color() == "tab:orange"
         for line, dashed, group in (
             (stayed, middle, values[mask]), (returned, middle_returned, values[~mask]),
         ):  # fmt: skip
