@@ -30,11 +30,12 @@ cd "$work"
 "$work/venv/bin/keras-dsd" inspect m.keras
 
 # As docs/install.md describes for JAX and PyTorch without TensorFlow: with the newest JAX, and with
-# the PyTorch of the tests, since uv has that already, and its CUDA is several GB.
+# the PyTorch of the tests, since uv has that already, and its CUDA is several GB. TORCH=torch takes
+# the newest.
 uv venv --quiet --python "$python" "$work/light"
 uv pip install --quiet --python "$work/light" --no-deps "$wheel"
 uv pip install --quiet --python "$work/light" absl-py keras numpy rich wrapt jax
-uv pip install --quiet --python "$work/light" "$(grep '^torch' "$checkout/tests/constraints.txt")" scikit-learn
+uv pip install --quiet --python "$work/light" "${TORCH:-$(grep '^torch' "$checkout/tests/constraints.txt")}" scikit-learn
 if "$work/light/bin/python" -c "import tensorflow" 2>/dev/null; then
     echo "TensorFlow came along, where none was to be installed." >&2
     exit 1
