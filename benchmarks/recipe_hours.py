@@ -1,4 +1,4 @@
-"""What each of the paper's systems would take at full size, from measured steps of the full model.
+"""Hours of each of the paper's systems at full size, from measured steps of the full model.
 
 Each program in examples/ runs all three phases on random data, two steps an epoch, of which it
 times the second: that, divided by the examples in a batch, times the examples of the real training

@@ -38,7 +38,7 @@ def compiled(model):
 
 
 class DenseSparseDense(keras_tuner.HyperModel):
-    """What keras-tuner varies: the sparsity and where two phases end."""
+    """A search with keras-tuner over the sparsity and the ends of two phases."""
 
     def build(self, hp):
         """Returns a model with a sparsity to try."""

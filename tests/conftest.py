@@ -1,4 +1,4 @@
-"""What all tests share. No framework is imported before a test needs one."""
+"""Configuration of all tests. No framework is imported before a test needs one."""
 
 import gc
 import os
@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def _is_shown_elsewhere(item):
-    """Whether whoever waits for `make test` sees the test on JAX, and what is traced on tf_keras.
+    """True if `make test` shows the same on JAX, and traces it on tf_keras.
 
     Keras 3 on TensorFlow trains by the adapter of the one, and on the graphs of the other.
     """
@@ -44,7 +44,7 @@ def _is_shown_elsewhere(item):
 
 
 def _is_run_here(item):
-    """Whether the path is one of those that run the test: see `markers` in pyproject.toml."""
+    """True if the path is one of those that run the test: see `markers` in pyproject.toml."""
     once, only = item.get_closest_marker("once_per_keras"), item.get_closest_marker("only_on")
     return (
         (once is None or IS_TF_KERAS or NAME == "jax")

@@ -1,4 +1,4 @@
-"""What mkdocs does beyond its own: links out of docs/ become names of files.
+"""Hooks of mkdocs: links out of docs/ become names of files.
 
 On a page of the repository such a link opens the file. A site holds the pages alone, and says where
 in a checkout the file is.

@@ -53,7 +53,7 @@ NUM_SLOWEST = 25
 
 
 class Result(NamedTuple):
-    """How many tests of a path passed, failed and were skipped, and what else there is to say.
+    """Numbers of passed, failed and skipped tests of a path, with further messages.
 
     `times` has the seconds and the name of each.
     """

@@ -1,4 +1,4 @@
-"""What DSD costs as kernels are cut into parts on several devices, of one or more processes.
+"""Costs of DSD for kernels that are sharded over several devices, of one or more processes.
 
 Keras 3 on JAX, with every kernel sharded over all devices (`ModelParallel`), which are parts of one
 CPU. Masks are made on the devices, as on accelerators. Printed, as JSON, of the first process:
@@ -104,7 +104,7 @@ def measure() -> None:
 
 
 class Seen:
-    """What a run shows of itself, hook by hook."""
+    """Measurements of a run, hook by hook."""
 
     def __init__(self, keras: Any, copies: list[int]) -> None:
         self._keras, self._copies = keras, copies

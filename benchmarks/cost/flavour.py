@@ -1,4 +1,4 @@
-"""Which Keras a program of this folder measures, on what, and how many devices mirror the model."""
+"""Flags of the programs of this folder: Keras, device and number of replicas."""
 
 import contextlib
 import functools

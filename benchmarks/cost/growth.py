@@ -1,4 +1,4 @@
-"""How what DSD takes grows with a model: exponents, fitted to what whole_fit measured; a figure."""
+"""Growth of DSD's costs with a model: exponents fitted to measurements of whole_fit; a figure."""
 
 import pathlib
 from collections.abc import Mapping, Sequence

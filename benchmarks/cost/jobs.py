@@ -1,4 +1,4 @@
-"""What `make bench` measures: programs of this folder, each run in a separate process."""
+"""Jobs of `make bench`: programs of this folder, each run in a separate process."""
 
 import itertools
 import os
@@ -46,13 +46,13 @@ class Job(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What its file is called."""
+        """Name of its file."""
         parts = [self.kind, self.flavour, self.subject, self.variant, "gpu" * self.on_gpu]
         return "-".join(part for part in parts if part)
 
     @property
     def environment(self) -> dict[str, str]:
-        """What of the environment chooses backend and device."""
+        """Environment variables of backend and device."""
         backend = FLAVOURS[self.flavour][1] if self.flavour else "tensorflow"
         chosen = {**os.environ, "KERAS_BACKEND": backend}
         hidden = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}

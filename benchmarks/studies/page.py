@@ -48,7 +48,7 @@ _COLOURS = {"better": "tab:green", "worse": "tab:red", "equal within 1 %": "tab:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a task of the protocol shows so far.
+    """Results of a task of the protocol so far.
 
     Attributes:
         records: Its runs.

@@ -135,7 +135,7 @@ def _iterated(epochs: int, first: float) -> Arm:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is tuned: each arm gets the setting that is best on the tuning seeds' validation data.
+    """Tuned settings: each arm gets the best one on the tuning seeds' validation data.
 
     Attributes:
         l2: The coefficient of Keras's `L2` regularizer, which all kernels have.
@@ -216,7 +216,7 @@ def _means(tuning: Sequence[Run], arm: str) -> dict[Setting, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a task says to one question, on its reported seeds.
+    """Answer of a task to one question, on its reported seeds.
 
     Attributes:
         control: The arm that DSD is measured against.
@@ -234,7 +234,7 @@ class Answer:
 
     @property
     def is_equivalent(self) -> bool:
-        """Whether the interval lies within `EQUIVALENT` of the control."""
+        """True if the interval lies within `EQUIVALENT` of the control."""
         margin = EQUIVALENT * abs(self.mean)
         return -margin < self.best.low and self.best.high < margin
 

@@ -11,7 +11,7 @@ TORCH_MEAN_RGB, TORCH_DEVIATION_RGB = (0.485, 0.456, 0.406), (0.229, 0.224, 0.22
 
 @dataclasses.dataclass(frozen=True)
 class Pixels:
-    """How images become batches.
+    """Batches of images.
 
     Args:
         size: Height and width of what comes out, in pixels.

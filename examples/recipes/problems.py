@@ -6,4 +6,4 @@ class ProblemError(ValueError):
 
 
 class MissingData(ProblemError):  # noqa: N818
-    """What was looked for is not there: says what, where, in which layout, where to get it."""
+    """Missing data: names them, their folder and layout, and where to get them."""

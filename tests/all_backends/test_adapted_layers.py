@@ -62,7 +62,7 @@ def make(**bins):
 
 
 def knowledge(model):
-    """What the layers know of data."""
+    """Vocabularies and statistics of the layers."""
     found = []
     for layer in model.layers:
         if isinstance(layer, layers.Normalization):

@@ -1,4 +1,4 @@
-"""What apply, strip, weights and report accept and refuse; a refusal leaves the model as it was."""
+"""Arguments of apply, strip, weights and report; a refusal changes nothing."""
 
 import numpy as np
 import pytest

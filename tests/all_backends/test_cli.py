@@ -1,4 +1,4 @@
-"""What the command finds in files of real models, on every path."""
+"""Output of the command for files of real models, on every path."""
 
 import importlib
 import json

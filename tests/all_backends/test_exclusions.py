@@ -1,4 +1,4 @@
-"""What is often left dense, found in a model by the types of its layers."""
+"""Weights that are often left dense, selected by the types of their layers."""
 
 import pytest
 

@@ -19,7 +19,7 @@ PRUNED = [round(64 * 16 * 0.3), round(16 * 10 * 0.3)]
 
 
 def is_untouched(model):
-    """Whether nothing of a run is left on the model."""
+    """True if nothing of a run is left on the model."""
     variables = [w.variable for w in dsd.weights(model)]
     return not left_behind(model) and all(v.constraint is None for v in variables)
 

@@ -1,4 +1,4 @@
-"""What a run copies to the host: a few numbers at each boundary and epoch end, and no weight."""
+"""Copies to the host: a few numbers at each boundary and epoch end, and no weight."""
 
 import pytest
 

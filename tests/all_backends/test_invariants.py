@@ -1,4 +1,4 @@
-"""What always holds, on every path: see docs/design.md."""
+"""Invariants of docs/design.md, on every path."""
 
 import numpy as np
 import pytest

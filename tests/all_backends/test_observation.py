@@ -105,7 +105,7 @@ class Student(keras.Sequential):
 
 @pytest.mark.parametrize(("dense", "num_built"), [(1, 2), (0, 2), (0, 4)])
 def test_a_target_network_that_no_optimizer_trains_stays_dense(dense, num_built):
-    """What is trained, an optimizer that is built for all variables tells at the first step."""
+    """An optimizer that is built for all variables shows at the first step which are trained."""
     if ON_JAX and num_built == 4:
         pytest.skip("Keras takes what an optimizer on JAX is built for")
     layers = [keras.layers.Dense(4, name=name) for name in ("online", "target")]

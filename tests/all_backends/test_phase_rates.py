@@ -14,7 +14,7 @@ BASE, STEPS = 0.01, 4  # batches of an epoch
 
 
 def at(shape, start, end, step, num_steps):
-    """What the documentation says of a step, in NumPy."""
+    """A step as documented, in NumPy."""
     t = min(step / num_steps, 1)
     if shape == "cosine":
         return end + (start - end) * (1 + np.cos(np.pi * t)) / 2

@@ -1,4 +1,4 @@
-"""What Keras's progress bar prints of the logs that DSDSchedule adds, and what others get."""
+"""Logs of DSDSchedule in Keras's progress bar, and as other callbacks get them."""
 
 import csv
 import re

@@ -18,7 +18,7 @@ QUICKSTART = pathlib.Path(__file__).parents[2] / "examples" / "quickstart.py"
 
 
 def test_a_saved_model_that_tensorflow_can_not_read_names_the_versions(monkeypatch):
-    """What TensorFlow 2.21 raises with JAX 0.12, which the tests do not have."""
+    """The error of TensorFlow 2.21 with JAX 0.12, which the tests do not have."""
     message = "error: failed to deserialize portable artifact using StableHLO_v1.13.7"
 
     class InvalidArgumentError(Exception):

@@ -1,4 +1,4 @@
-"""Where less than half of a model is selected, apply says so once, and what holds the rest."""
+"""apply reports once that it selects less than half of a model, with the other layers."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""What a scan of sensitivities does to a real model, on every path."""
+"""Sensitivity scans of a real model, on every path."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What steps of a phase do besides updates and masks, against transcriptions in NumPy."""
+"""Sums, averages and decay in the steps of a phase, against transcriptions in NumPy."""
 
 import numpy as np
 import pytest

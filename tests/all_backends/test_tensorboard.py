@@ -1,4 +1,4 @@
-"""What DSDTensorBoard writes, read back from its files, on every path."""
+"""Files of DSDTensorBoard, read back, on every path."""
 
 import io
 import os

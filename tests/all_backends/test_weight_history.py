@@ -1,4 +1,4 @@
-"""What is kept of the weights at each boundary is what NumPy counts, on every path."""
+"""Histograms of the weights at each boundary equal those of NumPy, on every path."""
 
 import json
 

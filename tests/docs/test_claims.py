@@ -1,4 +1,4 @@
-"""What pages claim: each test that they name exists, and counts are those of the results."""
+"""Claims of the pages: each test that they name exists, and counts are those of the results."""
 
 import re
 

@@ -115,7 +115,7 @@ def test_no_block_is_left_out(page):
 
 
 def is_tested(path):
-    """Whether a test names the file, which runs it then."""
+    """True if a test names the file, and so runs it."""
     tests = pages.ROOT.glob("tests/*/*.py")
     return any(pathlib.Path(path).name in read(test) for test in tests)
 

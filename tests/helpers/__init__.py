@@ -1,1 +1,1 @@
-"""What tests share: models, data, and programs that run in separate processes."""
+"""Shared parts of tests: models, data, and programs that run in separate processes."""

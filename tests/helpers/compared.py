@@ -1,4 +1,4 @@
-"""What tests compare: a small model and digits, which other processes can import too."""
+"""A small model and digits for comparisons, which other processes can import too."""
 
 import os
 

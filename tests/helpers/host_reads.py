@@ -1,4 +1,4 @@
-"""What a path copies from a backend's tensors to NumPy: how many values, in how many reads."""
+"""Copies of a backend's tensors to NumPy: numbers of values and of reads."""
 
 import contextlib
 import importlib

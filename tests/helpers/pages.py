@@ -45,7 +45,7 @@ model = keras.Sequential([keras.layers.Input((64,)), *layers])
 
 
 class Block(NamedTuple):
-    """What stands between two fences: its language, its first line's number, and its text."""
+    """Text between two fences, with its language and the number of its first line."""
 
     language: str
     line: int

@@ -1,4 +1,4 @@
-"""What the contract suite needs of one path. Each path runs in a separate process."""
+"""One path, for the contract suite. Each path runs in a separate process."""
 
 import contextlib
 import importlib

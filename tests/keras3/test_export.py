@@ -1,4 +1,4 @@
-"""What a stripped model leaves as: the operations and the predictions of one never touched."""
+"""Exports of a stripped model: the operations and the predictions of one without DSD."""
 
 import collections
 

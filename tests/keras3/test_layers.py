@@ -1,4 +1,4 @@
-"""Which weights of which layers are pruned, left dense, and why; zeros at every batch end."""
+"""Pruned and dense weights of each layer, with reasons; zeros at every batch end."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""What each arm of a recipe trains, and how its flags read."""
+"""Phases of each arm of a recipe, and the syntax of its flags."""
 
 import pytest
 

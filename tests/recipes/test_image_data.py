@@ -1,4 +1,4 @@
-"""What examples/imagenet.py reads: both layouts, each image once, scaled as published."""
+"""Data of examples/imagenet.py: both layouts, each image once, scaled as published."""
 
 import collections
 import importlib.util

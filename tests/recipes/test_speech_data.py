@@ -1,4 +1,4 @@
-"""What the speech recipe reads: manifests, files of audio, spectrograms, batches."""
+"""Data of the speech recipe: manifests, files of audio, spectrograms, batches."""
 
 import json
 import os

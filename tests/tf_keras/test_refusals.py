@@ -1,4 +1,4 @@
-"""What apply and strip refuse of tf_keras models; the advice of each message is followed."""
+"""Refusals of tf_keras models by apply and strip; the advice of each message is followed."""
 
 import re
 

@@ -102,7 +102,7 @@ def test_the_step_that_is_counted_communicates(name, operation, strategy_runs):
 
 
 def test_the_pruning_of_tfmot_communicates_for_each_weight(strategy_runs):
-    """What the step here does without: the masks of both weights, and their thresholds."""
+    """Variables that this step does not use: the masks of both weights, and their thresholds."""
     counts = json.loads((strategy_runs / "mirrored.json").read_text())
     assert counts["tfmot"]["CollectiveReduceV2"] == counts["plain"]["CollectiveReduceV2"] + 4
 

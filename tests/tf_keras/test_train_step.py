@@ -1,4 +1,4 @@
-"""What a tf_keras step is made of."""
+"""Operations of a tf_keras step."""
 
 import collections
 

@@ -1,4 +1,4 @@
-"""What both adapters do the same stands once, in adapters/base."""
+"""Code that both adapters share is in adapters/base alone."""
 
 import itertools
 import pathlib

@@ -58,7 +58,7 @@ def try_anything(data):
 
 
 def of_plain_numbers(made):
-    """What was accepted can be shown, and added up, later."""
+    """Accepted values can be shown, and added up, later."""
     assert str(made) and repr(made)
     phases = getattr(getattr(made, "timeline", None), "phases", made)
     if isinstance(phases, list | tuple):

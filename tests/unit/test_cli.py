@@ -1,4 +1,4 @@
-"""What the command says before a model is loaded: help, wrong usage, files that are none."""
+"""Output of the command without a model: help, wrong usage, files that are refused."""
 
 import ast
 import configparser

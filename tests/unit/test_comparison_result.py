@@ -1,4 +1,4 @@
-"""What a comparison says of numbers: statistics, the control, the verdict, text and figure."""
+"""Results of a comparison: statistics, the control, the verdict, text and figure."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What compare(parallel=...) refuses before a process starts, and what it starts them for."""
+"""Arguments that compare(parallel=...) refuses before a process starts, or passes to it."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Which weights of unknown layers multiply an input: by their shapes, then by their names."""
+"""Weights of unknown layers that multiply an input: by their shapes, then by their names."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What an observation notes, and hooks into classes of others: threads, nesting, exceptions."""
+"""Observations, and hooks into classes of frameworks: threads, nesting, exceptions."""
 
 import threading
 

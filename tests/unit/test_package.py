@@ -1,4 +1,4 @@
-"""What importing the package brings along, and what is public."""
+"""Imports of the package, and its public names."""
 
 import inspect
 import subprocess

@@ -10,7 +10,7 @@ VALUES = st.lists(st.one_of(st.none(), st.floats(-3, 3), st.just(float("nan"))),
 
 
 def by_early_stopping(values, patience, min_delta):
-    """What Keras's callback does, value by value, smaller being better."""
+    """Keras's callback, value by value, smaller being better."""
     best, wait, best_index = float("inf"), 0, None
     for index, value in enumerate(values):
         if value is None:

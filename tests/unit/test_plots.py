@@ -1,4 +1,4 @@
-"""What the figures of runs show."""
+"""Contents of the figures of runs."""
 
 import types
 

@@ -1,4 +1,4 @@
-"""What the files around the package say of it: versions, requirements, and the parts of CI."""
+"""Files around the package agree: versions, requirements, and the parts of CI."""
 
 import configparser
 import pathlib

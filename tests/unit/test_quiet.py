@@ -1,4 +1,4 @@
-"""What is written to stderr, by C++ code too, is dropped for a while."""
+"""Output to stderr, by C++ code too, is dropped temporarily."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What a report says of weights made of arrays: thresholds, shares, and how it is shown."""
+"""Reports of weights made of arrays: thresholds, shares, and their display."""
 
 import io
 import json
@@ -244,7 +244,7 @@ def test_rich_prints_it_whole_in_a_narrow_terminal(found):
 
 
 def html_of(shown):
-    """What a browser shows of it: it is XML too, so a parser that forgives nothing reads it."""
+    """Its display in a browser: it is XML too, so a strict parser reads it."""
     shown_html = shown._repr_html_()
     assert "color" not in shown_html  # that of the notebook, light or dark
     text = ElementTree.fromstring(shown_html)

@@ -1,4 +1,4 @@
-"""Which weight gets which sparsity, and why not."""
+"""Sparsity of each weight, or the reason for none."""
 
 import re
 import types

@@ -52,7 +52,7 @@ def model(monkeypatch):
 
 
 def zeros(model):
-    """What the tests have `evaluate` be: it tells which weight is pruned and how far."""
+    """The tests' `evaluate`: its result shows which weight is pruned, and to which level."""
     return float(sum(100**i * np.count_nonzero(w.values == 0) for i, w in enumerate(model.parts)))
 
 

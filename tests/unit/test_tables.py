@@ -1,4 +1,4 @@
-"""How results are drawn: within 100 columns, with the tail folded."""
+"""Tables within 100 columns, with the tail folded."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is kept of weights around boundaries, and what of an earlier run is not."""
+"""Histograms around boundaries, without those of an earlier run."""
 
 import errno
 import itertools

@@ -360,7 +360,7 @@ class FakeAdapter:
 
 
 class FakeStepState:
-    """What steps keep of a `FakeModel`'s kernels and bias."""
+    """State of the steps of a `FakeModel`'s kernels and bias."""
 
     def __init__(self, model):
         self.model, self.extras = model, StepExtras()

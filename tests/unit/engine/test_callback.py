@@ -267,7 +267,7 @@ def test_a_step_without_updates_is_reported_once(model):
 
 
 def test_steps_that_a_scaled_loss_skips_tell_nothing_yet(model):
-    """What the first one tells, the first that is not skipped does."""
+    """The first hook that is not skipped reports for the first one."""
     model.adapter.num_skipped, model.adapter.has_own_train_step = 3, True
     model.kernels[1].is_trained = False
     phases = [dsd.SparsePhase(2, lr=0.5), dsd.DensePhase(1)]

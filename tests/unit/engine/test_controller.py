@@ -38,7 +38,7 @@ def train(controller, model, epochs, logs=None):
 
 
 def is_plain(model):
-    """Whether nothing of a run is left on the model."""
+    """True if nothing of a run is left on the model."""
     return (
         "make_train_function" not in vars(model)
         and model.train_function is None

@@ -119,7 +119,7 @@ def test_an_unknown_number_of_batches():
 
 
 def test_a_phase_that_ends_early():
-    """What is left of the shape is left out."""
+    """The remainder of the shape is left out."""
     until = dsd.Plateau("loss", patience=1)
     phases = [D(3, lr="linear", until=until), S(1), D(2, lr="linear")]
     model, _, _ = train(phases, log=lambda epoch: {"loss": 1.0})
@@ -226,7 +226,7 @@ def test_a_schedule_that_runs_down_before_a_later_phase_warns_as_training_starts
 
 @pytest.mark.parametrize("order", ["log", "after"])
 def test_a_learning_rate_that_a_callback_has_run_down_warns_at_the_boundary(order):
-    """Whether it is called before the schedule or after it."""
+    """Callback before the schedule, or after it."""
     model = FakeModel()
 
     def callback(epoch):

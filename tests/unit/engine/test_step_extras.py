@@ -25,7 +25,7 @@ WAYS = {
 
 
 class Seen:
-    """What there was before and after each step of a model's first kernel, and of each epoch."""
+    """Values of a model's first kernel before and after each step and each epoch."""
 
     def __init__(self, model):
         self.steps, self.epochs, step = [], [], model.train_step
