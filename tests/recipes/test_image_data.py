@@ -313,7 +313,7 @@ def no_records(small, tmp_path):
         (a_class_of_training_alone, "Expected the same classes.* 1 that .*, such as 'digit_3'"),
         (a_class_without_images, r"train/digit_3, which has none that ends in \.jpeg"),
         (a_record_file_missing, "Expected 4 TFRecords.*Received: 3 in "),
-        (cut_short, "Expected whole TFRecords.*train-00002-of-00004, which ends within one"),
+        (cut_short, "Expected complete TFRecords.*train-00002-of-00004, which ends within one"),
         (something_else, "image/encoded .*validation-00000-of-00002, of which TensorFlow says"),
         (no_records, "image/encoded .*validation-00000-of-00002, of which TensorFlow says"),
     ],

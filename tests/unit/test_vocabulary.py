@@ -9,7 +9,9 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODULES = sorted(ROOT.glob("keras_dsd/**/*.py"))
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
+PAGES = [
+    path for glob in ("*.md", "docs/**/*.md", "*s/**/*.md") for path in sorted(ROOT.glob(glob))
+]
 # Other words, and the term of the field.
 TERMS = {
     "anew, afresh, set back": "again; optimizer state is reset",
