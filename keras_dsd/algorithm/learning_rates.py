@@ -169,6 +169,9 @@ def checked(name: str, value: object) -> LearningRate:
         return value
     if callable(value) and not isinstance(value, type):
         return StepFunction(value)
+    if isinstance(value, type):
+        hint = "Give an object of it, such as CosineDecay(1.0, decay_steps=1000)."
+        raise invalid_type(name, value, "to be a factor, or a function of the step", hint)
     return checks.positive(name, value)
 
 

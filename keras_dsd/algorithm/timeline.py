@@ -339,7 +339,10 @@ class Timeline:
     phases: tuple[Phase, ...]
 
     def __init__(self, phases: Sequence[Phase]) -> None:
-        hint = "Give a list, such as [DensePhase(10), SparsePhase(10), DensePhase(10, lr=0.1)]."
+        hint = (
+            "Give a list, such as [DensePhase(10), SparsePhase(10), DensePhase(10, lr=0.1)], or "
+            "the `phases` of a preset."
+        )
         expected = "to be a list of DensePhase and SparsePhase"
         phases = checks.listed("phases", phases, expected, hint)
         each = "to be a DensePhase or a SparsePhase"

@@ -31,7 +31,7 @@ def check(timeline: Timeline, trainer: Trainer) -> None:
                 f"Expected one learning rate schedule in a phase: the optimizer's or the phase's. "
                 f"Received: phases[{index}] with lr={lr}, and an optimizer of "
                 f"model={trainer.model.name!r} with a LearningRateSchedule. Compile the model with "
-                f"a number, or use lr=0.1 (a factor) in this phase."
+                f"a number, or use lr=0.1 (a factor) in this phase (of presets, decay=None)."
             )
         if isinstance(lr, StepFunction):
             lr(0)

@@ -111,7 +111,7 @@ def test_a_timeline_reads_as_a_line(lr, text):
 
 @pytest.mark.parametrize(("make", "error", "said"), [
     (lambda: D(1, lr="cos"), ValueError, "`lr` to be 'constant', 'cosine'.*lr='cos'.*a Decay"),
-    (lambda: D(1, lr=Schedule), TypeError, "`lr` to be a number"),
+    (lambda: D(1, lr=Schedule), TypeError, "`lr` to be a factor, or a fun.*an object of it"),
     (lambda: dsd.DSDSchedule(1, 1, 1, redense_lr="cos"), ValueError, "`redense_lr` to be 'con"),
     (lambda: Decay("cos"), ValueError, "`shape` to be 'constant'.*shape='cos'"),
     (lambda: Decay("steps", end=0.1), ValueError, "`end` to be left out.*shape='steps'.*=0.1"),

@@ -34,7 +34,7 @@ def make_arms(phases: Sequence[Phase], names: Iterable[str] = ARMS) -> Arms:
     _check_phases(timeline)
     first = _dense_start(timeline.phases)
     rest = timeline.phases[len(first) :]
-    pruned_for_good = (dataclasses.replace(rest[0], epochs=p.epochs, lr=p.lr) for p in rest)
+    pruned_for_good = _pruned_for_good(rest)
     every: Arms = {
         "dense": (DensePhase(timeline.epochs),),
         "llr": _merged(DensePhase(phase.epochs, lr=phase.lr) for phase in timeline.phases),
@@ -107,6 +107,17 @@ def num_shared(arms: Arms) -> int:
     return min(map(epochs_of, starts))
 
 
+def _pruned_for_good(phases: Sequence[Phase]) -> list[Phase]:
+    """Returns the first phase, which is sparse, in place of all; masks grow in it alone."""
+    made = list[Phase]()
+    for phase in phases:
+        sparse = dataclasses.replace(phases[0], lr=phase.lr)
+        if made and isinstance(sparse, SparsePhase):
+            sparse = dataclasses.replace(sparse, ramp=1)
+        made.append(dataclasses.replace(sparse, epochs=phase.epochs))
+    return made
+
+
 def _dense_start(phases: Sequence[Phase]) -> tuple[Phase, ...]:
     return tuple(itertools.takewhile(lambda phase: isinstance(phase, DensePhase), phases))
 
@@ -114,11 +125,13 @@ def _dense_start(phases: Sequence[Phase]) -> tuple[Phase, ...]:
 def _merged(phases: Iterable[Phase]) -> tuple[Phase, ...]:
     """Returns the phases, with consecutive ones merged if they differ only in length.
 
-    A phase in which the learning rate changes is not merged: it would change over both.
+    A phase in which the learning rate changes, or masks grow, is not merged: they would over both.
     """
 
     def kind(numbered: tuple[int, Phase]) -> tuple[int, Phase]:
         number, phase = numbered
+        if isinstance(phase, SparsePhase) and phase.ramp > 1:
+            return number, phase
         is_constant = isinstance(phase.lr, float)
         return 0 if is_constant else number, dataclasses.replace(phase, epochs=1)
 
