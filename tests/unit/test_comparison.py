@@ -84,13 +84,17 @@ DSD_PHASES = [Dense(2), Sparse(1), Dense(1, lr=0.1)]
         "sparse": [Dense(2), Dense(2, lr=0.5), Sparse(2)],
         "dsd": [Dense(2), Dense(2, lr=0.5), Sparse(1), Dense(1)],
     }, 2),
+    ([Dense(3), Sparse(2, criterion="taylor"), Dense(1)], {
+        "dense": [Dense(6)], "sparse": [Dense(3), Sparse(3, criterion="taylor")],
+        "dsd": [Dense(3), Sparse(2, criterion="taylor"), Dense(1)],
+    }, 2),
     ([Dense(2), Sparse(4, ramp=3), Dense(1, ema=0.9)], {
         "dense": [Dense(7)], "sparse": [Dense(2), Sparse(4, ramp=3), Sparse(1)],
         "dsd": [Dense(2), Sparse(4, ramp=3), Dense(1, ema=0.9)],
     }, 2),
 ], ids=["dsd", "from a trained model, lower at the end", "one rate", "DSDSD, rates that fall",
         "lower as soon as it prunes", "lower while sparse", "from a trained model",
-        "two sparse phases", "ends sparse", "rates", "a ramp"])  # fmt: skip
+        "two sparse phases", "ends sparse", "rates", "sums before", "a ramp"])  # fmt: skip
 def test_arms_have_equal_epochs_and_equal_controls_are_left_out(phases, expected, shared):
     arms = make_arms(phases)
     assert {name: list(found) for name, found in arms.items()} == expected

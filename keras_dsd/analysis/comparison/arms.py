@@ -5,7 +5,14 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from keras_dsd.algorithm.learning_rates import Decay
-from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase, Timeline, epochs_of
+from keras_dsd.algorithm.timeline import (
+    DensePhase,
+    Phase,
+    SparsePhase,
+    Timeline,
+    epochs_of,
+    sums_for,
+)
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import invalid, shown
 
@@ -99,12 +106,18 @@ def lowered_at_once(phases: Sequence[Phase]) -> tuple[Phase, ...]:
 
 
 def num_shared(arms: Arms) -> int:
-    """Returns the number of epochs of plain dense training that all arms start with."""
-    starts = (
-        itertools.takewhile(lambda phase: phase == DensePhase(phase.epochs), phases)
-        for phases in arms.values()
-    )
-    return min(map(epochs_of, starts))
+    """Returns the number of epochs of plain dense training that all arms start with.
+
+    An epoch that sums gradients for the next phase is not plain.
+    """
+    return min(map(_num_plain, arms.values()))
+
+
+def _num_plain(phases: Sequence[Phase]) -> int:
+    is_plain = [phase == DensePhase(phase.epochs) for phase in phases]
+    start = phases[: [*is_plain, False].index(False)]
+    after = phases[len(start) : len(start) + 1]
+    return max(epochs_of(start) - any(map(sums_for, after)), 0)
 
 
 def _pruned_for_good(phases: Sequence[Phase]) -> list[Phase]:
