@@ -87,15 +87,22 @@ class ObservedStep:
         """Observes updates within the block, without the hooks."""
         return self.observation.active(self.masked, self.state.hook(self.extras))
 
-    def end(self) -> None:
-        """Does what ends the step, after the update: where variables are updated in place."""
-        if self.masked is not None and self.ends_in_masks:
+    def end(self, in_masks: bool) -> None:
+        """Ends the step after the update, if variables are updated in place.
+
+        Args:
+            in_masks: `ends_in_masks`, as read before the step.
+        """
+        if self.masked is not None and in_masks:
             self.masked.mask_all()
         self.state.end_step(self.extras)
 
     @property
     def ends_in_masks(self) -> bool:
-        """True if all weights are masked at the end of the step."""
+        """True if all weights are masked at the end of the step.
+
+        Read it before the step: within, hooks of DSD stand in for methods of the optimizers.
+        """
         return self.masked is not None and self.masked.updates_elsewhere
 
 
@@ -225,11 +232,12 @@ class Backend(abc.ABC, Generic[Mask]):
             plain: The `train_step` of the model.
             step: The kind of step.
         """
+        ends_in_masks = step.ends_in_masks
 
         def train_step(data: object) -> object:
             with step.observed():
                 logs = plain(data)
-                step.end()
+                step.end(ends_in_masks)
             return logs
 
         return train_step

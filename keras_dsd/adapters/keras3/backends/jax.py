@@ -113,7 +113,7 @@ class JaxBackend(Backend[jax.Array]):
         `train_step` is `(state, data) -> (logs, state)`. A step that masks everything at its end
         masks the trainable variables that it returns.
         """
-        observation, masked = step.observation, step.masked
+        observation, masked, ends_in_masks = step.observation, step.masked, step.ends_in_masks
 
         def train_step(
             state: State, arguments: tuple[jax.Array, Sequence[jax.Array], object]
@@ -123,7 +123,7 @@ class JaxBackend(Backend[jax.Array]):
             held, factors = _Held(step), _factors(observation)
             with step.observed(), factors.use(factor), use_masks, held.traced(state) as state:
                 logs, state = plain(state, data)
-                if masked and step.ends_in_masks:
+                if masked and ends_in_masks:
                     first = _mask_all(state[0], step.model, masked.variables, masks)
                     state = (first, *state[1:])
                 variables = map(id, step.model.trainable_variables)

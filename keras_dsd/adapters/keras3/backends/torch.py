@@ -85,12 +85,13 @@ class TorchBackend(Backend[torch.Tensor]):
 
     def train_step(self, plain: TrainStep, step: ObservedStep) -> TrainStep:
         """Returns the masked `train_step`; `train_function` observes it outside `torch.compile`."""
-        if not step.ends_in_masks and step.extras.ema is None:
+        ends_in_masks = step.ends_in_masks
+        if not ends_in_masks and step.extras.ema is None:
             return plain
 
         def train_step(data: object) -> object:
             logs = plain(data)
-            step.end()
+            step.end(ends_in_masks)
             return logs
 
         return train_step
