@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from keras_dsd.algorithm import presets as timelines  # noqa: F401
     from keras_dsd.algorithm.learning_rates import Decay
     from keras_dsd.algorithm.patterns import NM, Block
-    from keras_dsd.algorithm.timeline import DensePhase, Plateau, SparsePhase
+    from keras_dsd.algorithm.phases import DensePhase, SparsePhase
+    from keras_dsd.algorithm.plateau import Plateau
     from keras_dsd.analysis import exclusions as exclusions
     from keras_dsd.analysis.comparison.compare import compare
     from keras_dsd.analysis.sensitivity import sensitivity
@@ -35,7 +36,8 @@ __all__ = [
 _HOMES = {
     "algorithm.learning_rates": ("Decay",),
     "algorithm.patterns": ("NM", "Block"),
-    "algorithm.timeline": ("DensePhase", "Plateau", "SparsePhase"),
+    "algorithm.phases": ("DensePhase", "SparsePhase"),
+    "algorithm.plateau": ("Plateau",),
     "analysis.comparison.compare": ("compare",),
     "analysis.sensitivity": ("sensitivity",),
     "api": ("apply", "report", "strip", "weights"),

@@ -8,7 +8,8 @@ from typing import Any
 from keras_dsd.adapters import registry
 from keras_dsd.algorithm import presets
 from keras_dsd.algorithm.learning_rates import Decay, GivenLearningRate
-from keras_dsd.algorithm.timeline import Phase, Timeline
+from keras_dsd.algorithm.phases import Phase
+from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.engine.batch_norm import BatchSource, check_batches
 from keras_dsd.engine.controller import Controller
 from keras_dsd.engine.observers import Observer, check_observers

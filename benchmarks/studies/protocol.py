@@ -7,7 +7,7 @@ Fixed before the runs that it judges; docs/results.md describes it. Nothing here
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase
+from keras_dsd.algorithm.phases import DensePhase, Phase, SparsePhase
 from keras_dsd.analysis.comparison.statistics import Difference, difference, holm
 
 # Seeds of tuning start here; those that are reported count from 0.

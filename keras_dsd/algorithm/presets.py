@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from keras_dsd.algorithm.learning_rates import Decay, GivenLearningRate, checked
-from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase, epochs_of
+from keras_dsd.algorithm.phases import DensePhase, Phase, SparsePhase, epochs_of
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import invalid, invalid_type
 

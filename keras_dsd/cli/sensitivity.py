@@ -11,7 +11,7 @@ from absl import flags
 
 from keras_dsd import api
 from keras_dsd.adapters import registry
-from keras_dsd.algorithm.timeline import is_larger_better
+from keras_dsd.algorithm.plateau import is_larger_better
 from keras_dsd.analysis.sensitivity import sensitivity
 from keras_dsd.cli import files
 from keras_dsd.cli.command import Command, CommandError, Result, UsageError, one_line

@@ -13,14 +13,9 @@ from absl import logging
 
 from keras_dsd.algorithm.device_masks import Measured, measure
 from keras_dsd.algorithm.learning_rates import LearningRate, factor_text
+from keras_dsd.algorithm.phases import DensePhase, Phase, SparsePhase, learning_rate_of
 from keras_dsd.algorithm.position import FIRST, STEPS, Position, Start, position_in
-from keras_dsd.algorithm.timeline import (
-    DensePhase,
-    Phase,
-    SparsePhase,
-    Timeline,
-    learning_rate_of,
-)
+from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.engine import phase_rates
 from keras_dsd.engine import transition as transitions
 from keras_dsd.engine.batch_norm import Batches

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from keras_dsd.algorithm.learning_rates import Decay, LearningRate, StepFunction
-from keras_dsd.algorithm.timeline import Timeline, length_text
+from keras_dsd.algorithm.phases import length_text
+from keras_dsd.algorithm.timeline import Timeline
 
 
 def phase_message(

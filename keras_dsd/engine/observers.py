@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from keras_dsd.algorithm.timeline import Phase, Timeline
+from keras_dsd.algorithm.phases import Phase
+from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.protocols import PrunableWeight
 from keras_dsd.utils import checks
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from keras_dsd.algorithm.learning_rates import Decay, LearningRate, StepFunction, factors
-from keras_dsd.algorithm.timeline import Timeline, learning_rate_of
+from keras_dsd.algorithm.phases import learning_rate_of
+from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.engine.trainer import Trainer
 from keras_dsd.protocols import UpdateCount
 

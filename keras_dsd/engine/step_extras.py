@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_dsd.algorithm.timeline import DensePhase, SparsePhase, Timeline, sums_for
+from keras_dsd.algorithm.phases import DensePhase, SparsePhase, sums_for
+from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.engine.run_history import RunHistory
 from keras_dsd.engine.trainer import NO_EXTRAS, Trainer
 from keras_dsd.engine.transition import Transition

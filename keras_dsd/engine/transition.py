@@ -24,7 +24,8 @@ from keras_dsd.algorithm.device_masks import (
     measure,
 )
 from keras_dsd.algorithm.masks import Sparsity
-from keras_dsd.algorithm.timeline import DensePhase, Phase, SparsePhase, Timeline
+from keras_dsd.algorithm.phases import DensePhase, Phase, SparsePhase
+from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.engine import observers
 from keras_dsd.engine.batch_norm import Batches
 from keras_dsd.engine.observers import Moment

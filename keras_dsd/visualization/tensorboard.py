@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from keras_dsd.algorithm.device_masks import measure
-from keras_dsd.algorithm.timeline import Phase, Timeline
+from keras_dsd.algorithm.phases import Phase
+from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.engine.observers import MOMENTS, Moment, Observer
 from keras_dsd.protocols import PrunableWeight
 from keras_dsd.utils import checks

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from keras_dsd.algorithm.timeline import SparsePhase, Timeline
+from keras_dsd.algorithm.phases import SparsePhase
+from keras_dsd.algorithm.timeline import Timeline
 from tests.helpers import pages
 
 STUDIES = pages.ROOT / "benchmarks" / "studies"

@@ -5,14 +5,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from keras_dsd.algorithm.learning_rates import Decay
-from keras_dsd.algorithm.timeline import (
-    DensePhase,
-    Phase,
-    SparsePhase,
-    Timeline,
-    epochs_of,
-    sums_for,
-)
+from keras_dsd.algorithm.phases import DensePhase, Phase, SparsePhase, epochs_of, sums_for
+from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import invalid, shown
 

@@ -33,8 +33,9 @@ from typing import Any
 from absl import logging
 
 from keras_dsd.adapters.base.layers import NAMES, is_layer_of
+from keras_dsd.algorithm.phases import Phase, epochs_of
 from keras_dsd.algorithm.selection import DEFAULT_SPARSITY, Selection, Sparsity
-from keras_dsd.algorithm.timeline import Phase, Timeline, epochs_of
+from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.analysis import evaluation
 from keras_dsd.analysis.comparison import dataset
 from keras_dsd.analysis.comparison.arms import (

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from keras_dsd.adapters import registry
+from keras_dsd.algorithm.phases import Phase, SparsePhase, epochs_of
 from keras_dsd.algorithm.selection import Selection
-from keras_dsd.algorithm.timeline import Phase, SparsePhase, epochs_of
 from keras_dsd.analysis.comparison import dataset
 from keras_dsd.analysis.comparison.arms import AVERAGED, FIRST, RANDOM, Arms
 from keras_dsd.analysis.comparison.dataset import arguments
