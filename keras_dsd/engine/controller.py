@@ -22,7 +22,7 @@ from keras_dsd.engine.batch_norm import Batches
 from keras_dsd.engine.messages import phase_message
 from keras_dsd.engine.observers import FIRST_REDENSE_EPOCH, LAST_REDENSE_EPOCH, Moment, Observer
 from keras_dsd.engine.run_history import RunHistory
-from keras_dsd.engine.step_extras import PhaseExtras, extras_in
+from keras_dsd.engine.step_extras import PhaseExtras
 from keras_dsd.engine.steps import StepCounter
 from keras_dsd.engine.trainer import Trainer
 from keras_dsd.engine.transition import Pruning, Transition
@@ -117,7 +117,7 @@ class Controller:
         self._batches = batches
         self._observers = observers
         self._extras = PhaseExtras(timeline, trainer, folder is not None)
-        self._run = RunState(RunHistory(timeline, folder, bool(extras_in(timeline))))
+        self._run = RunState(RunHistory(timeline, folder))
         self._num_batches: int | None = None
 
     @property
@@ -207,8 +207,7 @@ class Controller:
         self._run = RunState(history, is_open=True, epochs=epochs, is_shown=is_shown)
         self._num_batches = num_batches
         if self._timeline.needs_steps:
-            steps = StepCounter(self._trainer, num_batches, earlier, initial_step)
-            self._run.steps = steps
+            self._run.steps = StepCounter(self._trainer, num_batches, earlier, initial_step)
 
     def _description(self) -> str:
         """Returns what several processes that train one model have to be given alike."""

@@ -30,12 +30,9 @@ class RunHistory:
             each of which would otherwise issue them again.
     """
 
-    def __init__(
-        self, timeline: Timeline, folder: pathlib.Path | None, keeps_state: bool = False
-    ) -> None:
+    def __init__(self, timeline: Timeline, folder: pathlib.Path | None) -> None:
         self._timeline = timeline
         self._folder = folder
-        self._keeps_state = keeps_state
         self._best: dict[int, WeightCopies] = {}
         self._best_files = ArrayFiles(
             folder, "dsd_best", "the best weights of the phase, to restore them",
@@ -90,7 +87,7 @@ class RunHistory:
         Raises:
             ValueError: It is not a folder, or not writable.
         """
-        if self._folder is None or not (self._is_kept or self._keeps_state):
+        if self._folder is None or not self._is_kept:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
