@@ -13,6 +13,20 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TIMEOUT = 240
 
 
+def launched(command, timeout, **environment):
+    """Runs a program that starts others; returns its exit code and what it printed."""
+    with subprocess.Popen(
+        [sys.executable, *map(str, command)], env={**os.environ, **environment}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        try:
+            printed, _ = process.communicate(timeout=timeout)
+        except BaseException:
+            process.terminate()  # not killed: it is to end what it has started
+            raise
+    return process.returncode, printed
+
+
 class Workers:
     """One program in several processes, which TF_CONFIG has find each other on free ports.
 

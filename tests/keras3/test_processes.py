@@ -6,7 +6,6 @@ import pathlib
 import re
 import shutil
 import subprocess
-import sys
 import types
 
 import numpy as np
@@ -155,14 +154,6 @@ def test_the_example_trains_alike_in_all_processes(resumes, tmp_path):
 
 def launched(*command):
     """Returns what the example printed."""
-    with subprocess.Popen(
-        [sys.executable, *map(str, command)], text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
-        try:
-            printed, _ = process.communicate(timeout=TIMEOUT)
-        except BaseException:
-            process.terminate()  # not killed: it is to end what it has started
-            raise
-    assert process.returncode == 0, printed[-3000:]
+    code, printed = programs.launched(command, TIMEOUT)
+    assert code == 0, printed[-3000:]
     return printed

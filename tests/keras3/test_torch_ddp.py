@@ -4,14 +4,13 @@ import importlib.util
 import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 
 import keras_dsd as dsd
+from tests.helpers import programs
 
 dist = pytest.importorskip("torch.distributed")
 
@@ -69,18 +68,9 @@ if __name__ == "__main__":
 
 def run(number, *command, **environment):
     """Runs a program on several ranks and returns what it printed."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    torchrun.append(f"--nproc_per_node={number}")
-    with subprocess.Popen(
-        [*torchrun, *map(str, command)], env={**os.environ, **environment}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
-        try:
-            printed, _ = process.communicate(timeout=TIMEOUT)
-        except BaseException:
-            process.terminate()  # not killed: it is to end what it has started
-            raise
-    assert process.returncode == 0, printed[-3000:]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={number}"]
+    code, printed = programs.launched([*torchrun, *command], TIMEOUT, **environment)
+    assert code == 0, printed[-3000:]
     return printed
 
 

@@ -5,13 +5,13 @@ import json
 import os
 import pathlib
 import re
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from tests.helpers import programs
 
 FOLDER = pathlib.Path(__file__).parents[2] / "examples" / "distributed"
 LAUNCHER = FOLDER / "launch_local.py"
@@ -55,16 +55,7 @@ if __name__ == "__main__":
 
 def run(*command, **environment):
     """Runs a Python program; returns its exit code and what it printed."""
-    with subprocess.Popen(
-        [sys.executable, *map(str, command)], env={**os.environ, **environment}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
-        try:
-            printed, _ = process.communicate(timeout=TIMEOUT)
-        except BaseException:
-            process.terminate()  # not killed: it is to end what it has started
-            raise
-    return process.returncode, printed
+    return programs.launched(command, TIMEOUT, **environment)
 
 
 def said_by(printed, worker):
