@@ -1,7 +1,8 @@
 """Writes the tables in docs/results.md and draws its figures from the results in this folder.
 
 The prose is edited manually. A table has the name of a task of the protocol, or is `answers` or
-`other-regimes`.
+`other-regimes`; `protocol`, in docs/should-i-use-it.md, is the sum of the answers in words. A task
+has an answer, and a place in the figures, from ten complete seeds on.
 
     python benchmarks/studies/page.py
 """
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results.md"
+SHORT_PAGE = PAGE.with_name("should-i-use-it.md")
 FIGURES = PAGE.parent / "figures" / "studies"
 RESULTS = pathlib.Path(__file__).parent / "results"
 OTHER = "other-regimes"
@@ -43,6 +45,18 @@ _TERMS = {
     "that guesses a letter": "that predicts a letter", "bits a letter": "bits per letter",
     " a seed,": " for each seed,",
 }  # fmt: skip
+_FIGURES = (
+    "",
+    "![A row for each task and question, with the mean difference and its interval in percent of "
+    "the control](figures/studies/answers.png)",
+    "",
+    "Left of 0, DSD is better. Green: better; red: worse; blue: equal within 1 % (the band); grey: "
+    "no difference shown.",
+    "",
+    "![The difference of question (a) for each task, against the training loss that the control "
+    "has left, its validation loss over its training loss, and the number of weights]"
+    "(figures/studies/predictors.png)",
+)
 _COLOURS = {"better": "tab:green", "worse": "tab:red", "equal within 1 %": "tab:blue"}
 
 
@@ -69,6 +83,8 @@ class Found:
 def main(argv: list[str]) -> None:
     del argv
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
+    words = filled_in_words(SHORT_PAGE.read_text(encoding="utf-8"), RESULTS)
+    SHORT_PAGE.write_text(words, encoding="utf-8")
     FIGURES.mkdir(parents=True, exist_ok=True)
     draw_other_regimes(RESULTS / f"{OTHER}.json.gz", FIGURES / f"{OTHER}.png")
     found = read_all(RESULTS)
@@ -105,6 +121,11 @@ def filled(page: str, results: pathlib.Path) -> str:
         return tuning(load(path)) if path.exists() else "Not run yet.\n"
 
     return filling.filled(page, table)
+
+
+def filled_in_words(page: str, results: pathlib.Path) -> str:
+    """Returns the short page with its sentence on the protocol rewritten."""
+    return filling.filled(page, lambda name: {"protocol": in_words(read_all(results))}[name])
 
 
 def read_all(folder: pathlib.Path) -> dict[str, Found]:
@@ -154,10 +175,29 @@ def answers(tasks: Mapping[str, Found]) -> str:
         of = "" if found.num_seeds >= planned else f" of {planned}, so far"
         lines.append(
             f"| [{name}](#{name}) | {found.num_seeds}{of} | `{one.control}` | "
-            f"{_verdict(tasks, name, 'unpruned')} | {100 * one.best.smallest / one.mean:.2g} | "
+            f"{_verdict(tasks, name, 'unpruned')} | {_short(100 * one.best.smallest / one.mean)} | "
             f"{_verdict(tasks, name, 'pruned')} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_FIGURES]) + "\n"
+
+
+def in_words(tasks: Mapping[str, Found]) -> str:
+    """Returns how many tasks have which answer, and how large the differences are."""
+    if not tasks:
+        return f"no task has the {protocol.LEAST_SEEDS} seeds yet that an answer takes"
+    parts = []
+    for question, control in (("unpruned", "the best unpruned arm"), ("pruned", "pruned for good")):
+        every = {name: getattr(found, question) for name, found in tasks.items()}
+        given = list(protocol.verdicts(every).values())
+        means = [100 * found.best.mean / found.mean for found in every.values()]
+        means = sorted(filter(math.isfinite, means)) or [math.nan]
+        parts.append(
+            f"against {control}, DSD is better in {given.count('better')}, worse in "
+            f"{given.count('worse')} and equal within 1 % in {given.count('equal within 1 %')} "
+            f"(mean differences of {_signed(means[0])} to {_signed(means[-1])} % of the control)"
+        )
+    number = "1 task has" if len(tasks) == 1 else f"{len(tasks)} tasks have"
+    return f"{number} {protocol.LEAST_SEEDS} seeds or more; " + "; ".join(parts)
 
 
 def _verdict(tasks: Mapping[str, Found], name: str, question: str) -> str:
@@ -166,7 +206,9 @@ def _verdict(tasks: Mapping[str, Found], name: str, question: str) -> str:
     found = every[name]
     word = protocol.verdicts(every)[name]
     word = f"**{word}**" if word == "better" else word
-    return f"{_interval(found.best, 100 / found.mean)} | {_p(adjusted)} | {word}"
+    if not math.isfinite(found.best.mean):
+        word = "none: a seed failed"
+    return f"{_interval(found.best, 100 / found.mean)} | {_short(adjusted)} | {word}"
 
 
 def of_task(found: Found) -> str:
@@ -244,7 +286,7 @@ def _row(runs: Sequence[Run], name: str) -> str:
     against = "| | |"
     if name not in (FIRST, DSD):
         answer = protocol.answer(runs, name)
-        p_value = _p(answer.best.p_value)
+        p_value = _short(answer.best.p_value)
         against = (
             f"{_interval(answer.best)} | {p_value} | {answer.num_better} of {answer.best.number} |"
         )
@@ -261,9 +303,10 @@ def _answers_of(found: Found) -> list[str]:
         best, last = answer.best, answer.last
         lines.append(
             f"- **({letter})** `dsd` minus `{answer.control}`: {_interval(best)}, "
-            f"{_interval(best, 100 / answer.mean)} %; p = {_p(best.p_value)} before Holm; at the "
-            f"last epoch {_interval(last)}, p = {_p(last.p_value)}. The smallest effect that would "
-            f"have shown: {best.smallest:.2g}, {100 * best.smallest / answer.mean:.2g} %."
+            f"{_interval(best, 100 / answer.mean)} %; p = {_short(best.p_value)} before Holm; "
+            f"at the last epoch {_interval(last)}, p = {_short(last.p_value)}. The smallest effect "
+            f"that would have shown: {_short(best.smallest)}, "
+            f"{_short(100 * best.smallest / answer.mean)} %."
         )
     return lines
 
@@ -293,7 +336,7 @@ def other_regimes(path: pathlib.Path) -> str:
             f"| `{name}`, {_described(entry['metric'])} | {entry['seeds']} | "
             f"`{answer.control}` | {_spread(entry['arms'][answer.control]['test'])} | {variant} | "
             f"{_spread(entry['arms'][variant]['test'])} | {_interval(answer.best)} | "
-            f"{_p(adjusted[name])} | {word} |"
+            f"{_short(adjusted[name])} | {word} |"
         )
     tasks = [f"- `{name}`: {_described(kept['tasks'][name]['words'])}." for name in found]
     return "\n".join([*lines, "", *tasks]) + "\n"
@@ -360,8 +403,9 @@ def _draw_intervals(axes: "Axes", answers: Mapping[str, Answer]) -> None:
 
 def draw_predictors(tasks: Mapping[str, Found], path: pathlib.Path) -> None:
     """Draws the difference of question (a) against what may predict it, a dot for each task."""
-    figure, panels = new_panels(1, 3, 11, 3.5, sharey=True)
-    for name, found in tasks.items():
+    figure, panels = new_panels(1, 3, 12, 3.5, sharey=True)
+    for number, (name, found) in enumerate(tasks.items()):
+        marker = "osD^"[number // 10 % 4]  # there are ten colours
         answer = found.unpruned
         scale = 100 / answer.mean
         runs = [run for run in found.records.reported if run.arm == answer.control]
@@ -371,7 +415,7 @@ def draw_predictors(tasks: Mapping[str, Found], path: pathlib.Path) -> None:
         for axes, place in zip(panels[0], places, strict=True):
             ends = [[(answer.best.mean - answer.best.low) * scale],
                     [(answer.best.high - answer.best.mean) * scale]]  # fmt: skip
-            axes.errorbar(place, answer.best.mean * scale, yerr=ends, fmt="o", label=name)
+            axes.errorbar(place, answer.best.mean * scale, yerr=ends, fmt=marker, label=name)
     words = ("training loss of the control, last epoch", "its validation loss / training loss",
              "weights")  # fmt: skip
     for axes, word in zip(panels[0], words, strict=True):
@@ -380,13 +424,15 @@ def draw_predictors(tasks: Mapping[str, Found], path: pathlib.Path) -> None:
         axes.set_xlabel(word, fontsize="small")
         axes.grid(alpha=0.3)
     panels[0, 0].set_ylabel("DSD minus the best\nunpruned arm, %", fontsize="small")
-    panels[0, 2].legend(fontsize="x-small")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside right", fontsize="small")
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def _spread(values: Sequence[float]) -> str:
     """Returns mean and standard deviation, both to the second figure of the latter."""
     mean, sd = mean_and_sd(values)
+    if not math.isfinite(mean):
+        return "not finite"
     if not sd > 0:
         return f"{mean:.4g} ± {sd:.2g}"
     places = max(0, 1 - math.floor(math.log10(sd)))
@@ -394,6 +440,8 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _interval(found: Difference, scale: float = 1.0) -> str:
+    if not math.isfinite(found.mean):
+        return "not finite"
     mean, low, high = (_signed(scale * value) for value in (found.mean, found.low, found.high))
     return f"{mean} ({low} to {high})"
 
@@ -402,7 +450,7 @@ def _signed(value: float) -> str:
     return f"{value:+.2g}".replace("-", _MINUS)
 
 
-def _p(value: float) -> str:
+def _short(value: float) -> str:
     return "none" if math.isnan(value) else f"{value:.2g}".replace("-", _MINUS)
 
 

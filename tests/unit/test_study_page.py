@@ -1,0 +1,137 @@
+"""The page of the studies: tables, figures and words, of made-up records and of those kept."""
+
+import importlib
+import math
+import sys
+
+import pytest
+
+from tests.helpers import pages
+
+pytest.importorskip("scipy", reason="needs SciPy")
+
+STUDIES = pages.ROOT / "benchmarks" / "studies"
+NAMES = ("page", "filling", "protocol", "records")
+# The mean test loss of each arm; the best unpruned arm on tuning seeds is "one run".
+LOSSES = {
+    "first dense": 1.2, "same rates": 1.1, "same rates, averaged": 1.1, "one run": 1.0,
+    "low rate": 1.2, "first rate": 1.2, "pruned": 1.05, "dsd": 0.9, "dsd, random masks": 1.0,
+    "dsd, iterated": 1.0,
+}  # fmt: skip
+PAGE = "".join(f"<!-- {name} -->\nold\n<!-- end -->\n" for name in ("answers", "good", "bad"))
+
+
+@pytest.fixture(scope="module")
+def studies():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(STUDIES), *sys.path])
+        for name in NAMES:
+            patch.delitem(sys.modules, name, raising=False)
+        yield {name: importlib.import_module(name) for name in NAMES}
+        for name in NAMES:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def write(studies, tmp_path):
+    """Writes the records of a task, of so many seeds, in which DSD has a mean test loss."""
+    protocol, base = studies["protocol"], (0.1, 1e-4)
+
+    def run(seed, arm, loss, noise):
+        values = (loss + 1, loss + noise)
+        setting = protocol.Setting(1e-4, 0.1, 0.4 if arm in protocol.SPARSE else None)
+        test = () if seed >= protocol.FIRST_TUNING_SEED else values
+        return protocol.Run(
+            seed, arm, setting, values, test, (loss + 1, loss / 2), (0.2, 0.1), 60, 3600.0
+        )
+
+    def write(name, seeds, dsd=0.9, arms=tuple(LOSSES)):
+        identity = {
+            "weights": 1000, "task": name, "words": "A task", "data": "a file", "tuning seeds": 3,
+            "seeds": 30, "lengths": {"dense": 3, "sparse": 1, "redense": 1}, "bases": [[*base]],
+        }  # fmt: skip
+        kept = studies["records"].Records(tmp_path / f"{name}.json.gz", identity)
+        losses = {**{arm: LOSSES[arm] for arm in arms}, "dsd": dsd}
+        for seed in [*range(1000, 1003), *range(seeds)]:
+            noise = 0.01 * (-1) ** seed  # with a mean of zero
+            kept.add([run(seed, arm, loss, noise * (arm == "dsd")) for arm, loss in losses.items()],
+                     base)  # fmt: skip
+        return tmp_path
+
+    return write
+
+
+def test_below_ten_complete_seeds_nothing_is_answered_or_drawn(studies, write):
+    page = studies["page"]
+    folder = write("good", 9)
+    write("bad", 12, arms=[arm for arm in LOSSES if arm != "dsd, iterated"])
+    assert page.read_all(folder) == {}
+    text = page.filled(PAGE, folder)
+    assert "No task has enough seeds" in text and "figures/" not in text
+    assert text.count("No answer yet") == 2 and "dsd` minus" not in text
+    assert page.in_words({}) == "no task has the 10 seeds yet that an answer takes"
+
+
+def test_ten_seeds_answer_both_questions_in_table_words_and_figures(studies, write, tmp_path):
+    page = studies["page"]
+    write("good", 10)
+    folder = write("bad", 12, dsd=1.2)
+    found = page.read_all(folder)
+    assert {name: each.num_seeds for name, each in found.items()} == {"good": 10, "bad": 12}
+    assert {each.unpruned.control for each in found.values()} == {"one run"}
+    rows = {line.split("]")[0][3:]: line for line in page.answers(found).splitlines()
+            if line.startswith("| [")}  # fmt: skip
+    cells = [cell.strip() for cell in rows["good"].split("|")[2:-1]]
+    assert cells[0] == "10 of 30, so far" and cells[1] == "`one run`"
+    assert cells[4] == cells[-1] == "**better**" and rows["bad"].count("worse") == 2
+    assert cells[2].startswith("\N{MINUS SIGN}10 (") and cells[6].startswith("\N{MINUS SIGN}14 (")
+    words = page.in_words(found)
+    assert words.startswith("2 tasks have 10 seeds or more; against the best unpruned arm, DSD is "
+                            "better in 1, worse in 1 and equal within 1 % in 0")  # fmt: skip
+    inline = "5. **Words**: <!-- protocol -->old<!-- end --> and on.\n"
+    assert page.filled_in_words(inline, folder) == inline.replace("old", words)
+    text = page.filled(PAGE, folder)
+    assert text.count("![") == 2 and "**10 seeds of 30: it is not complete**" in text
+
+
+def test_figures_have_a_row_a_task_and_a_point_a_task_in_each_panel(
+    studies, write, tmp_path, monkeypatch
+):
+    pytest.importorskip("matplotlib", reason="needs matplotlib")
+    page, drawn, new = studies["page"], [], studies["page"].new_panels
+    monkeypatch.setattr(page, "new_panels", lambda *a, **o: drawn.append(new(*a, **o)) or drawn[-1])
+    write("good", 10)
+    found = page.read_all(write("bad", 10, dsd=1.2))
+    page.draw_answers(found, tmp_path / "answers.png")
+    page.draw_predictors(found, tmp_path / "predictors.png")
+    assert all((tmp_path / f"{name}.png").stat().st_size for name in ("answers", "predictors"))
+    (_, questions), (_, predictors) = drawn
+    for axes, control in zip(questions[0], ("one run", "pruned"), strict=True):
+        means = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+        assert len(means) == 2
+        expected = [100 * (dsd / LOSSES[control] - 1) for dsd in (1.2, 0.9)]  # by name: bad, good
+        assert means == pytest.approx(expected, abs=1e-3)
+    labels = [text.get_text() for text in questions[0, 0].get_yticklabels()]
+    assert labels == ["bad (10 seeds)", "good (10 seeds)"]
+    for axes, place in zip(predictors[0], (0.5, 2.0, 1000), strict=True):
+        places = [lines.lines[0].get_xdata()[0] for lines in axes.containers]
+        assert places == pytest.approx([place] * 2, rel=1e-3)
+
+
+def test_a_seed_that_fails_is_reported(studies, write):
+    page = studies["page"]
+    folder = write("good", 10, dsd=math.nan)
+    found = page.read_all(folder)
+    assert found["good"].num_seeds == 10
+    text = page.filled(PAGE, folder)
+    assert "none: a seed failed" in text and "- Failed: `dsd` of seed 9" in text
+    assert "nan" not in text
+
+
+def test_the_pages_show_what_the_files_hold(studies):
+    page = studies["page"]
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert page.filled(text, page.RESULTS) == text, "run python benchmarks/studies/page.py"
+    text = page.SHORT_PAGE.read_text(encoding="utf-8")
+    assert page.filled_in_words(text, page.RESULTS) == text, "run python benchmarks/studies/page.py"
+    assert "<!-- protocol -->" in text
