@@ -4,46 +4,23 @@ import collections
 import functools
 import pathlib
 import zipfile
-from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
-import scipy.io
-from keras import ops
+from building import classifier, dense_with, shuffled
 from protocol import Lengths, Setting
-from trials import Split, Task, scanned
+from sequences import CONTEXT, FRAMES, letters, letters_mlp, piano_lstm, pieces
+from trials import Split, Task
 
 layers = keras.layers
 SHIFT = 3
 NUM_WORDS = 3000
-CONTEXT = 40
-NUM_LETTERS = 96
-FRAMES = 32
-
-
-def _dense(setting: Setting) -> Callable[..., keras.layers.Layer]:
-    return functools.partial(layers.Dense, kernel_regularizer=keras.regularizers.L2(setting.l2))
-
-
-def _classifier(
-    body: Sequence[object], setting: Setting, batch_size: int, momentum: float = 0.9
-) -> keras.Model:
-    model = scanned(keras.Sequential, batch_size)(list(body))
-    model.compile(
-        keras.optimizers.SGD(setting.lr, momentum=momentum),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[
-            keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="nll"),
-            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
-        ],
-    )
-    return model
 
 
 def small_mlp(setting: Setting) -> keras.Model:
     """Returns an MLP 784-100-50-10."""
-    dense = _dense(setting)
-    return _classifier(
+    dense = dense_with(setting)
+    return classifier(
         [layers.Input((784,), dtype="uint8"), layers.Rescaling(1 / 255), dense(100, "relu"),
          dense(50, "relu"), dense(10, name="last")],
         setting, 128,
@@ -52,42 +29,12 @@ def small_mlp(setting: Setting) -> keras.Model:
 
 def bag_of_words(setting: Setting) -> keras.Model:
     """Returns an MLP with one layer of 50 units."""
-    dense = _dense(setting)
-    return _classifier(
+    dense = dense_with(setting)
+    return classifier(
         [layers.Input((NUM_WORDS,), dtype="uint8"), layers.Rescaling(1.0), dense(50, "relu"),
          dense(2, name="last")],
         setting, 64,
     )  # fmt: skip
-
-
-def letters_mlp(setting: Setting) -> keras.Model:
-    """Returns an MLP that predicts a letter from the 40 before it."""
-    dense = _dense(setting)
-    return _classifier(
-        [layers.Input((CONTEXT,), dtype="int32"), layers.Embedding(NUM_LETTERS, 8),
-         layers.Flatten(), dense(128, "relu"), dense(NUM_LETTERS, name="last")],
-        setting, 128,
-    )  # fmt: skip
-
-
-def piano_lstm(setting: Setting) -> keras.Model:
-    """Returns an LSTM that predicts the keys of the next frame."""
-    decay = keras.regularizers.L2(setting.l2)
-    recurrent = layers.LSTM(
-        64, return_sequences=True, kernel_regularizer=decay, recurrent_regularizer=decay
-    )
-    model = scanned(keras.Sequential, 16)([
-        layers.Input((FRAMES, 88), dtype="uint8"), layers.Rescaling(1.0), recurrent,
-        _dense(setting)(88, name="last"),
-    ])  # fmt: skip
-    nll = keras.metrics.MeanMetricWrapper(_frame_nll, name="nll")
-    model.compile(keras.optimizers.Adam(setting.lr), _frame_nll, metrics=[nll])
-    return model
-
-
-def _frame_nll(keys: object, logits: object) -> object:
-    """Returns the negative log likelihood of each frame, in nats: the sum over its keys."""
-    return ops.sum(ops.softplus(logits) - ops.cast(keys, "float32") * logits, axis=-1)
 
 
 @functools.cache
@@ -123,17 +70,6 @@ def shifted_images(path: pathlib.Path, seed: int) -> Split:
     return Split(epoch, (flat(x[held_out]), y[held_out]), (flat(x_test), y_test))
 
 
-def _shuffled(x: np.ndarray, y: np.ndarray, seed: int, batch_size: int) -> Callable[[int], object]:
-    """Returns a function of an epoch: its examples, full batches in a random order."""
-
-    def epoch(number: int) -> tuple[np.ndarray, np.ndarray]:
-        order = np.random.default_rng([seed, 1, number]).permutation(len(x))
-        order = order[: len(x) // batch_size * batch_size]
-        return x[order], y[order]
-
-    return epoch
-
-
 @functools.cache
 def _sentences(path: pathlib.Path) -> tuple[list[list[str]], np.ndarray]:
     """Returns the words of every sentence, and its class: the file that it is in."""
@@ -158,58 +94,8 @@ def sentences(path: pathlib.Path, seed: int) -> Split:
     x = np.zeros((len(words), NUM_WORDS), np.uint8)
     for row, sentence in enumerate(words):
         x[row, [column[word] for word in sentence if word in column]] = 1
-    epoch = _shuffled(x[train], y[train], seed, 64)
+    epoch = shuffled(x[train], y[train], seed, 64)
     return Split(epoch, (x[validation], y[validation]), (x[test], y[test]))
-
-
-@functools.cache
-def _letters(path: pathlib.Path) -> np.ndarray:
-    text = pathlib.Path(path).read_text(encoding="utf-8")
-    number = {letter: index for index, letter in enumerate(sorted(set(text)))}
-    return np.array([number[letter] for letter in text], "int32")
-
-
-def letters(path: pathlib.Path, seed: int) -> Split:
-    """Returns 300,000 letters in a row, from anywhere in the first nine tenths of the text.
-
-    The last tenth is cut into a hundred stretches: every other one is chosen by, the rest reported
-    on. Of two halves one would be plays, the other poems.
-    """
-    found = _letters(path)
-    train, held_out = np.split(found, [round(0.9 * len(found))])
-    start = np.random.default_rng([seed, 0]).integers(len(train) - 300_000)
-    stretches = np.array_split(held_out, 100)
-    parts = [train[start:][:300_000], *(np.concatenate(stretches[i::2]) for i in (0, 1))]
-    windows = [np.lib.stride_tricks.sliding_window_view(part, CONTEXT + 1) for part in parts]
-    (x, y), validation, test = ((each[:, :-1], each[:, -1]) for each in windows)
-    return Split(_shuffled(x, y, seed, 128), validation, test)
-
-
-@functools.cache
-def _pieces(path: pathlib.Path) -> list[np.ndarray]:
-    found = scipy.io.loadmat(path)
-    return [piece for name in ("traindata", "validdata", "testdata") for piece in found[name][0]]
-
-
-def pieces(path: pathlib.Path, seed: int) -> Split:
-    """Returns three fifths of the pieces, a fifth to choose by, and a fifth to report on.
-
-    A piece is cut into windows of 32 frames, each with the frames that follow its own.
-    """
-    found = _pieces(path)
-    order = np.random.default_rng([seed, 0]).permutation(len(found))
-    parts = np.split(order, [len(found) * 3 // 5, len(found) * 4 // 5])
-    (x, y), validation, test = (_windows([found[index] for index in part]) for part in parts)
-    return Split(_shuffled(x, y, seed, 16), validation, test)
-
-
-def _windows(rolls: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    windows = [
-        roll[start : start + FRAMES + 1]
-        for roll in rolls for start in range(0, len(roll) - FRAMES, FRAMES)
-    ]  # fmt: skip
-    both = np.stack(windows)
-    return both[:, :-1], both[:, 1:]
 
 
 SHIFTED = (

@@ -19,7 +19,7 @@ def tasks():
     sys.path.insert(0, str(FOLDER))
     yield importlib.import_module("tasks")
     sys.path.remove(str(FOLDER))
-    for name in ("tasks", "trials", "protocol", "records"):
+    for name in ("tasks", "building", "sequences", "trials", "protocol", "records"):
         sys.modules.pop(name, None)
 
 
@@ -40,12 +40,12 @@ def read(path, seed):
 
 def build(setting):
     """Returns a network of two layers; the last one stays dense."""
-    import tasks
+    import building
 
-    layers, dense = keras.layers, tasks._dense(setting)
+    layers, dense = keras.layers, building.dense_with(setting)
     body = [layers.Input((784,), dtype="uint8"), layers.Rescaling(1 / 255), dense(8, "relu"),
             dense(10, name="last")]  # fmt: skip
-    return tasks._classifier(body, setting, 32)
+    return building.classifier(body, setting, 32)
 
 
 @pytest.fixture(scope="module")
