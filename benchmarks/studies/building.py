@@ -1,4 +1,4 @@
-"""What the networks and the data of tasks are built from."""
+"""Parts that the networks and the data of tasks share."""
 
 import functools
 from collections.abc import Callable, Sequence
