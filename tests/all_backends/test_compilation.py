@@ -82,3 +82,32 @@ def test_a_run_compiles_one_training_step_more(make, data):
     assert np.array_equal(steps(make, data, 3, dense), plain)
     assert np.array_equal(steps(make, data, 5, dsd.DSDSchedule(1, 1, 3)), more)
     assert np.array_equal(steps(make, data, 9, dsd.DSDSchedule(phases=ramps())), more)
+
+
+@pytest.mark.only_on("tf_keras", "tensorflow")
+def test_the_updates_of_a_masked_step_read_the_count_of_updates_once(monkeypatch):
+    """What they compute from it is then the same operation for all variables."""
+    kind = keras.optimizers.Adam
+    read, updated = [], []
+
+    def iterations(self):
+        if updated:
+            read.append(self._iterations)
+        return self._iterations
+
+    def update_step(self, gradient, variable, *rate):
+        updated.append(variable)
+        try:
+            return plain(self, gradient, variable, *rate)
+        finally:
+            updated.clear()
+
+    plain = kind.update_step
+    monkeypatch.setattr(kind, "iterations", property(iterations))
+    monkeypatch.setattr(kind, "update_step", update_step)
+    model = dsd.apply(net(), 0.5)
+    model.compile(kind(0.1), total)
+    model.fit(*DATA, batch_size=8, epochs=3, verbose=0, callbacks=[dsd.DSDSchedule(1, 1, 1)])
+    variables = [each for each in read if hasattr(each, "assign")]
+    tensors = [each for each in read if not hasattr(each, "assign")]
+    assert variables and len(tensors) > 1 and len({id(each) for each in tensors}) == 1

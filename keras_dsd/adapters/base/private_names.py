@@ -20,6 +20,8 @@ STATE_SHARDINGS = "_get_state_sharding_spec"
 # weights are masked at the end of the step.
 UPDATE_ONE, UPDATE_ONE_BY_XLA = "_update_step", "_update_step_xla"
 UPDATE_GIVEN = "_internal_apply_gradients"
+# The variable that counts updates. Without it, each update of a variable reads it again.
+COUNT = "_iterations"
 
 
 def given_rate(optimizer: Any) -> Any:

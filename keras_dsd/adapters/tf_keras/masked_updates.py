@@ -144,6 +144,7 @@ class _Updates:
         self._plain_all = getattr(optimizer, UPDATE_GIVEN)
         self._compiled = tf.function(self._with_masks, jit_compile=True)
         self._together = Together(self._make)
+        self._count = tf_graphs.CountReadOnce(optimizer)
         self._factor = tf_graphs.factors_of(model).variable
         has_gpu = bool(tf.config.list_physical_devices("GPU"))
         forbidden = has_gpu and not getattr(optimizer, "jit_compile", True)
@@ -159,7 +160,7 @@ class _Updates:
         pairs = list(grads_and_vars)
         if tf.distribute.has_strategy():  # each device updates its own copies
             return self._plain_all(pairs)
-        with self._together.up_to(_key(pairs[-1][1])):
+        with self._together.up_to(_key(pairs[-1][1])), self._count.for_all():
             return self._plain_all(pairs)
 
     def one(self, gradient: Gradient, variable: tf.Variable) -> None:
@@ -177,7 +178,7 @@ class _Updates:
         weight = self._weights.get(key)
         mask = None if weight is None else weight.mask_variable
         if mask is None:
-            otherwise(gradient, variable, *rest)
+            self._count.update(otherwise, gradient, variable, *rest)
         else:
             self._masked.add(key)
             self._masked_update(gradient, variable, mask, key)
@@ -190,7 +191,7 @@ class _Updates:
         if self._together.takes(size, is_whole) and self._can_compile(variable):
             self._together.add(size, _Update(gradient, variable, mask, key))
         else:
-            self._plain(gradient, variable)
+            self._count.update(self._plain, gradient, variable)
             tf_graphs.zero(variable, mask.value())
 
     def _without_mask(self, gradient: Gradient, variable: tf.Variable, key: Key) -> None:

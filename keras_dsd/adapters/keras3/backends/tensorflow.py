@@ -170,6 +170,7 @@ class _Updates:
         self._plain_all = getattr(optimizer, UPDATE_ALL)
         self._compiled = tf.function(self._with_masks, jit_compile=True)
         self._together = Together(self._make)
+        self._count = tf_graphs.CountReadOnce(optimizer)
         self._may_compile = tf_graphs.may_use_xla(jit_compile)
 
     def all(
@@ -182,7 +183,8 @@ class _Updates:
         if tf.distribute.has_strategy():  # each device updates its own copies
             self._plain_all(gradients, variables, learning_rate)
             return
-        with self._together.up_to(key_of(self._optimizer, variables[-1])):
+        last = key_of(self._optimizer, variables[-1])
+        with self._together.up_to(last), self._count.for_all():
             self._plain_all(gradients, variables, learning_rate)
 
     def one(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
@@ -191,11 +193,11 @@ class _Updates:
         mask = self._mask_of(key)
         size, is_whole = variable.shape.num_elements(), isinstance(gradient, tf.Tensor)
         if mask is None:
-            self._plain(gradient, variable, learning_rate)
+            self._count.update(self._plain, gradient, variable, learning_rate)
         elif self._together.takes(size, is_whole) and self._can_compile(variable):
             self._together.add(size, _Update(gradient, variable, learning_rate, mask, key))
         else:
-            self._plain(gradient, variable, learning_rate)
+            self._count.update(self._plain, gradient, variable, learning_rate)
             tf_graphs.zero(variable, mask)
         self._together.passed(key)
 
