@@ -86,7 +86,7 @@ def test_a_run_compiles_one_training_step_more(make, data):
 
 @pytest.mark.only_on("tf_keras", "tensorflow")
 def test_the_updates_of_a_masked_step_read_the_count_of_updates_once(monkeypatch):
-    """What they compute from it is then the same operation for all variables."""
+    """Operations that depend on nothing else are then equal for all variables."""
     kind = keras.optimizers.Adam
     read, updated = [], []
 
