@@ -10,14 +10,17 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dsd.adapters.base.factors import Values
-from keras_dsd.adapters.base.private_names import COUNT, is_debugged
+from keras_dsd.adapters.base.private_names import COUNT, gradient_functions, is_debugged
 from keras_dsd.utils.patches import Patch, patched
 
 # The learning rate factors of a model. They live as long as the model: a custom function that a
 # step calls keeps its trace, with the variables that it read first, for later runs.
 _FACTORS: "weakref.WeakKeyDictionary[Any, Factors]" = weakref.WeakKeyDictionary()
+_TRACES: "weakref.WeakKeyDictionary[Any, Traces]" = weakref.WeakKeyDictionary()
 # Graphs of branches and loops, which belong to the function in which they are traced.
 _CONTROL_FLOW = {"CondBranchFuncGraph", "WhileCondFuncGraph", "WhileBodyFuncGraph"}
+# Their operations.
+_BRANCHING = {"If", "StatelessIf", "Case", "StatelessCase", "While", "StatelessWhile"}
 
 
 class Factors:
@@ -78,6 +81,11 @@ def factors_of(model: Any) -> Factors:
     return _FACTORS[model]
 
 
+def traces_of(model: Any) -> "Traces":
+    """Returns the traces of a model's training steps."""
+    return _TRACES.setdefault(model, Traces())
+
+
 def is_chief(model: Any) -> bool:
     """Returns whether this process is the worker that writes, of those that train a model."""
     strategy = getattr(model, "distribute_strategy", None) or tf.distribute.get_strategy()
@@ -118,6 +126,55 @@ def is_within(outer: tf.Graph | None) -> bool:
     while graph is not outer and type(graph).__name__ in _CONTROL_FLOW:
         graph = graph.outer_graph
     return graph is outer
+
+
+class Traces:
+    """Graphs of the traces of a training step, which would stay in memory.
+
+    TensorFlow's gradient registry keeps a function for each operation with a custom gradient until
+    the process ends, and by it the graph with the variables that it reads. Each training step has
+    such operations: the optimizer sums gradients over replicas by one. They are removed, as no one
+    differentiates a training step.
+    """
+
+    def __init__(self) -> None:
+        self._graphs: list[tf.Graph] = []
+
+    def add(self) -> None:
+        """Adds the graph that is being traced, if any."""
+        graph = current()
+        if graph is not None:
+            self._graphs.append(graph)
+
+    @contextlib.contextmanager
+    def run(self) -> Iterator[None]:
+        """Removes the gradients of the graphs that are traced within the block."""
+        try:
+            yield
+        finally:
+            functions = gradient_functions()
+            while self._graphs:
+                for name in _custom_gradients(self._graphs.pop()):
+                    functions.pop(name, None)
+
+
+def _custom_gradients(graph: tf.Graph) -> Iterator[str]:
+    """Yields the names of the custom gradients in a graph, without those of functions it calls.
+
+    A function that it calls may be the user's, who may differentiate it later.
+    """
+    given = graph.as_graph_def()
+    branches = {each.signature.name: each.node_def for each in given.library.function}
+    waiting = [given.node]
+    while waiting:
+        for node in waiting.pop():
+            if "_gradient_op_type" in node.attr:
+                name = node.attr["_gradient_op_type"].s.decode()
+                if name.startswith("CustomGradient-"):  # others were registered by name
+                    yield name
+            if node.op in _BRANCHING:
+                called = (f for a in node.attr.values() for f in (a.func, *a.list.func))
+                waiting += [branches.pop(f.name) for f in called if f.name in branches]
 
 
 def _reads(variable: Any) -> bool:
@@ -191,8 +248,7 @@ def put_mask(
 def empty_mask(mask: tf.Variable) -> None:
     """Frees the memory of a mask, and keeps its variable for the next mask.
 
-    Deleting the variable would not free the memory: TensorFlow's gradient registry keeps every step
-    that was traced with it until the process ends.
+    Deleting the variable would not free the memory, as long as a step lives that reads it.
     """
     if not mask.shape.is_fully_defined():
         mask.assign(np.zeros([0] * mask.shape.rank, bool))

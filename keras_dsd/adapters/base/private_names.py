@@ -87,6 +87,13 @@ def is_debugged() -> bool:
     return bool(getattr(eager and eager.context(), "op_callbacks", ()))
 
 
+def gradient_functions() -> dict[str, Any]:
+    """Returns TensorFlow's functions of gradients, by their names; empty if unknown."""
+    ops: Any = sys.modules.get("tensorflow.python.framework.ops")
+    found: dict[str, Any] = getattr(getattr(ops, "gradient_registry", None), "_registry", {})
+    return found
+
+
 def strategy_of(thread: object) -> object | None:
     """Returns the strategy for which a thread runs a replica's step; None if none or unknown."""
     found: object | None = getattr(thread, "distribution", None)

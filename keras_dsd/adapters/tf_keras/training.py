@@ -193,8 +193,10 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         factors = tf_graphs.factors_of(self.model)
 
         before_update, state = self.step_state.hook(extras), self.step_state
+        traces = tf_graphs.traces_of(self.model)
 
         def train_step(data: object) -> object:
+            traces.add()
             with HOOKS, self._observation.active(updates, before_update):
                 logs = plain(data)
                 state.end_step(extras)
@@ -208,9 +210,8 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         )
 
         def train_function(iterator: object) -> object:
-            with self._observation.active(
-                updates, before_update
-            ):  # in this thread, which updates all replicas
+            # In this thread, which updates all replicas.
+            with traces.run(), self._observation.active(updates, before_update):
                 return run(iterator)
 
         return {

@@ -70,8 +70,11 @@ class TensorFlowBackend(Backend[tf.Variable]):
 
         factors = cast("tf_graphs.Factors", step.observation.factors)
 
+        traces = tf_graphs.traces_of(step.model)
+
         def train_step(data: object) -> object:
             self._graph = tf_graphs.current()
+            traces.add()
             logs = observed(data)
             step.observation.is_factor_read = factors.are_read()
             factors.count()
@@ -81,10 +84,14 @@ class TensorFlowBackend(Backend[tf.Variable]):
 
     def train_function(self, plain: Step, step: ObservedStep) -> Step:
         """Returns a `train_function` that is also observed in its own thread, for all replicas."""
+        traces = tf_graphs.traces_of(step.model)
 
         def train_function(iterator: object) -> object:
-            with step.active():
-                return plain(iterator)
+            try:
+                with traces.run(), step.active():
+                    return plain(iterator)
+            finally:
+                self._graph = None  # which would stay in memory
 
         return train_function
 
