@@ -1,7 +1,7 @@
 """Trains an ImageNet network of the DSD paper, with DSD or plain training.
 
     python examples/imagenet.py --model=resnet18 --data=/data/imagenet --workdir=/runs/resnet18
-    python examples/imagenet.py ... --arm=dense     (and llr: the paper's control), for the table
+    python examples/imagenet.py ... --arm=dense     (and llr: the same low rates), for the table
     TF_USE_LEGACY_KERAS=1 python examples/imagenet.py ...      tf_keras; or KERAS_BACKEND=jax, torch
 
 recipes/image_data.py says how ImageNet has to lie in the folder; `--data=fake` needs none.

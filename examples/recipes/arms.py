@@ -53,8 +53,8 @@ def parts_of(
 
     Args:
         arm: `"dsd"`: the given phases. `"llr"`: the same low learning rates (LLR) without pruning,
-            a control of the paper. `"dense"`: plain training, with the steps of the dense phase
-            stretched over all epochs.
+            a control that the paper lacks. `"dense"`: plain training, with the steps of the dense
+            phase stretched over all epochs.
         dense: The first phase; empty to start from a trained model.
         sparse: Steps of each sparse phase, and the fraction of weights that it prunes.
         redense: Steps of the dense phase after each of them.

@@ -111,12 +111,32 @@ def test_what_was_trained_before_the_kill_is_not_trained_again(whole):
 def test_the_first_phase_is_as_exact_with_momentum(data):
     job, _ = inspect(Job(
         build=functools.partial(compared.build, "momentum"), data=data, digests={},
-        arms={"dense": (dsd.DensePhase(4),)}, num_shared=2, apply_options={}, reset="pruned",
-        batches=None, evaluate=(watched := Watched(data)), mode="min", fit_options=IN_ORDER,
+        arms={"dense": (dsd.DensePhase(4),)}, shared=(dsd.DensePhase(2),), apply_options={},
+        reset="pruned", batches=None, evaluate=(watched := Watched(data)), mode="min",
+        fit_options=IN_ORDER,
     ), 0)  # fmt: skip
     *_, run = train_seed(job, 0, {}, lambda words: None)
     model = in_one_fit(data, 0, optimizer="momentum")
     assert watched.weights[run.test_last] == compared.trained(model)
+
+
+@pytest.mark.slow
+def test_a_first_phase_whose_rate_decays_is_as_exact(data):
+    lr = dsd.Decay("steps")
+    phases = (dsd.DensePhase(2, lr=lr), dsd.SparsePhase(1, lr=lr), dsd.DensePhase(1, lr=0.1))
+    watched = Watched(data)
+    job, _ = inspect(Job(
+        build=functools.partial(compared.build, "momentum"), data=data, digests={},
+        arms={"one run": (dsd.DensePhase(4, lr=lr),), "dsd": phases}, shared=phases[:1],
+        apply_options={}, reset="pruned", batches=None, evaluate=watched, mode="min",
+        fit_options=IN_ORDER,
+    ), 0)  # fmt: skip
+    first, one, ours = train_seed(job, 0, {}, lambda words: None)
+    assert (first.num_updates, one.num_updates, ours.num_updates) == (2 * STEPS, *[4 * STEPS] * 2)
+    assert one.validation[:2] != first.validation == ours.validation[:2]
+    for run, arm in ((one, job.arms["one run"]), (ours, phases)):
+        model = in_one_fit(data, 0, [dsd.DSDSchedule(phases=arm)], dsd.apply, "momentum")
+        assert watched.weights[run.test_last] == compared.trained(model), run.arm
 
 
 def test_the_dense_arms_have_the_learning_rates_that_they_are_to_have():
@@ -131,7 +151,8 @@ def test_the_dense_arms_have_the_learning_rates_that_they_are_to_have():
     arms = make_arms([dsd.DensePhase(1), dsd.SparsePhase(1, lr=0.5), dsd.DensePhase(2, lr=0.1)])
     job, _ = inspect(Job(
         build=lambda: unit_gradient.net(keras.optimizers.SGD(0.01)), data=data, digests={},
-        arms={arm: arms[arm] for arm in ("dense", "llr", "llr at once")}, num_shared=1,
+        arms={arm: arms[arm] for arm in ("dense", "llr", "llr at once")},
+        shared=(dsd.DensePhase(1),),
         apply_options={}, reset="pruned", batches=None, evaluate=evaluate, mode="min",
         fit_options={"batch_size": 8},
     ), 0)  # fmt: skip
@@ -146,7 +167,7 @@ def test_the_dense_arms_have_the_learning_rates_that_they_are_to_have():
 def test_a_model_that_was_trained_before_is_scored_as_it_is(data):
     job, _ = inspect(Job(
         build=compared.build, data=data, digests={}, arms={"dsd": (dsd.SparsePhase(1),)},
-        num_shared=0, apply_options={}, reset="pruned", batches=None, evaluate=compared.loss,
+        shared=(), apply_options={}, reset="pruned", batches=None, evaluate=compared.loss,
         mode="min", fit_options=IN_ORDER,
     ), 0)  # fmt: skip
     run = next(train_seed(job, 0, {}, lambda words: None))

@@ -24,6 +24,8 @@ from keras_dsd.analysis.comparison.arms import (
     make_arms,
     make_paper_arms,
     num_shared,
+    shared_start,
+    starts_with,
 )
 from keras_dsd.analysis.comparison.paper import PaperComparison
 from keras_dsd.analysis.comparison.result import Run
@@ -648,6 +650,35 @@ def test_the_arms_of_the_paper_are_equally_long_and_add_three():
     assert ITERATED not in make_paper_arms([Dense(4), Sparse(1), Dense(5, lr=0.1)])
 
 
+DECAY = dsd.Decay("steps", boundaries=(0.5,))
+
+
+def test_arms_continue_a_first_phase_at_its_first_and_its_last_rate():
+    first = Dense(4, lr=DECAY.times(0.5))
+    phases = [first, Sparse(6, lr=0.1), Dense(5, lr=0.01)]
+    arms = make_paper_arms(phases)
+    assert arms["first rate"] == (first, Dense(11, lr=0.5)) and "dense" not in arms
+    assert arms["low rate"] == (first, Dense(11, lr=0.05))
+    assert arms["one run"] == (Dense(15, lr=first.lr),)
+    assert {Timeline(each).epochs for each in arms.values()} == {15}
+    assert shared_start(arms) == (first,)
+    assert [name for name, each in arms.items() if not starts_with(each, (first,))] == ["one run"]
+    # Of equal arms one is trained; a rate of zero trains nothing.
+    equal = make_paper_arms([first, Sparse(6, lr=0.1), Dense(5, lr=0.05)])
+    assert "low rate" not in equal and "llr at once" in equal
+    assert "low rate" not in make_paper_arms([Dense(4, lr=dsd.Decay("cosine")), *phases[1:]])
+    falls = make_paper_arms([Dense(4), Dense(2, lr=0.1), Sparse(6, lr=0.1), Dense(5, lr=0.01)])
+    assert falls["first rate"] == (Dense(4), Dense(2, lr=0.1), Dense(11))
+    assert falls["low rate"] == (Dense(4), Dense(2, lr=0.1), Dense(11, lr=0.1))
+
+
+def test_a_first_phase_that_sums_gradients_is_not_shared():
+    phases = [Dense(4, lr=DECAY), Sparse(6, criterion="taylor"), Dense(5, lr=0.01)]
+    assert shared_start(make_paper_arms(phases)) == ()
+    plain = [Dense(4), Sparse(6, criterion="taylor"), Dense(5, lr=0.01)]
+    assert shared_start(make_paper_arms(plain)) == (Dense(3),)
+
+
 def test_a_learning_rate_that_decays_inside_a_phase_stays_in_it():
     decay = dsd.Decay("cosine")
     phases = [Dense(4, lr=decay), Sparse(4, lr=decay), Dense(4, lr=decay.times(0.1))]
@@ -657,7 +688,7 @@ def test_a_learning_rate_that_decays_inside_a_phase_stays_in_it():
     assert [phase.lr for phase in arms[ITERATED]] == [
         decay, *(decay.times(factor) for factor in (1.0, 0.3, 0.3, 0.1))
     ]  # fmt: skip
-    assert num_shared(arms) == 0
+    assert num_shared(arms) == 0 and shared_start(arms) == (Dense(4, lr=decay),)
 
 
 DECAYS = (0.1, 0.01)
@@ -735,33 +766,126 @@ def test_random_masks_are_those_of_the_seed(made, data, monkeypatch):
     assert drawn == [4, 9]
 
 
-def test_the_verdict_of_the_paper_answers_both_questions(made, data):
-    noise = iter(np.random.default_rng(0).normal(0, 1e-3, 10_000))
+PAPER = {
+    "dense": 1.0,
+    "llr": 2.0,
+    "first rate": 1.6,
+    "sparse": 3.0,
+    "dsd, random masks": 1.9,
+    "dsd": 1.5,
+}
 
-    def evaluate(model, part):
-        return model.weight + next(noise)
 
-    found = compared_as_paper(made, data, build_decayed(made), evaluate, seeds=5)
+def measured_as_paper(seeds=4, spread=0.1, **changes):
+    """Returns a result in which arms have these means and DSD a spread, and `changes` of runs."""
+    runs = []
+    for seed in range(seeds):
+        for arm, value in PAPER.items():
+            test = value + seed / 9 + (spread * (-1) ** seed if arm == "dsd" else 0)
+            test = changes.get(f"{arm} of {seed}", test)
+            runs.append(Run(seed, arm, (value, value + 1), 0, test + 1, test, 4, "start"))
+    arms = dict.fromkeys(PAPER, "in words")
+    decays = {**dict.fromkeys(PAPER, 1e-4), "dsd": 1e-3}
+    return PaperComparison("loss", "min", arms, tuple(runs), {}, "llr", decays, 3)
+
+
+def words_of(found):
+    """The text that `print` shows, on one line."""
+    return " ".join(found.render().split())
+
+
+def test_both_questions_are_answered_with_p_values_that_holm_adjusts():
+    found = measured_as_paper()
     (a, b) = found.verdict.split(" (b) ")
-    assert a.startswith(f"(a) dsd and {found.control} are equal within 1%") or "(a) " in a
-    assert "Smallest effect that 5 seeds show four times in five: " in a
-    assert "sparse" in b and found.answer("sparse").number == 5
-    assert set(found.to_dict()["differences"]) == set(found.arms) - {"dsd"}
-    assert found.verdict in " ".join(found.render().split())
+    assert a.startswith("(a) dsd is better than llr: dsd minus it -0.5 (-0.6837 to -0.3163), p = ")
+    p_a, p_b = found.answer().p_value, found.answer("sparse").p_value
+    assert p_b < p_a and f"p = {p_a:.2g}." in a and f"p = {2 * p_b:.2g}." in b
+    assert found.to_dict()["adjusted_p_values"]["best"] == {"a": p_a, "b": 2 * p_b}
+    smallest = found.answer().smallest
+    share = 100 * smallest / np.mean(found.tests("llr"))
+    assert f"that 4 seeds show four times in five: {smallest:.2g} ({share:.2g}%)." in a
+    assert b.startswith("dsd is better than sparse: dsd minus it -1.5 (")
+
+
+def test_the_table_of_the_paper_has_every_difference_and_says_what_was_chosen_on_what():
+    found, text = measured_as_paper(), words_of(measured_as_paper())
+    assert all(sentence in text for sentence in (found._sentence("a"), found._sentence("b")))
+    assert "4 seeds, 4 updates in each arm; choices made on 3 other seeds. No run failed." in text
+    assert (
+        "arm: 0.0001 for dense; llr; first rate; sparse; dsd, random masks. 0.001 for dsd" in text
+    )
+    assert "bootstrap" not in text and "adjusted by Holm's method for both questions" in text
+    rows = {line[:17].strip(): line for line in reversed(found.render().splitlines())}
+    for arm in set(PAPER) - {"dsd"}:
+        each = found.answer(arm)
+        assert f"{each.mean:+.2g} ({each.low:+.2g} to {each.high:+.2g})" in rows[arm], arm
+    assert max(map(len, found.render().splitlines())) <= 100
+    assert set(found.to_dict()["differences"]) == set(PAPER) - {"dsd"}
+
+
+def test_an_interval_within_a_percent_shows_that_both_are_equal():
+    values = {f"dsd of {seed}": 3 + seed / 9 + 1e-3 * (-1) ** seed for seed in range(4)}
+    assert "dsd and sparse are equal within 1%: " in measured_as_paper(**values).verdict
+    values = {f"dsd of {seed}": 3 + seed / 9 + 0.1 * (-1) ** seed for seed in range(4)}
+    assert "No difference shown between dsd and sparse: " in measured_as_paper(**values).verdict
+
+
+def test_a_run_that_fails_is_reported_and_gives_no_answer():
+    found = measured_as_paper(**{"sparse of 2": NAN, "llr of 9": NAN})
+    assert [(run.arm, run.seed) for run in found.failed] == [("sparse", 2)]
+    assert "Not finite: sparse of seed 2." in words_of(found)
+    assert "(a) dsd is better than llr" in found.verdict
+    assert "(b) No answer: not all values of dsd and sparse are finite." in found.verdict
+    json.loads(found.to_json(), parse_constant=pytest.fail)
+
+
+def test_equal_differences_are_not_tested():
+    words = "No difference to test: dsd minus llr is -0.5 in every seed."
+    assert words in measured_as_paper(spread=0.0).verdict
+
+
+def test_the_figure_of_the_paper_shows_both_questions():
+    pytest.importorskip("matplotlib", reason="needs matplotlib")
+    found = measured_as_paper()
+    dots, gains = found.plot().axes
+    assert [text.get_text() for text in gains.get_xticklabels()] == ["(a) llr", "(b) sparse"]
+    means = sorted(lines.lines[0].get_ydata()[0] for lines in gains.containers)
+    assert means == pytest.approx([-1.5, -1.5, -0.5, -0.5])
+    assert [text.get_text() for text in dots.get_xticklabels()] == list(PAPER)
 
 
 def test_the_control_is_that_of_the_tuning_seeds_whatever_the_others_say():
-    values = {"dense": 1.0, "llr": 2.0, "sparse": 3.0, "dsd": 1.5}
-    runs = [
-        Run(seed, arm, (value, value + seed / 10), 0, value, value + seed / 9, 4, "start")
-        for seed in range(4) for arm, value in values.items()
-    ]  # fmt: skip
-    arms = dict.fromkeys(values, "in words")
-    found = PaperComparison("loss", "min", arms, tuple(runs), control="llr")
+    found = measured_as_paper()
     assert found.gain().control == "llr" and found.gain().paired.mean == pytest.approx(0.5)
     assert found.answer().mean == pytest.approx(-0.5) and found.answer("dense").mean > 0
-    assert "dsd is better than llr" not in found.verdict  # all alike: nothing to test
-    assert "and llr:" in found.verdict and "and sparse:" in found.verdict
+
+
+def test_runs_of_the_paper_give_a_verdict(made, data):
+    noise = iter(np.random.default_rng(0).normal(0, 1e-3, 10_000))
+    found = compared_as_paper(
+        made, data, build_decayed(made), lambda model, part: model.weight + next(noise), seeds=5
+    )
+    assert found.num_tuning_seeds == 2 and not found.failed
+    assert found.verdict.startswith("(a) ") and " (b) " in found.verdict
+
+
+def test_a_first_phase_whose_rate_falls_is_trained_once_and_one_run_from_the_start(made, data):
+    phases = [Dense(2, lr=DECAY), Sparse(2, lr=0.1), Dense(2, lr=0.05)]
+    found = compared_as_paper(made, data, build_decayed(made), lambda model, part: model.weight,
+                              phases=phases)  # fmt: skip
+    runs = {run.arm: run for run in found.runs if run.seed == 0}
+    assert set(runs) >= {FIRST, "first rate", "low rate", "one run"} and "dense" not in runs
+    assert {len(run.validation) for run in runs.values()} == {2, 6}
+    # Arms that branch have the values of the first phase; a schedule makes the toy grow faster.
+    for arm in ("first rate", "low rate", "llr", "dsd", "dsd, random masks"):
+        assert runs[arm].start == runs[FIRST].start
+        assert runs[arm].validation[:2] == runs[FIRST].validation == (21.0, 42.0)
+    assert runs["one run"].start != runs[FIRST].start
+    assert runs["one run"].num_updates == runs["dsd"].num_updates == 18
+    # Two to look at in either stage; of each seed one for the first phase and one of every arm, of
+    # which tuning has two less.
+    arms = len(found.arms)
+    assert len(made.models) == 2 * 2 + 2 * (arms - 2 + 1) + 3 * (arms + 1)
 
 
 @pytest.mark.parametrize(("options", "error", "message"), [

@@ -19,7 +19,7 @@ FIRST = "first dense"
 
 # Further arms of the protocol in the paper's regime.
 AVERAGED, RANDOM, ITERATED = "llr, averaged", "dsd, random masks", "dsd, iterated"
-ONE_RUN = "one run"
+ONE_RUN, HIGH, LOW = "one run", "first rate", "low rate"
 _ITERATED = ((0.5, 1.0), (None, 0.3), (0.25, 0.3), (None, 0.1))  # sparsities, learning rates
 
 Arms = dict[str, tuple[Phase, ...]]
@@ -60,7 +60,8 @@ def make_paper_arms(phases: Sequence[Phase]) -> Arms:
     `AVERAGED` has the learning rates of DSD and no masks; `RANDOM` the phases of DSD, with masks
     drawn at random; `ITERATED`, if the phases after the dense ones are one sparse and one dense
     phase of two epochs or more each, prunes half of the weights, then a quarter. Where the learning
-    rate decays inside the first phase, `ONE_RUN` stretches that decay over all epochs.
+    rate falls in the first dense phase, `HIGH` continues it at its first rate, in place of
+    `"dense"`, `LOW` at its last one, and `ONE_RUN` stretches its decay over all epochs.
     """
     arms = make_arms(phases)
     llr = _merged(DensePhase(phase.epochs, lr=phase.lr) for phase in phases)
@@ -71,12 +72,30 @@ def make_paper_arms(phases: Sequence[Phase]) -> Arms:
     found = {**arms, AVERAGED: llr, RANDOM: at_random}
     first = _dense_start(phases)
     rest = phases[len(first) :]
-    if first and isinstance(first[0].lr, Decay):
-        found[ONE_RUN] = (DensePhase(epochs_of(phases), lr=first[0].lr),)
+    found |= {
+        name: each for name, each in _after(first, epochs_of(rest)).items()
+        if _merged(each) not in map(_merged, arms.values())
+    }  # fmt: skip
+    if HIGH in found:
+        del found["dense"]
     is_long = len(rest) == 2 and min(phase.epochs or 0 for phase in rest) > 1
     if is_long and isinstance(lr := rest[0].lr, float | Decay):
         found[ITERATED] = (*first, *_iterated(epochs_of(rest), lr))
     return {**{name: found[name] for name in found if name != DSD}, DSD: found[DSD]}
+
+
+def _after(first: Sequence[Phase], epochs: int) -> Arms:
+    """Returns plain arms of the first dense phases and of as many epochs that follow."""
+    found: Arms = {}
+    if not first:
+        return found
+    for name, phase, fraction in ((HIGH, first[0], 0.0), (LOW, first[-1], 1.0)):
+        rate = phase.lr(fraction) if isinstance(phase.lr, Decay) else phase.lr
+        if isinstance(rate, float) and rate > 0:
+            found[name] = (*first, DensePhase(epochs, lr=rate))
+    if isinstance(decay := first[0].lr, Decay):
+        found[ONE_RUN] = (DensePhase(epochs_of(first) + epochs, lr=decay),)
+    return found
 
 
 def _iterated(epochs: int, lr: float | Decay) -> list[Phase]:
@@ -93,10 +112,32 @@ def _iterated(epochs: int, lr: float | Decay) -> list[Phase]:
 
 
 def lowered_at_once(phases: Sequence[Phase]) -> tuple[Phase, ...]:
-    """Returns low learning rate (LLR) training from the first sparse epoch on, as in the paper."""
+    """Returns low learning rate (LLR) training from the first sparse epoch on."""
     first = _dense_start(phases)
     rest = epochs_of(phases[len(first) :])
     return (*first, DensePhase(rest, lr=phases[-1].lr))
+
+
+def shared_start(arms: Arms) -> tuple[Phase, ...]:
+    """Returns the dense training that all arms start with, or that most do.
+
+    These are the plain epochs of all arms. Without any, they are the first dense phases of DSD if
+    the learning rate decays inside them; see `starts_with`.
+    """
+    if number := num_shared(arms):
+        return (DensePhase(number),)
+    first = _dense_start(arms.get(DSD, ()))
+    sums = any(map(sums_for, arms.get(DSD, ())[len(first) : len(first) + 1]))
+    is_plain = all(phase == DensePhase(phase.epochs, lr=phase.lr) for phase in first)
+    decays = any(isinstance(phase.lr, Decay) for phase in first)
+    return first if decays and is_plain and not sums else ()
+
+
+def starts_with(phases: Sequence[Phase], start: Sequence[Phase]) -> bool:
+    """Returns whether an arm has a start that `shared_start` returned."""
+    number = epochs_of(start)
+    is_plain = tuple(start) == (DensePhase(number),)
+    return _num_plain(phases) >= number if is_plain else phases[: len(start)] == start
 
 
 def num_shared(arms: Arms) -> int:

@@ -6,7 +6,7 @@ equal numbers of updates:
 - `"dense"`: plain training.
 - `"llr"`: plain training at the low learning rates (LLR) of DSD in every epoch.
 - `"llr at once"`: plain training at the last of these learning rates from the first sparse epoch
-  on: the control of the paper.
+  on. The control of the paper's ResNets, trained on at a rate a decade lower, is of this kind.
 - `"sparse"`: as DSD, but weights pruned in the first sparse phase never regrow.
 - `"dsd"`: the given phases.
 
@@ -43,7 +43,7 @@ from keras_dsd.analysis.comparison.arms import (
     FIRST,
     make_arms,
     make_paper_arms,
-    num_shared,
+    shared_start,
 )
 from keras_dsd.analysis.comparison.dataset import arguments
 from keras_dsd.analysis.comparison.importable import check_guarded, check_importable
@@ -107,9 +107,11 @@ def compare(
         progress: Whether to show a progress bar, on a terminal or in a notebook. absl logs each arm
             in any case. Defaults to `True`.
         controls: `"paper"`: the protocol in the paper's regime, in place of `arms`. It adds an arm
-            of averaged weights, random masks and iterated DSD, chooses the best unpruned arm on
-            tuning seeds, and answers two questions: DSD against that arm, and DSD against weights
-            that never regrow. `path` then names several files. Defaults to `None`.
+            of averaged weights, random masks, iterated DSD and, where the learning rate falls in
+            the first dense phase, arms that continue it at its first or last rate, and one
+            conventional run. It chooses the best unpruned arm on tuning seeds, and answers two
+            questions: DSD against that arm, and DSD against weights that never regrow. `path` then
+            names several files. Defaults to `None`.
         weight_decays: With `controls="paper"`, the values that are tried on the tuning seeds, for
             each arm alike; `build` is then called as `build(weight_decay=value)`. Defaults to
             `()`: no tuning.
@@ -144,7 +146,7 @@ def compare(
     chosen = make_arms(phases, arms) if controls is None else make_paper_arms(phases)
     job = Job(
         build=build, data=data, digests=dataset.digest(read), arms=chosen,
-        num_shared=num_shared(chosen), apply_options=applied, fit_options=fitted,
+        shared=shared_start(chosen), apply_options=applied, fit_options=fitted,
         reset=schedule.reset if schedule else "pruned",
         batches=schedule.batches if schedule else None, mode=evaluation.check_mode(mode),
         evaluate=evaluate or functools.partial(_loss, fitted.get("batch_size")),
@@ -163,7 +165,7 @@ def compare(
         return Comparison(_name_of(evaluate), mode, _arms_of(job), runs, shared)
     runs, control, chosen_decays = compare_as_paper(job, numbers, decays, num_tuning, file, train)
     return PaperComparison(
-        _name_of(evaluate), mode, _arms_of(job), runs, shared, control, chosen_decays
+        _name_of(evaluate), mode, _arms_of(job), runs, shared, control, chosen_decays, num_tuning
     )
 
 
@@ -310,9 +312,11 @@ class Runs:
             if any((seed, name) not in self._runs for name in self._names):
                 runs = [self._runs[seed, arm] for arm in job.arms if (seed, arm) in self._runs]
                 todo[seed] = {run.arm: run.start for run in runs}
-        rest = job.num_epochs - job.num_shared
-        total = len(self._seeds) * (job.num_shared + len(job.arms) * rest)
-        left = sum(job.num_shared + (len(job.arms) - len(done)) * rest for done in todo.values())
+        total = len(self._seeds) * (job.num_shared + sum(map(job.num_own, job.arms)))
+        left = sum(
+            job.num_shared + sum(job.num_own(arm) for arm in job.arms if arm not in done)
+            for done in todo.values()
+        )
         with (
             progress_bar(progress, total, total - left) as tell,
             contextlib.closing(train_seeds(job, todo, number, tell)) as trained,

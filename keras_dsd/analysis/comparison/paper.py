@@ -7,26 +7,39 @@ and iterated DSD are trained with the weight decay of DSD.
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_dsd.analysis.comparison.arms import (
     AT_ONCE,
     AVERAGED,
     DSD,
     FIRST,
+    HIGH,
     ITERATED,
+    LOW,
     ONE_RUN,
     RANDOM,
 )
-from keras_dsd.analysis.comparison.arms import num_shared as num_shared_by
-from keras_dsd.analysis.comparison.result import BEST, LAST, Comparison, Run
-from keras_dsd.analysis.comparison.statistics import Difference, difference, mean_and_sd
+from keras_dsd.analysis.comparison.result import BEST, LAST, STYLES, WHEN, Comparison, Run
+from keras_dsd.analysis.comparison.statistics import (
+    CONFIDENCE,
+    Difference,
+    difference,
+    holm,
+    mean_and_sd,
+)
 from keras_dsd.analysis.comparison.training import Job
+from keras_dsd.analysis.evaluation import BETTER
+from keras_dsd.utils.files import plain
 from keras_dsd.utils.tables import Table
 
-UNPRUNED = ("dense", ONE_RUN, "llr", AT_ONCE, AVERAGED)
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+UNPRUNED = ("dense", HIGH, ONE_RUN, "llr", LOW, AT_ONCE, AVERAGED)
 PRUNED = "sparse"
 FIRST_TUNING_SEED = 1_000_000
 _EQUIVALENT = 0.01
@@ -45,13 +58,17 @@ class PaperComparison(Comparison):
     Attributes:
         control: The unpruned arm that is the best on the validation data of the tuning seeds.
         weight_decays: The weight decay of each arm, chosen on these; empty without tuning.
+        num_tuning_seeds: Number of the tuning seeds.
     """
 
     control: str = ""
     weight_decays: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    num_tuning_seeds: int = 0
 
     def answer(self, control: str | None = None, when: str = BEST) -> Difference:
         """Returns the paired differences of DSD and an arm, DSD minus it, on test data.
+
+        Its p-value is not adjusted for the number of answers.
 
         Args:
             control: The arm. Defaults to `None`: question (a), the best unpruned arm. `"sparse"` is
@@ -61,45 +78,125 @@ class PaperComparison(Comparison):
         return difference(self.tests(DSD, when), self.tests(control or self.control, when))
 
     @property
+    def failed(self) -> list[Run]:
+        """The runs in which a value was not finite, on validation or test data."""
+        return [
+            run for run in self.runs
+            if not all(map(math.isfinite, (*run.validation, run.test_last, run.test_best)))
+        ]  # fmt: skip
+
+    @property
     def verdict(self) -> str:
         """The answers to both questions, at the best epochs."""
-        asked = {"a": self.control, "b": PRUNED}
-        return " ".join(
-            f"({letter}) {self._sentence(control)}"
-            for letter, control in asked.items() if control in self.arms
-        )  # fmt: skip
+        return " ".join(f"({letter}) {self._sentence(letter)}" for letter in self._questions)
 
-    def _sentence(self, control: str) -> str:
-        found, mean = self.answer(control), mean_and_sd(self.tests(control))[0]
+    @property
+    def _questions(self) -> dict[str, str]:
+        asked = {"a": self.control, "b": PRUNED}
+        return {letter: control for letter, control in asked.items() if control in self.arms}
+
+    def _p_values(self, when: str) -> dict[str, float]:
+        """Returns the p-value of each question, adjusted by Holm's method for both."""
+        asked = self._questions.items()
+        return holm({letter: self.answer(control, when).p_value for letter, control in asked})
+
+    def _sentence(self, letter: str, when: str = BEST) -> str:
+        control, p_value = self._questions[letter], self._p_values(when)[letter]
+        found, mean = self.answer(control, when), mean_and_sd(self.tests(control, when))[0]
         margin = _EQUIVALENT * abs(mean)
         better = (found.mean < 0) == (self.mode == "min")
-        if found.p_value < 0.05:
+        if not math.isfinite(found.mean):
+            return f"No answer: not all values of dsd and {control} are finite."
+        if found.sd == 0:
+            return f"No difference to test: dsd minus {control} is {found.mean:+.4g} in every seed."
+        if p_value < 1 - CONFIDENCE:
             words = f"dsd is {'better' if better else 'worse'} than {control}"
         elif -margin < found.low and found.high < margin:
             words = f"dsd and {control} are equal within 1%"
         else:
             words = f"No difference shown between dsd and {control}"
+        share = f" ({100 * found.smallest / abs(mean):.2g}%)" if mean else ""
         return (
-            f"{words}: dsd minus it {found.mean:+.4g} (95% interval {found.low:+.4g} to "
-            f"{found.high:+.4g}, p = {found.p_value:.2g}). Smallest effect that {found.number} "
-            f"seeds show four times in five: {found.smallest:.2g}."
+            f"{words}: dsd minus it {_interval(found, 4)}, p = {p_value:.2g}. Smallest effect "
+            f"that {found.number} seeds show four times in five: {found.smallest:.2g}{share}."
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values: lists, dicts, numbers and str; None for NaN."""
         answers = {
-            name: {when: dataclasses.asdict(self.answer(name, when)) for when in (BEST, LAST)}
+            name: {when: dataclasses.asdict(self.answer(name, when)) for when in WHEN}
             for name in self.arms if name != DSD
         }  # fmt: skip
-        return {**super().to_dict(), "differences": answers}
+        adjusted = {when: self._p_values(when) for when in WHEN}
+        return {
+            **super().to_dict(), "differences": plain(answers),
+            "questions": self._questions, "adjusted_p_values": plain(adjusted),
+        }  # fmt: skip
 
     def _best_control(self, when: str) -> str:
         return self.control
 
+    def _lines(self) -> list[tuple[str, str]]:
+        failed = ", ".join(f"{run.arm} of seed {run.seed}" for run in self.failed)
+        return [
+            *((f"question ({letter})", self._sentence(letter)) for letter in self._questions),
+            ("at the last epochs", " ".join(
+                f"({letter}) dsd minus {control} {_interval(self.answer(control, LAST), 2)}, "
+                f"p = {self._p_values(LAST)[letter]:.2g}."
+                for letter, control in self._questions.items()
+            )),
+            ("metric", f"{self.metric} ({BETTER[self.mode]}), mean ± standard deviation"),
+            ("training", f"{len(self.seeds)} seeds, {self.num_updates:,} updates in each arm; "
+                         f"choices made on {self.num_tuning_seeds} other seeds. "
+                         + (f"Not finite: {failed}." if failed else "No run failed.")),
+        ]  # fmt: skip
+
     def _table(self) -> Table:
         table = super()._table()
-        decays = [f"{arm}: weight decay {value:g}" for arm, value in self.weight_decays.items()]
-        return table._replace(lines=[*table.lines, *decays])
+        rows = [(*row[:1], *row[2:4], *self._against(row[0])) for row in table.rows]
+        head = (*table.head[:1], *table.head[2:4], "dsd minus it, best epoch (95%)", "p")
+        how = (
+            f"Intervals are {CONFIDENCE:.0%} intervals of the t distribution, and p is of the "
+            f"paired t-test, adjusted by Holm's method for both questions, and not adjusted in the "
+            f"table. Fit on training data; best epochs are selected on validation data, the best "
+            f"unpruned arm and weight decays on that of the tuning seeds."
+        )
+        return table._replace(head=head, rows=rows, lines=[*table.lines[:-1], *self._decays(), how])
+
+    def _against(self, arm: str) -> tuple[str, str]:
+        if arm == DSD:
+            return "", ""
+        found = self.answer(arm)
+        return _interval(found, 2), f"{found.p_value:.2g}"
+
+    def _decays(self) -> list[str]:
+        """Returns a line on the chosen weight decays, if any."""
+        arms: dict[float, list[str]] = {}
+        for arm, decay in self.weight_decays.items():
+            arms.setdefault(decay, []).append(arm)
+        if len(arms) == 1:
+            return [f"weight decay, chosen for each arm: {next(iter(arms)):g} for all"]
+        chosen = [f"{decay:g} for {'; '.join(names)}" for decay, names in arms.items()]
+        return [f"weight decay, chosen for each arm: {'. '.join(chosen)}"] if chosen else []
+
+    def _draw_gains(self, axes: "Axes") -> None:
+        """Draws the mean difference of each question, with its interval."""
+        for column, control in enumerate(self._questions.values()):
+            for when, (marker, face, aside) in STYLES.items():
+                found = self.answer(control, when)
+                ends = [[found.mean - found.low], [found.high - found.mean]]
+                axes.errorbar([column + aside], [found.mean], yerr=ends, fmt=marker, capsize=6,
+                              color="black", markerfacecolor=face or "black")  # fmt: skip
+        names = [f"({letter}) {control}" for letter, control in self._questions.items()]
+        axes.axhline(0, color="gray", linestyle="--", linewidth=1)
+        axes.set_xticks(range(len(names)), names, fontsize="small")
+        axes.set_xlim(-0.6, len(names) - 0.4)
+        axes.set_ylabel(f"dsd minus it, mean and {CONFIDENCE:.0%} interval")
+
+
+def _interval(found: Difference, digits: int) -> str:
+    mean, low, high = (f"{each:+.{digits}g}" for each in (found.mean, found.low, found.high))
+    return f"{mean} ({low} to {high})"
 
 
 def compare_as_paper(
@@ -148,7 +245,7 @@ def _part(job: Job, decay: Decay, names: Sequence[str]) -> Job:
     build: Callable[..., Any] = job.build
     if decay is not None:
         build = functools.partial(build, weight_decay=decay)
-    return dataclasses.replace(job, build=build, arms=arms, num_shared=num_shared_by(arms))
+    return dataclasses.replace(job, build=build, arms=arms)
 
 
 def _file(file: pathlib.Path | None, stage: str, decay: Decay) -> pathlib.Path | None:

@@ -23,7 +23,7 @@ LAST, BEST = "last", "best"
 WHEN = {LAST: "at the last epoch", BEST: "at the epoch best on validation data"}
 _RESAMPLES = 9999
 # Dots of a figure: marker, face colour (None: that of the marker), and horizontal offset.
-_STYLES = {LAST: ("o", "none", -0.15), BEST: ("o", None, 0.15)}
+STYLES = {LAST: ("o", "none", -0.15), BEST: ("o", None, 0.15)}
 
 
 class Paired(NamedTuple):
@@ -78,8 +78,7 @@ class Run:
 
     Attributes:
         seed: The seed.
-        arm: `"dense"`, `"llr"`, `"llr at once"`, `"sparse"`, `"dsd"`; or `"first dense"`, the
-            the shared start of all arms, trained alone.
+        arm: Its name, such as `"llr"`; or `"first dense"`, the shared start of arms, trained alone.
         validation: The value on validation data at the end of each epoch; NaN if not finite.
         best_epoch: The epoch, counted from 0, with the best of these; the first of equal ones.
         test_last: The value on test data after the last epoch.
@@ -241,16 +240,18 @@ class Comparison(Tabled):
     def _draw_dots(self, axes: "Axes") -> None:
         """Draws a column for each arm, with a dot for each seed and a line at the mean."""
         for column, arm in enumerate(self._rows()):
-            for when, (marker, face, aside) in _STYLES.items():
+            for when, (marker, face, aside) in STYLES.items():
                 found, x, colour = self.tests(arm, when), column + aside, f"C{column}"
                 axes.plot([x] * len(found), found, marker, color=colour, alpha=0.7,
                           markerfacecolor=face or colour)  # fmt: skip
                 axes.hlines(np.mean(found), x - 0.12, x + 0.12, color=colour)
         labels = {LAST: "last epoch", BEST: "epoch best on validation data"}
-        for when, (marker, face, _) in _STYLES.items():
+        for when, (marker, face, _) in STYLES.items():
             axes.plot([], [], marker, color="gray", markerfacecolor=face or "gray",
                       label=labels[when])  # fmt: skip
-        axes.set_xticks(range(len(self._rows())), self._rows())
+        names = self._rows()
+        rotation, align = (30, "right") if len(names) > 6 else (0, "center")
+        axes.set_xticks(range(len(names)), names, rotation=rotation, ha=align)
         axes.set_ylabel(f"{self.metric} on test data ({BETTER[self.mode]})")
         axes.legend(title="a dot for each seed, a line for the mean", fontsize="small")
 

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from keras_dsd.adapters import registry
-from keras_dsd.algorithm.phases import Phase, SparsePhase, epochs_of
+from keras_dsd.algorithm.phases import DensePhase, Phase, SparsePhase, epochs_of
 from keras_dsd.algorithm.selection import Selection
 from keras_dsd.analysis.comparison import dataset
-from keras_dsd.analysis.comparison.arms import AVERAGED, FIRST, RANDOM, Arms
+from keras_dsd.analysis.comparison.arms import AVERAGED, FIRST, RANDOM, Arms, starts_with
 from keras_dsd.analysis.comparison.dataset import arguments
 from keras_dsd.analysis.comparison.result import Run
 from keras_dsd.analysis.evaluation import number
@@ -45,7 +45,7 @@ class Job:
 
     Attributes:
         digests: Digests that identify the data.
-        num_shared: Number of epochs of plain training that all arms share, trained once.
+        shared: Dense training that arms start with, trained once; empty: none.
         adapter: The adapter of the models.
         num_averaged: Number of last epochs in which the arm `AVERAGED` averages its weights.
     """
@@ -54,7 +54,7 @@ class Job:
     data: Any
     digests: Mapping[str, str]
     arms: Arms
-    num_shared: int
+    shared: tuple[Phase, ...]
     apply_options: Mapping[str, Any]
     reset: str
     batches: Batches | None
@@ -68,6 +68,19 @@ class Job:
     def num_epochs(self) -> int:
         """Number of epochs of every arm."""
         return epochs_of(next(iter(self.arms.values())))
+
+    @property
+    def num_shared(self) -> int:
+        """Number of epochs that arms share, if any of these arms does."""
+        return epochs_of(self.shared) if any(map(self.shares, self.arms)) else 0
+
+    def shares(self, arm: str) -> bool:
+        """Returns whether an arm branches from the shared epochs."""
+        return bool(self.shared) and starts_with(self.arms[arm], self.shared)
+
+    def num_own(self, arm: str) -> int:
+        """Returns the number of epochs that are an arm's own."""
+        return self.num_epochs - (self.num_shared if self.shares(arm) else 0)
 
     @property
     def has_first(self) -> bool:
@@ -119,7 +132,7 @@ def inspect(job: Job, seed: int) -> tuple[Job, dict[str, str]]:
             f"an Input, or call model.build(shape), and call model.compile(...)."
         )
     if not job.state.is_known(model):
-        job = dataclasses.replace(job, num_shared=0)
+        job = dataclasses.replace(job, shared=())
     config = json.dumps(model.optimizer.get_config(), sort_keys=True, default=_words)
     weights = dataset.digest_of(job.state.weights_of(model))
     importlib.import_module(adapter).strip(job.apply(model))  # applied and stripped, as a check
@@ -137,19 +150,22 @@ def train_seed(
     message after each epoch.
     """
     model = job.make(seed)
-    state = job.state.read(model)
-    start, shared = dataset.digest_of(state), None
+    initial = state = job.state.read(model)
+    origin = start = dataset.digest_of(initial)
+    shared = None
     if job.num_shared:
         shared = _Segment(job, model, seed, FIRST, tell)
-        state = shared.train(0, job.num_shared, [])
+        state = _train(job, shared, job.shared, 0, job.num_shared)
         start = dataset.digest_of(state)
         yield shared.run(start, None)
     elif job.has_first:
         untouched = _Segment(job, model, seed, FIRST, tell)
         untouched.score()
         yield untouched.run(start, None)
-    for arm, phases in job.arms.items():
-        if finished.get(arm) == start:
+    for arm in job.arms:
+        branches = job.shares(arm)
+        from_ = start if branches else origin
+        if finished.get(arm) == from_:
             continue
         earlier, model = model, job.make(seed)
         if model is earlier:
@@ -157,10 +173,11 @@ def train_seed(
                 f"Expected build() to return a new model each time. Received: the same "
                 f"{model.name!r} again. Create its layers in build()."
             )
-        job.state.write(model, state)
+        job.state.write(model, state if branches else initial)
         segment = _Segment(job, model, seed, arm, tell)
-        _train_arm(job, segment, arm, phases)
-        yield segment.run(start, shared)
+        phases = [_drawn(phase, seed) if arm == RANDOM else phase for phase in job.arms[arm]]
+        _train(job, segment, phases, job.num_shared if branches else 0, job.num_epochs)
+        yield segment.run(from_, shared if branches else None)
 
 
 def train_seeds(
@@ -266,11 +283,12 @@ def seed_at(seed: int, epoch: int) -> int:
     return (seed + _SEED_STEP * epoch) % 2**32
 
 
-def _train_arm(job: Job, segment: "_Segment", arm: str, phases: Sequence[Phase]) -> None:
+def _train(
+    job: Job, segment: "_Segment", phases: Sequence[Phase], first: int, end: int
+) -> list[np.ndarray]:
+    """Trains from epoch `first` to before epoch `end`, and returns the state at the end."""
     callbacks = []
-    if arm == RANDOM:
-        phases = [_drawn(phase, segment.seed) for phase in phases]
-    if arm != "dense":
+    if any(phase != DensePhase(phase.epochs) for phase in phases):
         with warnings.catch_warnings():  # inspect() has warned of the first model
             warnings.filterwarnings("ignore", message="Less than half of")
             segment.model = job.apply(segment.model)
@@ -283,7 +301,7 @@ def _train_arm(job: Job, segment: "_Segment", arm: str, phases: Sequence[Phase])
     with warnings.catch_warnings():
         if isinstance(phases[-1], SparsePhase):  # as intended
             warnings.filterwarnings("ignore", message="Training ended with pruned weights")
-        segment.train(job.num_shared, job.num_epochs, callbacks)
+        return segment.train(first, end, callbacks)
 
 
 def _drawn(phase: Phase, seed: int) -> Phase:
