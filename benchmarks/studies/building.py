@@ -16,6 +16,12 @@ def dense_with(setting: Setting) -> Callable[..., keras.layers.Layer]:
     return functools.partial(keras.layers.Dense, kernel_regularizer=decay)
 
 
+def recurrent_with(setting: Setting, kind: type) -> Callable[..., keras.layers.Layer]:
+    """Returns a recurrent layer, such as `LSTM`, with the L2 of a setting for both its kernels."""
+    decay = keras.regularizers.L2(setting.l2)
+    return functools.partial(kind, kernel_regularizer=decay, recurrent_regularizer=decay)
+
+
 def classifier(body: Sequence[Any], setting: Setting, batch_size: int) -> keras.Model:
     """Returns a compiled sequence of layers, trained by SGD with momentum 0.9."""
     model = scanned(keras.Sequential, batch_size)(list(body))
@@ -35,12 +41,12 @@ def compiled(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> keras
     return model
 
 
-def shuffled(x: np.ndarray, y: np.ndarray, seed: int, batch_size: int) -> Callable[[int], Part]:
+def shuffled(x: Any, y: np.ndarray, seed: int, batch_size: int) -> Callable[[int], Part]:
     """Returns a function of an epoch: its examples, full batches in a random order."""
 
     def epoch(number: int) -> Part:
-        order = np.random.default_rng([seed, 1, number]).permutation(len(x))
-        order = order[: len(x) // batch_size * batch_size]
-        return x[order], y[order]
+        order = np.random.default_rng([seed, 1, number]).permutation(len(y))
+        order = order[: len(y) // batch_size * batch_size]
+        return keras.tree.map_structure(lambda array: array[order], x), y[order]
 
     return epoch

