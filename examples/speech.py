@@ -48,17 +48,16 @@ DEFAULTS = {
         "sparse2": "20@0.1", "redense2": "20@0.02",
     },
 }  # fmt: skip
-# The widths of "full" are chosen so that there are about as many parameters as the layers of the
-# DSD paper have, 8,139,805 and 67 million. Its recurrent layers share what they make of their
-# inputs between both directions; these do not.
+# "full" has the layers of the DSD paper's tables, weight by weight, but for the last one of Deep
+# Speech 2: the paper's 95,054 are no whole number of outputs, and 29 of them are 51,069.
 MODELS = {
-    ("deepspeech", "full"): (speech_models.deepspeech, {"width": 872}),
-    ("deepspeech", "small"): (speech_models.deepspeech, {"width": 128, "context": 5}),
-    ("deepspeech2", "full"): (speech_models.deepspeech2, {"width": 1520}),
+    ("deepspeech", "full"): (speech_models.deepspeech, {"width": 1024}),
+    ("deepspeech", "small"): (speech_models.deepspeech, {"width": 128}),
+    ("deepspeech2", "full"): (speech_models.deepspeech2, {"width": 1760}),
     ("deepspeech2", "small"): (speech_models.deepspeech2, {"width": 128, "num_recurrent": 2}),
 }
-# What the paper prunes: the fully connected and the recurrent layers. Neither Deep Speech 2's
-# convolutions nor the few weights of the letters' scores.
+# What the paper prunes: the fully connected and the recurrent layers. Neither the convolutions nor
+# the few weights of the letters' scores.
 PRUNE = ("hidden", "recurrent")
 
 

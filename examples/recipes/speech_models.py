@@ -1,4 +1,8 @@
-"""DeepSpeech and Deep Speech 2, for either Keras.
+"""DeepSpeech and Deep Speech 2, for either Keras, of the layers that the DSD paper's tables have.
+
+A recurrent layer multiplies its inputs with one matrix for both directions; each direction has a
+matrix of its own for its state. Deep Speech 2 normalises what a matrix or a convolution makes, in
+place of a bias, and convolutions for each channel and frequency apart.
 
 Both take spectrograms, shape (batch, frames, bins), and give scores of letters, shape
 (batch, ceil(frames / stride), classes). Batches are padded with zeros, and nothing that an
@@ -43,7 +47,29 @@ class Letters(layers.Dense):
         """Returns none; the loss receives the lengths."""
 
 
-def deepspeech(num_bins: int, width: int, stride: int, context: int = 9) -> Any:
+@keras.saving.register_keras_serializable("keras_dsd_recipes")
+class Recurrence(layers.SimpleRNNCell):
+    """Adds what a matrix makes of the state to the inputs, which another layer has multiplied."""
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the matrix of the state alone."""
+        del input_shape
+        self.recurrent_kernel = self.add_weight(
+            shape=(self.units, self.units), initializer=self.recurrent_initializer,
+            name="recurrent_kernel",
+        )  # fmt: skip
+        self.built = True
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, list[Any]]:
+        """Returns the output, which is the state, and the state."""
+        del training
+        matmul = tf.matmul if IS_LEGACY else keras.ops.matmul
+        state = states[0] if isinstance(states, list | tuple) else states
+        output = clipped_relu(inputs + matmul(state, self.recurrent_kernel))
+        return output, [output]
+
+
+def deepspeech(num_bins: int, width: int, stride: int, context: int = 5) -> Any:
     """Returns a network of five layers (Hannun et al. 2014, arXiv:1412.5567).
 
     Args:
@@ -55,10 +81,12 @@ def deepspeech(num_bins: int, width: int, stride: int, context: int = 9) -> Any:
     spectrogram = layers.Input((None, num_bins), name="spectrogram")
     own = _own_frames(spectrogram, stride)
     x = layers.ZeroPadding1D(context)(spectrogram)
-    # The first fully connected layer sees several frames at once: a convolution over time.
-    x = layers.Conv1D(width, 2 * context + 1, stride, activation=clipped_relu, name="hidden_1")(x)
+    x = layers.Conv1D(
+        width, 2 * context + 1, stride, activation=clipped_relu, name="convolution_1"
+    )(x)  # fmt: skip
     x = layers.Dense(width, activation=clipped_relu, name="hidden_2")(x)
     x = layers.Dense(width, activation=clipped_relu, name="hidden_3")(x)
+    x = layers.Dense(width, name="recurrent_4_inputs")(x)
     x = _both_ways(width, "recurrent_4")(x, mask=own)
     x = layers.Dense(width, activation=clipped_relu, name="hidden_5")(x)
     return keras.Model(spectrogram, _logits(x), name="deepspeech")
@@ -80,10 +108,12 @@ def deepspeech2(num_bins: int, width: int, stride: int, num_recurrent: int = 7) 
     x = _convolution(x, own, 32, (11, 21), (1, 2), "convolution_2")
     x = layers.Reshape((-1, x.shape[2] * x.shape[3]))(x)
     for number in range(1, num_recurrent + 1):
+        x = layers.Dense(width, use_bias=False, name=f"recurrent_{number}_inputs")(x)
         x = layers.BatchNormalization(name=f"norm_{number}")(x, mask=own)
         x = _both_ways(width, f"recurrent_{number}")(x, mask=own)
+    x = layers.Dense(width, use_bias=False, name="hidden")(x)
     x = layers.BatchNormalization(name=f"norm_{num_recurrent + 1}")(x, mask=own)
-    x = layers.Dense(width, activation=clipped_relu, name="hidden")(x)
+    x = layers.Activation(clipped_relu)(x)
     return keras.Model(spectrogram, _logits(x), name="deepspeech2")
 
 
@@ -93,9 +123,7 @@ def _own_frames(spectrogram: Any, stride: int) -> Any:
 
 
 def _both_ways(width: int, name: str) -> Any:
-    recurrent = layers.SimpleRNN(
-        width, activation=clipped_relu, return_sequences=True, name="one_way"
-    )
+    recurrent = layers.RNN(Recurrence(width), return_sequences=True, name="one_way")
     return layers.Bidirectional(recurrent, merge_mode="sum", name=name)
 
 
@@ -105,12 +133,10 @@ def _convolution(
     x = layers.ZeroPadding2D([(side // 2, side // 2) for side in size])(x)
     x = layers.Conv2D(channels, size, strides, use_bias=False, name=name)(x)
     num_bins = x.shape[2]
-    # As one axis of frames by bins, which a mask has to have too.
-    x = layers.Reshape((-1, channels))(x)
-    at_bins = layers.UpSampling1D(num_bins)(layers.Reshape((-1, 1))(own))
-    x = layers.BatchNormalization(name=f"norm_of_{name}")(x, mask=layers.Reshape((-1,))(at_bins))
+    x = layers.Reshape((-1, num_bins * channels))(x)
+    x = layers.BatchNormalization(name=f"norm_of_{name}")(x, mask=own)
     x = layers.Activation(clipped_relu)(x)
-    x = layers.Multiply()([x, at_bins])  # the next convolution sees past the end too
+    x = layers.Multiply()([x, layers.Reshape((-1, 1))(own)])  # the next one sees past the end too
     return layers.Reshape((-1, num_bins, channels))(x)
 
 

@@ -1,5 +1,6 @@
 """The networks of examples/imagenet.py, and its training, evaluated as published: on small data."""
 
+import itertools
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,11 @@ PUBLISHED = {
     "squeezenet": (1_248_424, 1_248_424),
     "vgg16": (138_357_544, 138_357_544),
 }
+# Of ResNets: the layers that they are named after, and projections.
+KERNELS = {
+    "alexnet": 8, "googlenet": 57 + 1, "resnet18": 17 + 1 + 3, "resnet50": 49 + 1 + 4,
+    "squeezenet": 26, "vgg16": 16,
+}  # fmt: skip
 DROPOUT = {"alexnet": [0.5] * 2, "googlenet": [0.4], "squeezenet": [0.5], "vgg16": [0.5] * 2}
 
 
@@ -50,7 +56,18 @@ def test_parameters_and_dropout_are_as_published(name, undrawn):
     model = image_models.build(name, 224, 1000, weight_decay=1e-4)
     assert (model.count_params(), size(model.trainable_weights)) == PUBLISHED[name]
     assert model.output_shape == (None, 1000)
+    assert len([w for w in model.trainable_weights if len(w.shape) > 1]) == KERNELS[name]
     assert dropouts(model) == DROPOUT.get(name, [])
+
+
+def test_the_page_has_these_counts_and_what_the_13_million_of_googlenet_are():
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    for name, (_, trained) in PUBLISHED.items():
+        assert f"| `{name}` | {KERNELS[name]} | {trained:,} |" in page
+    sizes = (4 * 4 * 128, 1024, 1000)  # of an auxiliary classifier, after 128 channels of 4 x 4
+    dense = sum(n * m + m for n, m in itertools.pairwise(sizes))
+    auxiliary = sum(channels * 128 + 128 + dense for channels in (512, 528))
+    assert f"{PUBLISHED['googlenet'][1] + auxiliary:,}" in page
 
 
 def small(name, **options):
