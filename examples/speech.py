@@ -49,7 +49,7 @@ DEFAULTS = {
     },
 }  # fmt: skip
 # "full" has the layers of the DSD paper's tables, weight by weight, but for the last one of Deep
-# Speech 2: the paper's 95,054 are no whole number of outputs, and 29 of them are 51,069.
+# Speech 2: the paper's 95,054 give no whole number of outputs, and 29 of them are 51,069.
 MODELS = {
     ("deepspeech", "full"): (speech_models.deepspeech, {"width": 1024}),
     ("deepspeech", "small"): (speech_models.deepspeech, {"width": 128}),

@@ -1,7 +1,7 @@
 """DeepSpeech and Deep Speech 2, for either Keras, of the layers that the DSD paper's tables have.
 
-A recurrent layer multiplies its inputs with one matrix for both directions; each direction has a
-matrix of its own for its state. Deep Speech 2 normalises what a matrix or a convolution makes, in
+A recurrent layer multiplies its inputs with one matrix for both directions; for its state, each
+direction has a separate matrix. Deep Speech 2 normalises what a matrix or a convolution makes, in
 place of a bias, and convolutions for each channel and frequency apart.
 
 Both take spectrograms, shape (batch, frames, bins), and give scores of letters, shape
