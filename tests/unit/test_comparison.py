@@ -284,7 +284,8 @@ def test_test_data_are_read_at_the_ends_alone(made, data):
     assert parts[:9] == [False, False, True, True] * 2 + [False]
 
 
-def test_the_bar_knows_how_many_epochs_are_left(made, data, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("first", "own"), [(Dense(2), 2), (Dense(2, lr=dsd.Decay("linear")), 4)])
+def test_the_bar_knows_how_many_epochs_are_left(made, data, tmp_path, monkeypatch, first, own):
     bars = []
 
     @contextlib.contextmanager
@@ -297,15 +298,17 @@ def test_the_bar_knows_how_many_epochs_are_left(made, data, tmp_path, monkeypatc
         yield step
 
     monkeypatch.setattr(compare, "progress_bar", bar)
-    path = tmp_path / "comparison.json"
-    run(made, data, path=path)
-    held = json.loads(path.read_text())
+    options = {"path": tmp_path / "comparison.json", "phases": [first, *DSD_PHASES[1:]]}
+    run(made, data, **options)
+    held = json.loads(options["path"].read_text())
     held["runs"] = [each for each in held["runs"] if each["arm"] != "dsd"]
-    path.write_text(json.dumps(held))
+    options["path"].write_text(json.dumps(held))
     for _ in range(2):
-        run(made, data, path=path)
-    # Two epochs of the first phase, and two of each arm; the first phase is in no file.
-    assert bars == [[12, 0, 12], [12, 4, 8], [12, 12, 0]]
+        run(made, data, **options)
+    # Two epochs of the first phase, which is in no file, and two of each arm; a plain arm has all
+    # four where the rate of the first phase decays.
+    total = 2 * (2 + own + 2)
+    assert bars == [[total, 0, total], [total, 2 * own, total - 2 * own], [total, total, 0]]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -663,6 +666,7 @@ def test_arms_continue_a_first_phase_at_its_first_and_its_last_rate():
     assert {Timeline(each).epochs for each in arms.values()} == {15}
     assert shared_start(arms) == (first,)
     assert [name for name, each in arms.items() if not starts_with(each, (first,))] == ["one run"]
+    assert not starts_with(make_arms(phases)["dense"], (first,))
     # Of equal arms one is trained; a rate of zero trains nothing.
     equal = make_paper_arms([first, Sparse(6, lr=0.1), Dense(5, lr=0.05)])
     assert "low rate" not in equal and "llr at once" in equal
@@ -880,6 +884,7 @@ def test_a_first_phase_whose_rate_falls_is_trained_once_and_one_run_from_the_sta
     for arm in ("first rate", "low rate", "llr", "dsd", "dsd, random masks"):
         assert runs[arm].start == runs[FIRST].start
         assert runs[arm].validation[:2] == runs[FIRST].validation == (21.0, 42.0)
+    assert runs["one run"].validation[:2] == (21.0, 42.0)
     assert runs["one run"].start != runs[FIRST].start
     assert runs["one run"].num_updates == runs["dsd"].num_updates == 18
     # Two to look at in either stage; of each seed one for the first phase and one of every arm, of
