@@ -173,10 +173,14 @@ def check_finite(weights: np.ndarray, path: str = "weights") -> None:
     refuse_not_finite(int(num_bad), flat.size, path)
 
 
+class NotFiniteError(ValueError):
+    """Weights hold NaN or infinity: training diverged, or the data hold them."""
+
+
 def refuse_not_finite(num_bad: int, size: int, path: str) -> None:
-    """Raises ValueError if `num_bad` of the `size` values of a weight are NaN or infinite."""
+    """Raises NotFiniteError if `num_bad` of the `size` values of a weight are NaN or infinite."""
     if num_bad:
-        raise ValueError(
+        raise NotFiniteError(
             f"Expected finite weights to compute a mask from. Received: {path} with {num_bad} of "
             f"{size} values NaN or infinite. No weight is changed. Training diverged, or the data "
             f"hold NaN or infinity: check the data, or load an earlier checkpoint and lower the "

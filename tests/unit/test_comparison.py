@@ -14,6 +14,7 @@ import pytest
 
 import keras_dsd as dsd
 from keras_dsd.algorithm import presets
+from keras_dsd.algorithm.masks import NotFiniteError
 from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.analysis.comparison import compare, dataset, training
 from keras_dsd.analysis.comparison.arms import (
@@ -241,6 +242,27 @@ def test_a_file_without_what_was_trained_before_is_gone_on_with(made, data, tmp_
     del made.models[:]
     assert run(made, data, path=path, **options) == found
     assert len(made.models) == 2 + 2  # two to look at, and one of each seed to score
+
+
+def test_a_run_whose_weights_are_not_finite_counts_where_it_ends(made, data, tmp_path, monkeypatch):
+    fit = Model.fit
+
+    def failing(model, *part, epochs, callbacks, **options):
+        is_failing = len(callbacks) > 1 and made.seeds[-1] % 1_000_003 == 1  # DSD of seed 1
+        fit(model, *part, epochs=epochs - is_failing, callbacks=callbacks, **options)
+        if is_failing:
+            raise NotFiniteError("Expected finite weights")
+
+    monkeypatch.setattr(Model, "fit", failing)
+    path = tmp_path / "comparison.json"
+    found = run(made, data, path=path)
+    ours = [r for r in found.runs if r.arm == "dsd"]
+    assert ours[0].validation == (11.0, 22.0, 43.0, 64.0)
+    assert ours[1].validation[:3] == (11.0, 22.0, 43.0) and math.isnan(ours[1].validation[3])
+    assert (ours[1].best_epoch, ours[1].num_updates, found.num_updates) == (0, 9, 12)
+    assert [len(r.validation) for r in found.runs if r.arm == "dense"] == [4, 4]
+    del made.models[:]
+    assert str(run(made, data, path=path)) == str(found) and len(made.models) == 2
 
 
 def test_an_arm_that_was_not_trained_is_not_a_control(made, data):
@@ -837,7 +859,7 @@ def test_an_interval_within_a_percent_shows_that_both_are_equal():
 def test_a_run_that_fails_is_reported_and_gives_no_answer():
     found = measured_as_paper(**{"sparse of 2": NAN, "llr of 9": NAN})
     assert [(run.arm, run.seed) for run in found.failed] == [("sparse", 2)]
-    assert "Not finite: sparse of seed 2." in words_of(found)
+    assert "Not finite: seed 2 (sparse)." in words_of(found) and "nan" not in found.verdict
     assert "(a) dsd is better than llr" in found.verdict
     assert "(b) No answer: not all values of dsd and sparse are finite." in found.verdict
     json.loads(found.to_json(), parse_constant=pytest.fail)

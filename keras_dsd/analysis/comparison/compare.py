@@ -25,6 +25,7 @@ schedule as a `LearningRateSchedule` of the optimizer.
 
 import contextlib
 import functools
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -342,8 +343,9 @@ class Runs:
             files.write_json(self._file, files.plain(data))
 
     def _check_budget(self) -> None:
-        """Raises ValueError if arms made different numbers of updates."""
-        arms = [run for run in self._runs.values() if run.arm != FIRST]
+        """Raises ValueError if arms made different numbers of updates, but for runs that failed."""
+        runs = [run for run in self._runs.values() if run.arm != FIRST]
+        arms = [run for run in runs if not math.isnan(run.validation[-1])]
         for run in arms[1:]:
             if run.num_updates != arms[0].num_updates:
                 both = [f"{each.num_updates} in arm {each.arm!r} of seed {each.seed}"

@@ -117,7 +117,7 @@ class PaperComparison(Comparison):
             words = f"No difference shown between dsd and {control}"
         share = f" ({100 * found.smallest / abs(mean):.2g}%)" if mean else ""
         return (
-            f"{words}: dsd minus it {_interval(found, 4)}, p = {p_value:.2g}. Smallest effect "
+            f"{words}: dsd minus it {_interval(found, 4)}{_p_text(p_value)}. Smallest effect "
             f"that {found.number} seeds show four times in five: {found.smallest:.2g}{share}."
         )
 
@@ -137,18 +137,21 @@ class PaperComparison(Comparison):
         return self.control
 
     def _lines(self) -> list[tuple[str, str]]:
-        failed = ", ".join(f"{run.arm} of seed {run.seed}" for run in self.failed)
+        failed: dict[int, list[str]] = {}
+        for run in self.failed:
+            failed.setdefault(run.seed, []).append(run.arm)
+        words = [f"seed {seed} ({'; '.join(arms)})" for seed, arms in failed.items()]
         return [
             *((f"question ({letter})", self._sentence(letter)) for letter in self._questions),
             ("at the last epochs", " ".join(
-                f"({letter}) dsd minus {control} {_interval(self.answer(control, LAST), 2)}, "
-                f"p = {self._p_values(LAST)[letter]:.2g}."
+                f"({letter}) dsd minus {control}: {_interval(self.answer(control, LAST), 2)}"
+                f"{_p_text(self._p_values(LAST)[letter])}."
                 for letter, control in self._questions.items()
             )),
             ("metric", f"{self.metric} ({BETTER[self.mode]}), mean ± standard deviation"),
             ("training", f"{len(self.seeds)} seeds, {self.num_updates:,} updates in each arm; "
                          f"choices made on {self.num_tuning_seeds} other seeds. "
-                         + (f"Not finite: {failed}." if failed else "No run failed.")),
+                         + (f"Not finite: {', '.join(words)}." if words else "No run failed.")),
         ]  # fmt: skip
 
     def _table(self) -> Table:
@@ -167,7 +170,7 @@ class PaperComparison(Comparison):
         if arm == DSD:
             return "", ""
         found = self.answer(arm)
-        return _interval(found, 2), f"{found.p_value:.2g}"
+        return _interval(found, 2), "" if math.isnan(found.p_value) else f"{found.p_value:.2g}"
 
     def _decays(self) -> list[str]:
         """Returns a line on the chosen weight decays, if any."""
@@ -194,7 +197,13 @@ class PaperComparison(Comparison):
         axes.set_ylabel(f"dsd minus it, mean and {CONFIDENCE:.0%} interval")
 
 
+def _p_text(p_value: float) -> str:
+    return "" if math.isnan(p_value) else f", p = {p_value:.2g}"
+
+
 def _interval(found: Difference, digits: int) -> str:
+    if not math.isfinite(found.mean):
+        return "not finite"
     mean, low, high = (f"{each:+.{digits}g}" for each in (found.mean, found.low, found.high))
     return f"{mean} ({low} to {high})"
 

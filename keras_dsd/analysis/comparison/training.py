@@ -20,8 +20,10 @@ from multiprocessing.queues import SimpleQueue
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from keras_dsd.adapters import registry
+from keras_dsd.algorithm.masks import NotFiniteError
 from keras_dsd.algorithm.phases import DensePhase, Phase, SparsePhase, epochs_of
 from keras_dsd.algorithm.selection import Selection
 from keras_dsd.analysis.comparison import dataset
@@ -336,15 +338,19 @@ class _Segment(Hooks):
         state.seed(seed_at(self.seed, first))
         self._data = self._job.load()
         state.seed(seed_at(self.seed, first))
-        self.model.fit(
-            *arguments(self._data["train"]), **self._job.fit_options, initial_epoch=first,
-            epochs=end, verbose=0, callbacks=[*callbacks, self],
-        )  # fmt: skip
+        try:
+            self.model.fit(
+                *arguments(self._data["train"]), **self._job.fit_options, initial_epoch=first,
+                epochs=end, verbose=0, callbacks=[*callbacks, self],
+            )  # fmt: skip
+        except NotFiniteError as error:  # a seed that fails counts where it ends
+            logging.warning("compare: %s of seed %d failed. %s", self._arm, self.seed, error)
+            self.values += [math.nan] * (end - first - len(self.values) - len(self._kept))
         self.num_updates = state.num_updates(self.model) - self._num_updates_before
         at_end: list[np.ndarray] = state.read(self.model)
         self._score_averages()
         self.test_last = self.test_best = self._value("test")
-        if self.best != len(self.values) - 1:
+        if self.best != len(self.values) - 1 and self._best_weights:
             state.set_weights(self.model, self._best_weights)
             self.test_best = self._value("test")
         return at_end
