@@ -18,6 +18,7 @@ import protocol
 from protocol import AVERAGED, FIRST, SAME, SINGLE, Arm, Lengths, Run, Setting
 
 import keras_dsd as dsd
+from keras_dsd.algorithm.masks import NotFiniteError
 
 Part = tuple[Any, np.ndarray]  # what the model takes, an array or a dict of arrays, and labels
 Base = tuple[float, float]
@@ -142,6 +143,12 @@ class _Curves:
             if index:
                 self.error.append(1 - found.get("accuracy", np.nan))
 
+    def fill(self, length: int, num_parts: int) -> None:
+        """Adds NaN for the epochs that were not trained, of as many parts as are measured."""
+        curves = (self.train, self.validation, self.test, self.error)
+        for curve in curves if num_parts > 1 else curves[:2]:
+            curve += [np.nan] * (length - len(curve))
+
     def after(self, other: "_Curves") -> "_Curves":
         """Returns these measurements after those of earlier epochs."""
         names = [field.name for field in dataclasses.fields(self)]
@@ -187,7 +194,10 @@ class Trainer:
             if name == protocol.PRUNED:  # as it is meant to
                 warnings.filterwarnings("ignore", message="Training ended with pruned weights")
             epochs = _Epochs(self._split, start)
-            model.fit(epochs, epochs=len(rates), verbose=0, callbacks=[watch, *callbacks])
+            try:
+                model.fit(epochs, epochs=len(rates), verbose=0, callbacks=[watch, *callbacks])
+            except NotFiniteError:  # of pruning: a seed that fails counts where it ends
+                watch.curves.fill(len(rates), len(self._parts))
         state = model.get_weights(), [v.numpy() for v in model.optimizer.variables]
         curves = watch.curves.after(first.curves) if first else watch.curves
         seconds = time.monotonic() - began

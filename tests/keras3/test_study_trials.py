@@ -122,3 +122,16 @@ def test_tuning_measures_validation_data_alone(task):
     found = list(trainer.train([(DSD, 0.5)]))
     assert [run.arm for run in found] == ["first dense", DSD]
     assert all(not run.test and len(run.validation) in (2, 6) for run in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_tuning", [False, True])
+def test_a_seed_that_fails_counts_where_it_ends(task, is_tuning):
+    from protocol import DSD
+    from trials import Trainer
+
+    trainer = Trainer(task, read(None, 0), 0, (1e30, 1e-3), is_tuning)
+    (_, run) = trainer.train([(DSD, 0.5)])
+    assert len(run.train) == len(run.validation) == 6
+    assert len(run.test) == (0 if is_tuning else 6) and np.isnan(run.validation[-1])
+    assert run.num_updates < 2 * 6
