@@ -5,7 +5,8 @@ slots, and the mask is one more: each reads large tensors from memory. Running a
 chunk before the next saves more time than the mask takes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import torch
@@ -14,32 +15,51 @@ from keras_dsd.adapters.base.private_names import UPDATE_ALL, key_of
 from keras_dsd.adapters.keras3.backends import MaskOf, SlotsOf
 from keras_dsd.utils.patches import Patch
 
-# Number of values in a chunk: with fewer, calls would take more time than is saved.
+# Number of values in a chunk. A chunk of weight, gradient and slots fits a shared cache, of 8 MiB
+# and more; with smaller ones, calls take more time than is saved.
 PART = 2**19
-# On a CPU a product of two dtypes casts one of them first. The cast of a tensor up to this size
-# fits a shared cache; a larger tensor is multiplied in chunks, which fit a core's cache.
-_MASKED_WHOLE = 2**20
-_MASKED_PART = 2**18
-# Optimizers with elementwise updates that count no updates, and that take more passes over the
-# values than SGD, which is slower in chunks.
+# On a CPU a product of two dtypes casts one of them first, to a tensor that is allocated for it. Up
+# to the first size the allocator has memory at hand. For larger ones the system maps new pages,
+# which takes longer than the product: they are cast part by part, to one buffer of the second size,
+# which fits a core's cache.
+_CAST_WHOLE = 2**14
+_CAST_PART = 2**17
+# Optimizers with elementwise updates that count no updates.
 _BY_VALUE = tuple(
     getattr(keras.optimizers, name)
-    for name in ("Adadelta", "Adagrad", "Adam", "Adamax", "Lion", "RMSprop")
+    for name in ("Adadelta", "Adagrad", "Adam", "Adamax", "Lion", "RMSprop", "SGD")
 )
 
 
 def apply_masks(pairs: Sequence[tuple[keras.Variable, torch.Tensor]]) -> None:
     """Sets each variable to zero where its mask is 0."""
     with torch.no_grad():
-        for variable, mask in pairs:
-            value = variable.value
-            on_cpu = value.device.type == "cpu"
-            if value.numel() <= _MASKED_WHOLE or not on_cpu or not value.is_contiguous():
-                value.mul_(mask)
-                continue
-            parts = (each.view(-1).split(_MASKED_PART) for each in (value, mask))
-            for part, kept in zip(*parts, strict=True):
-                part.mul_(kept)
+        _multiply_all((variable.value, mask) for variable, mask in pairs)
+
+
+def _multiply_all(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """Multiplies tensors by their masks."""
+    buffers = _Buffers()
+    for value, mask in pairs:
+        if value.numel() <= _CAST_WHOLE or not (_is_eager_on_cpu(value) and value.is_contiguous()):
+            value.mul_(mask)
+        else:
+            _multiply(value.view(-1), mask.view(-1), buffers)
+
+
+class _Buffers(dict[torch.dtype, torch.Tensor]):
+    """Memory for the casts of masks: one buffer for each dtype, allocated at the first cast."""
+
+    def __missing__(self, dtype: torch.dtype) -> torch.Tensor:
+        self[dtype] = torch.empty(_CAST_PART, dtype=dtype, device="cpu")
+        return self[dtype]
+
+
+def _multiply(values: torch.Tensor, mask: torch.Tensor, buffers: _Buffers) -> None:
+    """Multiplies a flat tensor by its mask, of which it casts a part at a time."""
+    buffer = buffers[values.dtype]
+    for part, kept in zip(values.split(_CAST_PART), mask.split(_CAST_PART), strict=True):
+        part.mul_(buffer[: kept.numel()].copy_(kept))
 
 
 def patches(
@@ -57,7 +77,7 @@ def patches(
     known = known and hasattr(optimizer, UPDATE_ALL)
     if not known or any(each.value.device.type != "cpu" for each in variables):
         return []
-    updates = _Updates(optimizer, mask_of, slots_of)
+    updates = _Updates(optimizer, variables, mask_of, slots_of)
     return [Patch(vars(optimizer), UPDATE_ALL, updates.all)]
 
 
@@ -67,50 +87,71 @@ class _Updates:
     def __init__(
         self,
         optimizer: keras.optimizers.Optimizer,
+        variables: Sequence[keras.Variable],
         mask_of: MaskOf[torch.Tensor],
         slots_of: SlotsOf,
     ) -> None:
-        self._optimizer = optimizer
-        self._mask_of_key = mask_of
-        self._slots_of = slots_of
         self._plain = getattr(optimizer, UPDATE_ALL)
+        self._mask_of = mask_of
+        self._slots_of = slots_of
+        self._keys = {id(each): key_of(optimizer, each) for each in variables}
+        self._large = {id(each) for each in variables if each.value.numel() >= 2 * PART}
+        # The last ones first, which a cache still holds after their update. A variable keeps its
+        # tensor while it trains; reading it at each step takes as long as a small product.
+        self._tensors = {id(each): each.value for each in reversed(variables)}
 
     @torch.no_grad()
     def all(
         self,
         gradients: Sequence[torch.Tensor],
         variables: Sequence[keras.Variable],
-        learning_rate: torch.Tensor,
+        learning_rate: Any,
     ) -> None:
-        """Updates all variables: large ones in chunks, the others together."""
-        together = []
-        for gradient, variable in zip(gradients, variables, strict=True):
-            if variable.value.numel() < 2 * PART or torch.compiler.is_compiling():
-                together.append((gradient, variable))
-            else:
-                self._in_parts(gradient, variable, learning_rate)
-        if together:
-            self._complete(together, learning_rate)
-
-    def _complete(
-        self, updates: Sequence[tuple[torch.Tensor, keras.Variable]], learning_rate: torch.Tensor
-    ) -> None:
-        gradients, variables = zip(*updates, strict=True)
+        """Updates all variables: large masked ones in chunks, the others together."""
+        if self._large and not torch.compiler.is_compiling():
+            gradients, variables = self._large_in_parts(gradients, variables, learning_rate)
+        if not variables:
+            return
         self._plain(gradients, variables, learning_rate)
-        pairs = [
-            (each, self._mask_of(each)) for each in reversed(variables)
-        ]  # those that fit the cache
-        apply_masks([(variable, mask) for variable, mask in pairs if mask is not None])
+        updated = set(map(id, variables))
+        masks = (
+            (value, self._mask_of(self._keys[each]))
+            for each, value in self._tensors.items()
+            if each in updated
+        )
+        _multiply_all((value, mask) for value, mask in masks if mask is not None)
+
+    def _large_in_parts(
+        self,
+        gradients: Sequence[torch.Tensor],
+        variables: Sequence[keras.Variable],
+        learning_rate: Any,
+    ) -> tuple[Sequence[torch.Tensor], Sequence[keras.Variable]]:
+        """Updates and masks large variables; returns gradients and variables of the others."""
+        buffers = _Buffers()
+        rest = [
+            (gradient, variable)
+            for gradient, variable in zip(gradients, variables, strict=True)
+            if id(variable) not in self._large
+            or not self._in_parts(gradient, variable, learning_rate, buffers)
+        ]
+        return [gradient for gradient, _ in rest], [variable for _, variable in rest]
 
     def _in_parts(
-        self, gradient: torch.Tensor, variable: keras.Variable, learning_rate: torch.Tensor
-    ) -> None:
+        self,
+        gradient: torch.Tensor,
+        variable: keras.Variable,
+        learning_rate: Any,
+        buffers: _Buffers,
+    ) -> bool:
+        """Updates and masks a variable in chunks, if it has a mask and its chunks are views."""
         slots = self._slots_of(variable).values()
         tensors = [variable.value, *(slot.value for slot in slots)]
-        mask = self._mask_of(variable)
+        mask = self._mask_of(self._keys[id(variable)])
         if mask is None or not all(each.is_contiguous() for each in tensors):
-            self._complete([(gradient, variable)], learning_rate)
-            return
+            return False
+        if isinstance(learning_rate, keras.Variable):
+            learning_rate = learning_rate.value  # operations on a variable take longer
         whole = [each.data for each in tensors]
         parts = zip(*map(_split, [gradient.contiguous(), mask, *whole]), strict=True)
         try:
@@ -119,13 +160,15 @@ class _Updates:
                 for tensor, part in zip(tensors, values, strict=True):
                     tensor.data = part
                 self._plain([part_of_gradient], [variable], learning_rate)
-                values[0].mul_(part_of_mask)
+                _multiply(values[0], part_of_mask, buffers)
         finally:
             for tensor, values_of_all in zip(tensors, whole, strict=True):
                 tensor.data = values_of_all
+        return True
 
-    def _mask_of(self, variable: keras.Variable) -> torch.Tensor | None:
-        return self._mask_of_key(key_of(self._optimizer, variable))
+
+def _is_eager_on_cpu(value: torch.Tensor) -> bool:
+    return value.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _split(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
