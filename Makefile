@@ -30,7 +30,7 @@ bench: $(VENV)/.has-bench
 	$(VENV)/bin/python benchmarks/cost/bench.py $(ARGS)
 
 # A task of docs/results.md: make studies TASK=mnist-shifts DATA=mnist.npz resumes or rebuilds it.
-studies: $(VENV)/.has-compare $(VENV)/.has-jax
+studies: $(VENV)/.has-compare $(VENV)/.has-jax $(VENV)/.has-plots
 	$(VENV)/bin/python benchmarks/studies/run.py --task=$(TASK) $(if $(DATA),--data=$(DATA)) $(ARGS)
 
 # What these need is tested where it is installed.

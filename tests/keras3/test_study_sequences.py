@@ -1,8 +1,5 @@
 """The sequences of benchmarks/studies: the parts of a seed, and the loss where lengths differ."""
 
-import importlib
-import pathlib
-import sys
 import zipfile
 
 import keras
@@ -10,21 +7,15 @@ import numpy as np
 import pytest
 
 import keras_dsd as dsd
-
-FOLDER = pathlib.Path(__file__).resolve().parents[2] / "benchmarks" / "studies"
-MODULES = ("building", "protocol", "scenes", "sequences", "tasks", "trials")
+from tests.helpers import studies
 
 pytestmark = pytest.mark.only_on("jax")
 
 
 @pytest.fixture(scope="module")
 def sequences():
-    before = list(sys.path)
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module("sequences")
-    sys.path[:] = before
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    with studies.imported("sequences") as module:
+        yield module
 
 
 def arrays(part):

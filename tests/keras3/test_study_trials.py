@@ -1,14 +1,11 @@
 """The trials of benchmarks/studies: arms train alike, and DSD's are those of the library."""
 
-import importlib
-import pathlib
-import sys
-
 import keras
 import numpy as np
 import pytest
 
-FOLDER = pathlib.Path(__file__).resolve().parents[2] / "benchmarks" / "studies"
+from tests.helpers import studies
+
 BASE = (0.01, 1e-3)
 
 pytestmark = pytest.mark.only_on("jax")
@@ -16,11 +13,8 @@ pytestmark = pytest.mark.only_on("jax")
 
 @pytest.fixture(scope="module")
 def tasks():
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module("tasks")
-    sys.path.remove(str(FOLDER))
-    for name in ("tasks", "building", "sequences", "trials", "protocol", "records"):
-        sys.modules.pop(name, None)
+    with studies.imported("tasks") as module:
+        yield module
 
 
 def read(path, seed):

@@ -1,11 +1,13 @@
 """The protocol of the studies: arms of equal length, what tuning chooses, and the records."""
 
+import dataclasses
 import importlib
 import math
 import sys
 
 import pytest
 
+from keras_dsd import DSDSchedule
 from keras_dsd.algorithm.phases import SparsePhase
 from keras_dsd.algorithm.timeline import Timeline
 from tests.helpers import pages
@@ -52,6 +54,13 @@ def test_arms_have_equal_epochs_and_the_control_the_learning_rates_of_dsd(
     iterated = arms["dsd, iterated"].phases
     assert [phase.sparsity for phase in iterated[::2]] == [0.5, 0.25]
     assert not any(isinstance(phase, SparsePhase) for phase in iterated[1::2])
+
+
+def test_dsd_trains_on_as_from_a_model_trained_elsewhere(protocol):
+    ours = protocol.arms(protocol.Lengths(30, 10, 8), 0.4)["dsd"].phases
+    schedule = DSDSchedule(dense=0, sparse=10, redense=8, redense_lr=1.0)
+    sparse, dense = schedule.timeline.phases
+    assert ours == (dataclasses.replace(sparse, sparsity=0.4), dense)
 
 
 def run(protocol, seed, arm, best, setting=(1e-4, 0.1), test=(), sparsity=None):
