@@ -76,8 +76,8 @@ def test_parts_change_no_bit(name, digits, compiled, parts, monkeypatch):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_masks_multiply_each_value(dtype, monkeypatch):
     """In one product, in parts that are cast in turn, and where parts would be no views."""
-    monkeypatch.setattr(torch_updates, "_CAST_WHOLE", 100)
-    monkeypatch.setattr(torch_updates, "_CAST_PART", 64)
+    monkeypatch.setattr(torch_updates, "_MASKED_WHOLE", 100)
+    monkeypatch.setattr(torch_updates, "PART", 64)
     pairs, expected = [], []
     for shape, transposed in (
         ((10, 10), False),

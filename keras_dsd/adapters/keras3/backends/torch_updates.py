@@ -18,12 +18,10 @@ from keras_dsd.utils.patches import Patch
 # Number of values in a chunk. A chunk of weight, gradient and slots fits a shared cache, of 8 MiB
 # and more; with smaller ones, calls take more time than is saved.
 PART = 2**19
-# On a CPU a product of two dtypes casts one of them first, to a tensor that is allocated for it. Up
-# to the first size the allocator has memory at hand. For larger ones the system maps new pages,
-# which takes longer than the product: they are cast part by part, to one buffer of the second size,
-# which fits a core's cache.
-_CAST_WHOLE = 2**14
-_CAST_PART = 2**17
+# On a CPU a product of two dtypes casts one of them first, to a tensor that it allocates. Up to
+# this size the cast fits a shared cache. For a larger one the system maps new pages, which
+# takes longer than the product: the mask is cast chunk by chunk, to a buffer that is reused.
+_MASKED_WHOLE = 2**20
 # Optimizers with elementwise updates that count no updates.
 _BY_VALUE = tuple(
     getattr(keras.optimizers, name)
@@ -34,14 +32,15 @@ _BY_VALUE = tuple(
 def apply_masks(pairs: Sequence[tuple[keras.Variable, torch.Tensor]]) -> None:
     """Sets each variable to zero where its mask is 0."""
     with torch.no_grad():
-        _multiply_all((variable.value, mask) for variable, mask in pairs)
+        _multiply_all(((variable.value, mask) for variable, mask in pairs), _Buffers())
 
 
-def _multiply_all(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+def _multiply_all(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], buffers: "_Buffers") -> None:
     """Multiplies tensors by their masks."""
-    buffers = _Buffers()
     for value, mask in pairs:
-        if value.numel() <= _CAST_WHOLE or not (_is_eager_on_cpu(value) and value.is_contiguous()):
+        if value.numel() <= _MASKED_WHOLE or not (
+            _is_eager_on_cpu(value) and value.is_contiguous()
+        ):
             value.mul_(mask)
         else:
             _multiply(value.view(-1), mask.view(-1), buffers)
@@ -51,14 +50,14 @@ class _Buffers(dict[torch.dtype, torch.Tensor]):
     """Memory for the casts of masks: one buffer for each dtype, allocated at the first cast."""
 
     def __missing__(self, dtype: torch.dtype) -> torch.Tensor:
-        self[dtype] = torch.empty(_CAST_PART, dtype=dtype, device="cpu")
+        self[dtype] = torch.empty(PART, dtype=dtype, device="cpu")
         return self[dtype]
 
 
 def _multiply(values: torch.Tensor, mask: torch.Tensor, buffers: _Buffers) -> None:
-    """Multiplies a flat tensor by its mask, of which it casts a part at a time."""
+    """Multiplies a flat tensor by its mask, of which it casts a chunk at a time."""
     buffer = buffers[values.dtype]
-    for part, kept in zip(values.split(_CAST_PART), mask.split(_CAST_PART), strict=True):
+    for part, kept in zip(values.split(PART), mask.split(PART), strict=True):
         part.mul_(buffer[: kept.numel()].copy_(kept))
 
 
@@ -94,6 +93,7 @@ class _Updates:
         self._plain = getattr(optimizer, UPDATE_ALL)
         self._mask_of = mask_of
         self._slots_of = slots_of
+        self._buffers = _Buffers()
         self._keys = {id(each): key_of(optimizer, each) for each in variables}
         self._large = {id(each) for each in variables if each.value.numel() >= 2 * PART}
         # The last ones first, which a cache still holds after their update. A variable keeps its
@@ -119,7 +119,8 @@ class _Updates:
             for each, value in self._tensors.items()
             if each in updated
         )
-        _multiply_all((value, mask) for value, mask in masks if mask is not None)
+        pairs = ((value, mask) for value, mask in masks if mask is not None)
+        _multiply_all(pairs, self._buffers)
 
     def _large_in_parts(
         self,
@@ -128,12 +129,11 @@ class _Updates:
         learning_rate: Any,
     ) -> tuple[Sequence[torch.Tensor], Sequence[keras.Variable]]:
         """Updates and masks large variables; returns gradients and variables of the others."""
-        buffers = _Buffers()
         rest = [
             (gradient, variable)
             for gradient, variable in zip(gradients, variables, strict=True)
             if id(variable) not in self._large
-            or not self._in_parts(gradient, variable, learning_rate, buffers)
+            or not self._in_parts(gradient, variable, learning_rate)
         ]
         return [gradient for gradient, _ in rest], [variable for _, variable in rest]
 
@@ -142,7 +142,6 @@ class _Updates:
         gradient: torch.Tensor,
         variable: keras.Variable,
         learning_rate: Any,
-        buffers: _Buffers,
     ) -> bool:
         """Updates and masks a variable in chunks, if it has a mask and its chunks are views."""
         slots = self._slots_of(variable).values()
@@ -160,7 +159,7 @@ class _Updates:
                 for tensor, part in zip(tensors, values, strict=True):
                     tensor.data = part
                 self._plain([part_of_gradient], [variable], learning_rate)
-                _multiply(values[0], part_of_mask, buffers)
+                _multiply(values[0], part_of_mask, self._buffers)
         finally:
             for tensor, values_of_all in zip(tensors, whole, strict=True):
                 tensor.data = values_of_all
