@@ -16,6 +16,11 @@ ON_GPU = ("jax", "torch")
 MIRRORED = ("tf_keras", "tensorflow")
 NETWORKS = ("mlp", "conv", "lstm", "transformer", "resnet50", "vgg16")
 LARGE = ("resnet50", "vgg16")
+ROUNDS = {
+    "resnet50": ("--rounds=12",),
+    "vgg16": ("--rounds=12",),
+    "layers-100": ("--rounds=60", "--builds=6"),
+}  # equal models differ most there
 STEPS = (*NETWORKS, "wide_mlp", "layers-100")  # whose step is timed
 NUM_LAYERS = (10, 100, 300, 1000)
 NUM_UNITS = (300, 1000, 6000)
@@ -74,7 +79,7 @@ def jobs(has_gpu: bool) -> list[Job]:
 
 def _steps() -> Iterator[Job]:
     for network, flavour in itertools.product(STEPS, FLAVOURS):
-        flags = ("--rounds=12",) if network in LARGE else ("--rounds=30", "--builds=3")
+        flags = ROUNDS.get(network, ("--rounds=30", "--builds=3"))
         yield _training("step_time", flavour, network, "", *flags)
     for network, flavour in itertools.product(STEPS[:-1], MIRRORED):
         flags = ("--rounds=8",) if network in LARGE else ("--rounds=21", "--builds=3")
