@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 import tensorflow as tf
 import tf_keras
 
-from keras_dsd.adapters import tf_graphs
+from keras_dsd.adapters import tf_graphs, tf_programs
 from keras_dsd.adapters.base.joined_updates import Together
 from keras_dsd.adapters.base.observation import AnyOptimizer
 from keras_dsd.adapters.base.private_names import (
@@ -115,7 +115,6 @@ class _Update(NamedTuple):
     gradient: Gradient
     variable: tf.Variable
     mask: tf.Variable
-    key: Key
 
 
 class _Updates:
@@ -142,7 +141,6 @@ class _Updates:
         # A new function: the optimizer's keeps its trace, of a step with other masks and factors.
         self._plain_by_xla = tf.function(self._without_mask, jit_compile=True)
         self._plain_all = getattr(optimizer, UPDATE_GIVEN)
-        self._compiled = tf.function(self._with_masks, jit_compile=True)
         self._together = Together(self._make)
         self._count = tf_graphs.CountReadOnce(optimizer)
         self._factor = tf_graphs.factors_of(model).variable
@@ -152,6 +150,7 @@ class _Updates:
         self._may_compile = (
             not is_the_users(type(optimizer))
             and not forbidden
+            and tf_graphs.current() is not None  # an eager step would trace each update
             and tf_graphs.may_use_xla(jit_compile_of(model))
         )
 
@@ -181,15 +180,13 @@ class _Updates:
             self._count.update(otherwise, gradient, variable, *rest)
         else:
             self._masked.add(key)
-            self._masked_update(gradient, variable, mask, key)
+            self._masked_update(gradient, variable, mask)
         self._together.passed(key)
 
-    def _masked_update(
-        self, gradient: Gradient, variable: tf.Variable, mask: tf.Variable, key: Key
-    ) -> None:
+    def _masked_update(self, gradient: Gradient, variable: tf.Variable, mask: tf.Variable) -> None:
         size, is_whole = variable.shape.num_elements(), isinstance(gradient, tf.Tensor)
         if self._together.takes(size, is_whole) and self._can_compile(variable):
-            self._together.add(size, _Update(gradient, variable, mask, key))
+            self._together.add(size, _Update(gradient, variable, mask))
         else:
             self._count.update(self._plain, gradient, variable)
             tf_graphs.zero(variable, mask.value())
@@ -208,20 +205,13 @@ class _Updates:
         )
 
     def _make(self, updates: list[_Update]) -> None:
-        gradients, variables, masks, keys = zip(*updates, strict=True)
-        self._compiled(gradients, variables, [mask.value() for mask in masks], keys)
+        def update(gradients: Sequence[Gradient], masks: Sequence[tf.Tensor]) -> None:
+            for gradient, mask, each in zip(gradients, masks, updates, strict=True):
+                self._plain(gradient, each.variable)
+                tf_graphs.zero(each.variable, mask)
 
-    def _with_masks(
-        self,
-        gradients: Sequence[Gradient],
-        variables: Sequence[tf.Variable],
-        masks: Sequence[tf.Tensor],
-        keys: Sequence[Key],
-    ) -> None:
-        del keys  # one trace for each set of variables
-        for gradient, variable, mask in zip(gradients, variables, masks, strict=True):
-            self._plain(gradient, variable)
-            tf_graphs.zero(variable, mask)
+        masks = [each.mask.value() for each in updates]
+        tf_programs.run(update, [each.gradient for each in updates], masks)
 
 
 def _key(variable: tf.Variable) -> Key:

@@ -7,13 +7,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_dsd.adapters import tf_arrays, tf_graphs
+from keras_dsd.adapters import tf_arrays, tf_graphs, tf_programs
 from keras_dsd.adapters.base.factors import Factors
 from keras_dsd.adapters.base.joined_updates import Together
 from keras_dsd.adapters.base.private_names import UPDATE_ALL, key_of
 from keras_dsd.adapters.keras3.backends import (
     Backend,
-    Key,
     MaskOf,
     ObservedStep,
     SlotsOf,
@@ -157,7 +156,6 @@ class _Update(NamedTuple):
     variable: tf.Variable
     learning_rate: tf.Tensor
     mask: tf.Variable
-    key: Key
 
 
 class _Updates:
@@ -175,10 +173,10 @@ class _Updates:
         self._slots_of = slots_of
         self._plain = optimizer.update_step
         self._plain_all = getattr(optimizer, UPDATE_ALL)
-        self._compiled = tf.function(self._with_masks, jit_compile=True)
         self._together = Together(self._make)
         self._count = tf_graphs.CountReadOnce(optimizer)
-        self._may_compile = tf_graphs.may_use_xla(jit_compile)
+        is_traced = tf_graphs.current() is not None  # an eager step would trace each update
+        self._may_compile = is_traced and tf_graphs.may_use_xla(jit_compile)
 
     def all(
         self,
@@ -202,7 +200,7 @@ class _Updates:
         if mask is None:
             self._count.update(self._plain, gradient, variable, learning_rate)
         elif self._together.takes(size, is_whole) and self._can_compile(variable):
-            self._together.add(size, _Update(gradient, variable, learning_rate, mask, key))
+            self._together.add(size, _Update(gradient, variable, learning_rate, mask))
         else:
             self._count.update(self._plain, gradient, variable, learning_rate)
             tf_graphs.zero(variable, mask)
@@ -215,19 +213,13 @@ class _Updates:
         return self._may_compile and tf_graphs.are_together([variable, *(v.value for v in read)])
 
     def _make(self, updates: list[_Update]) -> None:
-        gradients, variables, rates, masks, keys = zip(*updates, strict=True)
-        rate = tf.convert_to_tensor(rates[0])
-        self._compiled(gradients, variables, rate, [mask.value() for mask in masks], keys)
+        def update(
+            gradients: Sequence[tf.Tensor], learning_rate: tf.Tensor, masks: Sequence[tf.Tensor]
+        ) -> None:
+            for gradient, mask, each in zip(gradients, masks, updates, strict=True):
+                self._plain(gradient, each.variable, learning_rate)
+                tf_graphs.zero(each.variable, mask)
 
-    def _with_masks(
-        self,
-        gradients: Sequence[tf.Tensor],
-        variables: Sequence[tf.Variable],
-        learning_rate: tf.Tensor,
-        masks: Sequence[tf.Tensor],
-        keys: Sequence[Key],
-    ) -> None:
-        del keys  # one trace for each set of variables
-        for gradient, variable, mask in zip(gradients, variables, masks, strict=True):
-            self._plain(gradient, variable, learning_rate)
-            tf_graphs.zero(variable, mask)
+        rate = tf.convert_to_tensor(updates[0].learning_rate)
+        masks = [each.mask.value() for each in updates]
+        tf_programs.run(update, [each.gradient for each in updates], rate, masks)
