@@ -224,6 +224,11 @@ def epochs_of(phases: Iterable[Phase]) -> int:
     return sum(phase.epochs or 0 for phase in phases)
 
 
+def steps_of(phase: Phase, steps_per_epoch: int) -> int:
+    """Returns the length of a phase in steps, whichever it is counted in."""
+    return phase.steps or (phase.epochs or 0) * steps_per_epoch
+
+
 def sums_for(phase: Phase) -> str | None:
     """Returns what is summed over the epoch before a phase prunes or regrows weights by it."""
     if isinstance(phase, SparsePhase):

@@ -13,6 +13,7 @@ from keras_dsd.algorithm.phases import (
     SparsePhase,
     epochs_of,
     learning_rate_of,
+    steps_of,
     sums_for,
 )
 from keras_dsd.algorithm.position import STEPS, Position, Start
@@ -228,7 +229,7 @@ class Timeline:
     def _span(self, index: int, length: int, steps_per_epoch: int) -> Span:
         """Returns a phase as the figure shows it."""
         phase, kind = self.phases[index], self.kind(index)
-        steps = phase.steps or (phase.epochs or 0) * steps_per_epoch
+        steps = steps_of(phase, steps_per_epoch)
         shares = [0.0]
         if isinstance(phase, SparsePhase):
             shares = [phase.share_at(epoch) for epoch in range(phase.epochs or 1)]
@@ -244,7 +245,7 @@ class Timeline:
             hint = "Give the number of steps of an epoch."
             raise invalid("steps_per_epoch", steps_per_epoch, expected, hint)
         per_epoch = (steps_per_epoch or 1) if self.counts_steps else 1
-        return [phase.steps or (phase.epochs or 0) * per_epoch for phase in self.phases]
+        return [steps_of(phase, per_epoch) for phase in self.phases]
 
     def __str__(self) -> str:
         return ", then ".join(str(phase) for phase in self.phases)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from keras_dsd.algorithm.learning_rates import Decay, LearningRate, StepFunction, factors
-from keras_dsd.algorithm.phases import learning_rate_of
+from keras_dsd.algorithm.phases import learning_rate_of, steps_of
 from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.engine.trainer import Trainer
 from keras_dsd.protocols import UpdateCount
@@ -133,4 +133,4 @@ def _lengths(
     if count is None or (num_batches is None and timeline.epochs):
         return None
     per_epoch = (num_batches or 0) // count.per_step
-    return [phase.steps or (phase.epochs or 0) * per_epoch for phase in timeline.phases]
+    return [steps_of(phase, per_epoch) for phase in timeline.phases]
