@@ -10,9 +10,8 @@ import sys
 
 import pytest
 
-from tests.helpers import pages
+from tests.helpers import benchmarks
 
-COST = pages.ROOT / "benchmarks" / "cost"
 TITLES = {
     "tf_keras": "tf_keras", "tensorflow": "Keras 3, TensorFlow", "jax": "Keras 3, JAX",
     "torch": "Keras 3, PyTorch",
@@ -23,13 +22,8 @@ FLAVOURS = tuple(TITLES)
 @pytest.fixture(scope="module")
 def cost():
     names = ("tables", "growth", "jobs", "networks", "filling")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(COST), *sys.path])
-        for name in names:
-            patch.delitem(sys.modules, name, raising=False)
-        yield {name: importlib.import_module(name) for name in names}
-        for name in names:
-            del sys.modules[name]
+    with benchmarks.imported(benchmarks.COST, *names) as found:
+        yield found
 
 
 def result(kind, flavour, subject, found, variant="", **other):
@@ -53,7 +47,7 @@ def table(name):
 def test_the_page_shows_what_the_files_hold(cost):
     tables = cost["tables"]
     text = tables.PAGE.read_text(encoding="utf-8")
-    results = tables.read_all(COST / "results")
+    results = tables.read_all(benchmarks.COST / "results")
     assert tables.filled(text, results) == text, "run python benchmarks/cost/tables.py"
 
 
@@ -265,7 +259,7 @@ def measured(folder, *flags):
 
 
 def bench(page, results, *flags):
-    arguments = [COST / "bench.py", f"--page={page}", f"--results={results}", *flags]
+    arguments = [benchmarks.COST / "bench.py", f"--page={page}", f"--results={results}", *flags]
     kept = {k: v for k, v in os.environ.items() if k not in ("KERAS_BACKEND", "KERAS_DSD_PATH")}
     ran = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=kept)
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]

@@ -1,22 +1,14 @@
 """docs/results.md shows what the studies found, and says better only where it is shown."""
 
-import importlib
-import sys
-
 import pytest
 
-from tests.helpers import pages
-
-STUDIES = pages.ROOT / "benchmarks" / "studies"
+from tests.helpers import benchmarks
 
 
 @pytest.fixture(scope="module")
 def page():
-    sys.path.insert(0, str(STUDIES))
-    yield importlib.import_module("page")
-    sys.path.remove(str(STUDIES))
-    for name in ("page", "protocol", "records"):
-        sys.modules.pop(name, None)
+    with benchmarks.imported(benchmarks.STUDIES, "page") as found:
+        yield found["page"]
 
 
 def write(page, folder, name, ours, seeds=10, planned=10, missing=()):

@@ -1,4 +1,4 @@
-"""The modules of benchmarks/studies, which is not a package, for tests."""
+"""The modules of benchmarks/cost and benchmarks/studies, which are not packages, for tests."""
 
 import contextlib
 import importlib
@@ -7,16 +7,17 @@ import sys
 
 from tests.helpers import pages
 
-FOLDER = pages.ROOT / "benchmarks" / "studies"
+COST = pages.ROOT / "benchmarks" / "cost"
+STUDIES = pages.ROOT / "benchmarks" / "studies"
 
 
 @contextlib.contextmanager
-def imported(name):
-    """Imports a module of the studies; afterwards none of them can be imported."""
+def imported(folder, *names):
+    """Yields modules of a folder by name; until the block ends, all of its can be imported."""
     before = list(sys.path)
-    sys.path.insert(0, str(FOLDER))
+    sys.path.insert(0, str(folder))
     try:
-        yield importlib.import_module(name)
+        yield {name: importlib.import_module(name) for name in names}
     finally:
         added = {pathlib.Path(path) for path in set(sys.path) - set(before)}
         sys.path[:] = before

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.io.wavfile
 
-from tests.helpers import studies
+from tests.helpers import benchmarks
 
 SPEAKERS = [f"speaker{number}" for number in range(6)]
 
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.only_on("jax")
 
 @pytest.fixture(scope="module")
 def images():
-    with studies.imported("images") as module:
-        yield module
+    with benchmarks.imported(benchmarks.STUDIES, "images") as found:
+        yield found["images"]
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 import keras_dsd as dsd
-from tests.helpers import studies
+from tests.helpers import benchmarks
 
 pytestmark = pytest.mark.only_on("jax")
 
 
 @pytest.fixture(scope="module")
 def sequences():
-    with studies.imported("sequences") as module:
-        yield module
+    with benchmarks.imported(benchmarks.STUDIES, "sequences") as found:
+        yield found["sequences"]
 
 
 def arrays(part):

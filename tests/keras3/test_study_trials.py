@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.helpers import studies
+from tests.helpers import benchmarks
 
 BASE = (0.01, 1e-3)
 
@@ -13,8 +13,8 @@ pytestmark = pytest.mark.only_on("jax")
 
 @pytest.fixture(scope="module")
 def tasks():
-    with studies.imported("tasks") as module:
-        yield module
+    with benchmarks.imported(benchmarks.STUDIES, "tasks") as found:
+        yield found["tasks"]
 
 
 def read(path, seed):

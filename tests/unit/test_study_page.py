@@ -1,17 +1,14 @@
 """The page of the studies: tables, figures and words, of made-up records and of those kept."""
 
-import importlib
 import math
 import re
-import sys
 
 import pytest
 
-from tests.helpers import pages
+from tests.helpers import benchmarks
 
 pytest.importorskip("scipy", reason="needs SciPy")
 
-STUDIES = pages.ROOT / "benchmarks" / "studies"
 NAMES = ("page", "filling", "protocol", "records")
 # The mean test loss of each arm; the best unpruned arm on tuning seeds is "one run".
 LOSSES = {
@@ -24,13 +21,8 @@ PAGE = "".join(f"<!-- {name} -->\nold\n<!-- end -->\n" for name in ("answers", "
 
 @pytest.fixture(scope="module")
 def studies():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(STUDIES), *sys.path])
-        for name in NAMES:
-            patch.delitem(sys.modules, name, raising=False)
-        yield {name: importlib.import_module(name) for name in NAMES}
-        for name in NAMES:
-            del sys.modules[name]
+    with benchmarks.imported(benchmarks.STUDIES, *NAMES) as found:
+        yield found
 
 
 @pytest.fixture

@@ -3,25 +3,19 @@
 import dataclasses
 import importlib
 import math
-import sys
 
 import pytest
 
 from keras_dsd import DSDSchedule
 from keras_dsd.algorithm.phases import SparsePhase
 from keras_dsd.algorithm.timeline import Timeline
-from tests.helpers import pages
-
-STUDIES = pages.ROOT / "benchmarks" / "studies"
+from tests.helpers import benchmarks
 
 
 @pytest.fixture(scope="module")
 def protocol():
-    sys.path.insert(0, str(STUDIES))
-    yield importlib.import_module("protocol")
-    sys.path.remove(str(STUDIES))
-    for name in ("protocol", "records"):
-        sys.modules.pop(name, None)
+    with benchmarks.imported(benchmarks.STUDIES, "protocol") as found:
+        yield found["protocol"]
 
 
 @pytest.fixture(scope="module")
