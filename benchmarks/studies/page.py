@@ -22,7 +22,7 @@ sys.path.append(str(pathlib.Path(__file__).parents[1]))
 
 import filling
 import protocol
-from protocol import DSD, FIRST, PLAIN, PRUNED, SPARSE, Answer, Run, Setting
+from protocol import DSD, DSD_ARMS, FIRST, PLAIN, PRUNED_ARMS, Answer, Run, Setting
 from records import Records, load
 
 from keras_dsd.analysis.comparison.statistics import Difference, holm, mean_and_sd
@@ -66,8 +66,8 @@ class Found:
 
     Attributes:
         records: Its runs.
-        unpruned: Question (a): DSD against the best unpruned arm.
-        pruned: Question (b): DSD against what is pruned for good.
+        unpruned: Question (a): the best schedule of DSD against the best unpruned arm.
+        pruned: Question (b): the same schedule against the best arm that is pruned for good.
     """
 
     records: Records
@@ -139,19 +139,26 @@ def read_all(folder: pathlib.Path) -> dict[str, Found]:
         if name == OTHER:
             continue
         records = load(path)
-        records.runs = [*records.tuning, *_of_complete_seeds(records.reported)]
-        if len({run.seed for run in records.reported}) >= protocol.LEAST_SEEDS:
-            control = protocol.best_plain(records.tuning)
-            pairs = (protocol.answer(records.reported, arm) for arm in (control, PRUNED))
+        tuning, reported = records.tuning, _of_complete_seeds(records)
+        if len({run.seed for run in reported}) >= protocol.LEAST_SEEDS:
+            records.runs = [*tuning, *reported]
+            ours = protocol.best_of(tuning, DSD_ARMS)
+            controls = (protocol.best_of(tuning, arms) for arms in (PLAIN, PRUNED_ARMS))
+            pairs = (protocol.answer(reported, control, ours) for control in controls)
             found[name] = Found(records, *pairs)
     return found
 
 
-def _of_complete_seeds(runs: Sequence[Run]) -> list[Run]:
+def _of_complete_seeds(records: Records) -> list[Run]:
+    """Returns the runs of reported seeds of which every arm is trained."""
+    if not records.reported:
+        return []
     arms: dict[int, set[str]] = {}
-    for run in runs:
+    for run in records.reported:
         arms.setdefault(run.seed, set()).add(run.arm)
-    return [run for run in runs if arms[run.seed] >= {*PLAIN, *SPARSE}]
+    complete = {seed for seed, names in arms.items()
+                if names >= set(protocol.reported_arms(records.tuning))}  # fmt: skip
+    return [run for run in records.reported if run.seed in complete]
 
 
 def _described(words: str) -> str:
@@ -165,18 +172,18 @@ def answers(tasks: Mapping[str, Found]) -> str:
     if not tasks:
         return "No task has enough seeds for an answer yet.\n"
     lines = [
-        "| Task | seeds | (a) best unpruned arm | DSD minus it, in % | p | verdict "
-        "| smallest effect, in % | (b) DSD minus `pruned`, in % | p | verdict |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| Task | seeds | DSD | (a) best unpruned arm | DSD minus it, in % | p | verdict "
+        "| smallest effect, in % | (b) best pruned arm | DSD minus it, in % | p | verdict |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, found in tasks.items():
         one = found.unpruned
         planned = found.records.identity["seeds"]
         of = "" if found.num_seeds >= planned else f" of {planned}, so far"
         lines.append(
-            f"| [{name}](#{name}) | {found.num_seeds}{of} | `{one.control}` | "
+            f"| [{name}](#{name}) | {found.num_seeds}{of} | `{one.arm}` | `{one.control}` | "
             f"{_verdict(tasks, name, 'unpruned')} | {_short(100 * one.best.smallest / one.mean)} | "
-            f"{_verdict(tasks, name, 'pruned')} |"
+            f"`{found.pruned.control}` | {_verdict(tasks, name, 'pruned')} |"
         )
     return "\n".join([*lines, *_FIGURES]) + "\n"
 
@@ -219,6 +226,7 @@ def of_task(found: Found) -> str:
     so_far = "" if found.num_seeds >= planned else f" of {planned}: it is not complete"
     updates = {run.num_updates for run in runs if run.arm != FIRST}
     hours = sum(run.seconds for run in records.runs) / 3600
+    ours = found.unpruned.arm
     lines = [
         f"{_described(identity['words'])}. Data: {identity['data']}. "
         f"Epochs: {lengths['dense']} dense, {lengths['sparse']} sparse, "
@@ -228,10 +236,11 @@ def of_task(found: Found) -> str:
         f"Mean ± standard deviation; smaller is better.",
         "",
         "| Arm | L2 | sparsity | test loss, chosen epoch | error, in % | test loss, last epoch "
-        "| training loss, last epoch | `dsd` minus it (95 %) | p | `dsd` better in |",
+        f"| training loss, last epoch | `{ours}` minus it (95 %) | p | `{ours}` better in |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    lines += [_row(runs, arm) for arm in (FIRST, *PLAIN, *SPARSE)]
+    arms = (FIRST, *protocol.reported_arms(records.tuning))
+    lines += [_row(runs, arm, ours) for arm in arms]
     lines += ["", *_answers_of(found), *_failed(runs)]
     return "\n".join(lines) + "\n"
 
@@ -271,12 +280,12 @@ def _tuned(runs: Sequence[Run], name: str, lr: float, l2: float) -> str:
     return ", ".join(cells)
 
 
-def _row(runs: Sequence[Run], name: str) -> str:
+def _row(runs: Sequence[Run], name: str, ours: str) -> str:
     of_arm = [run for run in runs if run.arm == name]
     setting = next(run.setting for run in of_arm)
     if name == FIRST:  # one for each setting that any arm has
-        ours = next(run.setting for run in runs if run.arm == DSD)
-        of_arm = [run for run in of_arm if (run.setting.lr, run.setting.l2) == (ours.lr, ours.l2)]
+        dsd = next(run.setting for run in runs if run.arm == DSD)
+        of_arm = [run for run in of_arm if (run.setting.lr, run.setting.l2) == (dsd.lr, dsd.l2)]
         setting = next(run.setting for run in of_arm)
     best = _spread([run.test_best for run in of_arm])
     last = _spread([run.test[-1] for run in of_arm])
@@ -284,14 +293,14 @@ def _row(runs: Sequence[Run], name: str) -> str:
     error = [100 * run.error[0] for run in of_arm]
     wrong = "" if any(map(math.isnan, error)) else _spread(error)
     against = "| | |"
-    if name not in (FIRST, DSD):
-        answer = protocol.answer(runs, name)
+    if name not in (FIRST, ours):
+        answer = protocol.answer(runs, name, ours)
         p_value = _short(answer.best.p_value)
         against = (
             f"{_interval(answer.best)} | {p_value} | {answer.num_better} of {answer.best.number} |"
         )
     sparsity = "" if setting.sparsity is None else f"{setting.sparsity:g}"
-    shown = f"**`{name}`**" if name == DSD else f"`{name}`"
+    shown = f"**`{name}`**" if name == ours else f"`{name}`"
     return f"| {shown} | {setting.l2:g} | {sparsity} | {best} | {wrong} | {last} | {train} | " + (
         against
     )
@@ -302,7 +311,7 @@ def _answers_of(found: Found) -> list[str]:
     for letter, answer in (("a", found.unpruned), ("b", found.pruned)):
         best, last = answer.best, answer.last
         lines.append(
-            f"- **({letter})** `dsd` minus `{answer.control}`: {_interval(best)}, "
+            f"- **({letter})** `{answer.arm}` minus `{answer.control}`: {_interval(best)}, "
             f"{_interval(best, 100 / answer.mean)} %; p = {_short(best.p_value)} before Holm; "
             f"at the last epoch {_interval(last)}, p = {_short(last.p_value)}. The smallest effect "
             f"that would have shown: {_short(best.smallest)}, "

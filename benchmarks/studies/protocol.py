@@ -23,10 +23,15 @@ SAME, AVERAGED, SINGLE, LOW, HIGH = (
     "same rates", "same rates, averaged", "one run", "low rate", "first rate",
 )  # fmt: skip
 PRUNED, DSD, RANDOM, ITERATED = "pruned", "dsd", "dsd, random masks", "dsd, iterated"
+PRUNED_SINGLE, DSD_SINGLE, RANDOM_SINGLE = (
+    "pruned in one run", "dsd in one run", "dsd in one run, random masks",
+)  # fmt: skip
 PLAIN = (SAME, AVERAGED, SINGLE, LOW, HIGH)
-SPARSE = (PRUNED, DSD, RANDOM, ITERATED)
+# Schedules with the same masks, of which tuning chooses one.
+PRUNED_ARMS, DSD_ARMS = (PRUNED, PRUNED_SINGLE), (DSD, DSD_SINGLE)
+RANDOM_OF = {DSD: RANDOM, DSD_SINGLE: RANDOM_SINGLE}
 # These are trained with the settings that tuning chose for another arm, and not tuned.
-SETTINGS_OF = {AVERAGED: SAME, RANDOM: DSD, ITERATED: DSD}
+SETTINGS_OF = {AVERAGED: SAME, RANDOM: DSD, RANDOM_SINGLE: DSD_SINGLE, ITERATED: DSD}
 WORDS = {
     SAME: "the learning rates of DSD in every epoch, no masks",
     AVERAGED: "the same, scored by the mean of its weights at the epochs of the last phase so far",
@@ -34,8 +39,11 @@ WORDS = {
     LOW: "trained on at the last learning rate of the first dense phase (LLR)",
     HIGH: "trained on at the first learning rate",
     PRUNED: "as DSD, but pruned weights never regrow",
+    PRUNED_SINGLE: "as `dsd in one run`, but pruned weights never regrow",
     DSD: "Dense-Sparse-Dense",
+    DSD_SINGLE: "one conventional run, sparse in the last epochs before its rate falls",
     RANDOM: "DSD with masks drawn at random",
+    RANDOM_SINGLE: "`dsd in one run` with masks drawn at random",
     ITERATED: "DSD twice in the same epochs, at a sparsity of 50 %, then 25 %",
 }
 _ITERATED_RATES = (1.0, 0.3, 0.3, 0.1)
@@ -57,15 +65,14 @@ class Arm:
     """An arm.
 
     Attributes:
-        rates: Factor of the learning rate in each epoch that follows the shared first phase, or in
-            every epoch where the arm shares none.
-        phases: What a `DSDSchedule` takes for these epochs; none in plain arms.
-        shares_first: Whether the arm branches from the first dense phase.
+        shared: How many epochs of the first dense phase it has in common with other arms.
+        rates: Factor of the learning rate in each epoch after these.
+        phases: What a `DSDSchedule` takes for the epochs after these; none in plain arms.
     """
 
+    shared: int
     rates: tuple[float, ...]
     phases: tuple[Phase, ...] = ()
-    shares_first: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +103,31 @@ class Lengths:
         """The learning rates of the sparse and the last phase."""
         return steps(self.sparse, self.sparse_lr) + steps(self.redense, self.redense_lr)
 
+    @property
+    def epochs(self) -> int:
+        """The epochs of every arm."""
+        return self.dense + self.sparse + self.redense
+
+    @property
+    def dense_in_run(self) -> int:
+        """The epochs of `dsd in one run` before it is sparse: the first phase's first rate."""
+        return max(1, round(0.5 * self.dense))
+
+    @property
+    def sparse_in_run(self) -> int:
+        """The sparse epochs of `dsd in one run`: until its learning rate falls."""
+        return max(1, round(0.5 * self.epochs)) - self.dense_in_run
+
+    @property
+    def after_run(self) -> int:
+        """The epochs after the sparse ones of `dsd in one run`."""
+        return self.epochs - self.dense_in_run - self.sparse_in_run
+
+    @property
+    def rest_of_run(self) -> tuple[float, ...]:
+        """The learning rates of one conventional run, after its epochs of `dense_in_run`."""
+        return steps(self.epochs)[self.dense_in_run :]
+
 
 def arms(lengths: Lengths, sparsity: float, seed: int = 0) -> dict[str, Arm]:
     """Returns every arm that is trained, `AVERAGED` apart, which is `SAME` scored otherwise.
@@ -105,23 +137,39 @@ def arms(lengths: Lengths, sparsity: float, seed: int = 0) -> dict[str, Arm]:
         sparsity: Of the sparse phase.
         seed: Of random masks.
     """
-    rest = lengths.rest
+    dense, rest = lengths.dense, lengths.rest
     sparse, after = SparsePhase(lengths.sparse, sparsity=sparsity), lengths.redense
-    for_good = dataclasses.replace(sparse, epochs=after)
-    at_random = dataclasses.replace(sparse, criterion="random", seed=seed)
+    in_run, after_run = SparsePhase(lengths.sparse_in_run, sparsity=sparsity), lengths.after_run
     return {
-        SAME: Arm(rest),
-        SINGLE: Arm(steps(lengths.dense + len(rest)), shares_first=False),
-        LOW: Arm((lengths.first[-1],) * len(rest)),
-        HIGH: Arm((1.0,) * len(rest)),
-        PRUNED: Arm(rest, (sparse, for_good)),
-        DSD: Arm(rest, (sparse, DensePhase(after))),
-        RANDOM: Arm(rest, (at_random, DensePhase(after))),
-        ITERATED: _iterated(len(rest), lengths.sparse_lr),
+        SAME: Arm(dense, rest),
+        SINGLE: Arm(lengths.dense_in_run, lengths.rest_of_run),
+        LOW: Arm(dense, (lengths.first[-1],) * len(rest)),
+        HIGH: Arm(dense, (1.0,) * len(rest)),
+        PRUNED: Arm(dense, rest, (sparse, _longer(sparse, after))),
+        DSD: Arm(dense, rest, (sparse, DensePhase(after))),
+        RANDOM: Arm(dense, rest, (_at_random(sparse, seed), DensePhase(after))),
+        ITERATED: _iterated(lengths),
+        **{
+            name: Arm(lengths.dense_in_run, lengths.rest_of_run, phases)
+            for name, phases in {
+                PRUNED_SINGLE: (in_run, _longer(in_run, after_run)),
+                DSD_SINGLE: (in_run, DensePhase(after_run)),
+                RANDOM_SINGLE: (_at_random(in_run, seed), DensePhase(after_run)),
+            }.items()
+        },
     }  # fmt: skip
 
 
-def _iterated(epochs: int, first: float) -> Arm:
+def _longer(phase: SparsePhase, epochs: int) -> SparsePhase:
+    return dataclasses.replace(phase, epochs=epochs)
+
+
+def _at_random(phase: SparsePhase, seed: int) -> SparsePhase:
+    return dataclasses.replace(phase, criterion="random", seed=seed)
+
+
+def _iterated(of: Lengths) -> Arm:
+    epochs, first = of.sparse + of.redense, of.sparse_lr
     quarter = epochs // 4
     lengths = (epochs - 3 * quarter, quarter, quarter, quarter)
     rates: tuple[float, ...] = ()
@@ -130,7 +178,7 @@ def _iterated(epochs: int, first: float) -> Arm:
         rates += steps(length, factor * first)
         sparsity = _ITERATED_SPARSITIES[index // 2]
         phases.append(DensePhase(length) if index % 2 else SparsePhase(length, sparsity=sparsity))
-    return Arm(rates, tuple(phases))
+    return Arm(of.dense, rates, tuple(phases))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,9 +244,18 @@ def chosen_setting(tuning: Sequence[Run], arm: str) -> Setting:
     return min(_means(tuning, SETTINGS_OF.get(arm, arm)).items(), key=lambda item: item[1])[0]
 
 
-def best_plain(tuning: Sequence[Run]) -> str:
-    """Returns the unpruned arm that is best on the tuning seeds, each with its own setting."""
-    return min(PLAIN, key=lambda arm: _means(tuning, arm)[chosen_setting(tuning, arm)])
+def best_of(tuning: Sequence[Run], arms: Sequence[str]) -> str:
+    """Returns the arm that is best on the tuning seeds, each with its own setting."""
+    return min(arms, key=lambda arm: _means(tuning, arm)[chosen_setting(tuning, arm)])
+
+
+def reported_arms(tuning: Sequence[Run]) -> tuple[str, ...]:
+    """Returns the arms that are trained on the reported seeds.
+
+    They are all but for random masks, which are those of the schedule of DSD that is best.
+    """
+    at_random = RANDOM_OF[best_of(tuning, DSD_ARMS)]
+    return (*PLAIN, *PRUNED_ARMS, *DSD_ARMS, at_random, ITERATED)
 
 
 def _means(tuning: Sequence[Run], arm: str) -> dict[Setting, float]:
@@ -219,13 +276,15 @@ class Answer:
     """Answer of a task to one question, on its reported seeds.
 
     Attributes:
-        control: The arm that DSD is measured against.
+        arm: The schedule of DSD.
+        control: The arm that it is measured against.
         mean: The control's mean primary outcome.
         best: DSD minus the control, seed by seed, at the epochs that validation chooses.
         last: The same at the last epoch.
         num_better: In how many seeds DSD is better at the chosen epoch.
     """
 
+    arm: str
     control: str
     mean: float
     best: Difference
@@ -239,15 +298,15 @@ class Answer:
         return -margin < self.best.low and self.best.high < margin
 
 
-def answer(runs: Sequence[Run], control: str, arm: str = DSD) -> Answer:
-    """Returns the paired difference of two arms, over the seeds that have both."""
+def answer(runs: Sequence[Run], control: str, arm: str) -> Answer:
+    """Returns the paired difference, arm minus control, over the seeds that have both."""
     ours, theirs = ({run.seed: run for run in runs if run.arm == name} for name in (arm, control))
     seeds = sorted(set(ours) & set(theirs))
     pairs = [(ours[seed], theirs[seed]) for seed in seeds]
     best = [(one.test_best, other.test_best) for one, other in pairs]
     last = [(one.test[-1], other.test[-1]) for one, other in pairs]
     return Answer(
-        control, sum(other for _, other in best) / len(best),
+        arm, control, sum(other for _, other in best) / len(best),
         difference(*zip(*best, strict=True)), difference(*zip(*last, strict=True)),
         sum(one < other for one, other in best),
     )  # fmt: skip

@@ -16,7 +16,7 @@ os.environ.setdefault(
 
 import jax
 from absl import app, flags, logging
-from protocol import FIRST_TUNING_SEED, PLAIN, SPARSE, Setting, chosen_setting
+from protocol import FIRST_TUNING_SEED, Setting, chosen_setting, reported_arms
 from records import Records
 from tasks import TASKS
 from trials import Task, train_seed, train_tuning
@@ -39,7 +39,8 @@ def main(argv: list[str]) -> None:
     number = FLAGS.seeds or task.num_seeds
     records = Records(pathlib.Path(FLAGS.results, f"{task.name}.json.gz"), identity(task))
     tune(task, records)
-    chosen = {arm: chosen_setting(records.tuning, arm) for arm in (*PLAIN, *SPARSE)}
+    tuning = records.tuning
+    chosen = {arm: chosen_setting(tuning, arm) for arm in reported_arms(tuning)}
     bases = sorted({(setting.lr, setting.l2) for setting in chosen.values()})
     for seed in range(number):
         for base in bases:

@@ -164,24 +164,30 @@ class Trainer:
     def __init__(self, task: Task, split: Split, seed: int, base: Base, is_tuning: bool) -> None:
         self._task, self._split, self._seed, self._base = task, split, seed, base
         self._parts = [split.validation] if is_tuning else [split.validation, split.test]
+        self._first: dict[int, _Done] = {}
 
     def train(self, names: Iterable[tuple[str, float | None]]) -> Iterator[Run]:
         """Trains arms, named with their sparsities, and yields what they show."""
-        names, first = list(names), None
         for name, sparsity in names:
             arm = protocol.arms(self._task.lengths, sparsity or 0.0, self._seed)[name]
-            if arm.shares_first and first is None:
-                first = self._fit(Arm(self._task.lengths.first, shares_first=False), FIRST, None)
-                yield self._run(FIRST, None, first)
-            yield from self._arm(name, sparsity, arm, first if arm.shares_first else None)
+            if arm.shared == self._task.lengths.dense and arm.shared not in self._first:
+                yield self._run(FIRST, None, self._first_epochs(arm.shared))
+            first = self._first_epochs(arm.shared)
+            done = self._fit(arm, name, sparsity, first)
+            yield self._run(name, sparsity, done)
+            if name == SAME:
+                yield self._run(AVERAGED, sparsity, self._averaged(done))
 
-    def _arm(self, name: str, sparsity: float | None, arm: Arm, first: Any) -> Iterator[Run]:
-        done = self._fit(arm, name, sparsity, first)
-        yield self._run(name, sparsity, done)
-        if name == SAME:
-            yield self._run(AVERAGED, sparsity, self._averaged(done))
+    def _first_epochs(self, number: int) -> "_Done":
+        """Returns the first dense phase after so many epochs, which are trained once."""
+        if number not in self._first:
+            start = max((each for each in self._first if each < number), default=0)
+            rates = self._task.lengths.first[start:number]
+            earlier = self._first.get(start)
+            self._first[number] = self._fit(Arm(start, rates), FIRST, None, earlier)
+        return self._first[number]
 
-    def _fit(self, arm: Arm, name: str, sparsity: float | None, first: Any = None) -> "_Done":
+    def _fit(self, arm: Arm, name: str, sparsity: float | None, first: "_Done | None") -> "_Done":
         began, model = time.monotonic(), self._build(first)
         start = len(first.curves.train) if first else 0
         callbacks = []
@@ -191,7 +197,7 @@ class Trainer:
         rates = [self._base[0] * rate for rate in arm.rates]
         watch = _Watch(self._parts, rates, len(rates) - self._task.lengths.redense)
         with warnings.catch_warnings():
-            if name == protocol.PRUNED:  # as it is meant to
+            if name in protocol.PRUNED_ARMS:  # as it is meant to
                 warnings.filterwarnings("ignore", message="Training ended with pruned weights")
             epochs = _Epochs(self._split, start)
             try:
@@ -252,7 +258,8 @@ class _Done:
 def train_tuning(task: Task, path: Any, seed: int, base: Base) -> list[Run]:
     """Trains every tuned arm of a tuning seed with one learning rate and L2."""
     plain = [(name, None) for name in (SAME, SINGLE, protocol.LOW, protocol.HIGH)]
-    sparse = [(n, s) for n in (protocol.PRUNED, protocol.DSD) for s in task.sparsities]
+    masked = (*protocol.PRUNED_ARMS, *protocol.DSD_ARMS)
+    sparse = [(name, sparsity) for name in masked for sparsity in task.sparsities]
     return _trained(task, path, seed, base, [*plain, *sparse], is_tuning=True)
 
 

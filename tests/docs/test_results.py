@@ -21,7 +21,8 @@ def write(page, folder, name, ours, seeds=10, planned=10, missing=()):
     protocol, path = page.protocol, folder / f"{name}.json.gz"
     records = page.Records(path, identity)
     arms = {protocol.FIRST: 12.0, **dict.fromkeys(protocol.PLAIN, 10.5), "one run": 10.0,
-            **dict.fromkeys(protocol.SPARSE, 10.2), "dsd": ours}  # fmt: skip
+            **dict.fromkeys((*protocol.PRUNED_ARMS, protocol.RANDOM, protocol.ITERATED), 10.2),
+            "dsd in one run": 11.1, "dsd": ours}  # fmt: skip
     for seed in [1000, *range(seeds)]:
         noise = 0.05 * (seed % 3)
         records.add(
@@ -55,8 +56,8 @@ def test_the_answers_say_what_is_shown(page, tmp_path, ours, word):
     text = page.filled(table("task") + table("answers"), tmp_path)
     (row,) = [line for line in text.splitlines() if line.startswith("| [task](#task)")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[1:3] == ["10", "`one run`"], "the control is the one that tuning chose"
-    assert cells[5] == word
+    assert cells[1:4] == ["10", "`dsd`", "`one run`"], "arms are those that tuning chose"
+    assert cells[6] == word
 
 
 def test_a_table_is_written_in_its_place_and_words_stay(page, tmp_path):

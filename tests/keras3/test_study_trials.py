@@ -52,11 +52,10 @@ def task(tasks):
 
 @pytest.fixture(scope="module")
 def runs(task):
-    from protocol import PLAIN, SPARSE, Setting
+    from protocol import PLAIN, WORDS, Setting
     from trials import train_seed
 
-    chosen = {arm: Setting(BASE[1], BASE[0]) for arm in PLAIN}
-    chosen |= {arm: Setting(BASE[1], BASE[0], 0.5) for arm in SPARSE}
+    chosen = {arm: Setting(BASE[1], BASE[0], None if arm in PLAIN else 0.5) for arm in WORDS}
     return {run.arm: run for run in train_seed(task, None, 0, BASE, chosen)}
 
 
@@ -68,8 +67,8 @@ def test_every_arm_makes_as_many_updates_and_is_measured_after_each_epoch(runs):
         assert run.num_updates == 2 * 6, name
         assert len(run.validation) == len(run.test) == len(run.train) == 6, name
         assert all(map(np.isfinite, (*run.validation, *run.test, *run.train, *run.error))), name
-        if name != "one run":
-            assert run.validation[:2] == first.validation, "all branch from the same first phase"
+        shared = 1 if "one run" in name else 2
+        assert run.validation[:shared] == first.validation[:shared], "all share the first epochs"
     runs["first dense"] = first
 
 
@@ -81,6 +80,12 @@ def test_arms_differ_where_their_schedules_do(runs):
         dsd.validation[:4] == pruned.validation[:4] and dsd.validation[4:] != pruned.validation[4:]
     )
     assert runs["dsd, random masks"].validation[2] != dsd.validation[2]
+    one, within = runs["one run"].validation, runs["dsd in one run"].validation
+    pruned, at_random = (
+        runs[name].validation for name in ("pruned in one run", "dsd in one run, random masks")
+    )
+    assert one[1] != within[1] == pruned[1] != at_random[1]
+    assert within[:3] == pruned[:3] and within[3] != pruned[3]
     averaged = runs["same rates, averaged"]
     assert averaged.validation[:5] == pytest.approx(same.validation[:5])  # of one epoch: its own
     assert averaged.validation[5] != same.validation[5]

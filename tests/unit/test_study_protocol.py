@@ -34,13 +34,19 @@ def test_arms_have_equal_epochs_and_the_control_the_learning_rates_of_dsd(
 ):
     lengths = protocol.Lengths(30, sparse, redense)
     arms = protocol.arms(lengths, 0.4)
-    assert {*arms, protocol.AVERAGED} == {*protocol.PLAIN, *protocol.SPARSE}
+    assert {*arms, protocol.AVERAGED, protocol.FIRST} == {*protocol.WORDS, protocol.FIRST}
     for name, arm in arms.items():
-        shared = lengths.dense if arm.shares_first else 0
-        assert shared + len(arm.rates) == 30 + sparse + redense, name
+        assert arm.shared + len(arm.rates) == lengths.epochs == 30 + sparse + redense, name
         if arm.phases:
             assert Timeline(arm.phases).epochs == len(arm.rates)
     assert arms["same rates"].rates == arms["dsd"].rates == arms["pruned"].rates
+    whole = lengths.first[: arms["one run"].shared] + arms["one run"].rates
+    assert whole == protocol.steps(lengths.epochs)
+    for name in ("dsd in one run", "pruned in one run", "dsd in one run, random masks"):
+        first, last = arms[name].phases
+        assert arms[name].rates == arms["one run"].rates and isinstance(first, SparsePhase)
+        assert {*arms[name].rates[: first.epochs]} == {1.0} and arms[name].rates[-last.epochs] < 1.0
+        assert isinstance(last, SparsePhase) == (name == "pruned in one run")
     assert set(arms["low rate"].rates) == {lengths.first[-1]}
     assert lengths.first[-1] == pytest.approx(0.01)
     assert set(arms["first rate"].rates) == {1.0}
@@ -74,7 +80,18 @@ def test_tuning_chooses_the_best_mean_and_a_setting_that_fails_in_a_seed_is_not_
     assert protocol.chosen_setting(tuning, "same rates").l2 == 1e-2
     assert protocol.chosen_setting(tuning, "same rates, averaged").l2 == 1e-2
     others = [run(protocol, 1000, arm, 2.4) for arm in ("one run", "low rate", "first rate")]
-    assert protocol.best_plain([*tuning, *others]) == "same rates, averaged"
+    assert protocol.best_of([*tuning, *others], protocol.PLAIN) == "same rates, averaged"
+
+
+@pytest.mark.parametrize(("single", "best"), [(2.9, "dsd in one run"), (3.1, "dsd")])
+def test_tuning_chooses_the_schedule_of_dsd_and_random_masks_follow_it(protocol, single, best):
+    losses = {"dsd": 3.0, "dsd in one run": single, "pruned": 2.0, "pruned in one run": 1.0}
+    tuning = [run(protocol, 1000, arm, loss, sparsity=0.4) for arm, loss in losses.items()]
+    assert protocol.best_of(tuning, protocol.DSD_ARMS) == best
+    assert protocol.best_of(tuning, protocol.PRUNED_ARMS) == "pruned in one run"
+    arms = protocol.reported_arms(tuning)
+    assert [arm for arm in arms if arm.endswith("random masks")] == [f"{best}, random masks"]
+    assert {*arms} >= {*protocol.PLAIN, *protocol.PRUNED_ARMS, *protocol.DSD_ARMS}
 
 
 def test_the_epoch_is_chosen_alike_and_the_first_of_equal_ones(protocol):
@@ -89,7 +106,7 @@ def test_an_answer_pairs_seeds_and_says_what_is_shown(protocol):
         for arm, value, last in (("dsd", 1.0, 3.0), ("pruned", 1.5, 2.0))
         for seed in range(4 if arm == "dsd" else 3)
     ]
-    found = protocol.answer(runs, "pruned")
+    found = protocol.answer(runs, "pruned", "dsd")
     assert found.best.number == 3 and found.num_better == 3 and found.mean == pytest.approx(1.6)
     assert found.best.mean == pytest.approx(-0.5) and found.last.mean == pytest.approx(1.0)
 
@@ -103,9 +120,9 @@ def test_a_verdict_needs_what_holm_leaves(protocol, mean, sd, verdict):
     ours = [(seed, mean + sd * (-1) ** seed) for seed in range(10)]
     runs = [run(protocol, seed, "dsd", 1.0, test=(2.0, 1 + value, 2.0)) for seed, value in ours]
     runs += [run(protocol, seed, "one run", 1.0, test=(2.0, 1.0, 2.0)) for seed in range(10)]
-    answers = {"task": protocol.answer(runs, "one run")}
+    answers = {"task": protocol.answer(runs, "one run", "dsd")}
     assert protocol.verdicts(answers) == {"task": verdict}
-    many = {**answers, **{str(i): protocol.answer(runs, "dsd") for i in range(60)}}
+    many = {**answers, **{str(i): protocol.answer(runs, "dsd", "dsd") for i in range(60)}}
     if verdict in ("better", "worse"):  # p is 0.01, and 61 times that is too much
         assert protocol.verdicts(many)["task"] == "no difference shown"
 
