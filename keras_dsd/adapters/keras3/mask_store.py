@@ -4,6 +4,7 @@ import functools
 import inspect
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -22,6 +23,7 @@ class MaskStore:
 
     Attributes:
         jit_compile: The argument of `compile` after `apply`; Keras keeps the resolved "auto".
+        derived: What users of the active masks compute from them, until one changes.
         forget_notes: Removes, once, the hook into `compile` for the model.
     """
 
@@ -29,6 +31,7 @@ class MaskStore:
         self.selection = selection
         self.refuse_later = refuse_later
         self.jit_compile: object = "auto"
+        self.derived: weakref.WeakKeyDictionary[object, Any] = weakref.WeakKeyDictionary()
         self.forget_notes: weakref.finalize[..., keras.Layer] | None = None
         # By the variable's id; the variable is stored too, so that its id stays unique.
         self._sparsities: dict[int, tuple[keras.Variable, float, str | None]] = {}
@@ -73,10 +76,12 @@ class MaskStore:
 
     def set_mask(self, variable: keras.Variable, mask: object) -> None:
         """Sets the active mask."""
+        self.derived.clear()
         self._masks[id(variable)] = (variable, mask)
 
     def remove_mask(self, *variables: keras.Variable) -> None:
         """Removes the masks of `variables` (default: all), and frees their memory."""
+        self.derived.clear()
         for key in list(map(id, variables) if variables else self._masks):
             if key in self._masks:
                 variable, mask = self._masks.pop(key)

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import keras
 
@@ -12,6 +13,8 @@ from keras_dsd.adapters.keras3 import backends, mask_store, optimizer
 from keras_dsd.adapters.keras3.backends import Key
 from keras_dsd.adapters.keras3.weight import Weight
 from keras_dsd.utils.patches import Patch, put
+
+Derived = TypeVar("Derived")
 
 
 class MaskedUpdates:
@@ -32,6 +35,7 @@ class MaskedUpdates:
         self._model = model
         self._variables = [weight.variable for weight in weights]
         self._weights = weights
+        self._stores = list({id(weight.store): weight.store for weight in weights}.values())
         self._traced: dict[int, object] = {}
         self._backend = backends.current()
         self._optimizers = optimizers
@@ -44,9 +48,23 @@ class MaskedUpdates:
         """The variables of the weights."""
         return self._variables
 
-    def masks(self) -> list[object]:
+    def masks(self) -> list[Any]:
         """Returns the active masks, in the form that the backend stores."""
         return [weight.mask_on_device for weight in self._weights]
+
+    def derived(self, user: object, make: Callable[[], Derived]) -> Derived:
+        """Returns what `make` computes from the active masks, for one user; kept until one changes.
+
+        Args:
+            user: The object that uses it.
+            make: Computes it.
+        """
+        if not all(user in store.derived for store in self._stores):
+            found = make()
+            for store in self._stores:
+                store.derived[user] = found
+        result: Derived = self._stores[0].derived[user]
+        return result
 
     def before(self, each: AnyOptimizer) -> None:
         """Patches an optimizer to mask within its updates, until the step ends."""
@@ -110,7 +128,9 @@ class MaskedUpdates:
         mask_of = self._mask_in_update(each)
         store = mask_store.get(self._model)
         jit_compile = store.jit_compile if store else "auto"
-        return self._backend.update_patches(each, self._variables, mask_of, slots_of, jit_compile)
+        return self._backend.update_patches(
+            each, self._variables, mask_of, self.derived, slots_of, jit_compile
+        )
 
     def _mask_in_update(self, each: keras.optimizers.Optimizer) -> Callable[[Key], object | None]:
         """Returns a function from an optimizer's key to the mask to apply within the update."""

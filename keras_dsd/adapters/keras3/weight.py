@@ -61,7 +61,7 @@ class Weight(base.Weight):
         optimizers: Callable[[], Sequence[AnyOptimizer]],
     ) -> None:
         super().__init__(candidate, sparsity, store.selection, optimizers)
-        self._store = store
+        self.store = store
         self._model = candidate.model
 
     @property
@@ -77,7 +77,7 @@ class Weight(base.Weight):
     @property
     def mask_on_device(self) -> object | None:
         """The active mask in the form that the backend stores, or None."""
-        return self._store.mask_of(self.variable)
+        return self.store.mask_of(self.variable)
 
     @property
     def mask(self) -> np.ndarray | None:
@@ -101,17 +101,17 @@ class Weight(base.Weight):
     def apply_mask(self, mask: Tensor) -> None:
         """Sets the active mask."""
         self.sync()
-        earlier = self._store.earlier(self.variable)
+        earlier = self.store.earlier(self.variable)
         stored = backends.current().put_mask(mask, self._model, earlier)
-        self._store.set_mask(self.variable, stored)
+        self.store.set_mask(self.variable, stored)
 
     def remove_mask(self) -> None:
         """Removes the active mask, and frees its memory."""
-        self._store.remove_mask(self.variable)
+        self.store.remove_mask(self.variable)
 
     def leave_dense(self) -> None:
         """Leaves the weight dense, as no optimizer trains it."""
-        self._store.leave_dense(self.variable)
+        self.store.leave_dense(self.variable)
 
     def sync(self) -> None:
         """Updates the variables from a `fit` in progress."""

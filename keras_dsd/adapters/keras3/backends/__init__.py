@@ -20,6 +20,10 @@ from keras_dsd.utils.patches import Patch
 
 # Type in which a backend stores a mask.
 Mask = TypeVar("Mask")
+# What a backend computes from masks.
+Derived = TypeVar("Derived")
+# Takes a user and what computes something from masks; returns that, kept until a mask changes.
+DerivedOf: TypeAlias = Callable[[object, Callable[[], Any]], Any]
 # An optimizer's key of a variable.
 Key: TypeAlias = int | str
 # Returns the mask to apply within the update of a variable, or None.
@@ -43,8 +47,11 @@ class MaskedVariables(UpdateHook, Protocol):
     def variables(self) -> Sequence[keras.Variable]:
         """The variables."""
 
-    def masks(self) -> Sequence[object]:
+    def masks(self) -> list[Any]:
         """Returns the active mask of each."""
+
+    def derived(self, user: object, make: Callable[[], Derived]) -> Derived:
+        """Returns what `make` computes from the masks, for one user; kept until one changes."""
 
     def use_masks(self, masks: Sequence[object]) -> AbstractContextManager[None]:
         """Sets the active masks, one for each variable, within a block."""
@@ -210,6 +217,7 @@ class Backend(abc.ABC, Generic[Mask]):
         optimizer: keras.optimizers.Optimizer,
         variables: Sequence[keras.Variable],
         mask_of: MaskOf[Mask],
+        derived: DerivedOf,
         slots_of: SlotsOf,
         jit_compile: object,
     ) -> list[Patch]:
@@ -219,10 +227,11 @@ class Backend(abc.ABC, Generic[Mask]):
             optimizer: The optimizer.
             variables: All masked variables.
             mask_of: Returns the active mask to apply within the update of a variable, or None.
+            derived: Returns what a function computes from masks; kept until one changes.
             slots_of: Returns the optimizer's slots of a variable, by name.
             jit_compile: The user's argument of `compile`; False forbids XLA.
         """
-        del optimizer, variables, mask_of, slots_of, jit_compile
+        del optimizer, variables, mask_of, derived, slots_of, jit_compile
         return []
 
     def train_step(self, plain: TrainStep, step: ObservedStep) -> TrainStep:

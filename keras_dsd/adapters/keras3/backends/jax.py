@@ -1,7 +1,10 @@
 """Masks on JAX: arguments of the step, which is stateless."""
 
 import contextlib
+import dataclasses
 import hashlib
+import itertools
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
@@ -9,6 +12,7 @@ from typing import Any, TypeAlias, cast
 import jax
 import keras
 import numpy as np
+from jax import lax
 from jax import numpy as jnp
 from jax.experimental import multihost_utils
 
@@ -26,6 +30,8 @@ from keras_dsd.utils.patches import Patch
 Index: TypeAlias = tuple[slice, ...]
 # Trainable variables, then further lists of values.
 State: TypeAlias = tuple[Sequence[jax.Array], ...]
+# Masks of up to so many weights become one argument of a step.
+_SMALL = 2**16
 # Part of the key of compiled functions: the learning rate factor of a custom training loop.
 _FACTOR = jax.make_user_context(1.0) if hasattr(jax, "make_user_context") else None
 
@@ -116,9 +122,10 @@ class JaxBackend(Backend[jax.Array]):
         observation, masked, ends_in_masks = step.observation, step.masked, step.ends_in_masks
 
         def train_step(
-            state: State, arguments: tuple[jax.Array, Sequence[jax.Array], object]
+            state: State, arguments: "tuple[jax.Array, _PackedMasks, object]"
         ) -> tuple[object, State]:
-            factor, masks, data = arguments
+            factor, packed, data = arguments
+            masks = packed.masks()
             use_masks = masked.use_masks(masks) if masked else contextlib.nullcontext()
             held, factors = _Held(step), _factors(observation)
             with step.observed(), factors.use(factor), use_masks, held.traced(state) as state:
@@ -135,10 +142,14 @@ class JaxBackend(Backend[jax.Array]):
 
     def train_function(self, plain: Step, step: ObservedStep) -> Step:
         """Returns a `train_function` that adds the factor and the masks to the data."""
+        masked = step.masked
+
+        def packed() -> _PackedMasks:
+            return _PackedMasks.of(masked.masks() if masked else ())
 
         def with_arguments(iterator: Iterator[object]) -> Iterator[object]:
             factors = _factors(step.observation)
-            masks = step.masked.masks() if step.masked else ()
+            masks = masked.derived(masked, packed) if masked else packed()
             for data in iterator:
                 factor = np.float32(factors.value)
                 factors.count()
@@ -182,6 +193,50 @@ class JaxBackend(Backend[jax.Array]):
             jax.clear_caches()  # a version without user contexts
         self._last_factor = factor
         yield
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _PackedMasks:
+    """Masks as arguments of a step, small ones in one array: each argument takes time.
+
+    Attributes:
+        small: The small masks, flat, one after another; None if there are none.
+        others: The other masks.
+        shapes: The shape of each mask; None of the others.
+    """
+
+    small: jax.Array | None
+    others: tuple[jax.Array, ...]
+    shapes: tuple[tuple[int, ...] | None, ...] = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def of(cls, masks: Sequence[jax.Array]) -> "_PackedMasks":
+        """Returns masks as arguments; those on several devices are not packed."""
+        is_small = [each.size <= _SMALL and len(each.devices()) == 1 for each in masks]
+        small = list(itertools.compress(masks, is_small))
+        others = tuple(each for each, packs in zip(masks, is_small, strict=True) if not packs)
+        shapes = (
+            each.shape if packs else None for each, packs in zip(masks, is_small, strict=True)
+        )
+        return cls(_flat(small) if small else None, others, tuple(shapes))
+
+    def masks(self) -> list[jax.Array]:
+        """Returns the masks, in their order."""
+        others, start, masks = iter(self.others), 0, []
+        for shape in self.shapes:
+            if self.small is None or shape is None:
+                masks.append(next(others))
+            else:
+                end = start + math.prod(shape)
+                masks.append(lax.slice(self.small, (start,), (end,)).reshape(shape))
+                start = end
+        return masks
+
+
+@jax.jit
+def _flat(masks: Sequence[jax.Array]) -> jax.Array:
+    return jnp.concatenate([each.ravel() for each in masks])
 
 
 class _Box:

@@ -13,6 +13,7 @@ from keras_dsd.adapters.base.joined_updates import Together
 from keras_dsd.adapters.base.private_names import UPDATE_ALL, key_of
 from keras_dsd.adapters.keras3.backends import (
     Backend,
+    DerivedOf,
     MaskOf,
     ObservedStep,
     SlotsOf,
@@ -113,11 +114,12 @@ class TensorFlowBackend(Backend[tf.Variable]):
         optimizer: keras.optimizers.Optimizer,
         variables: Sequence[keras.Variable],
         mask_of: MaskOf[tf.Variable],
+        derived: DerivedOf,
         slots_of: SlotsOf,
         jit_compile: object,
     ) -> list[Patch]:
         """Returns the patches that mask variables without a constraint within their update."""
-        del variables
+        del variables, derived
         is_known = type(optimizer).__module__.startswith("keras.")
         if not is_known or not hasattr(optimizer, UPDATE_ALL):
             return []  # a custom optimizer may be a tf.function, whose trace outlives the step

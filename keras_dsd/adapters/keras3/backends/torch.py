@@ -19,6 +19,7 @@ from keras_dsd.adapters.base.step_state import StepState, averaged
 from keras_dsd.adapters.base.weight import Weight
 from keras_dsd.adapters.keras3.backends import (
     Backend,
+    DerivedOf,
     MaskOf,
     ObservedStep,
     SlotsOf,
@@ -76,12 +77,13 @@ class TorchBackend(Backend[torch.Tensor]):
         optimizer: keras.optimizers.Optimizer,
         variables: Sequence[keras.Variable],
         mask_of: MaskOf[torch.Tensor],
+        derived: DerivedOf,
         slots_of: SlotsOf,
         jit_compile: object,
     ) -> list[Patch]:
         """Returns the patches that mask variables within their update, if that is faster."""
         del jit_compile
-        return torch_updates.patches(optimizer, variables, mask_of, slots_of)
+        return torch_updates.patches(optimizer, variables, mask_of, derived, slots_of)
 
     def train_step(self, plain: TrainStep, step: ObservedStep) -> TrainStep:
         """Returns the masked `train_step`; `train_function` observes it outside `torch.compile`."""

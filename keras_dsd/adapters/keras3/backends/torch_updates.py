@@ -6,13 +6,14 @@ chunk before the next saves more time than the mask takes.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Set as AbstractSet
+from typing import Any, TypeAlias
 
 import keras
 import torch
 
 from keras_dsd.adapters.base.private_names import UPDATE_ALL, key_of
-from keras_dsd.adapters.keras3.backends import MaskOf, SlotsOf
+from keras_dsd.adapters.keras3.backends import DerivedOf, MaskOf, SlotsOf
 from keras_dsd.utils.patches import Patch
 
 # Number of values in a chunk. A chunk of weight, gradient and slots fits a shared cache, of 8 MiB
@@ -22,6 +23,11 @@ PART = 2**19
 # this size the cast fits a shared cache. For a larger one the system maps new pages, which
 # takes longer than the product: the mask is cast chunk by chunk, to a buffer that is reused.
 _MASKED_WHOLE = 2**20
+# Up to so many weights a mask is kept in the dtype of its weight as well: a cast takes longer than
+# the product, and without casts one call multiplies all.
+_SMALL = 2**16
+# A tensor and its mask, by the id of the variable.
+Pairs: TypeAlias = dict[int, tuple[torch.Tensor, torch.Tensor]]
 # Optimizers with elementwise updates that count no updates.
 _BY_VALUE = tuple(
     getattr(keras.optimizers, name)
@@ -65,6 +71,7 @@ def patches(
     optimizer: keras.optimizers.Optimizer,
     variables: Sequence[keras.Variable],
     mask_of: MaskOf[torch.Tensor],
+    derived: DerivedOf,
     slots_of: SlotsOf,
 ) -> list[Patch]:
     """Returns the patches that mask variables without a constraint within their update.
@@ -76,7 +83,7 @@ def patches(
     known = known and hasattr(optimizer, UPDATE_ALL)
     if not known or any(each.value.device.type != "cpu" for each in variables):
         return []
-    updates = _Updates(optimizer, variables, mask_of, slots_of)
+    updates = _Updates(optimizer, variables, mask_of, derived, slots_of)
     return [Patch(vars(optimizer), UPDATE_ALL, updates.all)]
 
 
@@ -88,10 +95,12 @@ class _Updates:
         optimizer: keras.optimizers.Optimizer,
         variables: Sequence[keras.Variable],
         mask_of: MaskOf[torch.Tensor],
+        derived: DerivedOf,
         slots_of: SlotsOf,
     ) -> None:
         self._plain = getattr(optimizer, UPDATE_ALL)
         self._mask_of = mask_of
+        self._derived = derived
         self._slots_of = slots_of
         self._buffers = _Buffers()
         self._keys = {id(each): key_of(optimizer, each) for each in variables}
@@ -114,13 +123,24 @@ class _Updates:
             return
         self._plain(gradients, variables, learning_rate)
         updated = set(map(id, variables))
-        masks = (
-            (value, self._mask_of(self._keys[each]))
-            for each, value in self._tensors.items()
-            if each in updated
-        )
-        pairs = ((value, mask) for value, mask in masks if mask is not None)
-        _multiply_all(pairs, self._buffers)
+        is_eager = not torch.compiler.is_compiling()
+        small, others = self._derived(self, self._by_size) if is_eager else self._by_size()
+        if pairs := _of(small, updated):
+            torch._foreach_mul_(*map(list, zip(*pairs, strict=True)))
+        _multiply_all(_of(others, updated), self._buffers)
+
+    def _by_size(self) -> tuple[Pairs, Pairs]:
+        """Returns tensors with masks: small ones, whose masks have their dtype, and the others."""
+        small, others = {}, {}
+        for each, value in self._tensors.items():
+            mask = self._mask_of(self._keys[each])
+            if mask is None:
+                continue
+            if value.numel() <= _SMALL:
+                small[each] = value, mask.to(value.dtype)
+            else:
+                others[each] = value, mask
+        return small, others
 
     def _large_in_parts(
         self,
@@ -164,6 +184,13 @@ class _Updates:
             for tensor, values_of_all in zip(tensors, whole, strict=True):
                 tensor.data = values_of_all
         return True
+
+
+def _of(pairs: Pairs, updated: AbstractSet[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Returns the pairs whose variables were updated."""
+    if pairs.keys() <= updated:
+        return list(pairs.values())
+    return [pair for each, pair in pairs.items() if each in updated]
 
 
 def _is_eager_on_cpu(value: torch.Tensor) -> bool:
