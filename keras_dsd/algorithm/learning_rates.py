@@ -90,9 +90,38 @@ class Decay:
         end = None if self.end is None else self.end * factor
         return dataclasses.replace(self, start=self.start * factor, end=end)
 
+    def part(self, first: float, last: float) -> "float | Decay":
+        """Returns the learning rate of a part of the phase, for a separate phase.
+
+        Args:
+            first: Fraction of the phase at which the part starts.
+            last: Fraction of the phase at which it ends.
+        """
+        start, length = self(first), last - first
+        if self.boundaries is not None:
+            # Less by a rounding error, so that the step at a boundary is not before it.
+            inside = tuple(
+                (each - first) / length - 1e-12 for each in self.boundaries if first < each < last
+            )
+            return dataclasses.replace(self, start=start, boundaries=inside) if inside else start
+        if self.shape == "linear":
+            return Decay("linear", start=start, end=self(last))
+        return _CosinePart(self.shape, start=self.start, end=self.end, first=first, last=last)
+
     def __str__(self) -> str:
         where = ", ".join(f"{each:.3g}" for each in self.boundaries or ())
         return f"{self(0.0):g} to {self(1.0):g} ({self.shape}{where and ' at '}{where})"
+
+
+@dataclasses.dataclass(frozen=True)
+class _CosinePart(Decay):
+    """A part of a cosine, which is none itself."""
+
+    first: float = 0.0
+    last: float = 1.0
+
+    def __call__(self, fraction: float) -> float:
+        return super().__call__(self.first + (self.last - self.first) * fraction)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

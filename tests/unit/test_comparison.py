@@ -1,6 +1,7 @@
 """Comparisons of a model made of numbers: what is trained, refused, gone on with."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import math
@@ -14,9 +15,10 @@ import pytest
 
 import keras_dsd as dsd
 from keras_dsd.algorithm import presets
+from keras_dsd.algorithm.learning_rates import factors
 from keras_dsd.algorithm.masks import NotFiniteError
 from keras_dsd.algorithm.timeline import Timeline
-from keras_dsd.analysis.comparison import compare, dataset, training
+from keras_dsd.analysis.comparison import compare, dataset, paper, training
 from keras_dsd.analysis.comparison.arms import (
     AVERAGED,
     FIRST,
@@ -687,7 +689,8 @@ def test_arms_continue_a_first_phase_at_its_first_and_its_last_rate():
     assert arms["one run"] == (Dense(15, lr=first.lr),)
     assert {Timeline(each).epochs for each in arms.values()} == {15}
     assert shared_start(arms) == (first,)
-    assert [name for name, each in arms.items() if not starts_with(each, (first,))] == ["one run"]
+    alone = [name for name, each in arms.items() if not starts_with(each, (first,))]
+    assert alone == ["one run", "dsd in one run", "sparse in one run"]
     assert not starts_with(make_arms(phases)["dense"], (first,))
     # Of equal arms one is trained; a rate of zero trains nothing.
     equal = make_paper_arms([first, Sparse(6, lr=0.1), Dense(5, lr=0.05)])
@@ -696,6 +699,37 @@ def test_arms_continue_a_first_phase_at_its_first_and_its_last_rate():
     falls = make_paper_arms([Dense(4), Dense(2, lr=0.1), Sparse(6, lr=0.1), Dense(5, lr=0.01)])
     assert falls["first rate"] == (Dense(4), Dense(2, lr=0.1), Dense(11))
     assert falls["low rate"] == (Dense(4), Dense(2, lr=0.1), Dense(11, lr=0.1))
+
+
+def rates_of(phases, num_steps=4):
+    """Returns the learning rate of every step, of so many in an epoch."""
+    return [
+        rate for phase in phases
+        for rate in factors(phase.lr, range(phase.epochs * num_steps), phase.epochs * num_steps)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "decay",
+    [DECAY, dsd.Decay("steps", boundaries=(0.5, 0.8), start=0.3, drop=0.2), dsd.Decay("cosine"),
+     dsd.Decay("cosine", start=0.1, end=0.01), dsd.Decay("linear", start=2.0, end=0.5)],
+    ids=str,
+)  # fmt: skip
+def test_dsd_in_one_run_has_its_learning_rates_in_every_step(decay):
+    arms = make_paper_arms([Dense(12, lr=decay), Sparse(4, sparsity=0.4, ramp=3), Dense(4, lr=0.1)])
+    for name in ("dsd in one run", "sparse in one run"):
+        assert [phase.epochs for phase in arms[name]] == [6, 4, 10]
+        assert rates_of(arms[name]) == pytest.approx(rates_of(arms["one run"]), abs=1e-12)
+        _, sparse, last = arms[name]
+        assert sparse.sparsity == 0.4 and sparse.ramp == 3
+        assert isinstance(last, Sparse) == (name == "sparse in one run")
+    assert last.sparsity == 0.4 and last.ramp == 1
+
+
+def test_dsd_in_one_run_takes_a_first_phase_that_decays_and_is_no_longer_than_half():
+    assert "dsd in one run" not in make_paper_arms([Dense(12), Sparse(4), Dense(4, lr=0.1)])
+    short = make_paper_arms([Dense(1, lr=DECAY), Sparse(1), Dense(1, lr=0.1)])
+    assert "dsd in one run" not in short and "one run" in short
 
 
 def test_a_first_phase_that_sums_gradients_is_not_shared():
@@ -884,6 +918,33 @@ def test_the_control_is_that_of_the_tuning_seeds_whatever_the_others_say():
     found = measured_as_paper()
     assert found.gain().control == "llr" and found.gain().paired.mean == pytest.approx(0.5)
     assert found.answer().mean == pytest.approx(-0.5) and found.answer("dense").mean > 0
+
+
+def test_the_schedules_that_tuning_chose_answer_both_questions():
+    found = dataclasses.replace(measured_as_paper(), schedule="llr", control="dsd", pruned="dsd")
+    assert found.answer().mean == pytest.approx(0.5) == -found.gain().paired.mean
+    assert found.verdict.count("llr is worse than dsd: llr minus it +0.5") == 2
+    assert set(found.to_dict()["differences"]) == set(PAPER) - {"llr"}
+    assert "llr minus it" in words_of(found) and "dsd minus" not in words_of(found)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("best", ["dsd", "dsd in one run"])
+@pytest.mark.parametrize("pruned", ["sparse", "sparse in one run"])
+def test_tuning_chooses_the_schedules_of_dsd_and_of_pruning_for_good(mode, best, pruned):
+    arms = make_paper_arms([Dense(4, lr=DECAY), Sparse(2, lr=0.1), Dense(2, lr=0.05)])
+    job = types.SimpleNamespace(arms=arms, mode=mode, build=None)
+    sign = 1 if mode == "min" else -1
+
+    def train(job, seeds, file):
+        values = {arm: sign * (1.0 if arm in (best, pruned, "low rate") else 2.0) for arm in job}
+        return [Run(seed, arm, (value,), 0, value, value, 4, "start")
+                for seed in seeds for arm, value in values.items()]  # fmt: skip
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paper, "_part", lambda job, decay, names: list(names))
+        _, found = paper.compare_as_paper(job, [0, 1], [], 2, None, train)
+    assert found == ("low rate", best, pruned, {})
 
 
 def test_runs_of_the_paper_give_a_verdict(made, data):

@@ -20,6 +20,7 @@ FIRST = "first dense"
 # Further arms of the protocol in the paper's regime.
 AVERAGED, RANDOM, ITERATED = "llr, averaged", "dsd, random masks", "dsd, iterated"
 ONE_RUN, HIGH, LOW = "one run", "first rate", "low rate"
+DSD_IN_RUN, SPARSE_IN_RUN = "dsd in one run", "sparse in one run"
 _ITERATED = ((0.5, 1.0), (None, 0.3), (0.25, 0.3), (None, 0.1))  # sparsities, learning rates
 
 Arms = dict[str, tuple[Phase, ...]]
@@ -61,7 +62,9 @@ def make_paper_arms(phases: Sequence[Phase]) -> Arms:
     drawn at random; `ITERATED`, if the phases after the dense ones are one sparse and one dense
     phase of two epochs or more each, prunes half of the weights, then a quarter. Where the learning
     rate falls in the first dense phase, `HIGH` continues it at its first rate, in place of
-    `"dense"`, `LOW` at its last one, and `ONE_RUN` stretches its decay over all epochs.
+    `"dense"`, `LOW` at its last one, and `ONE_RUN` stretches its decay over all epochs. So do
+    `DSD_IN_RUN`, sparse from half of the first phase's epochs to half of all, and `SPARSE_IN_RUN`,
+    whose weights never regrow.
     """
     arms = make_arms(phases)
     llr = _merged(DensePhase(phase.epochs, lr=phase.lr) for phase in phases)
@@ -76,6 +79,7 @@ def make_paper_arms(phases: Sequence[Phase]) -> Arms:
         name: each for name, each in _after(first, epochs_of(rest)).items()
         if _merged(each) not in map(_merged, arms.values())
     }  # fmt: skip
+    found |= _in_run(phases)
     if HIGH in found:
         del found["dense"]
     is_long = len(rest) == 2 and min(phase.epochs or 0 for phase in rest) > 1
@@ -96,6 +100,26 @@ def _after(first: Sequence[Phase], epochs: int) -> Arms:
     if isinstance(decay := first[0].lr, Decay):
         found[ONE_RUN] = (DensePhase(epochs_of(first) + epochs, lr=decay),)
     return found
+
+
+def _in_run(phases: Sequence[Phase]) -> Arms:
+    """Returns the arms that are sparse within one conventional run, if its rate decays."""
+    first, number = _dense_start(phases), epochs_of(phases)
+    ends = (0, round(epochs_of(first) / 2), round(number / 2), number)
+    decay = first[0].lr if first else 1.0
+    if not isinstance(decay, Decay) or not 0 < ends[1] < ends[2]:
+        return {}
+    rates = [decay.part(a / number, b / number) for a, b in itertools.pairwise(ends)]
+    lengths = [b - a for a, b in itertools.pairwise(ends)]
+    sparse = phases[len(first)]
+    if isinstance(sparse, SparsePhase):
+        sparse = dataclasses.replace(sparse, ramp=min(sparse.ramp, lengths[1]))
+    sparse = dataclasses.replace(sparse, epochs=lengths[1], lr=rates[1])
+    start, end = DensePhase(lengths[0], lr=rates[0]), DensePhase(lengths[2], lr=rates[2])
+    return {
+        DSD_IN_RUN: (start, sparse, end),
+        SPARSE_IN_RUN: (start, *_pruned_for_good([sparse, end])),
+    }
 
 
 def _iterated(epochs: int, lr: float | Decay) -> list[Phase]:

@@ -109,10 +109,11 @@ def compare(
             in any case. Defaults to `True`.
         controls: `"paper"`: the protocol in the paper's regime, in place of `arms`. It adds an arm
             of averaged weights, random masks, iterated DSD and, where the learning rate falls in
-            the first dense phase, arms that continue it at its first or last rate, and one
-            conventional run. It chooses the best unpruned arm on tuning seeds, and answers two
-            questions: DSD against that arm, and DSD against weights that never regrow. `path` then
-            names several files. Defaults to `None`.
+            the first dense phase, arms that continue it at its first or last rate, one
+            conventional run, and DSD and pruning for good within one. It chooses the best unpruned
+            arm and the better schedules on tuning seeds, and answers two questions: DSD against
+            that arm, and DSD against weights that never regrow. `path` then names several files.
+            Defaults to `None`.
         weight_decays: With `controls="paper"`, the values that are tried on the tuning seeds, for
             each arm alike; `build` is then called as `build(weight_decay=value)`. Defaults to
             `()`: no tuning.
@@ -164,10 +165,11 @@ def compare(
     if controls is None:
         runs = train(job, numbers, file)
         return Comparison(_name_of(evaluate), mode, _arms_of(job), runs, shared)
-    runs, control, chosen_decays = compare_as_paper(job, numbers, decays, num_tuning, file, train)
+    runs, found = compare_as_paper(job, numbers, decays, num_tuning, file, train)
     return PaperComparison(
-        _name_of(evaluate), mode, _arms_of(job), runs, shared, control, chosen_decays, num_tuning
-    )
+        _name_of(evaluate), mode, _arms_of(job), runs, shared, num_tuning_seeds=num_tuning,
+        **found._asdict(),
+    )  # fmt: skip
 
 
 def _check_controls(

@@ -1,8 +1,9 @@
 """The protocol in the paper's regime: more arms, tuning on seeds apart, and two questions.
 
-(a) DSD against the best unpruned arm, which is chosen on the tuning seeds' validation data, as the
-weight decay of each arm is. (b) DSD against weights that are pruned and never regrow. Random masks
-and iterated DSD are trained with the weight decay of DSD.
+(a) DSD against the best unpruned arm. (b) DSD against weights that are pruned and never regrow. On
+the tuning seeds' validation data the weight decay of each arm is chosen, the best unpruned arm and,
+of DSD and of pruning for good, the better of two schedules. Random masks and iterated DSD are
+trained with the weight decay of DSD as it is given.
 """
 
 import dataclasses
@@ -10,18 +11,20 @@ import functools
 import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_dsd.analysis.comparison.arms import (
     AT_ONCE,
     AVERAGED,
     DSD,
+    DSD_IN_RUN,
     FIRST,
     HIGH,
     ITERATED,
     LOW,
     ONE_RUN,
     RANDOM,
+    SPARSE_IN_RUN,
 )
 from keras_dsd.analysis.comparison.result import BEST, LAST, STYLES, WHEN, Comparison, Run
 from keras_dsd.analysis.comparison.statistics import (
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 
 UNPRUNED = ("dense", HIGH, ONE_RUN, "llr", LOW, AT_ONCE, AVERAGED)
 PRUNED = "sparse"
+# Schedules of which one is chosen.
+_DSD_ARMS, _PRUNED_ARMS = (DSD, DSD_IN_RUN), (PRUNED, SPARSE_IN_RUN)
 FIRST_TUNING_SEED = 1_000_000
 _EQUIVALENT = 0.01
 # Trained with the weight decay of DSD.
@@ -59,11 +64,15 @@ class PaperComparison(Comparison):
         control: The unpruned arm that is the best on the validation data of the tuning seeds.
         weight_decays: The weight decay of each arm, chosen on these; empty without tuning.
         num_tuning_seeds: Number of the tuning seeds.
+        schedule: The better schedule of DSD on these: `"dsd"`, or `"dsd in one run"`.
+        pruned: The better one of pruning for good: `"sparse"`, or `"sparse in one run"`.
     """
 
     control: str = ""
     weight_decays: Mapping[str, float] = dataclasses.field(default_factory=dict)
     num_tuning_seeds: int = 0
+    schedule: str = DSD
+    pruned: str = PRUNED
 
     def answer(self, control: str | None = None, when: str = BEST) -> Difference:
         """Returns the paired differences of DSD and an arm, DSD minus it, on test data.
@@ -71,11 +80,11 @@ class PaperComparison(Comparison):
         Its p-value is not adjusted for the number of answers.
 
         Args:
-            control: The arm. Defaults to `None`: question (a), the best unpruned arm. `"sparse"` is
-                question (b).
+            control: The arm. Defaults to `None`: question (a), the best unpruned arm. That of
+                question (b) is `pruned`.
             when: `"best"`: each at its best epoch on validation data; `"last"`: at the last epoch.
         """
-        return difference(self.tests(DSD, when), self.tests(control or self.control, when))
+        return difference(self.tests(self._ours, when), self.tests(control or self.control, when))
 
     @property
     def failed(self) -> list[Run]:
@@ -91,8 +100,12 @@ class PaperComparison(Comparison):
         return " ".join(f"({letter}) {self._sentence(letter)}" for letter in self._questions)
 
     @property
+    def _ours(self) -> str:
+        return self.schedule
+
+    @property
     def _questions(self) -> dict[str, str]:
-        asked = {"a": self.control, "b": PRUNED}
+        asked = {"a": self.control, "b": self.pruned}
         return {letter: control for letter, control in asked.items() if control in self.arms}
 
     def _p_values(self, when: str) -> dict[str, float]:
@@ -105,19 +118,22 @@ class PaperComparison(Comparison):
         found, mean = self.answer(control, when), mean_and_sd(self.tests(control, when))[0]
         margin = _EQUIVALENT * abs(mean)
         better = (found.mean < 0) == (self.mode == "min")
+        ours = self._ours
         if not math.isfinite(found.mean):
-            return f"No answer: not all values of dsd and {control} are finite."
+            return f"No answer: not all values of {ours} and {control} are finite."
         if found.sd == 0:
-            return f"No difference to test: dsd minus {control} is {found.mean:+.4g} in every seed."
+            return (
+                f"No difference to test: {ours} minus {control} is {found.mean:+.4g} in every seed."
+            )
         if p_value < 1 - CONFIDENCE:
-            words = f"dsd is {'better' if better else 'worse'} than {control}"
+            words = f"{ours} is {'better' if better else 'worse'} than {control}"
         elif -margin < found.low and found.high < margin:
-            words = f"dsd and {control} are equal within 1%"
+            words = f"{ours} and {control} are equal within 1%"
         else:
-            words = f"No difference shown between dsd and {control}"
+            words = f"No difference shown between {ours} and {control}"
         share = f" ({100 * found.smallest / abs(mean):.2g}%)" if mean else ""
         return (
-            f"{words}: dsd minus it {_interval(found, 4)}{_p_text(p_value)}. Smallest effect "
+            f"{words}: {ours} minus it {_interval(found, 4)}{_p_text(p_value)}. Smallest effect "
             f"that {found.number} seeds show four times in five: {found.smallest:.2g}{share}."
         )
 
@@ -125,7 +141,7 @@ class PaperComparison(Comparison):
         """Returns plain values: lists, dicts, numbers and str; None for NaN."""
         answers = {
             name: {when: dataclasses.asdict(self.answer(name, when)) for when in WHEN}
-            for name in self.arms if name != DSD
+            for name in self.arms if name != self._ours
         }  # fmt: skip
         adjusted = {when: self._p_values(when) for when in WHEN}
         return {
@@ -144,7 +160,8 @@ class PaperComparison(Comparison):
         return [
             *((f"question ({letter})", self._sentence(letter)) for letter in self._questions),
             ("at the last epochs", " ".join(
-                f"({letter}) dsd minus {control}: {_interval(self.answer(control, LAST), 2)}"
+                f"({letter}) {self._ours} minus {control}: "
+                f"{_interval(self.answer(control, LAST), 2)}"
                 f"{_p_text(self._p_values(LAST)[letter])}."
                 for letter, control in self._questions.items()
             )),
@@ -157,17 +174,17 @@ class PaperComparison(Comparison):
     def _table(self) -> Table:
         table = super()._table()
         rows = [(*row[:1], *row[2:4], *self._against(row[0])) for row in table.rows]
-        head = (*table.head[:1], *table.head[2:4], "dsd minus it, best epoch (95%)", "p")
+        head = (*table.head[:1], *table.head[2:4], f"{self._ours} minus it, best epoch (95%)", "p")
         how = (
             f"Intervals are {CONFIDENCE:.0%} intervals of the t distribution, and p is of the "
             f"paired t-test, adjusted by Holm's method for both questions, and not adjusted in the "
-            f"table. Fit on training data; best epochs are selected on validation data, the best "
-            f"unpruned arm and weight decays on that of the tuning seeds."
+            f"table. Fit on training data; best epochs are selected on validation data; weight "
+            f"decays, the best unpruned arm and schedules on that of the tuning seeds."
         )
         return table._replace(head=head, rows=rows, lines=[*table.lines[:-1], *self._decays(), how])
 
     def _against(self, arm: str) -> tuple[str, str]:
-        if arm == DSD:
+        if arm == self._ours:
             return "", ""
         found = self.answer(arm)
         return _interval(found, 2), "" if math.isnan(found.p_value) else f"{found.p_value:.2g}"
@@ -194,7 +211,7 @@ class PaperComparison(Comparison):
         axes.axhline(0, color="gray", linestyle="--", linewidth=1)
         axes.set_xticks(range(len(names)), names, fontsize="small")
         axes.set_xlim(-0.6, len(names) - 0.4)
-        axes.set_ylabel(f"dsd minus it, mean and {CONFIDENCE:.0%} interval")
+        axes.set_ylabel(f"{self._ours} minus it, mean and {CONFIDENCE:.0%} interval")
 
 
 def _p_text(p_value: float) -> str:
@@ -208,10 +225,19 @@ def _interval(found: Difference, digits: int) -> str:
     return f"{mean} ({low} to {high})"
 
 
+class Chosen(NamedTuple):
+    """Choices made on tuning seeds, as `PaperComparison` describes them."""
+
+    control: str
+    schedule: str
+    pruned: str
+    weight_decays: dict[str, float]
+
+
 def compare_as_paper(
     job: Job, seeds: Sequence[int], weight_decays: Sequence[float], num_tuning_seeds: int,
     file: pathlib.Path | None, train: Train,
-) -> tuple[tuple[Run, ...], str, dict[str, float]]:  # fmt: skip
+) -> tuple[tuple[Run, ...], Chosen]:  # fmt: skip
     """Trains the tuning seeds, then the seeds that are reported.
 
     Args:
@@ -223,7 +249,7 @@ def compare_as_paper(
         train: Trains a job.
 
     Returns:
-        The runs, the best unpruned arm, and the weight decay of each arm.
+        The runs, and what tuning has chosen.
     """
     decays: list[Decay] = list(weight_decays) or [None]
     tuned = [arm for arm in job.arms if arm not in _FOLLOWERS]
@@ -235,17 +261,19 @@ def compare_as_paper(
             costs[arm][decay] = _cost(runs, arm, job.mode)
     chosen = {arm: min(costs[arm], key=costs[arm].__getitem__) for arm in tuned}
     chosen |= {arm: chosen[DSD] for arm in job.arms if arm in _FOLLOWERS}
-    unpruned = [arm for arm in UNPRUNED if arm in tuned]
-    control = min(unpruned, key=lambda arm: costs[arm][chosen[arm]])
+
+    def best(arms: Sequence[str]) -> str:
+        found = [arm for arm in arms if arm in tuned]
+        return min(found, key=lambda arm: costs[arm][chosen[arm]], default=PRUNED)
+
     runs = []
     for decay in dict.fromkeys(chosen.values()):
         arms = [arm for arm in job.arms if chosen[arm] == decay]
         part = train(_part(job, decay, arms), seeds, _file(file, "seeds", decay))
         runs += [run for run in part if run.arm != FIRST or decay == chosen[DSD]]
-    return (
-        tuple(sorted(runs, key=lambda run: seeds.index(run.seed))), control,
-        {arm: decay for arm, decay in chosen.items() if decay is not None},
-    )  # fmt: skip
+    decays_of = {arm: decay for arm, decay in chosen.items() if decay is not None}
+    in_order = tuple(sorted(runs, key=lambda run: seeds.index(run.seed)))
+    return in_order, Chosen(best(UNPRUNED), best(_DSD_ARMS), best(_PRUNED_ARMS), decays_of)
 
 
 def _part(job: Job, decay: Decay, names: Sequence[str]) -> Job:

@@ -169,7 +169,7 @@ class Comparison(Tabled):
             ImportError: SciPy is not installed.
         """
         control = self._best_control(when)
-        ours, theirs = self.tests(DSD, when), self.tests(control, when)
+        ours, theirs = self.tests(self._ours, when), self.tests(control, when)
         found = paired(theirs, ours) if self.mode == "min" else paired(ours, theirs)
         mean, _ = mean_and_sd(theirs)
         return Gain(when, control, found, found.mean / abs(mean) if mean else math.nan)
@@ -270,6 +270,11 @@ class Comparison(Tabled):
         axes.set_ylabel(
             f"gain of dsd, mean and {CONFIDENCE:.0%} interval\n(above 0: dsd is better)"
         )
+
+    @property
+    def _ours(self) -> str:
+        """The arm that the controls are measured against."""
+        return DSD
 
     def _rows(self) -> list[str]:
         """Returns the names of the arms: the shared start first, DSD last."""
