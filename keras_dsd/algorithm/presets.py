@@ -1,6 +1,7 @@
 """Phases of published schedules for `DSDSchedule(phases=...)`, and the paper's settings."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ from keras_dsd.algorithm.phases import DensePhase, Phase, SparsePhase, epochs_of
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import invalid, invalid_type
 
-__all__ = ["Preset", "acdc", "dsd", "dsdsd", "for_epochs", "iterated", "paper"]
+__all__ = ["Preset", "acdc", "dsd", "dsdsd", "for_epochs", "iterated", "one_run", "paper"]
 
 _MOST_CYCLES = 10**5  # more phases than any run has, and few enough for memory
 
@@ -67,6 +68,44 @@ def for_epochs(epochs: int, *, decay: str | Decay | None = "steps") -> list[Phas
         DensePhase(dense, lr=lr),
         SparsePhase(sparse, lr=lr),
         DensePhase(redense, lr=redense_lr),
+    ]
+
+
+def one_run(epochs: int, *, decay: str | Decay | None = "steps") -> list[Phase]:
+    """Returns DSD within one conventional run, whose learning rate decays once, over all epochs.
+
+    Three tenths are dense, two tenths sparse, and half dense again, with the learning rates that
+    plain training of as many epochs has: of `"steps"`, the sparse phase ends where the rate first
+    falls. This is the arm `dsd in one run` of docs/results.md, which has what it shows. The paper
+    prunes after training has converged, as `for_epochs` does.
+
+    Args:
+        epochs: All epochs together. At least 3.
+        decay: How the learning rate decays over all epochs: `"steps"`, `"cosine"`, `"linear"` or a
+            `Decay`. `None` leaves it to the optimizer and to callbacks. Defaults to `"steps"`: to a
+            tenth after half of the epochs, and to a hundredth after eight tenths.
+
+    Raises:
+        TypeError: `epochs` is not an integer, or `decay` no name or `Decay`.
+        ValueError: `epochs` is below 3, or `decay` is unknown.
+
+    Examples:
+        >>> print(*timelines.one_run(50, decay=None), sep=", ")
+        dense for 15 epochs, sparse for 10 epochs, dense for 25 epochs
+    """
+    lengths = _split("epochs", epochs, (3, 2, 5))
+    if isinstance(decay, str) and decay == "steps":
+        decay = Decay("steps", boundaries=(0.5, 0.8))
+    whole = _decaying(1.0, decay)
+    ends = [0, lengths[0], lengths[0] + lengths[1], epochs]
+    rates = [
+        whole.part(start / epochs, end / epochs) if isinstance(whole, Decay) else whole
+        for start, end in itertools.pairwise(ends)
+    ]
+    return [
+        DensePhase(lengths[0], lr=rates[0]),
+        SparsePhase(lengths[1], lr=rates[1]),
+        DensePhase(lengths[2], lr=rates[2]),
     ]
 
 

@@ -39,6 +39,7 @@ ARGUMENTS = {
     presets.dsdsd: {**THREE, **AGAIN, "redense_lr": 0.1},
     presets.iterated: {"epochs": 1, "sparsities": (0.5, 0.2), "redense_lr": 0.1},
     presets.for_epochs: {"epochs": 5, "decay": "cosine"},
+    presets.one_run: {"epochs": 5, "decay": "cosine"},
     presets.paper: {"name": "resnet", "epochs": 5, "decay": "cosine"},
     presets.acdc: {
         "warmup": 1, "cycles": 1, "sparse": 1, "dense": 1, "sparsity": 0.5, "end": "dense",

@@ -3,6 +3,7 @@
 import pytest
 
 import keras_dsd as dsd
+from keras_dsd.algorithm.learning_rates import factors
 from keras_dsd.algorithm.timeline import Timeline
 
 D, S = dsd.DensePhase, dsd.SparsePhase
@@ -52,6 +53,18 @@ def test_a_split_of_all_epochs():
         dense, sparse, redense = (each.epochs for each in dsd.presets.for_epochs(epochs))
         assert dense + sparse + redense == epochs and abs(sparse - redense) <= 1 <= redense
         assert abs(dense - 0.6 * epochs) <= 1
+
+
+def test_dsd_in_one_run_has_the_rates_of_one_run():
+    assert dsd.presets.one_run(50, decay=None) == [D(15), S(10), D(25)]
+    first, sparse, last = dsd.presets.one_run(50)
+    assert first == D(15) and sparse == S(10)
+    assert [*factors(last.lr, range(25), 25)] == pytest.approx([0.1] * 15 + [0.01] * 10)
+    found = [rate for phase in dsd.presets.one_run(30, decay="cosine")
+             for rate in factors(phase.lr, range(phase.epochs), phase.epochs)]  # fmt: skip
+    assert found == pytest.approx([*factors(dsd.Decay("cosine"), range(30), 30)])
+    for epochs in range(3, 40):
+        assert Timeline(dsd.presets.one_run(epochs)).epochs == epochs
 
 
 # Network, epochs, learning rates and sparsities of the paper's tables, phase by phase.
@@ -113,6 +126,8 @@ def test_the_papers_settings_with_decay():
     (lambda t: t.for_epochs(2), ValueError, "`epochs` to be at least 3"),
     (lambda t: t.for_epochs(9, decay=0.1), TypeError, "`decay` to be a name, a Decay or None"),
     (lambda t: t.for_epochs(9, decay="cos"), ValueError, "`decay` to be 'constant'.*decay='cos'"),
+    (lambda t: t.one_run(2), ValueError, "`epochs` to be at least 3"),
+    (lambda t: t.one_run(9, decay="cos"), ValueError, "`decay` to be 'constant'.*decay='cos'"),
     (lambda t: t.paper("vgg16"), ValueError, "`name` to be 'googlenet', 'vgg'.*name='vgg16'"),
     (lambda t: t.paper("deepspeech", epochs=4), ValueError, "`epochs` to be at least 5"),
 ])  # fmt: skip
