@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import keras_dsd as dsd
+from keras_dsd.adapters.keras3.masked_updates import MaskedUpdates
 from tests.helpers.watching import run
 
 pytestmark = pytest.mark.smoke
@@ -218,3 +219,43 @@ def test_weights_are_live_within_fit_whoever_asks(digits, compiled, mlp):
 
     model.fit(*digits, verbose=0, callbacks=[dsd.DSDSchedule(phases=[dsd.DensePhase(1)]), Look()])
     assert all(np.any(a != b) for a, b in itertools.pairwise(read))
+
+
+def test_a_step_of_keras_masks_each_weight_once(digits, compiled, mlp, monkeypatch):
+    """Masks at the end of the step are for those of a user, which may update weights elsewhere."""
+    ends = []
+    monkeypatch.setattr(MaskedUpdates, "mask_all", lambda self: ends.append(self))
+    run(compiled(dsd.apply(mlp(), 0.5), "adam"), *digits)
+    assert ends == []
+
+
+@pytest.mark.only_on("torch")
+@pytest.mark.parametrize("optimizer", ["adam", "loss scale"])
+@pytest.mark.parametrize("is_custom", [False, True])
+def test_one_optimizer_is_hooked_and_not_its_class(digits, compiled, optimizer, is_custom):
+    """A member that is set on a class clears Python's caches: much of a small step."""
+    kind = next(each for each in keras.optimizers.Adam.__mro__ if "apply" in vars(each))
+    plain, seen = vars(kind)["apply"], set()
+
+    class Look(keras.layers.Layer):
+        def call(self, inputs, training=False):
+            if training:
+                seen.add((vars(kind)["apply"] is plain, "apply" in vars(model.optimizer)))
+            return inputs
+
+    class Custom(keras.Sequential):
+        def train_step(self, data):
+            return super().train_step(data)
+
+    model = (Custom if is_custom else keras.Sequential)(
+        [keras.layers.Input((8, 8, 1)), keras.layers.Flatten(), Look(), keras.layers.Dense(10)]
+    )
+    given = (
+        "adam"
+        if optimizer == "adam"
+        else keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam())
+    )
+    run(compiled(dsd.apply(model, 0.5), given), *digits)
+    on_instance = optimizer == "adam" and not is_custom
+    assert seen == {(on_instance, on_instance)}
+    assert vars(kind)["apply"] is plain and "apply" not in vars(model.optimizer)

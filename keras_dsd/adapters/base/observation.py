@@ -1,8 +1,9 @@
 """Observes the updates of a model's weights, by hooks in the optimizer classes.
 
 Hooks replace a few methods of the optimizer classes, but only while a training step runs in Python;
-for a compiled step, while it is traced. They act in the threads that run a step of the observed
-model, and forward every other call.
+for a compiled step, while it is traced. Where every step runs in Python, and Keras's own step has
+one optimizer, they replace those of this instance. They act in the threads that run a step of the
+observed model, and forward every other call.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from typing import Any, Protocol, TypeAlias
 
 from keras_dsd.adapters.base.factors import Factors, HostFactors
 from keras_dsd.adapters.base.private_names import strategy_of
+from keras_dsd.utils.patches import Patch
 
 # An optimizer of Keras or of torch.optim.
 AnyOptimizer: TypeAlias = object
@@ -300,6 +302,21 @@ class ClassHooks:
                         hook = self._hooks[name](original)
                         self._put[kind, name] = (original, hook)
                         setattr(kind, name, hook)
+
+    def patches_of(self, owner: object) -> list[Patch] | None:
+        """Returns patches that hook one instance; None if more than one class has a member.
+
+        A member that is set on a class clears Python's caches of all of its attributes; in each
+        step, that would take longer than the masks of a small network.
+        """
+        patches = []
+        for name, hook in self._hooks.items():
+            found = [vars(kind)[name] for kind in type(owner).__mro__ if name in vars(kind)]
+            if len(found) > 1 or not all(isinstance(each, types.FunctionType) for each in found):
+                return None
+            hooked = (types.MethodType(hook(each), owner) for each in found)
+            patches += [Patch(vars(owner), name, each) for each in hooked]
+        return patches or None
 
     def __exit__(self, *error: object) -> None:
         with self._lock:

@@ -214,10 +214,21 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         updates = None
         if masked:
             updates = MaskedUpdates(self.model, self.masked_weights(), lambda: self.optimizers)
-        step = ObservedStep(self.model, self._observation, HOOKS, updates, self.step_state, extras)
+        on_optimizer = self._hooks_of_optimizer()
+        hooks = HOOKS if on_optimizer is None else contextlib.nullcontext()
+        step = ObservedStep(self.model, self._observation, hooks, updates, self.step_state, extras)
         train_step = backend.train_step(self.model.train_step, step)
         patches = [Patch(vars(self.model), "train_step", train_step)]
         made_with = [*patches, *backend.step_patches(step)]
         patched(type(self.model).make_train_function, made_with)(self.model, True)
         train_function = backend.train_function(self.model.train_function, step)
-        return {"train_function": patched(train_function, patches)}
+        return {"train_function": patched(train_function, [*patches, *(on_optimizer or ())])}
+
+    def _hooks_of_optimizer(self) -> list[Patch] | None:
+        """Returns the hooks of a step in Python that one optimizer of Keras updates, or None."""
+        found = optimizer.optimizers_of(self.model)
+        is_compiled = self.model.jit_compile is True
+        if not backends.current().runs_in_python or is_compiled or self.has_own_train_step:
+            return None
+        is_alone = found == [getattr(self.model, "optimizer", None)]
+        return HOOKS.patches_of(found[0]) if is_alone else None

@@ -118,6 +118,8 @@ class Backend(abc.ABC, Generic[Mask]):
 
     # True if XLA compiles updates of large weights when Keras does not compile the step.
     compiles_updates = False
+    # True if every step runs in Python, and not only while it is traced.
+    runs_in_python = False
     # Optimizers, in addition to those of Keras, that may train a model.
     optimizers: tuple[type, ...] = ()
     # Operations on the tensors of variables.

@@ -34,6 +34,7 @@ from keras_dsd.utils.patches import Patch
 class TorchBackend(Backend[torch.Tensor]):
     """Masks as tensors; PyTorch runs operations eagerly."""
 
+    runs_in_python = True
     optimizers = (torch.optim.Optimizer,)
     arrays = ARRAYS
 
