@@ -209,7 +209,7 @@ class Run:
         train: The training loss of each epoch, as `fit` averages it, without penalties.
         error: The share of wrong test answers at the best and at the last epoch; NaN without any.
         num_updates: How many updates the optimizer made.
-        seconds: How long the epochs that are this arm's own took.
+        seconds: CPU time of the epochs that are this arm's own.
     """
 
     seed: int

@@ -188,7 +188,7 @@ class Trainer:
         return self._first[number]
 
     def _fit(self, arm: Arm, name: str, sparsity: float | None, first: "_Done | None") -> "_Done":
-        began, model = time.monotonic(), self._build(first)
+        began, model = time.process_time(), self._build(first)
         start = len(first.curves.train) if first else 0
         callbacks = []
         if arm.phases:
@@ -206,7 +206,7 @@ class Trainer:
                 watch.curves.fill(len(rates), len(self._parts))
         state = model.get_weights(), [v.numpy() for v in model.optimizer.variables]
         curves = watch.curves.after(first.curves) if first else watch.curves
-        seconds = time.monotonic() - began
+        seconds = time.process_time() - began
         return _Done(model, state, curves, watch.weights, int(model.optimizer.iterations), seconds)
 
     def _build(self, first: "_Done | None") -> keras.Model:
