@@ -249,6 +249,18 @@ def curve(
     return edges, [level for level in levels for _ in range(2)]
 
 
+def divided(lr: float | Decay, lengths: Sequence[int]) -> list[float | Decay]:
+    """Returns the learning rates of consecutive phases that together have that of one phase.
+
+    Args:
+        lr: The learning rate of the one phase.
+        lengths: Lengths of the phases, in epochs or in steps.
+    """
+    ends = [end / sum(lengths) for end in itertools.accumulate(lengths, initial=0)]
+    pairs = itertools.pairwise(ends)
+    return [lr.part(*pair) if isinstance(lr, Decay) else lr for pair in pairs]
+
+
 def describe(lr: LearningRate) -> str:
     """Describes the learning rate of a phase, for the end of a line; empty for a factor of 1."""
     return "" if lr == 1.0 else f" at {factor_text(lr)} times the learning rate"

@@ -1,11 +1,10 @@
 """Phases of published schedules for `DSDSchedule(phases=...)`, and the paper's settings."""
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from typing import Any, cast
 
-from keras_dsd.algorithm.learning_rates import Decay, GivenLearningRate, checked
+from keras_dsd.algorithm.learning_rates import Decay, GivenLearningRate, checked, divided
 from keras_dsd.algorithm.phases import DensePhase, Phase, SparsePhase, epochs_of
 from keras_dsd.utils import checks
 from keras_dsd.utils.checks import invalid, invalid_type
@@ -96,12 +95,7 @@ def one_run(epochs: int, *, decay: str | Decay | None = "steps") -> list[Phase]:
     lengths = _split("epochs", epochs, (3, 2, 5))
     if isinstance(decay, str) and decay == "steps":
         decay = Decay("steps", boundaries=(0.5, 0.8))
-    whole = _decaying(1.0, decay)
-    ends = [0, lengths[0], lengths[0] + lengths[1], epochs]
-    rates = [
-        whole.part(start / epochs, end / epochs) if isinstance(whole, Decay) else whole
-        for start, end in itertools.pairwise(ends)
-    ]
+    rates = divided(_decaying(1.0, decay), lengths)
     return [
         DensePhase(lengths[0], lr=rates[0]),
         SparsePhase(lengths[1], lr=rates[1]),

@@ -931,7 +931,9 @@ def test_the_schedules_that_tuning_chose_answer_both_questions():
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("best", ["dsd", "dsd in one run"])
 @pytest.mark.parametrize("pruned", ["sparse", "sparse in one run"])
-def test_tuning_chooses_the_schedules_of_dsd_and_of_pruning_for_good(mode, best, pruned):
+def test_tuning_chooses_the_schedules_of_dsd_and_of_pruning_for_good(
+    mode, best, pruned, monkeypatch
+):
     arms = make_paper_arms([Dense(4, lr=DECAY), Sparse(2, lr=0.1), Dense(2, lr=0.05)])
     job = types.SimpleNamespace(arms=arms, mode=mode, build=None)
     sign = 1 if mode == "min" else -1
@@ -941,9 +943,8 @@ def test_tuning_chooses_the_schedules_of_dsd_and_of_pruning_for_good(mode, best,
         return [Run(seed, arm, (value,), 0, value, value, 4, "start")
                 for seed in seeds for arm, value in values.items()]  # fmt: skip
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paper, "_part", lambda job, decay, names: list(names))
-        _, found = paper.compare_as_paper(job, [0, 1], [], 2, None, train)
+    monkeypatch.setattr(paper, "_part", lambda job, decay, names: list(names))
+    _, found = paper.compare_as_paper(job, [0, 1], [], 2, None, train)
     assert found == ("low rate", best, pruned, {})
 
 

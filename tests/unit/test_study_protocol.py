@@ -34,7 +34,7 @@ def test_arms_have_equal_epochs_and_the_control_the_learning_rates_of_dsd(
 ):
     lengths = protocol.Lengths(30, sparse, redense)
     arms = protocol.arms(lengths, 0.4)
-    assert {*arms, protocol.AVERAGED, protocol.FIRST} == {*protocol.WORDS, protocol.FIRST}
+    assert {*arms, protocol.AVERAGED} == {*protocol.WORDS}
     for name, arm in arms.items():
         assert arm.shared + len(arm.rates) == lengths.epochs == 30 + sparse + redense, name
         if arm.phases:

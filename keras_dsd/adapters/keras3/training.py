@@ -226,9 +226,9 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
 
     def _hooks_of_optimizer(self) -> list[Patch] | None:
         """Returns the hooks of a step in Python that one optimizer of Keras updates, or None."""
-        found = optimizer.optimizers_of(self.model)
         is_compiled = self.model.jit_compile is True
         if not backends.current().runs_in_python or is_compiled or self.has_own_train_step:
             return None
+        found = optimizer.optimizers_of(self.model)
         is_alone = found == [getattr(self.model, "optimizer", None)]
         return HOOKS.patches_of(found[0]) if is_alone else None

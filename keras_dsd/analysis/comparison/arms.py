@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 
-from keras_dsd.algorithm.learning_rates import Decay
+from keras_dsd.algorithm.learning_rates import Decay, divided
 from keras_dsd.algorithm.phases import DensePhase, Phase, SparsePhase, epochs_of, sums_for
 from keras_dsd.algorithm.timeline import Timeline
 from keras_dsd.utils import checks
@@ -109,8 +109,8 @@ def _in_run(phases: Sequence[Phase]) -> Arms:
     decay = first[0].lr if first else 1.0
     if not isinstance(decay, Decay) or not 0 < ends[1] < ends[2]:
         return {}
-    rates = [decay.part(a / number, b / number) for a, b in itertools.pairwise(ends)]
     lengths = [b - a for a, b in itertools.pairwise(ends)]
+    rates = divided(decay, lengths)
     sparse = phases[len(first)]
     if isinstance(sparse, SparsePhase):
         sparse = dataclasses.replace(sparse, ramp=min(sparse.ramp, lengths[1]))
