@@ -241,7 +241,14 @@ def of_task(found: Found) -> str:
     ]
     arms = (FIRST, *protocol.reported_arms(records.tuning))
     lines += [_row(runs, arm, ours) for arm in arms]
-    lines += ["", *_answers_of(found), *_failed(runs)]
+    masks = protocol.answer(runs, protocol.SAME, DSD)
+    lines += ["", *_answers_of(found)]
+    lines.append(
+        f"- The masks alone, after convergence: `{DSD}` minus `{masks.control}` "
+        f"{_interval(masks.best)}, {_interval(masks.best, 100 / masks.mean)} %; "
+        f"p = {_short(masks.best.p_value)}, not adjusted."
+    )
+    lines += _failed(runs)
     return "\n".join(lines) + "\n"
 
 
