@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import math
@@ -195,7 +196,9 @@ class JaxBackend(Backend[jax.Array]):
         yield
 
 
-@jax.tree_util.register_dataclass
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["small", "others"], meta_fields=["shapes"]
+)
 @dataclasses.dataclass(frozen=True)
 class _PackedMasks:
     """Masks as arguments of a step, small ones in one array: each argument takes time.
@@ -208,7 +211,7 @@ class _PackedMasks:
 
     small: jax.Array | None
     others: tuple[jax.Array, ...]
-    shapes: tuple[tuple[int, ...] | None, ...] = dataclasses.field(metadata={"static": True})
+    shapes: tuple[tuple[int, ...] | None, ...]
 
     @classmethod
     def of(cls, masks: Sequence[jax.Array]) -> "_PackedMasks":
