@@ -16,12 +16,14 @@ ON_GPU = ("jax", "torch")
 MIRRORED = ("tf_keras", "tensorflow")
 NETWORKS = ("mlp", "conv", "lstm", "transformer", "resnet50", "vgg16")
 LARGE = ("resnet50", "vgg16")
+BY_MEMORY = "wide_mlp"  # the time of its step
+BY_CALLS = ("units-64", "layers-100")
+STEPS = (*NETWORKS, BY_MEMORY, *BY_CALLS)  # whose step is timed
 ROUNDS = {
     "resnet50": ("--rounds=12",),
     "vgg16": ("--rounds=12",),
-    "layers-100": ("--rounds=60", "--builds=6"),
-}  # equal models differ most there
-STEPS = (*NETWORKS, "wide_mlp", "layers-100")  # whose step is timed
+    **dict.fromkeys(BY_CALLS, ("--rounds=60", "--builds=6")),  # equal models differ most there
+}
 NUM_LAYERS = (10, 100, 300, 1000)
 NUM_UNITS = (300, 1000, 6000)
 NUM_REPLICAS = (1, 2, 4)
@@ -81,12 +83,12 @@ def _steps() -> Iterator[Job]:
     for network, flavour in itertools.product(STEPS, FLAVOURS):
         flags = ROUNDS.get(network, ("--rounds=30", "--builds=3"))
         yield _training("step_time", flavour, network, "", *flags)
-    for network, flavour in itertools.product(STEPS[:-1], MIRRORED):
+    for network, flavour in itertools.product((*NETWORKS, BY_MEMORY), MIRRORED):
         flags = ("--rounds=8",) if network in LARGE else ("--rounds=21", "--builds=3")
         yield _training("step_time", flavour, network, "mirrored", *flags, "--replicas=2")
     for flavour in FLAVOURS:
         flags = ("--rounds=30", "--builds=3", "--sgd")
-        yield _training("step_time", flavour, "wide_mlp", "sgd", *flags)
+        yield _training("step_time", flavour, BY_MEMORY, "sgd", *flags)
     for flavour in ("tf_keras", "tensorflow", "jax"):  # PyTorch compiles for minutes
         flags = ("--rounds=30", "--builds=3", "--jit")
         yield _training("step_time", flavour, "dropout", "jit", *flags)

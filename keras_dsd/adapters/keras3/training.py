@@ -215,10 +215,12 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         if masked:
             updates = MaskedUpdates(self.model, self.masked_weights(), lambda: self.optimizers)
         on_optimizer = self._hooks_of_optimizer()
-        hooks = HOOKS if on_optimizer is None else contextlib.nullcontext()
+        hooks = HOOKS if on_optimizer is None else None
         step = ObservedStep(self.model, self._observation, hooks, updates, self.step_state, extras)
-        train_step = backend.train_step(self.model.train_step, step)
-        patches = [Patch(vars(self.model), "train_step", train_step)]
+        plain = self.model.train_step
+        train_step = backend.train_step(plain, step)
+        # An attribute that comes and goes clears Python's caches of all attributes of the model.
+        patches = [] if train_step is plain else [Patch(vars(self.model), "train_step", train_step)]
         made_with = [*patches, *backend.step_patches(step)]
         patched(type(self.model).make_train_function, made_with)(self.model, True)
         train_function = backend.train_function(self.model.train_function, step)

@@ -71,7 +71,8 @@ class ObservedStep:
     Attributes:
         model: The model.
         observation: Records its updates, and holds the factors of its learning rates.
-        hooks: The hooks of the observation while a step runs in Python.
+        hooks: The hooks into optimizer classes while a step runs in Python; None: the one optimizer
+            that a step of Keras updates is hooked itself.
         masked: The masked variables; None in dense phases.
         state: What steps keep of variables.
         extras: What the step does with it.
@@ -79,20 +80,23 @@ class ObservedStep:
 
     model: keras.Model
     observation: Observation
-    hooks: AbstractContextManager[None]
+    hooks: AbstractContextManager[None] | None
     masked: MaskedVariables | None
     state: StepState[Any]
     extras: StepExtras
 
-    @contextlib.contextmanager
-    def observed(self) -> Iterator[None]:
+    def observed(self) -> AbstractContextManager[None]:
         """Observes updates within the block, with the hooks set."""
-        with self.hooks, self.active():
-            yield
+        return self.active() if self.hooks is None else self._hooked(self.hooks)
 
     def active(self) -> AbstractContextManager[None]:
         """Observes updates within the block, without the hooks."""
         return self.observation.active(self.masked, self.state.hook(self.extras))
+
+    @contextlib.contextmanager
+    def _hooked(self, hooks: AbstractContextManager[None]) -> Iterator[None]:
+        with hooks, self.active():
+            yield
 
     def end(self, in_masks: bool) -> None:
         """Ends the step after the update, if variables are updated in place.

@@ -18,13 +18,13 @@ from jax import numpy as jnp
 from jax.experimental import multihost_utils
 
 from keras_dsd.adapters.base import private_names
-from keras_dsd.adapters.base.factors import HostFactors
+from keras_dsd.adapters.base.factors import HostFactors, Values
 from keras_dsd.adapters.base.observation import Observation
 from keras_dsd.adapters.base.step_state import StepState, averaged
 from keras_dsd.adapters.base.weight import Weight
 from keras_dsd.adapters.keras3.backends import Backend, ObservedStep, TrainStep, sync
 from keras_dsd.adapters.keras3.backends.jax_arrays import ARRAYS, has_all
-from keras_dsd.protocols import Step
+from keras_dsd.protocols import Step, StepExtras
 from keras_dsd.utils.patches import Patch
 
 # Where a part of an array is.
@@ -143,26 +143,30 @@ class JaxBackend(Backend[jax.Array]):
 
     def train_function(self, plain: Step, step: ObservedStep) -> Step:
         """Returns a `train_function` that adds the factor and the masks to the data."""
-        masked = step.masked
+        masked, factors = step.masked, cast("_JaxFactors", step.observation.factors)
+        no_masks = _PackedMasks.of(())
 
         def packed() -> _PackedMasks:
-            return _PackedMasks.of(masked.masks() if masked else ())
+            assert masked is not None
+            return _PackedMasks.of(masked.masks())
 
         def with_arguments(iterator: Iterator[object]) -> Iterator[object]:
-            factors = _factors(step.observation)
-            masks = masked.derived(masked, packed) if masked else packed()
+            masks = no_masks if masked is None else masked.derived(masked, packed)
             for data in iterator:
-                factor = np.float32(factors.value)
-                factors.count()
-                yield factor, masks, data
+                yield factors.take(), masks, data
 
-        def train_function(state: State, iterator: Iterator[object]) -> tuple[object, State]:
+        def train_function(state: State, iterator: Iterator[object]) -> object:
+            return plain(state, with_arguments(iterator))
+
+        def train_function_with_state(
+            state: State, iterator: Iterator[object]
+        ) -> tuple[object, State]:
             held = _Held(step)
-            made = plain(held.added(state), with_arguments(iterator))
+            made = train_function(held.added(state), iterator)
             logs, state = cast("tuple[object, State]", made)
             return logs, held.taken(state)
 
-        return train_function
+        return train_function if step.extras == StepExtras() else train_function_with_state
 
     def step_patches(self, step: ObservedStep) -> list[Patch]:
         """Returns the patches under which Keras makes a step: its arguments have shardings."""
@@ -345,7 +349,20 @@ BACKEND = JaxBackend()
 
 
 class _JaxFactors(HostFactors):
-    """Factors that a custom training loop passes to its compiled functions where they change."""
+    """Factors as arguments of the steps of `fit`, and of a custom training loop's functions."""
+
+    def set(self, values: Values) -> None:
+        """Sets the factors of the next steps, in order; the last one stays."""
+        super().set(values)
+        self._argument = _argument(self.value) if self.are_constant else None
+
+    def take(self) -> object:
+        """Returns the factor of the current step, an argument of it, and advances to the next."""
+        if self._argument is not None:
+            return self._argument
+        factor = _argument(self.value)
+        self.count()
+        return factor
 
     def now(self) -> object:
         """Returns the factor of the current step, or the argument that a block uses for it.
@@ -362,6 +379,12 @@ class _JaxFactors(HostFactors):
                 "`with loop.scaled(factor):` there."
             )
         return super().now()
+
+
+def _argument(factor: float) -> jax.Array | np.float32:
+    """Returns an argument of a step; processes give equal numbers where there are several."""
+    value = np.float32(factor)
+    return value if jax.process_count() > 1 else jax.device_put(value)
 
 
 def _are_equal(digest: bytes) -> bool:

@@ -1,5 +1,6 @@
 """Masks on PyTorch: weights are changed in place."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, cast
@@ -101,9 +102,10 @@ class TorchBackend(Backend[torch.Tensor]):
 
     def train_function(self, plain: Step, step: ObservedStep) -> Step:
         """Returns a `train_function` that observes optimizers of Keras and of `torch.optim`."""
+        hooks = contextlib.nullcontext if step.hooks is None else _TorchOptimHooks
 
         def train_function(iterator: object) -> object:
-            with step.observed(), _TorchOptimHooks():
+            with step.observed(), hooks():
                 logs = plain(iterator)
             step.observation.factors.count()
             return logs
