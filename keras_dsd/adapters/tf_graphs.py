@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_dsd.adapters.base.factors import Values
 from keras_dsd.adapters.base.private_names import COUNT, gradient_functions, is_debugged
+from keras_dsd.protocols import Step
 from keras_dsd.utils.patches import Patch, patched
 
 # The learning rate factors of a model. They live as long as the model: a custom function that a
@@ -86,6 +87,36 @@ def traces_of(model: Any) -> "Traces":
     return _TRACES.setdefault(model, Traces())
 
 
+def observed_in_its_thread(
+    step: Step, model: Any, active: Callable[[], contextlib.AbstractContextManager[None]]
+) -> Step:
+    """Returns a training function that is observed also in its own thread, if there are replicas.
+
+    Their threads trace the step, which observes itself, and this one updates all of them.
+
+    Args:
+        step: The training function of the model.
+        model: The model.
+        active: Returns the block in which updates are observed.
+    """
+    traces = traces_of(model)
+    observed = active if _has_replicas(model) else contextlib.nullcontext
+
+    def train_function(iterator: object) -> object:
+        try:
+            with observed():
+                return step(iterator)
+        finally:
+            traces.remove()
+
+    return train_function
+
+
+def _has_replicas(model: Any) -> bool:
+    with model.distribute_strategy.scope():
+        return bool(tf.distribute.has_strategy())
+
+
 def is_chief(model: Any) -> bool:
     """Returns whether this process is the worker that writes, of those that train a model."""
     strategy = getattr(model, "distribute_strategy", None) or tf.distribute.get_strategy()
@@ -146,16 +177,11 @@ class Traces:
         if graph is not None:
             self._graphs.append(graph)
 
-    @contextlib.contextmanager
-    def run(self) -> Iterator[None]:
-        """Removes the gradients of the graphs that are traced within the block."""
-        try:
-            yield
-        finally:
-            functions = gradient_functions()
-            while self._graphs:
-                for name in _custom_gradients(self._graphs.pop()):
-                    functions.pop(name, None)
+    def remove(self) -> None:
+        """Removes the gradients of the graphs."""
+        while self._graphs:
+            for name in _custom_gradients(self._graphs.pop()):
+                gradient_functions().pop(name, None)
 
 
 def _custom_gradients(graph: tf.Graph) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Training adapter and training state of tf_keras models."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -194,10 +195,11 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
 
         before_update, state = self.step_state.hook(extras), self.step_state
         traces = tf_graphs.traces_of(self.model)
+        active = functools.partial(self._observation.active, updates, before_update)
 
         def train_step(data: object) -> object:
             traces.add()
-            with HOOKS, self._observation.active(updates, before_update):
+            with HOOKS, active():
                 logs = plain(data)
                 state.end_step(extras)
             self._observation.is_factor_read = factors.are_read()
@@ -208,13 +210,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         run = patched(
             self.model.train_function, [Patch(vars(self.model), "train_step", train_step)]
         )
-
-        def train_function(iterator: object) -> object:
-            # In this thread, which updates all replicas.
-            with traces.run(), self._observation.active(updates, before_update):
-                return run(iterator)
-
         return {
-            "train_function": train_function,
+            "train_function": tf_graphs.observed_in_its_thread(run, self.model, active),
             "train_tf_function": getattr(self.model, "train_tf_function", None),
         }

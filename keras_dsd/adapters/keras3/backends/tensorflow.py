@@ -84,12 +84,11 @@ class TensorFlowBackend(Backend[tf.Variable]):
 
     def train_function(self, plain: Step, step: ObservedStep) -> Step:
         """Returns a `train_function` that is also observed in its own thread, for all replicas."""
-        traces = tf_graphs.traces_of(step.model)
+        observed = tf_graphs.observed_in_its_thread(plain, step.model, step.active)
 
         def train_function(iterator: object) -> object:
             try:
-                with traces.run(), step.active():
-                    return plain(iterator)
+                return observed(iterator)
             finally:
                 self._graph = None  # which would stay in memory
 
