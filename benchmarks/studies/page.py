@@ -37,14 +37,6 @@ FIGURES = PAGE.parent / "figures" / "studies"
 RESULTS = pathlib.Path(__file__).parent / "results"
 OTHER = "other-regimes"
 _MINUS = "\N{MINUS SIGN}"
-# A study resumes only from records whose description of the task is unchanged; the page rewords it.
-_TERMS = {
-    "to train on": "for training", "to choose by": "for validation", "to report on": "for testing",
-    "anew at every step of training": "at random at every step of training",
-    "moved by up to": "shifted by up to", "for each seed anew": "trained again for each seed",
-    "that guesses a letter": "that predicts a letter", "bits a letter": "bits per letter",
-    " a seed,": " for each seed,",
-}  # fmt: skip
 _FIGURES = (
     "",
     "![A row for each task and question, with the mean difference and its interval in percent of "
@@ -139,7 +131,7 @@ def read_all(folder: pathlib.Path) -> dict[str, Found]:
         if name == OTHER:
             continue
         records = load(path)
-        tuning, reported = records.tuning, _of_complete_seeds(records)
+        tuning, reported = records.tuning, of_complete_seeds(records)
         if len({run.seed for run in reported}) >= protocol.LEAST_SEEDS:
             records.runs = [*tuning, *reported]
             ours = protocol.best_of(tuning, DSD_ARMS)
@@ -149,22 +141,21 @@ def read_all(folder: pathlib.Path) -> dict[str, Found]:
     return found
 
 
-def _of_complete_seeds(records: Records) -> list[Run]:
-    """Returns the runs of reported seeds of which every arm is trained."""
+def of_complete_seeds(records: Records) -> list[Run]:
+    """Returns the runs of reported seeds of which every arm is trained as tuning chose.
+
+    Of the first dense phase, which each setting has, they are those of `DSD`.
+    """
     if not records.reported:
         return []
-    arms: dict[int, set[str]] = {}
-    for run in records.reported:
-        arms.setdefault(run.seed, set()).add(run.arm)
-    complete = {seed for seed, names in arms.items()
-                if names >= set(protocol.reported_arms(records.tuning))}  # fmt: skip
-    return [run for run in records.reported if run.seed in complete]
-
-
-def _described(words: str) -> str:
-    for old, term in _TERMS.items():
-        words = words.replace(old, term)
-    return words
+    arms = protocol.reported_arms(records.tuning)
+    chosen = {arm: protocol.chosen_setting(records.tuning, arm) for arm in arms}
+    first = dataclasses.replace(chosen[DSD], sparsity=None)
+    runs = [run for run in records.reported if run.setting == {**chosen, FIRST: first}.get(run.arm)]
+    trained: dict[int, set[str]] = {}
+    for run in runs:
+        trained.setdefault(run.seed, set()).add(run.arm)
+    return [run for run in runs if trained[run.seed] >= chosen.keys()]
 
 
 def answers(tasks: Mapping[str, Found]) -> str:
@@ -228,16 +219,17 @@ def of_task(found: Found) -> str:
     hours = sum(run.seconds for run in records.runs) / 3600
     ours = found.unpruned.arm
     lines = [
-        f"{_described(identity['words'])}. Data: {identity['data']}. "
+        f"{identity['words']}. Data: {identity['data']}. "
         f"Epochs: {lengths['dense']} dense, {lengths['sparse']} sparse, "
         f"{lengths['redense']} dense again; "
         f"{', '.join(f'{number:,}' for number in sorted(updates))} updates in every arm. "
         f"**{found.num_seeds} seeds{so_far}**; {hours:.1f} hours of one core, with tuning. "
         f"Mean ± standard deviation; smaller is better.",
         "",
-        "| Arm | L2 | sparsity | test loss, chosen epoch | error, in % | test loss, last epoch "
-        f"| training loss, last epoch | `{ours}` minus it (95 %) | p | `{ours}` better in |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| Arm | learning rate | L2 | sparsity | test loss, chosen epoch | error, in % "
+        f"| test loss, last epoch | training loss, last epoch | `{ours}` minus it (95 %) | p "
+        f"| `{ours}` better in |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     arms = (FIRST, *protocol.reported_arms(records.tuning))
     lines += [_row(runs, arm, ours) for arm in arms]
@@ -259,12 +251,12 @@ def tuning(records: Records) -> str:
     pieces = identity["tuning seeds"] * len(identity["bases"])
     seeds = len({run.seed for run in records.reported})
     lines = [
-        f"{_described(identity['words'])}. Data: {identity['data']}. "
+        f"{identity['words']}. Data: {identity['data']}. "
         f"**No answer yet: {len(done)} of {pieces} pieces of the tuning are done, "
         f"and {seeds} of {identity['seeds']} seeds.** Mean "
-        "validation loss of the tuning seeds, at the best epoch:",
+        "validation loss of the tuning seeds, at the best epoch, for each learning rate and L2:",
         "",
-        "| Arm | " + " | ".join(f"L2 {l2:g}" for _, l2 in identity["bases"]) + " |",
+        "| Arm | " + " | ".join(f"{lr:g}, L2 {l2:g}" for lr, l2 in identity["bases"]) + " |",
         "|---" * (1 + len(identity["bases"])) + "|",
     ]  # fmt: skip
     for name in dict.fromkeys(run.arm for run in runs):
@@ -289,11 +281,7 @@ def _tuned(runs: Sequence[Run], name: str, lr: float, l2: float) -> str:
 
 def _row(runs: Sequence[Run], name: str, ours: str) -> str:
     of_arm = [run for run in runs if run.arm == name]
-    setting = next(run.setting for run in of_arm)
-    if name == FIRST:  # one for each setting that any arm has
-        dsd = next(run.setting for run in runs if run.arm == DSD)
-        of_arm = [run for run in of_arm if (run.setting.lr, run.setting.l2) == (dsd.lr, dsd.l2)]
-        setting = next(run.setting for run in of_arm)
+    setting = of_arm[0].setting
     best = _spread([run.test_best for run in of_arm])
     last = _spread([run.test[-1] for run in of_arm])
     train = _spread([run.train[-1] for run in of_arm])
@@ -308,9 +296,8 @@ def _row(runs: Sequence[Run], name: str, ours: str) -> str:
         )
     sparsity = "" if setting.sparsity is None else f"{setting.sparsity:g}"
     shown = f"**`{name}`**" if name == ours else f"`{name}`"
-    return f"| {shown} | {setting.l2:g} | {sparsity} | {best} | {wrong} | {last} | {train} | " + (
-        against
-    )
+    how = f"{setting.lr:g} | {setting.l2:g} | {sparsity}"
+    return f"| {shown} | {how} | {best} | {wrong} | {last} | {train} | {against}"
 
 
 def _answers_of(found: Found) -> list[str]:
@@ -349,12 +336,12 @@ def other_regimes(path: pathlib.Path) -> str:
         entry = kept["tasks"][name]
         word = f"**{verdicts[name]}**" if verdicts[name] == "better" else verdicts[name]
         lines.append(
-            f"| `{name}`, {_described(entry['metric'])} | {entry['seeds']} | "
+            f"| `{name}`, {entry['metric']} | {entry['seeds']} | "
             f"`{answer.control}` | {_spread(entry['arms'][answer.control]['test'])} | {variant} | "
             f"{_spread(entry['arms'][variant]['test'])} | {_interval(answer.best)} | "
             f"{_short(adjusted[name])} | {word} |"
         )
-    tasks = [f"- `{name}`: {_described(kept['tasks'][name]['words'])}." for name in found]
+    tasks = [f"- `{name}`: {kept['tasks'][name]['words']}." for name in found]
     return "\n".join([*lines, "", *tasks]) + "\n"
 
 

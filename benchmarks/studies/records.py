@@ -11,6 +11,8 @@ from protocol import FIRST_TUNING_SEED, Run, Setting
 
 _CURVES = ("validation", "test", "train")
 _DIGITS = 5
+# What may grow: each piece says its own seed and setting.
+_GROWING = ("bases", "seeds")
 
 
 class Records:
@@ -31,7 +33,9 @@ class Records:
         if path.exists():
             found = json.loads(gzip.decompress(path.read_bytes()))
             for name, now in self.identity.items():
-                if found["identity"].get(name, now) != now:
+                was = found["identity"].get(name, now)
+                grows = name in _GROWING and (name == "seeds" or all(each in now for each in was))
+                if was != now and not grows:
                     raise ValueError(
                         f"Expected {path} to be of the same task. Received: {name} "
                         f"{found['identity'].get(name)!r}, but {now!r} here. Move the file away."
@@ -53,10 +57,16 @@ class Records:
         """Returns whether a seed is done at a setting of learning rate and L2."""
         return [seed, list(base)] in self._done
 
+    def missing(self, seed: int, chosen: Mapping[str, Setting]) -> dict[str, Setting]:
+        """Returns the arms, with their settings, that a reported seed lacks."""
+        done = {(run.arm, run.setting) for run in self.reported if run.seed == seed}
+        return {arm: setting for arm, setting in chosen.items() if (arm, setting) not in done}
+
     def add(self, runs: Iterable[Run], base: Sequence[float]) -> None:
-        """Adds all runs of a seed at a setting, and writes the file."""
+        """Adds the runs of a seed at a setting that are new, and writes the file."""
+        known = {(run.seed, run.arm, run.setting) for run in self.runs}
         runs = list(runs)
-        self.runs += runs
+        self.runs += [run for run in runs if (run.seed, run.arm, run.setting) not in known]
         self._done.append([runs[0].seed, list(base)])
         self.write()
 

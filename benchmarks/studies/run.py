@@ -41,12 +41,11 @@ def main(argv: list[str]) -> None:
     tune(task, records)
     tuning = records.tuning
     chosen = {arm: chosen_setting(tuning, arm) for arm in reported_arms(tuning)}
-    bases = sorted({(setting.lr, setting.l2) for setting in chosen.values()})
     for seed in range(number):
-        for base in bases:
-            if not records.has(seed, base):
-                records.add(train_seed(task, FLAGS.data, seed, base, chosen), base)
-                logging.info("%s: seed %d at lr, l2 = %s is done", task.name, seed, base)
+        missing = records.missing(seed, chosen)
+        for base in sorted({(setting.lr, setting.l2) for setting in missing.values()}):
+            records.add(train_seed(task, FLAGS.data, seed, base, missing), base)
+            logging.info("%s: seed %d at lr, l2 = %s is done", task.name, seed, base)
 
 
 def tune(task: Task, records: Records) -> None:

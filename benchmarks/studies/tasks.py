@@ -58,16 +58,17 @@ def sentences(path: pathlib.Path, seed: int) -> Split:
 
 
 SHIFTED = (
-    "50,000 of the 60,000 training images a seed, the other 10,000 to choose by, 10,000 to report "
-    "on; each image shifted by up to 3 pixels either way, anew at every step of training; MLP "
-    "784-100-50-10, 40 % of all kernels but the last; SGD at 0.1 with momentum 0.9, batches of 128"
+    "50,000 of the 60,000 training images for each seed, the other 10,000 for validation, 10,000 "
+    "for testing; each image shifted by up to 3 pixels either way, at random at every step of "
+    "training; MLP 784-100-50-10, 40 % of all kernels but the last; SGD with momentum 0.9, batches "
+    "of 128"
 )
 L2 = (3e-5, 1e-4, 3e-4)
 SMALL_VGG = (
     "20,000 of the {} training images for each seed, 5,000 others for validation, 10,000 for "
     "testing; each image {}, at random at every step of training; a small VGG of three "
     "convolutions and two dense layers, of 8, 16, 32 channels and 64 units, with strides in place "
-    "of pooling; 40 % of all kernels but the first and the last; SGD at 0.02 with momentum 0.9, "
+    "of pooling; 40 % of all kernels but the first and the last; SGD with momentum 0.9, "
     "batches of 64"
 )
 CROPS = "shifted by up to 4 pixels either way and mirrored or not"
@@ -81,9 +82,10 @@ CONVOLUTIONS = dict(exclude=("first/", "last/"), sparsities=(0.4,), num_seeds=10
 def _of_sentences(name: str, words: str, data: str) -> Task:
     return Task(
         name,
-        f"{words}, three quarters of them a seed, an eighth to choose by, an eighth to report on; "
+        f"{words}, three quarters of them for each seed, an eighth for validation, an eighth for "
+        "testing; "
         f"which of the {NUM_WORDS:,} most frequent words they have; MLP of 50 units; all kernels "
-        "but the last; SGD at 0.1 with momentum 0.9, batches of 64",
+        "but the last; SGD with momentum 0.9, batches of 64",
         data, bag_of_words, sentences, 64, Lengths(15, 5, 5),
         bases=[(0.1, l2) for l2 in (1e-5, 1e-4, 1e-3, 3e-3)], sparsities=(0.3, 0.5),
         exclude=("last/",), num_seeds=10,
@@ -93,9 +95,9 @@ def _of_sentences(name: str, words: str, data: str) -> Task:
 def _of_pieces(name: str, words: str, data: str, lengths: Lengths) -> Task:
     return Task(
         name,
-        f"{words}, three fifths of the pieces a seed, a fifth to choose by, a fifth to report on, "
-        f"in windows of {sequences.FRAMES} frames; the negative log likelihood of a frame, in "
-        "nats; LSTM of 64 units; its kernels; Adam at 0.003, batches of 16 windows",
+        f"{words}, three fifths of the pieces for each seed, a fifth for validation, a fifth for "
+        f"testing, in windows of {sequences.FRAMES} frames; the negative log likelihood of a "
+        "frame, in nats; LSTM of 64 units; its kernels; Adam, batches of 16 windows",
         data, sequences.piano_lstm, sequences.pieces, 16, lengths,
         bases=[(0.003, l2) for l2 in (1e-6, 1e-5, 1e-4, 1e-3)], sparsities=(0.3, 0.5),
         exclude=("last/",), num_seeds=10,
@@ -116,7 +118,7 @@ def _of_letters(
         "Shakespeare's works, 300,000 letters in a row for each seed, 252,000 for validation, as "
         f"many for testing, in windows of {sequences.WINDOW} letters, which start elsewhere in "
         "every epoch of training; the negative log likelihood of a letter, in nats; "
-        f"{words}; all kernels but the last; Adam at 0.003, batches of 32 windows",
+        f"{words}; all kernels but the last; Adam, batches of 32 windows",
         SHAKESPEARE, build, sequences.letter_windows, 32, lengths,
         bases=[(0.003, l2) for l2 in (1e-6, 1e-5, 1e-4)], sparsities=(0.3, 0.5),
         exclude=("embedding", "last/"), num_seeds=10,
@@ -163,9 +165,9 @@ TASKS = [
     ),
     Task(
         "letters",
-        "Shakespeare's works, 300,000 letters in a row a seed, 252,000 to choose by, as many to "
-        f"report on; MLP that predicts a letter from the {sequences.CONTEXT} before it, 128 units; "
-        "the first dense kernel; SGD at 0.1 with momentum 0.9, batches of 128",
+        "Shakespeare's works, 300,000 letters in a row for each seed, 252,000 for validation, as "
+        f"many for testing; MLP that predicts a letter from the {sequences.CONTEXT} before it, 128 "
+        "units; the first dense kernel; SGD with momentum 0.9, batches of 128",
         SHAKESPEARE,
         sequences.letters_mlp, sequences.letters, 128, Lengths(12, 4, 4),
         bases=[(0.1, l2) for l2 in (1e-4, 3e-4, 1e-3)], sparsities=(0.3, 0.5),
@@ -182,7 +184,7 @@ TASKS = [
         "validation, 5,000 for testing, each with all its pronunciations, without stress; the "
         "negative log likelihood of a phoneme, in nats, after the correct ones before it; "
         "bidirectional GRU of 2 x 32 units reads the word, GRU of 64 units writes its phonemes; "
-        "their kernels; Adam at 0.005, batches of 128",
+        "their kernels; Adam, batches of 128",
         "cmudict.zip of NLTK, https://www.nltk.org/nltk_data",
         sequences.speller, sequences.pronunciations, 128, Lengths(16, 5, 5),
         bases=[(0.005, l2) for l2 in (1e-6, 1e-5, 1e-4)], sparsities=(0.3, 0.5),
@@ -194,7 +196,7 @@ TASKS = [
         "300 for validation, 300 for testing; five sentences a drawing, one of them at "
         "random in an epoch; the negative log likelihood of a word, in nats; NeuralTalk with an "
         "LSTM of 64 units, 512 features of random filters, dropout 0.1; all kernels but the word "
-        "embedding, as in the paper; RMSprop at 0.002, batches of 64",
+        "embedding, as in the paper; RMSprop, batches of 64",
         "none: examples/small_data/scenes.py draws them",
         sequences.captioner, sequences.captions, 64, Lengths(30, 10, 10),
         bases=[(0.002, l2) for l2 in (1e-6, 1e-5, 1e-4)], sparsities=(0.5, 0.8),
@@ -216,7 +218,7 @@ TASKS = [
         "cifar10-large",
         "CIFAR-10 as JPEGs, 45,000 of the 50,000 training images for each seed, the other 5,000 "
         f"for validation, 10,000 for testing; each image {CROPS}, at random at every step of "
-        "training; ResNet-20, 40 % of all kernels but the first and the last; SGD at 0.1 with "
+        "training; ResNet-20, 40 % of all kernels but the first and the last; SGD with "
         "momentum 0.9, batches of 128; for a GPU",
         CIFAR, images.cifar_resnet, images.all_cifar_images, 128, Lengths(90, 30, 30),
         bases=[(0.1, l2) for l2 in L2], **CONVOLUTIONS,
@@ -226,7 +228,7 @@ TASKS = [
         "Free Spoken Digit Dataset, 3,000 recordings of six speakers, four of them for training, "
         "one for validation, one for testing, others for each seed; mel spectrograms of 32 frames "
         "and 20 bands, in white noise 0 to 20 dB below the voice, noise and start at random at "
-        "every step of training; GRU of 64 units, averaged over time; its kernels; Adam at 0.003, "
+        "every step of training; GRU of 64 units, averaged over time; its kernels; Adam, "
         "batches of 32",
         "fsdd.tar.gz, the folder recordings of "
         "https://github.com/Jakobovski/free-spoken-digit-dataset as a tar",

@@ -140,3 +140,20 @@ def test_records_resume_and_refuse_another_task(records, protocol, tmp_path):
     assert other.setting == failed.setting and math.isnan(other.validation[1])
     with pytest.raises(ValueError, match="lengths"):
         records.Records(path, {"task": "a", "lengths": {"dense": 4}})
+
+
+def test_records_of_fewer_settings_and_seeds_go_on(records, protocol, tmp_path):
+    path, base = tmp_path / "task.json.gz", [0.1, 1e-4]
+    kept = records.Records(path, {"bases": [base], "seeds": 10})
+    kept.add([run(protocol, 0, "dsd", 1.0, sparsity=0.4), run(protocol, 0, "pruned", 1.0)], base)
+    again = records.Records(path, {"bases": [[0.1, 1e-3], base], "seeds": 30})
+    assert again.identity["seeds"] == 30 and len(again.reported) == 2
+    with pytest.raises(ValueError, match="bases"):
+        records.Records(path, {"bases": [[0.1, 1e-3]], "seeds": 10})
+    (one, other) = again.reported
+    elsewhere = protocol.Setting(1e-3, 0.1)
+    chosen = {"dsd": one.setting, "pruned": elsewhere, "one run": other.setting}
+    assert again.missing(0, chosen) == {"pruned": elsewhere, "one run": other.setting}
+    assert again.missing(1, chosen) == chosen
+    again.add([one, run(protocol, 0, "one run", 1.0)], base)
+    assert [each.arm for each in again.reported] == ["dsd", "pruned", "one run"]
