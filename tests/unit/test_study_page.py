@@ -29,12 +29,13 @@ def studies():
 def write(studies, tmp_path):
     """Writes the records of a task, of so many seeds, in which DSD has a mean test loss."""
     protocol, base = studies["protocol"], (0.1, 1e-4)
+    plain = (*protocol.PLAIN, protocol.FIRST)
 
     def run(seed, arm, loss, noise):
         if seed >= protocol.FIRST_TUNING_SEED and math.isnan(loss):
             loss = LOSSES[arm]
         values = (loss + 1, loss + noise)
-        setting = protocol.Setting(1e-4, 0.1, None if arm in protocol.PLAIN else 0.4)
+        setting = protocol.Setting(1e-4, 0.1, None if arm in plain else 0.4)
         test = () if seed >= protocol.FIRST_TUNING_SEED else values
         return protocol.Run(
             seed, arm, setting, values, test, (loss + 1, loss / 2), (0.2, 0.1), 60, 3600.0
