@@ -240,6 +240,7 @@ def of_task(found: Found) -> str:
         f"{_interval(masks.best)}, {_interval(masks.best, 100 / masks.mean)} %; "
         f"p = {_short(masks.best.p_value)}, not adjusted."
     )
+    lines += _probed(records)
     lines += _failed(runs)
     return "\n".join(lines) + "\n"
 
@@ -247,7 +248,8 @@ def of_task(found: Found) -> str:
 def tuning(records: Records) -> str:
     """Returns how far the tuning of a task is, and what it has found; no answer rests on it."""
     identity, runs = records.identity, records.tuning
-    done = {(run.seed, run.setting.lr, run.setting.l2) for run in runs}
+    settings = {(run.seed, run.setting.lr, run.setting.l2) for run in runs}
+    done = [each for each in settings if [*each[1:]] in identity["bases"]]
     pieces = identity["tuning seeds"] * len(identity["bases"])
     seeds = len({run.seed for run in records.reported})
     lines = [
@@ -262,6 +264,8 @@ def tuning(records: Records) -> str:
     for name in dict.fromkeys(run.arm for run in runs):
         cells = [_tuned(runs, name, *base) for base in identity["bases"]]
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    if probed := _probed(records):
+        lines += ["", *probed]
     return "\n".join(lines) + "\n"
 
 
@@ -312,6 +316,22 @@ def _answers_of(found: Found) -> list[str]:
             f"{_short(100 * best.smallest / answer.mean)} %."
         )
     return lines
+
+
+def _probed(records: Records) -> list[str]:
+    """Returns the line of what was probed, beside the settings in the list, if anything was."""
+    listed = records.identity["bases"]
+    found = {
+        (run.setting.lr, run.setting.l2): run.validation[run.best_epoch]
+        for run in records.tuning
+        if (run.seed, run.arm) == (protocol.FIRST_TUNING_SEED, protocol.SINGLE)
+    }
+    if all([*base] in listed for base in found):
+        return []
+    values = [f"{_short(loss)} at {lr:g}, L2 {l2:g}" for (lr, l2), loss in sorted(found.items())]
+    return [
+        f"- Learning rates: validation loss of `one run` on one tuning seed {', '.join(values)}."
+    ]
 
 
 def _failed(runs: Sequence[Run]) -> list[str]:

@@ -62,12 +62,18 @@ class Records:
         done = {(run.arm, run.setting) for run in self.reported if run.seed == seed}
         return {arm: setting for arm, setting in chosen.items() if (arm, setting) not in done}
 
-    def add(self, runs: Iterable[Run], base: Sequence[float]) -> None:
-        """Adds the runs of a seed at a setting that are new, and writes the file."""
+    def add(self, runs: Iterable[Run], base: Sequence[float] | None = None) -> None:
+        """Adds the runs of a seed that are new, and writes the file.
+
+        Args:
+            runs: The runs.
+            base: The learning rate and L2 at which the seed is then done; None: at none.
+        """
         known = {(run.seed, run.arm, run.setting) for run in self.runs}
         runs = list(runs)
         self.runs += [run for run in runs if (run.seed, run.arm, run.setting) not in known]
-        self._done.append([runs[0].seed, list(base)])
+        if base is not None:
+            self._done.append([runs[0].seed, list(base)])
         self.write()
 
     def write(self) -> None:

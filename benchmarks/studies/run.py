@@ -16,10 +16,10 @@ os.environ.setdefault(
 
 import jax
 from absl import app, flags, logging
-from protocol import FIRST_TUNING_SEED, Setting, chosen_setting, reported_arms
+from protocol import FIRST_TUNING_SEED, SINGLE, Setting, chosen_setting, reported_arms
 from records import Records
 from tasks import TASKS
-from trials import Task, train_seed, train_tuning
+from trials import Task, train_probe, train_seed, train_tuning
 
 CACHE = pathlib.Path(__file__).parents[2] / ".build" / "jax-cache"
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -44,12 +44,17 @@ def main(argv: list[str]) -> None:
     for seed in range(number):
         missing = records.missing(seed, chosen)
         for base in sorted({(setting.lr, setting.l2) for setting in missing.values()}):
-            records.add(train_seed(task, FLAGS.data, seed, base, missing), base)
+            records.add(train_seed(task, FLAGS.data, seed, base, missing))
             logging.info("%s: seed %d at lr, l2 = %s is done", task.name, seed, base)
 
 
 def tune(task: Task, records: Records) -> None:
-    """Trains the tuning seeds that are missing."""
+    """Trains the tuning seeds that are missing, and what is probed on one of them."""
+    done = {(run.arm, run.setting) for run in records.tuning if run.seed == FIRST_TUNING_SEED}
+    for lr, l2 in task.probed:
+        if (SINGLE, Setting(l2, lr)) not in done:
+            records.add(train_probe(task, FLAGS.data, FIRST_TUNING_SEED, (lr, l2)))
+            logging.info("%s: lr, l2 = %s is probed", task.name, (lr, l2))
     for seed in range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + task.num_tuning_seeds):
         for base in task.bases:
             if not records.has(seed, base):

@@ -54,6 +54,8 @@ class Task:
         lengths: The epochs and learning rates of the phases.
         bases: The learning rates and L2 coefficients that are tried, as (lr, l2).
         sparsities: The sparsities that are tried.
+        probed: Further learning rates and L2 coefficients, at which `one run` alone trains, on one
+            tuning seed: they show that `bases` need no others. None of them is chosen.
         exclude: Regular expressions on the paths of the weights that stay dense.
         num_tuning_seeds: On how many seeds settings are chosen.
         num_seeds: How many seeds are reported.
@@ -69,6 +71,7 @@ class Task:
     bases: Sequence[Base]
     sparsities: Sequence[float]
     exclude: Sequence[str]
+    probed: Sequence[Base] = ()
     num_tuning_seeds: int = 3
     num_seeds: int = 30
 
@@ -261,6 +264,11 @@ def train_tuning(task: Task, path: Any, seed: int, base: Base) -> list[Run]:
     masked = (*protocol.PRUNED_ARMS, *protocol.DSD_ARMS)
     sparse = [(name, sparsity) for name in masked for sparsity in task.sparsities]
     return _trained(task, path, seed, base, [*plain, *sparse], is_tuning=True)
+
+
+def train_probe(task: Task, path: Any, seed: int, base: Base) -> list[Run]:
+    """Trains one conventional run of a tuning seed with one learning rate and L2."""
+    return _trained(task, path, seed, base, [(SINGLE, None)], is_tuning=True)
 
 
 def train_seed(

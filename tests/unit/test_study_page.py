@@ -1,5 +1,6 @@
 """The page of the studies: tables, figures and words, of made-up records and of those kept."""
 
+import dataclasses
 import math
 import re
 
@@ -132,3 +133,18 @@ def test_the_pages_show_what_the_files_hold(studies):
     assert page.filled_in_words(text, page.RESULTS) == text, "run python benchmarks/studies/page.py"
     # At the start of a line, a comment would end the list.
     assert re.search(r"^\d\. .*\S <!-- protocol -->", text, re.MULTILINE)
+
+
+def test_what_is_probed_is_shown_and_neither_chosen_nor_counted(studies, write):
+    page, protocol = studies["page"], studies["protocol"]
+    folder = write("good", 10)
+    records = page.load(folder / "good.json.gz")
+    (one,) = [run for run in records.tuning if (run.seed, run.arm) == (1000, "one run")]
+    better = dataclasses.replace(one, setting=protocol.Setting(1e-4, 0.3), validation=(0.5, 0.7))
+    records.add([better])
+    text = page.filled(PAGE, folder)
+    assert "one tuning seed 1 at 0.1, L2 0.0001, 0.5 at 0.3, L2 0.0001." in text
+    assert page.read_all(folder)["good"].num_seeds == 10
+    assert protocol.chosen_setting(page.load(folder / "good.json.gz").tuning, "one run").lr == 0.1
+    records.runs = records.tuning
+    assert "**No answer yet: 3 of 3 pieces" in page.tuning(records)
