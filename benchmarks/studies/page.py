@@ -2,7 +2,7 @@
 
 The prose is edited manually. A table has the name of a task of the protocol, or is `answers` or
 `other-regimes`; `protocol`, in docs/should-i-use-it.md, is the sum of the answers in words. A task
-has an answer, and a place in the figures, from ten complete seeds on.
+has an answer, and a place in the figures, once it is tuned, from ten complete seeds on.
 
     python benchmarks/studies/page.py
 """
@@ -121,7 +121,7 @@ def filled_in_words(page: str, results: pathlib.Path) -> str:
 
 
 def read_all(folder: pathlib.Path) -> dict[str, Found]:
-    """Returns each task of which as many seeds are done as an answer needs, by its name.
+    """Returns each task that is tuned, with as many seeds as an answer needs, by its name.
 
     A seed counts once all arms are trained.
     """
@@ -131,6 +131,8 @@ def read_all(folder: pathlib.Path) -> dict[str, Found]:
         if name == OTHER:
             continue
         records = load(path)
+        if not records.is_tuned:
+            continue
         tuning, reported = records.tuning, of_complete_seeds(records)
         if len({run.seed for run in reported}) >= protocol.LEAST_SEEDS:
             records.runs = [*tuning, *reported]

@@ -57,6 +57,12 @@ class Records:
         """Returns whether a seed is done at a setting of learning rate and L2."""
         return [seed, list(base)] in self._done
 
+    @property
+    def is_tuned(self) -> bool:
+        """True if every tuning seed is done at every setting."""
+        seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.identity["tuning seeds"])
+        return all(self.has(seed, base) for seed in seeds for base in self.identity["bases"])
+
     def missing(self, seed: int, chosen: Mapping[str, Setting]) -> dict[str, Setting]:
         """Returns the arms, with their settings, that a reported seed lacks."""
         done = {(run.arm, run.setting) for run in self.reported if run.seed == seed}

@@ -5,7 +5,7 @@ import functools
 import itertools
 import pathlib
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import images
 import keras
@@ -87,7 +87,9 @@ CIFAR = (
 CONVOLUTIONS = dict(exclude=("first/", "last/"), sparsities=(0.4,), num_seeds=10)
 
 
-def _of_sentences(name: str, words: str, data: str) -> Task:
+def _of_sentences(
+    name: str, words: str, data: str, further: Iterable[Base], probed: Sequence[Base]
+) -> Task:
     return Task(
         name,
         f"{words}, three quarters of them for each seed, an eighth for validation, an eighth for "
@@ -95,8 +97,8 @@ def _of_sentences(name: str, words: str, data: str) -> Task:
         f"which of the {NUM_WORDS:,} most frequent words they have; MLP of 50 units; all kernels "
         "but the last; SGD with momentum 0.9, batches of 64",
         data, bag_of_words, sentences, 64, Lengths(15, 5, 5),
-        bases=[(0.1, l2) for l2 in (1e-5, 1e-4, 1e-3, 3e-3)], sparsities=(0.3, 0.5),
-        exclude=("last/",), num_seeds=10,
+        bases=[*grid((0.1,), (1e-5, 1e-4, 1e-3, 3e-3)), *further], sparsities=(0.3, 0.5),
+        exclude=("last/",), probed=probed, num_seeds=10,
     )  # fmt: skip
 
 
@@ -130,7 +132,7 @@ def _of_letters(
         "every epoch of training; the negative log likelihood of a letter, in nats; "
         f"{words}; all kernels but the last; Adam, batches of 32 windows",
         SHAKESPEARE, build, sequences.letter_windows, 32, lengths,
-        bases=[(0.003, l2) for l2 in (1e-6, 1e-5, 1e-4)], sparsities=(0.3, 0.5),
+        bases=grid((0.003,), (1e-6, 1e-5, 1e-4)), sparsities=(0.3, 0.5),
         exclude=("embedding", "last/"), num_seeds=10,
     )  # fmt: skip
 
@@ -140,7 +142,8 @@ TASKS = [
         "mnist-shifts", f"MNIST, {SHIFTED}",
         "mnist.npz, as keras.datasets.mnist.load_data fetches it",
         images.small_mlp, images.shifted_images, 128, Lengths(30, 10, 10),
-        bases=[(0.1, l2) for l2 in L2], sparsities=(0.4,), exclude=("last/",),
+        bases=grid((0.1,), L2), sparsities=(0.4,), exclude=("last/",),
+        probed=grid((0.05, 0.2), (1e-4,)),
     ),
     Task(
         "fashion-shifts", f"Fashion-MNIST, {SHIFTED}",
@@ -152,11 +155,13 @@ TASKS = [
         "polarity", "10,662 sentences of film reviews, positive or negative (Pang and Lee 2005)",
         "a zip of rt-polarity.pos and rt-polarity.neg, from "
         "https://www.cs.cornell.edu/people/pabo/movie-review-data",
+        [(0.1, 1e-2)], grid((0.03, 0.3), (3e-3,)),
     ),
     _of_sentences(
         "subjectivity", "10,000 sentences, of reviews or of plots (Pang and Lee 2004)",
         "a zip of plot.tok.gt9.5000 and quote.tok.gt9.5000, from "
         "https://www.cs.cornell.edu/people/pabo/movie-review-data",
+        [(0.1, 1e-2), *grid((0.3,), (1e-3, 3e-3))], grid((0.03, 1.0), (1e-3,)),
     ),
     _of_pieces(
         "chorales", "JSB chorales, 382 piano rolls",
@@ -180,8 +185,8 @@ TASKS = [
         "units; the first dense kernel; SGD with momentum 0.9, batches of 128",
         SHAKESPEARE,
         sequences.letters_mlp, sequences.letters, 128, Lengths(12, 4, 4),
-        bases=[(0.1, l2) for l2 in (1e-4, 3e-4, 1e-3)], sparsities=(0.3, 0.5),
-        exclude=("embedding", "last/"), num_seeds=10,
+        bases=grid((0.1,), (1e-4, 3e-4, 1e-3)), sparsities=(0.3, 0.5),
+        exclude=("embedding", "last/"), probed=grid((0.03, 0.3), (3e-4,)),
     ),
     _of_letters("letters-lstm", "LSTM of 64 units", sequences.letters_lstm, Lengths(16, 5, 5)),
     _of_letters(
@@ -197,7 +202,7 @@ TASKS = [
         "their kernels; Adam, batches of 128",
         "cmudict.zip of NLTK, https://www.nltk.org/nltk_data",
         sequences.speller, sequences.pronunciations, 128, Lengths(16, 5, 5),
-        bases=[(0.005, l2) for l2 in (1e-6, 1e-5, 1e-4)], sparsities=(0.3, 0.5),
+        bases=grid((0.005,), (1e-6, 1e-5, 1e-4)), sparsities=(0.3, 0.5),
         exclude=("embedding", "last/"), num_seeds=10,
     ),
     Task(
@@ -209,20 +214,20 @@ TASKS = [
         "embedding, as in the paper; RMSprop, batches of 64",
         "none: examples/small_data/scenes.py draws them",
         sequences.captioner, sequences.captions, 64, Lengths(30, 10, 10),
-        bases=[(0.002, l2) for l2 in (1e-6, 1e-5, 1e-4)], sparsities=(0.5, 0.8),
-        exclude=("word_embedding",), num_seeds=10,
+        bases=grid((0.002,), (1e-6, 1e-5, 1e-4)), sparsities=(0.5, 0.8),
+        exclude=("word_embedding",), probed=grid((0.0007, 0.006), (1e-5,)), num_seeds=10,
     ),
     Task(
         "fashion-vgg",
         "Fashion-MNIST, " + SMALL_VGG.format("60,000", "shifted by up to 2 pixels either way"),
         "fashion_mnist.npz, of the arrays that keras.datasets.fashion_mnist.load_data returns",
         images.fashion_vgg, images.fashion_images, 64, Lengths(24, 8, 8),
-        bases=[(0.02, l2) for l2 in L2], **CONVOLUTIONS,
+        bases=grid((0.02,), L2), probed=grid((0.01, 0.05), (1e-4,)), **CONVOLUTIONS,
     ),
     Task(
         "cifar10", "CIFAR-10 as JPEGs, " + SMALL_VGG.format("50,000", CROPS), CIFAR,
         images.cifar_vgg, images.cifar_images, 64, Lengths(20, 6, 6),
-        bases=[(0.02, l2) for l2 in L2], **CONVOLUTIONS,
+        bases=grid((0.02,), L2), **CONVOLUTIONS,
     ),
     Task(
         "cifar10-large",
@@ -231,7 +236,7 @@ TASKS = [
         "training; ResNet-20, 40 % of all kernels but the first and the last; SGD with "
         "momentum 0.9, batches of 128; for a GPU",
         CIFAR, images.cifar_resnet, images.all_cifar_images, 128, Lengths(90, 30, 30),
-        bases=[(0.1, l2) for l2 in L2], **CONVOLUTIONS,
+        bases=grid((0.1,), L2), **CONVOLUTIONS,
     ),
     Task(
         "spoken-digits",
@@ -243,7 +248,8 @@ TASKS = [
         "fsdd.tar.gz, the folder recordings of "
         "https://github.com/Jakobovski/free-spoken-digit-dataset as a tar",
         speech.spoken_gru, speech.spoken_digits, 32, Lengths(45, 15, 15),
-        bases=[(0.003, l2) for l2 in (1e-5, 1e-4, 1e-3)], sparsities=(0.3, 0.5),
-        exclude=("last/",), num_seeds=10,
+        bases=[*grid((0.003,), (1e-5, 1e-4, 1e-3)), *grid((0.01,), (1e-4, 1e-3, 3e-3)),
+               (0.03, 1e-3)],
+        sparsities=(0.3, 0.5), exclude=("last/",), num_seeds=10,
     ),
 ]  # fmt: skip

@@ -11,7 +11,7 @@ def page():
         yield found["page"]
 
 
-def write(page, folder, name, ours, seeds=10, planned=10, missing=()):
+def write(page, folder, name, ours, seeds=10, planned=10, missing=(), tuned=3):
     """Writes the records of a task whose controls are near 10, and DSD near `ours`."""
     identity = {
         "task": name, "words": f"What {name} is", "data": "a file", "seeds": planned,
@@ -23,7 +23,7 @@ def write(page, folder, name, ours, seeds=10, planned=10, missing=()):
     arms = {protocol.FIRST: 12.0, **dict.fromkeys(protocol.PLAIN, 10.5), "one run": 10.0,
             **dict.fromkeys((*protocol.PRUNED_ARMS, protocol.RANDOM, protocol.ITERATED), 10.2),
             "dsd in one run": 11.1, "dsd": ours}  # fmt: skip
-    for seed in [1000, *range(seeds)]:
+    for seed in [*range(1000, 1000 + tuned), *range(seeds)]:
         noise = 0.05 * (seed % 3)
         records.add(
             [
@@ -83,9 +83,9 @@ def test_a_task_without_a_table_is_refused(page, tmp_path):
 
 
 def test_a_task_that_is_still_tuned_gives_no_answer(page, tmp_path):
-    write(page, tmp_path, "task", 9.0, seeds=9)
+    write(page, tmp_path, "task", 9.0, seeds=10, tuned=1)
     text = page.filled(table("task"), tmp_path)
-    assert "No answer yet: 1 of 3 pieces of the tuning are done, and 9 of 10 seeds" in text
+    assert "No answer yet: 1 of 3 pieces of the tuning are done, and 10 of 10 seeds" in text
     assert "| `dsd` | 9.0000 (1 seed) |" in text and "Not run" not in text
     assert not page.read_all(tmp_path)
 
