@@ -142,7 +142,7 @@ def test_records_resume_and_refuse_another_task(records, protocol, tmp_path):
         records.Records(path, {"task": "a", "lengths": {"dense": 4}})
 
 
-def test_records_of_fewer_settings_and_seeds_go_on(records, protocol, tmp_path):
+def test_records_resume_with_more_settings_and_seeds(records, protocol, tmp_path):
     path, base = tmp_path / "task.json.gz", [0.1, 1e-4]
     kept = records.Records(path, {"bases": [base], "seeds": 10})
     kept.add([run(protocol, 0, "dsd", 1.0, sparsity=0.4), run(protocol, 0, "pruned", 1.0)], base)
