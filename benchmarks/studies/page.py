@@ -330,10 +330,9 @@ def _probed(records: Records) -> list[str]:
     }
     if all([*base] in listed for base in found):
         return []
-    values = [f"{_short(loss)} at {lr:g}, L2 {l2:g}" for (lr, l2), loss in sorted(found.items())]
-    return [
-        f"- Learning rates: validation loss of `one run` on one tuning seed {', '.join(values)}."
-    ]
+    values = [f"{loss:.4g} at {lr:g}, L2 {l2:g}" for (lr, l2), loss in sorted(found.items())]
+    words = "validation loss of `one run` on one tuning seed, by learning rate and L2"
+    return [f"- The {words}: {'; '.join(values)}."]
 
 
 def _failed(runs: Sequence[Run]) -> list[str]:

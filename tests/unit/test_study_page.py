@@ -143,7 +143,7 @@ def test_what_is_probed_is_shown_and_neither_chosen_nor_counted(studies, write):
     better = dataclasses.replace(one, setting=protocol.Setting(1e-4, 0.3), validation=(0.5, 0.7))
     records.add([better])
     text = page.filled(PAGE, folder)
-    assert "one tuning seed 1 at 0.1, L2 0.0001, 0.5 at 0.3, L2 0.0001." in text
+    assert ": 1 at 0.1, L2 0.0001; 0.5 at 0.3, L2 0.0001." in text
     assert page.read_all(folder)["good"].num_seeds == 10
     assert protocol.chosen_setting(page.load(folder / "good.json.gz").tuning, "one run").lr == 0.1
     records.runs = records.tuning
