@@ -321,14 +321,13 @@ def _answers_of(found: Found) -> list[str]:
 
 
 def _probed(records: Records) -> list[str]:
-    """Returns the line of what was probed, beside the settings in the list, if anything was."""
-    listed = records.identity["bases"]
+    """Returns the line of settings that were probed, or tuned, if they are of several rates."""
     found = {
         (run.setting.lr, run.setting.l2): run.validation[run.best_epoch]
         for run in records.tuning
         if (run.seed, run.arm) == (protocol.FIRST_TUNING_SEED, protocol.SINGLE)
     }
-    if all([*base] in listed for base in found):
+    if len({lr for lr, _ in found}) == 1:
         return []
     values = [f"{loss:.4g} at {lr:g}, L2 {l2:g}" for (lr, l2), loss in sorted(found.items())]
     words = "validation loss of `one run` on one tuning seed, by learning rate and L2"
