@@ -75,13 +75,25 @@ def test_the_readme_takes_two_minutes():
     assert len(README.split()) <= 900
 
 
-@pytest.mark.parametrize(("task", "numbers"), [
-    ("char-mlp-300k", ("3.017", "3.038")), ("char-transformer", ("3.31", "3.12")),
+@pytest.mark.parametrize(("task", "number"), [
+    ("mnist-shifts", "3.2"), ("fashion-shifts", "0.5"), ("letters", "0.3"),
 ])  # fmt: skip
-def test_should_i_use_it_gives_numbers_of_the_results(task, numbers):
-    (line,) = [line for line in read("should-i-use-it.md").split("**") if f"`{task}`" in line]
-    for number in numbers:
-        places = len(number.partition(".")[2])
-        cells = " ".join(cells_of_other_regimes()[task])
-        shown = {f"{float(value):.{places}f}" for value in re.findall(r"\d+\.\d+", cells)}
-        assert number in shown and number in line
+def test_should_i_use_it_gives_what_masks_alone_make(task, number):
+    _, _, section = read("results.md").partition(f"<!-- {task} -->")
+    line = section[section.index("The masks alone") :].partition("\n")[0]
+    (shown,) = re.findall(r"\), .([\d.]+) \(", line)
+    assert f"{float(shown):.1f}" == number
+    assert re.search(rf"{number} %\s+\(`{task}`\)", read("should-i-use-it.md"))
+
+
+def test_should_i_use_it_gives_the_answers_of_tasks():
+    page = read("results.md").replace("\N{MINUS SIGN}", "-")
+    cells = {line.split("]")[0][3:]: line.split("|")[5] for line in page.splitlines()
+             if line.startswith("| [")}  # fmt: skip
+    found = {task: [float(each) for each in re.findall(r"[-+][\d.]+", cell)]
+             for task, cell in cells.items()}  # fmt: skip
+    text = read("should-i-use-it.md")
+    for task in ("mnist-shifts", "fashion-shifts", "letters"):
+        assert 0.3 <= round(-found[task][0], 1) <= 0.4 and "0.3 to 0.4 %" in text
+    assert round(found["captions"][0]) == 10 and "by 10 %" in text
+    assert min(low for _, low, _ in found.values()) > -3 and "a gain of 3 %" in text
