@@ -80,7 +80,7 @@ def test_the_readme_takes_two_minutes():
 
 
 @pytest.mark.parametrize(("task", "number"), [
-    ("mnist-shifts", "3.2"), ("fashion-shifts", "0.5"), ("letters", "0.3"),
+    ("mnist-shifts", "3.2"), ("fashion-shifts", "0.6"), ("letters", "0.3"),
 ])  # fmt: skip
 def test_should_i_use_it_gives_what_masks_alone_make(task, number):
     _, _, section = read("results.md").partition(f"<!-- {task} -->")
@@ -98,6 +98,6 @@ def test_should_i_use_it_gives_the_answers_of_tasks():
              for task, cell in cells.items()}  # fmt: skip
     text = read("should-i-use-it.md")
     for task in ("mnist-shifts", "fashion-shifts", "letters"):
-        assert 0.3 <= round(-found[task][0], 1) <= 0.4 and "0.3 to 0.4 %" in text
+        assert 0.2 <= round(-found[task][0], 1) <= 0.4 and "0.2 to 0.4 %" in text
     assert round(found["captions"][0]) == 10 and "by 10 %" in text
     assert min(low for _, low, _ in found.values()) > -3 and "a gain of 3 %" in text
