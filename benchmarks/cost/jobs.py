@@ -16,8 +16,8 @@ ON_GPU = ("jax", "torch")
 MIRRORED = ("tf_keras", "tensorflow")
 NETWORKS = ("mlp", "conv", "lstm", "transformer", "resnet50", "vgg16")
 LARGE = ("resnet50", "vgg16")
-BY_MEMORY = "wide_mlp"  # the time of its step
-BY_CALLS = ("units-64", "layers-100")
+# Their steps take the time of reading memory, and of calls.
+BY_MEMORY, BY_CALLS = "wide_mlp", ("units-64", "layers-100")
 STEPS = (*NETWORKS, BY_MEMORY, *BY_CALLS)  # whose step is timed
 ROUNDS = {
     "resnet50": ("--rounds=12",),

@@ -131,9 +131,9 @@ def read_all(folder: pathlib.Path) -> dict[str, Found]:
         if name == OTHER:
             continue
         records = load(path)
-        if not records.is_tuned:
+        if not all(records.tuned):
             continue
-        tuning, reported = records.tuning, of_complete_seeds(records)
+        tuning, reported = records.tuning, _of_complete_seeds(records)
         if len({run.seed for run in reported}) >= protocol.LEAST_SEEDS:
             records.runs = [*tuning, *reported]
             ours = protocol.best_of(tuning, DSD_ARMS)
@@ -143,21 +143,17 @@ def read_all(folder: pathlib.Path) -> dict[str, Found]:
     return found
 
 
-def of_complete_seeds(records: Records) -> list[Run]:
+def _of_complete_seeds(records: Records) -> list[Run]:
     """Returns the runs of reported seeds of which every arm is trained as tuning chose.
 
     Of the first dense phase, which each setting has, they are those of `DSD`.
     """
-    if not records.reported:
-        return []
-    arms = protocol.reported_arms(records.tuning)
-    chosen = {arm: protocol.chosen_setting(records.tuning, arm) for arm in arms}
-    first = dataclasses.replace(chosen[DSD], sparsity=None)
-    runs = [run for run in records.reported if run.setting == {**chosen, FIRST: first}.get(run.arm)]
-    trained: dict[int, set[str]] = {}
-    for run in runs:
-        trained.setdefault(run.seed, set()).add(run.arm)
-    return [run for run in runs if trained[run.seed] >= chosen.keys()]
+    chosen = protocol.chosen_settings(records.tuning)
+    seeds = {run.seed for run in records.reported}
+    complete = {seed for seed in seeds if not records.missing(seed, chosen)}
+    shown = {**chosen, FIRST: dataclasses.replace(chosen[DSD], sparsity=None)}
+    return [run for run in records.reported
+            if run.seed in complete and run.setting == shown.get(run.arm)]  # fmt: skip
 
 
 def answers(tasks: Mapping[str, Found]) -> str:
@@ -250,14 +246,11 @@ def of_task(found: Found) -> str:
 def tuning(records: Records) -> str:
     """Returns how far the tuning of a task is, and what it has found; no answer rests on it."""
     identity, runs = records.identity, records.tuning
-    settings = {(run.seed, run.setting.lr, run.setting.l2) for run in runs}
-    done = [each for each in settings if [*each[1:]] in identity["bases"]]
-    pieces = identity["tuning seeds"] * len(identity["bases"])
     seeds = len({run.seed for run in records.reported})
     lines = [
         f"{identity['words']}. Data: {identity['data']}. "
-        f"**No answer yet: {len(done)} of {pieces} pieces of the tuning are done, "
-        f"and {seeds} of {identity['seeds']} seeds.** Mean "
+        f"**No answer yet: {sum(records.tuned)} of {len(records.tuned)} pieces of the tuning are "
+        f"done, and {seeds} of {identity['seeds']} seeds.** Mean "
         "validation loss of the tuning seeds, at the best epoch, for each learning rate and L2:",
         "",
         "| Arm | " + " | ".join(f"{lr:g}, L2 {l2:g}" for lr, l2 in identity["bases"]) + " |",

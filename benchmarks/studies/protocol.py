@@ -244,6 +244,11 @@ def chosen_setting(tuning: Sequence[Run], arm: str) -> Setting:
     return min(_means(tuning, SETTINGS_OF.get(arm, arm)).items(), key=lambda item: item[1])[0]
 
 
+def chosen_settings(tuning: Sequence[Run]) -> dict[str, Setting]:
+    """Returns the setting of each arm that is trained on the reported seeds."""
+    return {arm: chosen_setting(tuning, arm) for arm in reported_arms(tuning)}
+
+
 def best_of(tuning: Sequence[Run], arms: Sequence[str]) -> str:
     """Returns the arm that is best on the tuning seeds, each with its own setting."""
     return min(arms, key=lambda arm: _means(tuning, arm)[chosen_setting(tuning, arm)])

@@ -11,8 +11,6 @@ from protocol import FIRST_TUNING_SEED, Run, Setting
 
 _CURVES = ("validation", "test", "train")
 _DIGITS = 5
-# What may grow: each piece says its own seed and setting.
-_GROWING = ("bases", "seeds")
 
 
 class Records:
@@ -34,11 +32,12 @@ class Records:
             found = json.loads(gzip.decompress(path.read_bytes()))
             for name, now in self.identity.items():
                 was = found["identity"].get(name, now)
-                grows = name in _GROWING and (name == "seeds" or all(each in now for each in was))
+                # Each piece says its own seed and setting, so there may be more of them.
+                grows = name == "seeds" or (name == "bases" and all(each in now for each in was))
                 if was != now and not grows:
                     raise ValueError(
-                        f"Expected {path} to be of the same task. Received: {name} "
-                        f"{found['identity'].get(name)!r}, but {now!r} here. Move the file away."
+                        f"Expected {path} to be of the same task. Received: {name} {was!r}, "
+                        f"but {now!r} here. Move the file away."
                     )
             self._done = found["done"]
             self.runs = [_parse(entry) for entry in found["runs"]]
@@ -58,14 +57,14 @@ class Records:
         return [seed, list(base)] in self._done
 
     @property
-    def is_tuned(self) -> bool:
-        """True if every tuning seed is done at every setting."""
+    def tuned(self) -> list[bool]:
+        """Whether each piece of the tuning is done, a tuning seed at a setting."""
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.identity["tuning seeds"])
-        return all(self.has(seed, base) for seed in seeds for base in self.identity["bases"])
+        return [self.has(seed, base) for seed in seeds for base in self.identity["bases"]]
 
     def missing(self, seed: int, chosen: Mapping[str, Setting]) -> dict[str, Setting]:
-        """Returns the arms, with their settings, that a reported seed lacks."""
-        done = {(run.arm, run.setting) for run in self.reported if run.seed == seed}
+        """Returns the arms, with their settings, that a seed lacks."""
+        done = {(run.arm, run.setting) for run in self.runs if run.seed == seed}
         return {arm: setting for arm, setting in chosen.items() if (arm, setting) not in done}
 
     def add(self, runs: Iterable[Run], base: Sequence[float] | None = None) -> None:

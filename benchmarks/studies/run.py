@@ -16,7 +16,7 @@ os.environ.setdefault(
 
 import jax
 from absl import app, flags, logging
-from protocol import FIRST_TUNING_SEED, SINGLE, Setting, chosen_setting, reported_arms
+from protocol import FIRST_TUNING_SEED, SINGLE, Setting, chosen_settings
 from records import Records
 from tasks import TASKS
 from trials import Task, train_probe, train_seed, train_tuning
@@ -39,8 +39,7 @@ def main(argv: list[str]) -> None:
     number = FLAGS.seeds or task.num_seeds
     records = Records(pathlib.Path(FLAGS.results, f"{task.name}.json.gz"), identity(task))
     tune(task, records)
-    tuning = records.tuning
-    chosen = {arm: chosen_setting(tuning, arm) for arm in reported_arms(tuning)}
+    chosen = chosen_settings(records.tuning)
     for seed in range(number):
         missing = records.missing(seed, chosen)
         for base in sorted({(setting.lr, setting.l2) for setting in missing.values()}):
@@ -50,9 +49,8 @@ def main(argv: list[str]) -> None:
 
 def tune(task: Task, records: Records) -> None:
     """Trains the tuning seeds that are missing, and what is probed on one of them."""
-    done = {(run.arm, run.setting) for run in records.tuning if run.seed == FIRST_TUNING_SEED}
     for lr, l2 in task.probed:
-        if (SINGLE, Setting(l2, lr)) not in done:
+        if records.missing(FIRST_TUNING_SEED, {SINGLE: Setting(l2, lr)}):
             records.add(train_probe(task, FLAGS.data, FIRST_TUNING_SEED, (lr, l2)))
             logging.info("%s: lr, l2 = %s is probed", task.name, (lr, l2))
     for seed in range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + task.num_tuning_seeds):
