@@ -58,7 +58,7 @@ class Records:
 
     @property
     def tuned(self) -> list[bool]:
-        """Whether each piece of the tuning is done, a tuning seed at a setting."""
+        """The pieces of the tuning, seeds at settings: True for each that is done."""
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.identity["tuning seeds"])
         return [self.has(seed, base) for seed in seeds for base in self.identity["bases"]]
 
