@@ -224,7 +224,7 @@ TASKS = [
         "Fashion-MNIST, " + SMALL_VGG.format("60,000", "shifted by up to 2 pixels either way"),
         "fashion_mnist.npz, of the arrays that keras.datasets.fashion_mnist.load_data returns",
         images.fashion_vgg, images.fashion_images, 64, Lengths(24, 8, 8),
-        bases=grid((0.02,), L2), probed=grid((0.01, 0.05), (1e-4,)), **CONVOLUTIONS,
+        bases=grid((0.02,), (*L2, 1e-3)), probed=grid((0.01, 0.05), (1e-4,)), **CONVOLUTIONS,
     ),
     Task(
         "cifar10", "CIFAR-10 as JPEGs, " + SMALL_VGG.format("50,000", CROPS), CIFAR,
