@@ -11,7 +11,8 @@ from keras_dsd.adapters.keras3.backends.torch import TorchBackend
 from tests.helpers.watching import run
 
 OPTIMIZERS = {
-    "SGD": {"momentum": 0.9, "nesterov": True},
+    "SGD": {"momentum": 0.9},
+    "SGD, nesterov": {"momentum": 0.9, "nesterov": True},
     "Adam": {"amsgrad": True, "clipnorm": 1.0},
     "AdamW": {"weight_decay": 0.01, "use_ema": True, "ema_overwrite_frequency": 3},
     "Adagrad": {},
@@ -54,18 +55,35 @@ def parts(monkeypatch):
     return found
 
 
+@pytest.fixture
+def fused(monkeypatch):
+    """Tells of how many weights each fused update was."""
+    found, fused = [], torch_updates._fused
+
+    def telling(weights, *arguments):
+        found.append(len(weights))
+        fused(weights, *arguments)
+
+    assert torch_updates._fused_is_exact(0.9)
+    monkeypatch.setattr(torch_updates, "_fused", telling)
+    return found
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_parts_change_no_bit(name, digits, compiled, parts, monkeypatch):
+def test_parts_change_no_bit(name, digits, compiled, parts, fused, monkeypatch):
     trained = []
     for in_parts in (True, False):
         if not in_parts:
             monkeypatch.setattr(TorchBackend, "update_patches", lambda *arguments: [])
         keras.utils.set_random_seed(2)
         model = dsd.apply(network(), {"whole": 0.0, "": 0.4})
-        compiled(model, getattr(keras.optimizers, name)(0.01, **OPTIMIZERS[name]))
+        kind = getattr(keras.optimizers, name.split(",")[0])
+        compiled(model, kind(0.01, **OPTIMIZERS[name]))
         logs = run(model, *digits)
         trained.append((logs["loss"], model.get_weights(), model.optimizer.variables))
         assert bool(parts) == (name not in ("Nadam", "Ftrl", "Lamb")) or not in_parts
+    # 64 x 150 fills vector registers, 150 x 30 does not.
+    assert set(fused) == ({1024, 9600 % 1024} if name == "SGD" else set())
     (loss, weights, slots), (loss_whole, weights_whole, slots_whole) = trained
     assert loss == loss_whole
     for ours, plain in zip([*weights, *slots], [*weights_whole, *slots_whole], strict=True):

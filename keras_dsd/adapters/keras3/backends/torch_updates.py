@@ -2,14 +2,17 @@
 
 PyTorch runs every operation separately. An update is several passes over weight, gradient and
 slots, and the mask is one more: each reads large tensors from memory. Running all passes on one
-chunk before the next saves more time than the mask takes.
+chunk before the next saves more time than the mask takes. SGD with momentum has so few passes
+that this is not enough: PyTorch's own fused update makes one of them, where it changes no bit.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 import torch
 
 from keras_dsd.adapters.base.private_names import UPDATE_ALL, key_of
@@ -26,6 +29,8 @@ _MASKED_WHOLE = 2**20
 # Up to so many weights a mask is kept in the dtype of its weight as well: a cast takes longer than
 # the product, and without casts one call multiplies all.
 _SMALL = 2**16
+# Fused updates round values beyond the last whole vector register otherwise: of none so many.
+_VECTOR = 64
 # A tensor and its mask, by the id of the variable.
 Pairs: TypeAlias = dict[int, tuple[torch.Tensor, torch.Tensor]]
 # Optimizers with elementwise updates that count no updates.
@@ -103,6 +108,8 @@ class _Updates:
         self._derived = derived
         self._slots_of = slots_of
         self._buffers = _Buffers()
+        self._is_fused = _is_momentum(optimizer) and _fused_is_exact(optimizer.momentum)
+        self._momentum = optimizer.momentum if self._is_fused else 0.0
         self._keys = {id(each): key_of(optimizer, each) for each in variables}
         self._large = {id(each) for each in variables if each.value.numel() >= 2 * PART}
         # The last ones first, which a cache still holds after their update. A variable keeps its
@@ -164,8 +171,8 @@ class _Updates:
         learning_rate: Any,
     ) -> bool:
         """Updates and masks a variable in chunks, if it has a mask and its chunks are views."""
-        slots = self._slots_of(variable).values()
-        tensors = [variable.value, *(slot.value for slot in slots)]
+        slots = self._slots_of(variable)
+        tensors = [variable.value, *(slot.value for slot in slots.values())]
         mask = self._mask_of(self._keys[id(variable)])
         if mask is None or not all(each.is_contiguous() for each in tensors):
             return False
@@ -173,6 +180,11 @@ class _Updates:
             learning_rate = learning_rate.value  # operations on a variable take longer
         whole = [each.data for each in tensors]
         parts = zip(*map(_split, [gradient.contiguous(), mask, *whole]), strict=True)
+        if self._can_fuse(gradient, tensors) and list(slots) == ["momentums"]:
+            for part_of_gradient, part_of_mask, weights, momentums in parts:
+                _fused(weights, part_of_gradient, momentums, self._momentum, learning_rate)
+                _multiply(weights, part_of_mask, self._buffers)
+            return True
         try:
             # Keras looks slots up by their variable, so chunks can't be passed.
             for part_of_gradient, part_of_mask, *values in parts:
@@ -184,6 +196,51 @@ class _Updates:
             for tensor, values_of_all in zip(tensors, whole, strict=True):
                 tensor.data = values_of_all
         return True
+
+    def _can_fuse(self, gradient: torch.Tensor, tensors: Sequence[torch.Tensor]) -> bool:
+        """Returns whether PyTorch's fused update of these changes no bit."""
+        is_float32 = all(each.dtype == torch.float32 for each in (gradient, *tensors))
+        return self._is_fused and is_float32 and gradient.numel() % _VECTOR == 0
+
+
+def _is_momentum(optimizer: keras.optimizers.Optimizer) -> bool:
+    is_sgd = isinstance(optimizer, keras.optimizers.SGD)
+    return is_sgd and bool(optimizer.momentum) and not optimizer.nesterov
+
+
+def _fused(
+    weights: torch.Tensor,
+    gradient: torch.Tensor,
+    momentums: torch.Tensor,
+    momentum: float,
+    learning_rate: Any,
+) -> None:
+    """Updates weights by SGD with momentum, in one pass over memory.
+
+    Keras has v = momentum * v - learning_rate * g and w = w + v, PyTorch
+    v = momentum * v + (1 - dampening) * g and w = w - learning_rate * v.
+    """
+    torch._fused_sgd_(
+        [weights], [gradient], [momentums], momentum=momentum, dampening=1.0 + float(learning_rate),
+        lr=-1.0, weight_decay=0.0, nesterov=False, maximize=False, is_first_step=False,
+    )  # fmt: skip
+
+
+@functools.cache
+def _fused_is_exact(momentum: float) -> bool:
+    """Returns whether the fused update gives Keras's bits: products may be rounded or not."""
+    values = np.random.default_rng(0).normal(size=(3, 64 * _VECTOR)).astype(np.float32)
+    weights, gradient, momentums = map(torch.from_numpy, values)
+    with keras.device("cpu"), torch.no_grad():
+        optimizer = keras.optimizers.SGD(0.01, momentum, name="probe")
+        variable = keras.Variable(weights.clone(), name="probe")
+        optimizer.build([variable])
+        optimizer.momentums[0].assign(momentums)
+        rate = optimizer.learning_rate.value
+        getattr(optimizer, UPDATE_ALL)([gradient], [variable], rate)
+        _fused(weights, gradient, momentums, momentum, rate)
+        ours, plain = (weights, momentums), (variable.value, optimizer.momentums[0].value)
+        return all(map(torch.equal, ours, plain))
 
 
 def _of(pairs: Pairs, updated: AbstractSet[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
