@@ -35,7 +35,7 @@ class HostFactors:
 
     def set(self, values: Values) -> None:
         """Sets the factors of the next steps, in order; the last one stays."""
-        self._values = np.asarray(values, np.float64)
+        self._values: list[float] = np.asarray(values, np.float64).tolist()
         self._next = 0
 
     @property
@@ -46,7 +46,7 @@ class HostFactors:
     @property
     def value(self) -> float:
         """The factor of the current step."""
-        return float(self._values[self._next])
+        return self._values[self._next]
 
     def now(self) -> object:
         """Returns the factor of the current step, or what a block uses in place of it."""

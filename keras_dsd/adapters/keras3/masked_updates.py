@@ -78,9 +78,8 @@ class MaskedUpdates:
         """Masks updated weights that no patch has masked."""
         if id(each) not in self._restore:
             return
-        if (
-            id(each) not in self._after
-        ):  # PyTorch calls this at every step; the optimizer is built now
+        # PyTorch calls this at every step; the optimizer is built now.
+        if id(each) not in self._after:
             within = bool(self._within[id(each)])
             masked = [
                 weight for weight in self._weights
@@ -88,7 +87,8 @@ class MaskedUpdates:
                 and not (within and weight.variable.constraint is None)
             ]  # fmt: skip
             self._after[id(each)] = self._with_averages(masked, [each])
-        self._mask(self._after[id(each)])
+        if self._after[id(each)]:
+            self._mask(self._after[id(each)])
         if is_outermost and is_the_users(type(each)):
             self.mask_all()
 

@@ -129,7 +129,10 @@ class TorchBackend(Backend[torch.Tensor]):
             return tensor * factor.to(tensor.dtype)
         if factor == 1.0:
             return rate
-        return keras.ops.convert_to_tensor(rate) * np.float32(factor)
+        value = (
+            rate.value if isinstance(rate, keras.Variable) else keras.ops.convert_to_tensor(rate)
+        )
+        return value * float(np.float32(factor))
 
     def forward(self, model: keras.Model, inputs: Inputs) -> None:
         """Runs a model in training mode."""
