@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import keras_dsd as dsd
+from keras_dsd.adapters.base.observation import Observation
 from keras_dsd.adapters.keras3.masked_updates import MaskedUpdates
 from tests.helpers.watching import run
 
@@ -232,8 +233,14 @@ def test_a_step_of_keras_masks_each_weight_once(digits, compiled, mlp, monkeypat
 @pytest.mark.only_on("torch")
 @pytest.mark.parametrize("optimizer", ["adam", "loss scale"])
 @pytest.mark.parametrize("is_custom", [False, True])
-def test_one_optimizer_is_hooked_and_not_its_class(digits, compiled, optimizer, is_custom):
+def test_one_optimizer_is_hooked_and_not_its_class(
+    digits, compiled, optimizer, is_custom, monkeypatch
+):
     """A member that is set on a class clears Python's caches: much of a small step."""
+    observed, update = [], Observation.update
+    monkeypatch.setattr(
+        Observation, "update", lambda *call: [observed.append(call), update(*call)][1]
+    )
     kind = next(each for each in keras.optimizers.Adam.__mro__ if "apply" in vars(each))
     plain, seen = vars(kind)["apply"], set()
 
@@ -256,6 +263,31 @@ def test_one_optimizer_is_hooked_and_not_its_class(digits, compiled, optimizer, 
         else keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam())
     )
     run(compiled(dsd.apply(model, 0.5), given), *digits)
-    on_instance = optimizer == "adam" and not is_custom
-    assert seen == {(on_instance, on_instance)}
+    # Then it is observed once an epoch. A step under a loss scale updates by two optimizers.
+    num_steps = 3 * -(-len(digits[1]) // 32)
+    if optimizer == "adam" and not is_custom:
+        assert seen == {(True, True), (True, False)} and len(observed) == 3
+    else:
+        assert seen == {(False, False)} and len(observed) in (num_steps, 2 * num_steps)
     assert vars(kind)["apply"] is plain and "apply" not in vars(model.optimizer)
+
+
+def test_a_layer_reads_the_learning_rate_of_the_user(digits, compiled):
+    """In each step of a phase that scales it for the update: the step reads what was compiled."""
+    read = []
+
+    class Reads(keras.layers.Layer):
+        def call(self, inputs, training=False):
+            if training:
+                read.append(model.optimizer.learning_rate)
+            return inputs
+
+    model = keras.Sequential(
+        [keras.layers.Input((8, 8, 1)), keras.layers.Flatten(), Reads(), keras.layers.Dense(10)]
+    )
+    compiled(dsd.apply(model, 0.5), keras.optimizers.SGD(0.25))
+    run(model, *digits, redense_lr=0.1)
+    if BACKEND == "torch":
+        assert len(read) == 3 * -(-len(digits[1]) // 32)
+        assert {float(each) for each in read} == {0.25}
+    assert read and model.optimizer.learning_rate == 0.25

@@ -27,7 +27,11 @@ class Factors(Protocol):
 
 
 class HostFactors:
-    """Factors that the host passes to each step."""
+    """Factors that the host passes to each step.
+
+    Attributes:
+        values: Those that were set last, in a list of their own.
+    """
 
     def __init__(self, values: Values = (1.0,)) -> None:
         self._given: object = None
@@ -35,18 +39,18 @@ class HostFactors:
 
     def set(self, values: Values) -> None:
         """Sets the factors of the next steps, in order; the last one stays."""
-        self._values: list[float] = np.asarray(values, np.float64).tolist()
+        self.values: list[float] = np.asarray(values, np.float64).tolist()
         self._next = 0
 
     @property
     def are_constant(self) -> bool:
         """True if all steps have the same factor."""
-        return len(self._values) == 1
+        return len(self.values) == 1
 
     @property
     def value(self) -> float:
         """The factor of the current step."""
-        return self._values[self._next]
+        return self.values[self._next]
 
     def now(self) -> object:
         """Returns the factor of the current step, or what a block uses in place of it."""
@@ -54,7 +58,7 @@ class HostFactors:
 
     def count(self) -> None:
         """Advances to the next step."""
-        self._next = min(self._next + 1, len(self._values) - 1)
+        self._next = min(self._next + 1, len(self.values) - 1)
 
     @contextlib.contextmanager
     def use(self, factor: object) -> Iterator[None]:

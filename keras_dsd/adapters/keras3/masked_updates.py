@@ -92,6 +92,10 @@ class MaskedUpdates:
         if is_outermost and is_the_users(type(each)):
             self.mask_all()
 
+    def patches_of(self, each: AnyOptimizer) -> list[Patch] | None:
+        """Returns the patches of an optimizer that mask all it updates; None if there are none."""
+        return None if self._after.get(id(each), True) else self._within[id(each)]
+
     def finish(self) -> None:
         """Removes the patches at the end of a step."""
         while self._restore:

@@ -19,6 +19,7 @@ from keras_dsd.adapters.keras3 import backends, kernels, mask_store, optimizer
 from keras_dsd.adapters.keras3.backends import ObservedStep
 from keras_dsd.adapters.keras3.hooks import HOOKS, PLAIN_FITS
 from keras_dsd.adapters.keras3.masked_updates import MaskedUpdates, is_the_users
+from keras_dsd.adapters.keras3.observed_once import ObservedOnce
 from keras_dsd.adapters.keras3.weight import Weight
 from keras_dsd.protocols import Inputs, Step, StepExtras, UpdateCount
 from keras_dsd.utils.patches import Patch, patched
@@ -223,8 +224,12 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         patches = [] if train_step is plain else [Patch(vars(self.model), "train_step", train_step)]
         made_with = [*patches, *backend.step_patches(step)]
         patched(type(self.model).make_train_function, made_with)(self.model, True)
-        train_function = backend.train_function(self.model.train_function, step)
-        return {"train_function": patched(train_function, [*patches, *(on_optimizer or ())])}
+        train_function = self.model.train_function
+        observed = backend.train_function(train_function, step)
+        observed = patched(observed, [*patches, *(on_optimizer or ())])
+        if on_optimizer is not None and not patches and step.before_update is None:
+            observed = ObservedOnce(train_function, observed, step, updates, self.model.optimizer)
+        return {"train_function": observed}
 
     def _hooks_of_optimizer(self) -> list[Patch] | None:
         """Returns the hooks of a step in Python that one optimizer of Keras updates, or None."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_dsd.adapters.base.device_arrays import Array, ArrayOperations
 from keras_dsd.adapters.base.factors import Factors, HostFactors
-from keras_dsd.adapters.base.observation import Observation, UpdateHook
+from keras_dsd.adapters.base.observation import BeforeUpdate, Observation, UpdateHook
 from keras_dsd.adapters.base.step_state import StepState
 from keras_dsd.protocols import Inputs, Step, StepExtras, Tensor
 from keras_dsd.utils.patches import Patch
@@ -92,7 +92,12 @@ class ObservedStep:
 
     def active(self) -> AbstractContextManager[None]:
         """Observes updates within the block, without the hooks."""
-        return self.observation.active(self.masked, self.state.hook(self.extras))
+        return self.observation.active(self.masked, self.before_update)
+
+    @property
+    def before_update(self) -> BeforeUpdate | None:
+        """What the extras do before each update, or None."""
+        return self.state.hook(self.extras)
 
     @contextlib.contextmanager
     def _hooked(self, hooks: AbstractContextManager[None]) -> Iterator[None]:
