@@ -62,7 +62,7 @@ def test_a_page_counts_what_the_results_show(page):
 
 def test_the_readme_gives_numbers_of_the_results():
     rows = re.findall(r"\(`([\w-]+)`\), (\d+) seeds \| (.+) \|$", README, re.MULTILINE)
-    assert len(rows) == 4
+    assert len(rows) == 5
     for task, seeds, cells in rows:
         *losses, interval = (cell.strip() for cell in cells.split("|"))
         answer = next(line.strip("| ").split(" | ") for line in read("results.md").splitlines()
@@ -72,6 +72,22 @@ def test_the_readme_gives_numbers_of_the_results():
         for arm, loss in zip((answer[3], answer[2]), losses, strict=True):
             line = re.search(rf"^\| \**{arm}\** \|.*$", section, re.MULTILINE)[0]
             assert line.split(" | ")[4].startswith(f"{loss} ")
+
+
+def test_the_readme_counts_the_answers():
+    page = read("results.md").replace("\N{MINUS SIGN}", "-")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| [")]
+    intervals = [[float(each) for each in re.findall(r"[-+][\d.]+", row[4])] for row in rows]
+    alone = [re.findall(r"\S+ to (\S+)\) %", line)[0] for line in page.splitlines()
+             if line.startswith("- The masks alone")]  # fmt: skip
+    (counts,) = re.findall(
+        r"(\d+) of (\d+) tasks show a gain.* and (\d+) exclude.* masks in (\d+)\.",
+        README,
+        re.DOTALL,
+    )
+    better = sum(row[6] == "**better**" for row in rows)
+    excluded = sum(low > -1 for _, low, _ in intervals)
+    assert [*map(int, counts)] == [better, len(rows), excluded, sum(float(h) < 0 for h in alone)]
 
 
 def test_the_readme_takes_two_minutes():
@@ -100,4 +116,5 @@ def test_should_i_use_it_gives_the_answers_of_tasks():
     for task in ("mnist-shifts", "fashion-shifts", "letters"):
         assert 0.2 <= round(-found[task][0], 1) <= 0.4 and "0.2 to 0.4 %" in text
     assert round(found["captions"][0]) == 10 and "by 10 %" in text
+    assert round(found["fashion-vgg"][0]) == 1 and "worse by 1 %" in text
     assert min(low for _, low, _ in found.values()) > -3 and "a gain of 3 %" in text
