@@ -30,7 +30,7 @@ class HostFactors:
     """Factors that the host passes to each step.
 
     Attributes:
-        values: Those that were set last, in a list of their own.
+        values: Those that were set last, in a new list at each time.
     """
 
     def __init__(self, values: Values = (1.0,)) -> None:

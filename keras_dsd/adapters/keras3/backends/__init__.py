@@ -96,7 +96,7 @@ class ObservedStep:
 
     @property
     def before_update(self) -> BeforeUpdate | None:
-        """What the extras do before each update, or None."""
+        """The function to call before each update, or None."""
         return self.state.hook(self.extras)
 
     @contextlib.contextmanager
