@@ -3,7 +3,6 @@
 import abc
 import contextlib
 import dataclasses
-import functools
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -314,11 +313,6 @@ def current() -> Backend[object]:
             f"Expected a backend that trains: tensorflow, jax or torch. "
             f"Received: backend={name!r}. Set KERAS_BACKEND before Keras is imported."
         )
-    return _imported(name)
-
-
-@functools.cache
-def _imported(name: str) -> Backend[object]:
     backend: Backend[object] = importlib.import_module(_MODULES[name]).BACKEND
     return backend
 

@@ -108,8 +108,7 @@ class _Updates:
         self._derived = derived
         self._slots_of = slots_of
         self._buffers = _Buffers()
-        self._is_fused = _is_momentum(optimizer) and _fused_is_exact(optimizer.momentum)
-        self._momentum = optimizer.momentum if self._is_fused else 0.0
+        self._momentum = _momentum_of(optimizer)
         self._keys = {id(each): key_of(optimizer, each) for each in variables}
         self._large = {id(each) for each in variables if each.value.numel() >= 2 * PART}
         # The last ones first, which a cache still holds after their update. A variable keeps its
@@ -200,12 +199,14 @@ class _Updates:
     def _can_fuse(self, gradient: torch.Tensor, tensors: Sequence[torch.Tensor]) -> bool:
         """Returns whether PyTorch's fused update of these changes no bit."""
         is_float32 = all(each.dtype == torch.float32 for each in (gradient, *tensors))
-        return self._is_fused and is_float32 and gradient.numel() % _VECTOR == 0
+        is_known = is_float32 and gradient.numel() % _VECTOR == 0 and self._momentum != 0.0
+        return is_known and _fused_is_exact(self._momentum)
 
 
-def _is_momentum(optimizer: keras.optimizers.Optimizer) -> bool:
-    is_sgd = isinstance(optimizer, keras.optimizers.SGD)
-    return is_sgd and bool(optimizer.momentum) and not optimizer.nesterov
+def _momentum_of(optimizer: keras.optimizers.Optimizer) -> float:
+    """Returns the momentum of an optimizer whose update PyTorch has as a fused one; else 0.0."""
+    is_fused = isinstance(optimizer, keras.optimizers.SGD) and not optimizer.nesterov
+    return float(optimizer.momentum) if is_fused else 0.0
 
 
 def _fused(
