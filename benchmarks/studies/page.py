@@ -1,8 +1,9 @@
 """Writes the tables in docs/results.md and draws its figures from the results in this folder.
 
-The prose is edited manually. A table has the name of a task of the protocol, or is `answers` or
-`other-regimes`; `protocol`, in docs/should-i-use-it.md, is the sum of the answers in words. A task
-has an answer, and a place in the figures, once it is tuned, from ten complete seeds on.
+The prose is edited manually. A table has the name of a task of the protocol, or is `answers`,
+`ruled-out` or `other-regimes`; `protocol`, in docs/should-i-use-it.md, is the sum of the answers
+in words. A task has an answer, and a place in the figures, once it is tuned, from ten complete
+seeds on.
 
     python benchmarks/studies/page.py
 """
@@ -105,6 +106,8 @@ def filled(page: str, results: pathlib.Path) -> str:
     def table(name: str) -> str:
         if name == "answers":
             return answers(found)
+        if name == "ruled-out":
+            return ruled_out(found)
         if name == OTHER:
             return other_regimes(results / f"{OTHER}.json.gz")
         if name in found:
@@ -175,6 +178,42 @@ def answers(tasks: Mapping[str, Found]) -> str:
             f"`{found.pruned.control}` | {_verdict(tasks, name, 'pruned')} |"
         )
     return "\n".join([*lines, *_FIGURES]) + "\n"
+
+
+def ruled_out(tasks: Mapping[str, Found]) -> str:
+    """Returns which gains each task rules out, with what tells its regime from others."""
+    if not tasks:
+        return "No task has enough seeds for an answer yet.\n"
+    masks = {
+        name: protocol.answer(found.records.reported, protocol.SAME, DSD)
+        for name, found in tasks.items()
+    }
+    adjusted = holm({name: each.best.p_value for name, each in masks.items()})
+    lines = [
+        "| Task | weights | training loss of the control | its validation loss / training loss "
+        "| (a) rules out gains above, in % | `dsd` minus `same rates`, in % | p |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, found in tasks.items():
+        train, gap, weights = _regime(found)
+        low = 100 * found.unpruned.best.low / found.unpruned.mean
+        lines.append(
+            f"| [{name}](#{name}) | {weights:,.0f} | {train:.2g} | {gap:.2g} | "
+            f"{'none' if math.isnan(low) else f'{max(0.0, -low):.2g}'} | "
+            f"{_interval(masks[name].best, 100 / masks[name].mean)} | {_short(adjusted[name])} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _regime(found: Found) -> tuple[float, float, float]:
+    """Returns the last training loss of the control, its gap to validation, and the weights.
+
+    The gap is the validation loss over the training loss.
+    """
+    runs = [run for run in found.records.reported if run.arm == found.unpruned.control]
+    train = [run.train[-1] for run in runs]
+    gap = [run.validation[-1] / run.train[-1] for run in runs]
+    return mean_and_sd(train)[0], mean_and_sd(gap)[0], found.records.identity["weights"]
 
 
 def in_words(tasks: Mapping[str, Found]) -> str:
@@ -424,11 +463,7 @@ def draw_predictors(tasks: Mapping[str, Found], path: pathlib.Path) -> None:
         marker = "osD^"[number // 10 % 4]  # there are ten colours
         answer = found.unpruned
         scale = 100 / answer.mean
-        runs = [run for run in found.records.reported if run.arm == answer.control]
-        train = [run.train[-1] for run in runs]
-        gap = [run.validation[-1] / run.train[-1] for run in runs]
-        places = (mean_and_sd(train)[0], mean_and_sd(gap)[0], found.records.identity["weights"])
-        for axes, place in zip(panels[0], places, strict=True):
+        for axes, place in zip(panels[0], _regime(found), strict=True):
             ends = [[(answer.best.mean - answer.best.low) * scale],
                     [(answer.best.high - answer.best.mean) * scale]]  # fmt: skip
             axes.errorbar(place, answer.best.mean * scale, yerr=ends, fmt=marker, label=name)

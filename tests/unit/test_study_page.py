@@ -91,6 +91,23 @@ def test_ten_seeds_answer_both_questions_in_table_words_and_figures(studies, wri
     assert text.count("![") == 2 and "**10 seeds of 30: it is not complete**" in text
 
 
+def test_each_task_rules_out_gains_beyond_its_interval(studies, write):
+    page = studies["page"]
+    write("good", 10)
+    found = page.read_all(write("bad", 12, dsd=1.2))
+    assert "No task" in page.ruled_out({})
+    rows = {line.split("]")[0][3:]: line.strip("| ").split(" | ")
+            for line in page.ruled_out(found).splitlines() if line.startswith("| [")}  # fmt: skip
+    for name, each in found.items():
+        expected = max(0.0, -100 * each.unpruned.best.low / each.unpruned.mean)
+        assert float(rows[name][4]) == float(f"{expected:.2g}")
+        # Its last training loss is half of its last validation loss.
+        assert rows[name][1:4] == ["1,000", "0.5", "2"]
+    # 0.9 and 1.2 of "dsd" minus 1.1 of "same rates".
+    assert rows["good"][5].startswith("\N{MINUS SIGN}18 (") and rows["bad"][5].startswith("+9.1 (")
+    assert rows["bad"][4] == "0"
+
+
 def test_figures_have_a_row_a_task_and_a_point_a_task_in_each_panel(
     studies, write, tmp_path, monkeypatch
 ):
