@@ -761,9 +761,9 @@ def compared_as_paper(made, data, build, evaluate, **options):
 
 
 def build_decayed(made):
-    def build(weight_decay=None):
+    def build(weight_decay=None, learning_rate=None):
         model = Model(made.models)
-        model.weight, model.decay = 0.0, weight_decay
+        model.weight, model.decay, model.lr = 0.0, weight_decay, learning_rate
         return model
 
     return build
@@ -790,6 +790,27 @@ def test_weight_decay_is_chosen_on_tuning_seeds_and_the_arms_keep_it(made, data,
     assert compared_as_paper(made, data, build_decayed(made), evaluate, weight_decays=DECAYS,
                              path=tmp_path / "paper.json") == found  # fmt: skip
     assert not seen
+
+
+def test_learning_rates_and_weight_decays_are_chosen_in_pairs(made, data, tmp_path):
+    seen = set()
+
+    def evaluate(model, part):
+        seen.add((model.lr, model.decay))
+        return model.weight + 100 * ((model.lr, model.decay) != (0.5, 0.1))
+
+    found = compared_as_paper(
+        made, data, build_decayed(made), evaluate, weight_decays=DECAYS, learning_rates=(0.5, 2),
+        path=tmp_path / "paper.json",
+    )  # fmt: skip
+    assert seen == {(0.5, 0.1), (0.5, 0.01), (2, 0.1), (2, 0.01)}
+    assert found.learning_rates == dict.fromkeys(found.arms, 0.5)
+    assert found.weight_decays == dict.fromkeys(found.arms, 0.1)
+    assert (tmp_path / "paper-seeds-lr0.5-0.1.json").exists()
+    text = words_of(found)
+    assert "learning rate, chosen for each arm: 0.5 for all" in text
+    assert "dense is best at the smaller end of the learning rates" in text
+    assert "dense is best at the larger end of the weight decays" in text
 
 
 def test_without_weight_decays_build_takes_none_and_the_control_is_chosen_all_the_same(made, data):
@@ -836,7 +857,7 @@ PAPER = {
 }
 
 
-def measured_as_paper(seeds=4, spread=0.1, **changes):
+def measured_as_paper(seeds=4, spread=0.1, tried=(1e-5, 1e-4, 1e-3), **changes):
     """Returns a result in which arms have these means and DSD a spread, and `changes` of runs."""
     runs = []
     for seed in range(seeds):
@@ -846,7 +867,10 @@ def measured_as_paper(seeds=4, spread=0.1, **changes):
             runs.append(Run(seed, arm, (value, value + 1), 0, test + 1, test, 4, "start"))
     arms = dict.fromkeys(PAPER, "in words")
     decays = {**dict.fromkeys(PAPER, 1e-4), "dsd": 1e-3}
-    return PaperComparison("loss", "min", arms, tuple(runs), {}, "llr", decays, 3)
+    return PaperComparison(
+        "loss", "min", arms, tuple(runs), {}, "llr", weight_decays=decays, num_tuning_seeds=3,
+        tried={"weight_decay": tried},
+    )  # fmt: skip
 
 
 def words_of(found):
@@ -874,6 +898,7 @@ def test_the_table_of_the_paper_has_every_difference_and_says_what_was_chosen_on
     assert (
         "arm: 0.0001 for dense; llr; first rate; sparse; dsd, random masks. 0.001 for dsd" in text
     )
+    assert "learning rate, chosen" not in text and " end of " not in text
     assert "bootstrap" not in text and "adjusted by Holm's method for both questions" in text
     rows = {line[:17].strip(): line for line in reversed(found.render().splitlines())}
     for arm in set(PAPER) - {"dsd"}:
@@ -881,6 +906,17 @@ def test_the_table_of_the_paper_has_every_difference_and_says_what_was_chosen_on
         assert f"{each.mean:+.2g} ({each.low:+.2g} to {each.high:+.2g})" in rows[arm], arm
     assert max(map(len, found.render().splitlines())) <= 100
     assert set(found.to_dict()["differences"]) == set(PAPER) - {"dsd"}
+
+
+@pytest.mark.parametrize(("tried", "words"), [
+    ((1e-4,), None), ((1e-4, 1e-3), "smaller"), ((1e-5, 1e-4), "larger"),
+])  # fmt: skip
+def test_a_control_that_is_best_at_an_end_of_its_list_is_pointed_out(tried, words):
+    text = words_of(measured_as_paper(tried=tried))
+    assert " end of " not in text or words
+    if words:
+        expected = f"llr is best at the {words} end of the weight decays: try {words} ones, or"
+        assert expected in text
 
 
 def test_an_interval_within_a_percent_shows_that_both_are_equal():
@@ -944,8 +980,8 @@ def test_tuning_chooses_the_schedules_of_dsd_and_of_pruning_for_good(
                 for seed in seeds for arm, value in values.items()]  # fmt: skip
 
     monkeypatch.setattr(paper, "_part", lambda job, decay, names: list(names))
-    _, found = paper.compare_as_paper(job, [0, 1], [], 2, None, train)
-    assert found == ("low rate", best, pruned, {})
+    _, found = paper.compare_as_paper(job, [0, 1], [paper.Setting()], 2, None, train)
+    assert found == ("low rate", best, pruned, {}, {})
 
 
 def test_runs_of_the_paper_give_a_verdict(made, data):
@@ -983,6 +1019,9 @@ def test_a_first_phase_whose_rate_falls_is_trained_once_and_one_run_from_the_sta
     ({"weight_decays": [0.1]}, ValueError, "controls='paper'"),
     ({"controls": "paper", "weight_decays": [0.1, 0.1]}, ValueError, "weight_decays="),
     ({"controls": "paper", "weight_decays": [-0.1]}, ValueError, r"weight_decays\[0\]=-0.1"),
+    ({"learning_rates": [0.1]}, ValueError, "controls='paper'"),
+    ({"controls": "paper", "learning_rates": [0.1, 0]}, ValueError, r"learning_rates\[1\]=0"),
+    ({"controls": "paper", "learning_rates": [1, 1]}, ValueError, "learning_rates="),
     ({"controls": "paper", "tuning_seeds": 1}, ValueError, "tuning_seeds=1"),
 ], ids=str)  # fmt: skip
 def test_controls_that_can_not_be_used_are_refused(made, data, options, error, message):

@@ -25,6 +25,7 @@ schedule as a `LearningRateSchedule` of the optimizer.
 
 import contextlib
 import functools
+import itertools
 import math
 import os
 import pathlib
@@ -48,7 +49,7 @@ from keras_dsd.analysis.comparison.arms import (
 )
 from keras_dsd.analysis.comparison.dataset import arguments
 from keras_dsd.analysis.comparison.importable import check_guarded, check_importable
-from keras_dsd.analysis.comparison.paper import PaperComparison, compare_as_paper
+from keras_dsd.analysis.comparison.paper import PaperComparison, Setting, compare_as_paper
 from keras_dsd.analysis.comparison.result import Comparison, Run
 from keras_dsd.analysis.comparison.statistics import scipy_stats
 from keras_dsd.analysis.comparison.training import Job, inspect, train_seeds
@@ -78,6 +79,7 @@ def compare(
     evaluate: Evaluate | None = None, mode: str = "min", max_shared_rows: float = 0.0,
     path: str | os.PathLike[str] | None = None, parallel: int = 1, progress: bool = True,
     controls: str | None = None, weight_decays: Iterable[float] = (), tuning_seeds: int = 3,
+    learning_rates: Iterable[float] = (),
 ) -> Comparison:  # fmt: skip
     """Compares DSD with equal-budget baselines over several seeds.
 
@@ -119,6 +121,8 @@ def compare(
             `()`: no tuning.
         tuning_seeds: With `controls="paper"`, the number of seeds that choices are made on, which
             are not reported. At least 2. Defaults to `3`.
+        learning_rates: As `weight_decays`, for `build(learning_rate=value)`; with both, each pair
+            is tried. Defaults to `()`: no tuning.
 
     Returns:
         A `Comparison`: `print(it)` shows a table and the verdict; `.plot()`, `.to_json()`. With
@@ -143,7 +147,9 @@ def compare(
     schedule = None
     if isinstance(phases, DSDSchedule):
         schedule, phases = phases, phases.timeline.phases
-    decays = _check_controls(controls, arms, weight_decays)
+    tried = _check_controls(
+        controls, arms, learning_rate=learning_rates, weight_decay=weight_decays
+    )
     num_tuning = checks.whole_number("tuning_seeds", tuning_seeds, least=2, unit="seeds")
     chosen = make_arms(phases, arms) if controls is None else make_paper_arms(phases)
     job = Job(
@@ -165,33 +171,40 @@ def compare(
     if controls is None:
         runs = train(job, numbers, file)
         return Comparison(_name_of(evaluate), mode, _arms_of(job), runs, shared)
-    runs, found = compare_as_paper(job, numbers, decays, num_tuning, file, train)
+    pairs = itertools.product(*tried.values())
+    settings = [Setting(**dict(zip(tried, values, strict=True))) for values in pairs]
+    runs, found = compare_as_paper(job, numbers, settings, num_tuning, file, train)
     return PaperComparison(
         _name_of(evaluate), mode, _arms_of(job), runs, shared, num_tuning_seeds=num_tuning,
-        **found._asdict(),
+        tried=tried, **found._asdict(),
     )  # fmt: skip
 
 
 def _check_controls(
-    controls: str | None, arms: Iterable[str], weight_decays: Iterable[float]
-) -> list[float]:
-    """Returns the weight decays that are tried."""
-    decays = [
-        checks.not_negative(f"weight_decays[{index}]", value)
-        for index, value in enumerate(checks.items("weight_decays", weight_decays))
-    ]
-    if controls is None:
-        if decays:
+    controls: str | None, arms: Iterable[str], **given: Iterable[float]
+) -> dict[str, list[float]]:
+    """Returns the values that are tried of each setting, of those that have any."""
+    checked = {"learning_rate": checks.positive, "weight_decay": checks.not_negative}
+    tried = {}
+    for name, values in given.items():
+        listed = f"{name}s"
+        found = [
+            checked[name](f"{listed}[{index}]", value)
+            for index, value in enumerate(checks.items(listed, values))
+        ]
+        if found and controls is None:
             hint = "Add controls='paper', which tunes them."
-            raise invalid("weight_decays", decays, "to be empty without `controls`", hint)
-        return []
-    checks.choice("controls", controls, ("paper",))
-    if arms is not ARMS:
-        hint = "Leave one of them out."
-        raise invalid("arms", arms, "to be left out with `controls`, which has arms", hint)
-    if len(set(decays)) != len(decays):
-        raise invalid("weight_decays", decays, "to differ from each other", "Give each one once.")
-    return decays
+            raise invalid(listed, found, "to be empty without `controls`", hint)
+        if len(set(found)) != len(found):
+            raise invalid(listed, found, "to differ from each other", "Give each one once.")
+        if found:
+            tried[name] = found
+    if controls is not None:
+        checks.choice("controls", controls, ("paper",))
+        if arms is not ARMS:
+            hint = "Leave one of them out."
+            raise invalid("arms", arms, "to be left out with `controls`, which has arms", hint)
+    return tried
 
 
 def _check_functions(build: object, evaluate: object, mode: str) -> None:

@@ -1,9 +1,9 @@
 """The protocol in the paper's regime: more arms, tuning on seeds apart, and two questions.
 
 (a) DSD against the best unpruned arm. (b) DSD against weights that are pruned and never regrow. On
-the tuning seeds' validation data the weight decay of each arm is chosen, the best unpruned arm and,
-of DSD and of pruning for good, the better of two schedules. Random masks and iterated DSD are
-trained with the weight decay of DSD as it is given.
+the tuning seeds' validation data the learning rate and weight decay of each arm are chosen, the
+best unpruned arm and, of DSD and of pruning for good, the better of two schedules. Random masks and
+iterated DSD are trained with the settings of DSD as it is given.
 """
 
 import dataclasses
@@ -48,10 +48,22 @@ PRUNED = "sparse"
 _DSD_ARMS, _PRUNED_ARMS = (DSD, DSD_IN_RUN), (PRUNED, SPARSE_IN_RUN)
 FIRST_TUNING_SEED = 1_000_000
 _EQUIVALENT = 0.01
-# Trained with the weight decay of DSD.
+# Trained with the settings of DSD.
 _FOLLOWERS = (RANDOM, ITERATED)
 
-Decay = float | None
+
+class Setting(NamedTuple):
+    """Arguments of `build`; None: it does not take this one."""
+
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+
+    @property
+    def arguments(self) -> dict[str, float]:
+        """Those that `build` takes, by name."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
 # Trains the arms of a job at some seeds, and keeps them in a file.
 Train = Callable[[Job, Sequence[int], pathlib.Path | None], Sequence[Run]]
 
@@ -62,14 +74,18 @@ class PaperComparison(Comparison):
 
     Attributes:
         control: The unpruned arm that is the best on the validation data of the tuning seeds.
-        weight_decays: The weight decay of each arm, chosen on these; empty without tuning.
+        learning_rates: The learning rate of each arm, chosen on these; empty without tuning.
+        weight_decays: The weight decay of each arm, the same.
+        tried: Of `"learning_rate"` and `"weight_decay"`, the values that were tried, if any.
         num_tuning_seeds: Number of the tuning seeds.
         schedule: The better schedule of DSD on these: `"dsd"`, or `"dsd in one run"`.
         pruned: The better one of pruning for good: `"sparse"`, or `"sparse in one run"`.
     """
 
     control: str = ""
+    learning_rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
     weight_decays: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    tried: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
     num_tuning_seeds: int = 0
     schedule: str = DSD
     pruned: str = PRUNED
@@ -178,10 +194,12 @@ class PaperComparison(Comparison):
         how = (
             f"Intervals are {CONFIDENCE:.0%} intervals of the t distribution, and p is of the "
             f"paired t-test, adjusted by Holm's method for both questions, and not adjusted in the "
-            f"table. Fit on training data; best epochs are selected on validation data; weight "
-            f"decays, the best unpruned arm and schedules on that of the tuning seeds."
+            f"table. Fit on training data; best epochs are selected on validation data; learning "
+            f"rates, weight decays, the best unpruned arm and schedules on that of the tuning "
+            f"seeds."
         )
-        return table._replace(head=head, rows=rows, lines=[*table.lines[:-1], *self._decays(), how])
+        chosen = [line for name in self.tried for line in self._chosen_lines(name)]
+        return table._replace(head=head, rows=rows, lines=[*table.lines[:-1], *chosen, how])
 
     def _against(self, arm: str) -> tuple[str, str]:
         if arm == self._ours:
@@ -189,15 +207,25 @@ class PaperComparison(Comparison):
         found = self.answer(arm)
         return _interval(found, 2), "" if math.isnan(found.p_value) else f"{found.p_value:.2g}"
 
-    def _decays(self) -> list[str]:
-        """Returns a line on the chosen weight decays, if any."""
+    def _chosen_lines(self, name: str) -> list[str]:
+        """Returns a line on the chosen values of a setting, and one if an end of the list is."""
+        values: Mapping[str, float] = getattr(self, f"{name}s")
         arms: dict[float, list[str]] = {}
-        for arm, decay in self.weight_decays.items():
-            arms.setdefault(decay, []).append(arm)
+        for arm, value in values.items():
+            arms.setdefault(value, []).append(arm)
+        chosen = [f"{value:g} for {'; '.join(names)}" for value, names in arms.items()]
         if len(arms) == 1:
-            return [f"weight decay, chosen for each arm: {next(iter(arms)):g} for all"]
-        chosen = [f"{decay:g} for {'; '.join(names)}" for decay, names in arms.items()]
-        return [f"weight decay, chosen for each arm: {'. '.join(chosen)}"] if chosen else []
+            chosen = [f"{next(iter(arms)):g} for all"]
+        words, tried = name.replace("_", " "), self.tried[name]
+        lines = [f"{words}, chosen for each arm: {'. '.join(chosen)}"]
+        ends = {min(tried): "smaller", max(tried): "larger"}
+        value = values[self.control]
+        if len(tried) > 1 and value in ends:
+            lines.append(
+                f"{self.control} is best at the {ends[value]} end of the {words}s: try "
+                f"{ends[value]} ones, or what DSD seems to gain may be due to that"
+            )
+        return lines
 
     def _draw_gains(self, axes: "Axes") -> None:
         """Draws the mean difference of each question, with its interval."""
@@ -231,34 +259,34 @@ class Chosen(NamedTuple):
     control: str
     schedule: str
     pruned: str
+    learning_rates: dict[str, float]
     weight_decays: dict[str, float]
 
 
 def compare_as_paper(
-    job: Job, seeds: Sequence[int], weight_decays: Sequence[float], num_tuning_seeds: int,
+    job: Job, seeds: Sequence[int], settings: Sequence[Setting], num_tuning_seeds: int,
     file: pathlib.Path | None, train: Train,
 ) -> tuple[tuple[Run, ...], Chosen]:  # fmt: skip
     """Trains the tuning seeds, then the seeds that are reported.
 
     Args:
-        job: Of all arms. With weight decays, its `build` takes one as `weight_decay`.
+        job: Of all arms. Its `build` takes the arguments of a setting.
         seeds: The seeds that are reported.
-        weight_decays: The values that are tried; none: `build` takes no argument.
+        settings: Those that are tried; at least one.
         num_tuning_seeds: Number of seeds that settings are chosen on.
-        file: Name of the files of the runs, each with its weight decay in its name; None: no file.
+        file: Name of the files of the runs, each with its setting in its name; None: no file.
         train: Trains a job.
 
     Returns:
         The runs, and what tuning has chosen.
     """
-    decays: list[Decay] = list(weight_decays) or [None]
     tuned = [arm for arm in job.arms if arm not in _FOLLOWERS]
     at = [FIRST_TUNING_SEED + index for index in range(num_tuning_seeds)]
-    costs: dict[str, dict[Decay, float]] = {arm: {} for arm in tuned}
-    for decay in decays:
-        runs = train(_part(job, decay, tuned), at, _file(file, "tuning", decay))
+    costs: dict[str, dict[Setting, float]] = {arm: {} for arm in tuned}
+    for setting in settings:
+        runs = train(_part(job, setting, tuned), at, _file(file, "tuning", setting))
         for arm in tuned:
-            costs[arm][decay] = _cost(runs, arm, job.mode)
+            costs[arm][setting] = _cost(runs, arm, job.mode)
     chosen = {arm: min(costs[arm], key=costs[arm].__getitem__) for arm in tuned}
     chosen |= {arm: chosen[DSD] for arm in job.arms if arm in _FOLLOWERS}
 
@@ -266,28 +294,36 @@ def compare_as_paper(
         found = [arm for arm in arms if arm in tuned]
         return min(found, key=lambda arm: costs[arm][chosen[arm]], default=PRUNED)
 
+    def values(name: str) -> dict[str, float]:
+        given = {arm: setting.arguments.get(name) for arm, setting in chosen.items()}
+        return {arm: value for arm, value in given.items() if value is not None}
+
     runs = []
-    for decay in dict.fromkeys(chosen.values()):
-        arms = [arm for arm in job.arms if chosen[arm] == decay]
-        part = train(_part(job, decay, arms), seeds, _file(file, "seeds", decay))
-        runs += [run for run in part if run.arm != FIRST or decay == chosen[DSD]]
-    decays_of = {arm: decay for arm, decay in chosen.items() if decay is not None}
+    for setting in dict.fromkeys(chosen.values()):
+        arms = [arm for arm in job.arms if chosen[arm] == setting]
+        part = train(_part(job, setting, arms), seeds, _file(file, "seeds", setting))
+        runs += [run for run in part if run.arm != FIRST or setting == chosen[DSD]]
     in_order = tuple(sorted(runs, key=lambda run: seeds.index(run.seed)))
-    return in_order, Chosen(best(UNPRUNED), best(_DSD_ARMS), best(_PRUNED_ARMS), decays_of)
+    names = best(UNPRUNED), best(_DSD_ARMS), best(_PRUNED_ARMS)
+    return in_order, Chosen(*names, values("learning_rate"), values("weight_decay"))
 
 
-def _part(job: Job, decay: Decay, names: Sequence[str]) -> Job:
-    """Returns the job of some arms, at a weight decay."""
+def _part(job: Job, setting: Setting, names: Sequence[str]) -> Job:
+    """Returns the job of some arms, at a setting."""
     arms = {name: job.arms[name] for name in names}
     build: Callable[..., Any] = job.build
-    if decay is not None:
-        build = functools.partial(build, weight_decay=decay)
+    if setting.arguments:
+        build = functools.partial(build, **setting.arguments)
     return dataclasses.replace(job, build=build, arms=arms)
 
 
-def _file(file: pathlib.Path | None, stage: str, decay: Decay) -> pathlib.Path | None:
-    tag = stage if decay is None else f"{stage}-{decay:g}"
-    return file and file.with_name(f"{file.stem}-{tag}{file.suffix}")
+def _file(file: pathlib.Path | None, stage: str, setting: Setting) -> pathlib.Path | None:
+    tags = [stage]
+    if setting.learning_rate is not None:
+        tags.append(f"lr{setting.learning_rate:g}")
+    if setting.weight_decay is not None:
+        tags.append(f"{setting.weight_decay:g}")
+    return file and file.with_name(f"{file.stem}-{'-'.join(tags)}{file.suffix}")
 
 
 def _cost(runs: Sequence[Run], arm: str, mode: str) -> float:
