@@ -175,7 +175,7 @@ def letter_windows(path: pathlib.Path, seed: int) -> Split:
 
     In training, windows start elsewhere in every epoch.
     """
-    train, *held_out = _parts_of_text(path, seed)
+    train, *held_out = _parts_of_text(path, seed, 6)
 
     def epoch(number: int) -> Part:
         offset = int(np.random.default_rng([seed, 2, number]).integers(WINDOW))
@@ -185,17 +185,19 @@ def letter_windows(path: pathlib.Path, seed: int) -> Split:
     return Split(epoch, validation, test)
 
 
-def _parts_of_text(path: pathlib.Path, seed: int) -> list[np.ndarray]:
+def _parts_of_text(path: pathlib.Path, seed: int, every: int = 2) -> list[np.ndarray]:
     """Returns 300,000 letters in a row, from anywhere in the first nine tenths of the text.
 
-    The last tenth is cut into a hundred stretches: every other one is for validation, the
-    rest for testing. Of two halves one would be plays, the other poems.
+    The last tenth is cut into a hundred stretches: one of `every` in turn is for validation, one in
+    the middle between these for testing. Of two halves one would be plays, the other poems.
     """
     found = _letters(path)
     train, held_out = np.split(found, [round(0.9 * len(found))])
     start = np.random.default_rng([seed, 0]).integers(len(train) - TRAINED_LETTERS)
     stretches = np.array_split(held_out, 100)
-    return [train[start:][:TRAINED_LETTERS], *(np.concatenate(stretches[i::2]) for i in (0, 1))]
+    firsts = (0, every // 2)
+    parts = (np.concatenate(stretches[first::every]) for first in firsts)
+    return [train[start:][:TRAINED_LETTERS], *parts]
 
 
 @functools.cache

@@ -128,7 +128,7 @@ def _of_letters(
 ) -> Task:
     return Task(
         name,
-        "Shakespeare's works, 300,000 letters in a row for each seed, 252,000 for validation, as "
+        "Shakespeare's works, 300,000 letters in a row for each seed, 86,000 for validation, as "
         f"many for testing, in windows of {sequences.WINDOW} letters, which start elsewhere in "
         "every epoch of training; the negative log likelihood of a letter, in nats; "
         f"{words}; all kernels but the last; Adam, batches of 32 windows",
