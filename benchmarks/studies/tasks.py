@@ -229,7 +229,8 @@ TASKS = [
     Task(
         "cifar10", "CIFAR-10 as JPEGs, " + SMALL_VGG.format("50,000", CROPS), CIFAR,
         images.cifar_vgg, images.cifar_images, 64, Lengths(20, 6, 6),
-        bases=grid((0.02,), L2), **CONVOLUTIONS,
+        bases=grid((0.02,), (3e-4, 1e-3, 3e-3)), probed=grid((0.01, 0.05), (1e-3,)),
+        **CONVOLUTIONS,
     ),
     Task(
         "cifar10-large",
