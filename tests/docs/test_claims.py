@@ -122,4 +122,7 @@ def test_should_i_use_it_gives_the_answers_of_tasks():
         assert 0.2 <= round(-found[task][0], 1) <= 0.4 and "0.2 to 0.4 %" in text
     assert round(found["captions"][0]) == 10 and "by 10 %" in text
     assert round(found["fashion-vgg"][0]) == 1 and "worse by 1 %" in text
+    cells = answers()["spoken-digits"]
+    assert cells[7] == "17" and "nothing below 17 %" in text
+    del found["spoken-digits"]
     assert min(low for _, low, _ in found.values()) > -3 and "a gain of 3 %" in text
