@@ -124,8 +124,9 @@ SHAKESPEARE = (
 
 
 def _of_letters(
-    name: str, words: str, build: Callable[[Setting], keras.Model], lengths: Lengths
-) -> Task:
+    name: str, words: str, build: Callable[[Setting], keras.Model], lengths: Lengths,
+    bases: Sequence[Base], probed: Sequence[Base] = (),
+) -> Task:  # fmt: skip
     return Task(
         name,
         "Shakespeare's works, 300,000 letters in a row for each seed, 86,000 for validation, as "
@@ -133,8 +134,8 @@ def _of_letters(
         "every epoch of training; the negative log likelihood of a letter, in nats; "
         f"{words}; all kernels but the last; Adam, batches of 32 windows",
         SHAKESPEARE, build, sequences.letter_windows, 32, lengths,
-        bases=grid((0.003,), (1e-6, 1e-5, 1e-4)), sparsities=(0.3, 0.5),
-        exclude=("embedding", "last/"), num_seeds=10,
+        bases=bases, sparsities=(0.4,), exclude=("embedding", "last/"), probed=probed,
+        num_seeds=10,
     )  # fmt: skip
 
 
@@ -190,10 +191,13 @@ TASKS = [
         bases=grid((0.1,), (1e-4, 3e-4, 1e-3)), sparsities=(0.3, 0.5),
         exclude=("embedding", "last/"), probed=grid((0.03, 0.3), (3e-4,)),
     ),
-    _of_letters("letters-lstm", "LSTM of 64 units", sequences.letters_lstm, Lengths(16, 5, 5)),
+    _of_letters(
+        "letters-lstm", "LSTM of 64 units", sequences.letters_lstm, Lengths(16, 5, 5),
+        grid((0.03,), (1e-5, 3e-5, 1e-4)), [*grid((0.01, 0.06), (1e-5,)), (0.03, 3e-6)],
+    ),
     _of_letters(
         "letters-transformer", "transformer of 2 blocks, 32 wide, with 2 heads",
-        sequences.letters_transformer, Lengths(12, 4, 4),
+        sequences.letters_transformer, Lengths(12, 4, 4), grid((0.003,), (1e-6, 1e-5, 1e-4)),
     ),
     Task(
         "pronunciation",
