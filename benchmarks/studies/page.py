@@ -72,6 +72,11 @@ class Found:
         """On how many seeds it rests."""
         return self.unpruned.best.number
 
+    @property
+    def masks(self) -> Answer:
+        """The masks alone, after convergence: DSD against the same learning rates without masks."""
+        return protocol.answer(self.records.reported, protocol.SAME, DSD)
+
 
 def main(argv: list[str]) -> None:
     del argv
@@ -184,10 +189,7 @@ def ruled_out(tasks: Mapping[str, Found]) -> str:
     """Returns which gains each task rules out, with what tells its regime from others."""
     if not tasks:
         return "No task has enough seeds for an answer yet.\n"
-    masks = {
-        name: protocol.answer(found.records.reported, protocol.SAME, DSD)
-        for name, found in tasks.items()
-    }
+    masks = {name: found.masks for name, found in tasks.items()}
     adjusted = holm({name: each.best.p_value for name, each in masks.items()})
     lines = [
         "| Task | weights | training loss of the control | its validation loss / training loss "
@@ -270,7 +272,7 @@ def of_task(found: Found) -> str:
     ]
     arms = (FIRST, *protocol.reported_arms(records.tuning))
     lines += [_row(runs, arm, ours) for arm in arms]
-    masks = protocol.answer(runs, protocol.SAME, DSD)
+    masks = found.masks
     lines += ["", *_answers_of(found)]
     lines.append(
         f"- The masks alone, after convergence: `{DSD}` minus `{masks.control}` "

@@ -238,9 +238,12 @@ def test_one_optimizer_is_hooked_and_not_its_class(
 ):
     """A member that is set on a class clears Python's caches: much of a small step."""
     observed, update = [], Observation.update
-    monkeypatch.setattr(
-        Observation, "update", lambda *call: [observed.append(call), update(*call)][1]
-    )
+
+    def telling(*call):
+        observed.append(call)
+        return update(*call)
+
+    monkeypatch.setattr(Observation, "update", telling)
     kind = next(each for each in keras.optimizers.Adam.__mro__ if "apply" in vars(each))
     plain, seen = vars(kind)["apply"], set()
 

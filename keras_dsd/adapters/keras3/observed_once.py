@@ -14,7 +14,6 @@ from keras_dsd.adapters.base import private_names
 from keras_dsd.adapters.base.factors import HostFactors
 from keras_dsd.adapters.keras3 import backends
 from keras_dsd.adapters.keras3.backends import ObservedStep
-from keras_dsd.adapters.keras3.masked_updates import MaskedUpdates
 from keras_dsd.protocols import Step
 from keras_dsd.utils.patches import Patch, patched
 
@@ -25,23 +24,14 @@ class ObservedOnce:
     Args:
         plain: The step.
         observed: The same step, observed, masked and scaled.
-        step: What is observed.
-        masked: The updates of masked weights; None in dense phases.
-        optimizer: The only optimizer of the step.
+        step: What is observed. The optimizer of its model is the only one.
     """
 
-    def __init__(
-        self,
-        plain: Step,
-        observed: Step,
-        step: ObservedStep,
-        masked: MaskedUpdates | None,
-        optimizer: keras.optimizers.Optimizer,
-    ) -> None:
+    def __init__(self, plain: Step, observed: Step, step: ObservedStep) -> None:
         self._plain, self._observed = plain, observed
-        self._observation = step.observation
+        self._observation, self._masked = step.observation, step.masked
         self._factors = cast("HostFactors", step.observation.factors)
-        self._masked, self._optimizer = masked, optimizer
+        self._optimizer = step.model.optimizer
         self._factors_when_observed: object = None
         self._later: Step | None = None
 

@@ -228,7 +228,7 @@ class TrainingAdapter(base.TrainingAdapter[Weight]):
         observed = backend.train_function(train_function, step)
         observed = patched(observed, [*patches, *(on_optimizer or ())])
         if on_optimizer is not None and not patches and step.before_update is None:
-            observed = ObservedOnce(train_function, observed, step, updates, self.model.optimizer)
+            observed = ObservedOnce(train_function, observed, step)
         return {"train_function": observed}
 
     def _hooks_of_optimizer(self) -> list[Patch] | None:

@@ -13,7 +13,12 @@ import numpy as np
 
 from keras_dsd.adapters.base.device_arrays import Array, ArrayOperations
 from keras_dsd.adapters.base.factors import Factors, HostFactors
-from keras_dsd.adapters.base.observation import BeforeUpdate, Observation, UpdateHook
+from keras_dsd.adapters.base.observation import (
+    AnyOptimizer,
+    BeforeUpdate,
+    Observation,
+    UpdateHook,
+)
 from keras_dsd.adapters.base.step_state import StepState
 from keras_dsd.protocols import Inputs, Step, StepExtras, Tensor
 from keras_dsd.utils.patches import Patch
@@ -55,6 +60,9 @@ class MaskedVariables(UpdateHook, Protocol):
 
     def use_masks(self, masks: Sequence[object]) -> AbstractContextManager[None]:
         """Sets the active masks, one for each variable, within a block."""
+
+    def patches_of(self, each: AnyOptimizer) -> list[Patch] | None:
+        """Returns the patches of an optimizer that mask all it updates; None if there are none."""
 
     def mask_all(self) -> None:
         """Masks every variable, and its moving averages."""

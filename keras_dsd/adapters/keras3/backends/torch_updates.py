@@ -179,7 +179,7 @@ class _Updates:
             learning_rate = learning_rate.value  # operations on a variable take longer
         whole = [each.data for each in tensors]
         parts = zip(*map(_split, [gradient.contiguous(), mask, *whole]), strict=True)
-        if self._can_fuse(gradient, tensors) and list(slots) == ["momentums"]:
+        if list(slots) == ["momentums"] and self._can_fuse(gradient, tensors):
             for part_of_gradient, part_of_mask, weights, momentums in parts:
                 _fused(weights, part_of_gradient, momentums, self._momentum, learning_rate)
                 _multiply(weights, part_of_mask, self._buffers)
