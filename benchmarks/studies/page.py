@@ -1,9 +1,9 @@
 """Writes the tables in docs/results.md and draws its figures from the results in this folder.
 
 The prose is edited manually. A table has the name of a task of the protocol, or is `answers`,
-`ruled-out` or `other-regimes`; `protocol`, in docs/should-i-use-it.md, is the sum of the answers
-in words. A task has an answer, and a place in the figures, once it is tuned, from ten complete
-seeds on.
+`controls`, `ruled-out` or `other-regimes`; docs/should-i-use-it.md has the sums of `protocol`, the
+answers, and of `controls`, in words. A task has an answer, and a place in the figures, once it is
+tuned, from ten complete seeds on.
 
     python benchmarks/studies/page.py
 """
@@ -23,7 +23,22 @@ sys.path.append(str(pathlib.Path(__file__).parents[1]))
 
 import filling
 import protocol
-from protocol import DSD, DSD_ARMS, FIRST, PLAIN, PRUNED_ARMS, Answer, Run, Setting
+from protocol import (
+    DSD,
+    DSD_ARMS,
+    FIRST,
+    HIGH,
+    ITERATED,
+    LOW,
+    PLAIN,
+    PRUNED_ARMS,
+    SAME,
+    SINGLE,
+    Answer,
+    Lengths,
+    Run,
+    Setting,
+)
 from records import Records, load
 
 from keras_dsd.analysis.comparison.statistics import Difference, holm, mean_and_sd
@@ -50,7 +65,10 @@ _FIGURES = (
     "has left, its validation loss over its training loss, and the number of weights]"
     "(figures/studies/predictors.png)",
 )
-_COLOURS = {"better": "tab:green", "worse": "tab:red", "equal within 1 %": "tab:blue"}
+# The controls of `dsd`, from the weakest to the strongest.
+_CONTROLS = (FIRST, LOW, HIGH, SAME, SINGLE)
+_MARKS = {"better": "**", "worse": "_"}
+_COLOURS = {"better": "tab:green", "worse": "tab:red", "equal": "tab:blue"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +93,39 @@ class Found:
     @property
     def masks(self) -> Answer:
         """The masks alone, after convergence: DSD against the same learning rates without masks."""
-        return protocol.answer(self.records.reported, protocol.SAME, DSD)
+        return protocol.answer(self.records.reported, SAME, DSD)
+
+    @property
+    def has_equal_settings(self) -> bool:
+        """True if tuning chose the same learning rate and L2 for both arms of `masks`."""
+        arms = (SAME, DSD)
+        chosen = (protocol.chosen_setting(self.records.tuning, arm) for arm in arms)
+        return len({(setting.lr, setting.l2) for setting in chosen}) == 1
+
+    @property
+    def lengths(self) -> Lengths:
+        """The epochs of its phases."""
+        return Lengths(**self.records.identity["lengths"])
+
+    @property
+    def ours(self) -> list[Run]:
+        """The reported runs of its schedule of DSD."""
+        return [run for run in self.records.reported if run.arm == self.unpruned.arm]
+
+    @property
+    def num_regrown(self) -> int:
+        """In how many seeds the chosen epoch of DSD is one after pruned weights regrew."""
+        start = self.lengths.before_regrowth(self.unpruned.arm)
+        return sum(run.best_epoch >= start for run in self.ours)
+
+    @property
+    def regrown(self) -> Answer:
+        """Question (a), with DSD at the best of the epochs after pruned weights regrew."""
+        start = self.lengths.before_regrowth(self.unpruned.arm)
+        control = [run for run in self.records.reported if run.arm == self.unpruned.control]
+        late = [dataclasses.replace(run, validation=run.validation[start:], test=run.test[start:])
+                for run in self.ours]  # fmt: skip
+        return protocol.answer([*control, *late], self.unpruned.control, self.unpruned.arm)
 
 
 def main(argv: list[str]) -> None:
@@ -113,6 +163,8 @@ def filled(page: str, results: pathlib.Path) -> str:
             return answers(found)
         if name == "ruled-out":
             return ruled_out(found)
+        if name == "controls":
+            return controls(found)
         if name == OTHER:
             return other_regimes(results / f"{OTHER}.json.gz")
         if name in found:
@@ -124,8 +176,10 @@ def filled(page: str, results: pathlib.Path) -> str:
 
 
 def filled_in_words(page: str, results: pathlib.Path) -> str:
-    """Returns the short page with its sentence on the protocol rewritten."""
-    return filling.filled(page, lambda name: {"protocol": in_words(read_all(results))}[name])
+    """Returns the short page with its sentences of numbers rewritten."""
+    found = read_all(results)
+    words = {"protocol": in_words(found), "controls": controls_in_words(found)}
+    return filling.filled(page, words.__getitem__)
 
 
 def read_all(folder: pathlib.Path) -> dict[str, Found]:
@@ -170,8 +224,9 @@ def answers(tasks: Mapping[str, Found]) -> str:
         return "No task has enough seeds for an answer yet.\n"
     lines = [
         "| Task | seeds | DSD | (a) best unpruned arm | DSD minus it, in % | p | verdict "
-        "| smallest effect, in % | (b) best pruned arm | DSD minus it, in % | p | verdict |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| smallest effect, in % | (b) best pruned arm | DSD minus it, in % | p | verdict "
+        "| regrown in |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, found in tasks.items():
         one = found.unpruned
@@ -180,7 +235,8 @@ def answers(tasks: Mapping[str, Found]) -> str:
         lines.append(
             f"| [{name}](#{name}) | {found.num_seeds}{of} | `{one.arm}` | `{one.control}` | "
             f"{_verdict(tasks, name, 'unpruned')} | {_short(100 * one.best.smallest / one.mean)} | "
-            f"`{found.pruned.control}` | {_verdict(tasks, name, 'pruned')} |"
+            f"`{found.pruned.control}` | {_verdict(tasks, name, 'pruned')} | "
+            f"{found.num_regrown} of {found.num_seeds} |"
         )
     return "\n".join([*lines, *_FIGURES]) + "\n"
 
@@ -189,22 +245,46 @@ def ruled_out(tasks: Mapping[str, Found]) -> str:
     """Returns which gains each task rules out, with what tells its regime from others."""
     if not tasks:
         return "No task has enough seeds for an answer yet.\n"
-    masks = {name: found.masks for name, found in tasks.items()}
-    adjusted = holm({name: each.best.p_value for name, each in masks.items()})
     lines = [
         "| Task | weights | training loss of the control | its validation loss / training loss "
-        "| (a) rules out gains above, in % | `dsd` minus `same rates`, in % | p |",
-        "|---|---|---|---|---|---|---|",
+        "| (a) rules out gains above, in % |",
+        "|---|---|---|---|---|",
     ]
     for name, found in tasks.items():
         train, gap, weights = _regime(found)
         low = 100 * found.unpruned.best.low / found.unpruned.mean
         lines.append(
             f"| [{name}](#{name}) | {weights:,.0f} | {train:.2g} | {gap:.2g} | "
-            f"{'none' if math.isnan(low) else f'{max(0.0, -low):.2g}'} | "
-            f"{_interval(masks[name].best, 100 / masks[name].mean)} | {_short(adjusted[name])} |"
+            f"{'none' if math.isnan(low) else f'{max(0.0, -low):.2g}'} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def controls(tasks: Mapping[str, Found]) -> str:
+    """Returns the difference of DSD after convergence from each unpruned control, in percent."""
+    if not tasks:
+        return "No task has enough seeds for an answer yet.\n"
+    columns = {name: [f"[{name}](#{name})"] for name in tasks}
+    for control in _CONTROLS:
+        every = _against(tasks, control)
+        for name, verdict in protocol.verdicts(every).items():
+            cell = _interval(every[name].best, 100 / every[name].mean)
+            mark = _MARKS.get(_first_word(verdict), "")
+            other = control == SAME and not tasks[name].has_equal_settings
+            columns[name].append(f"{mark}{cell}{mark}{' †' if other else ''}")
+    lines = [
+        "| Task | " + " | ".join(f"`{control}`" for control in _CONTROLS) + " |",
+        "|---" * (1 + len(_CONTROLS)) + "|",
+        *(f"| {' | '.join(cells)} |" for cells in columns.values()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _against(tasks: Mapping[str, Found], control: str) -> dict[str, Answer]:
+    """Returns DSD after convergence against a control, in each task."""
+    return {
+        name: protocol.answer(found.records.reported, control, DSD) for name, found in tasks.items()
+    }
 
 
 def _regime(found: Found) -> tuple[float, float, float]:
@@ -225,16 +305,32 @@ def in_words(tasks: Mapping[str, Found]) -> str:
     parts = []
     for question, control in (("unpruned", "the best unpruned arm"), ("pruned", "pruned for good")):
         every = {name: getattr(found, question) for name, found in tasks.items()}
-        given = list(protocol.verdicts(every).values())
-        means = [100 * found.best.mean / found.mean for found in every.values()]
-        means = sorted(filter(math.isfinite, means)) or [math.nan]
+        given = list(map(_first_word, protocol.verdicts(every).values()))
+        means = sorted(100 * answer.best.mean / answer.mean
+                       for answer, word in zip(every.values(), given, strict=True)
+                       if word != "no")  # fmt: skip
+        ends = f"{_signed(means[0])} to {_signed(means[-1])}" if means else ""
         parts.append(
             f"against {control}, DSD is better in {given.count('better')}, worse in "
-            f"{given.count('worse')} and equal within 1 % in {given.count('equal within 1 %')} "
-            f"(mean differences of {_signed(means[0])} to {_signed(means[-1])} % of the control)"
+            f"{given.count('worse')} and equal within 1 % in {given.count('equal')}"
+            + (ends and f" (there, mean differences of {ends} % of the control)")
         )
     number = "1 task has" if len(tasks) == 1 else f"{len(tasks)} tasks have"
     return f"{number} {protocol.LEAST_SEEDS} seeds or more; " + "; ".join(parts)
+
+
+def controls_in_words(tasks: Mapping[str, Found]) -> str:
+    """Returns in how many tasks DSD after convergence is better or worse than each control."""
+    if not tasks:
+        return "nothing so far"
+    parts = []
+    for control in _CONTROLS:
+        verdicts = protocol.verdicts(_against(tasks, control)).values()
+        given = list(map(_first_word, verdicts))
+        parts.append(
+            f"against `{control}` better in {given.count('better')}, worse in {given.count('worse')}"
+        )
+    return f"of {len(tasks)} tasks it is {'; '.join(parts)}"
 
 
 def _verdict(tasks: Mapping[str, Found], name: str, question: str) -> str:
@@ -242,10 +338,18 @@ def _verdict(tasks: Mapping[str, Found], name: str, question: str) -> str:
     adjusted = holm({task: each.best.p_value for task, each in every.items()})[name]
     found = every[name]
     word = protocol.verdicts(every)[name]
-    word = f"**{word}**" if word == "better" else word
+    word = _bold(word)
     if not math.isfinite(found.best.mean):
         word = "none: a seed failed"
     return f"{_interval(found.best, 100 / found.mean)} | {_short(adjusted)} | {word}"
+
+
+def _first_word(verdict: str) -> str:
+    return verdict.replace(",", "").split()[0]
+
+
+def _bold(verdict: str) -> str:
+    return verdict.replace("better", "**better**")
 
 
 def of_task(found: Found) -> str:
@@ -277,8 +381,11 @@ def of_task(found: Found) -> str:
     lines.append(
         f"- The masks alone, after convergence: `{DSD}` minus `{masks.control}` "
         f"{_interval(masks.best)}, {_interval(masks.best, 100 / masks.mean)} %; "
-        f"p = {_short(masks.best.p_value)}, not adjusted."
+        f"p = {_short(masks.best.p_value)}, not adjusted"
+        f"{'' if found.has_equal_settings else '; tuning chose other settings for each'}."
     )
+    if found.num_regrown < found.num_seeds:
+        lines.append(_regrown(found))
     lines += _probed(records)
     lines += _failed(runs)
     return "\n".join(lines) + "\n"
@@ -334,7 +441,8 @@ def _row(runs: Sequence[Run], name: str, ours: str) -> str:
         against = (
             f"{_interval(answer.best)} | {p_value} | {answer.num_better} of {answer.best.number} |"
         )
-    sparsity = "" if setting.sparsity is None else f"{setting.sparsity:g}"
+    sparsities = protocol.ITERATED_SPARSITIES if name == ITERATED else (setting.sparsity,)
+    sparsity = ", ".join(f"{value:g}" for value in sparsities if value is not None)
     shown = f"**`{name}`**" if name == ours else f"`{name}`"
     how = f"{setting.lr:g} | {setting.l2:g} | {sparsity}"
     return f"| {shown} | {how} | {best} | {wrong} | {last} | {train} | {against}"
@@ -348,10 +456,23 @@ def _answers_of(found: Found) -> list[str]:
             f"- **({letter})** `{answer.arm}` minus `{answer.control}`: {_interval(best)}, "
             f"{_interval(best, 100 / answer.mean)} %; p = {_short(best.p_value)} before Holm; "
             f"at the last epoch {_interval(last)}, p = {_short(last.p_value)}. The smallest effect "
-            f"that would have shown: {_short(best.smallest)}, "
+            f"that would have shown, before Holm: {_short(best.smallest)}, "
             f"{_short(100 * best.smallest / answer.mean)} %."
         )
     return lines
+
+
+def _regrown(found: Found) -> str:
+    """Returns in how many seeds the chosen epoch is of which phase, and the best of the last."""
+    arm, late = found.unpruned.arm, found.regrown
+    dense = found.lengths.dense_before(arm)
+    never = sum(run.best_epoch < dense for run in found.ours)
+    return (
+        f"- The chosen epoch of `{arm}` has regrown weights in {found.num_regrown} of "
+        f"{found.num_seeds} seeds, and is before pruning in {never}. At its best epoch with "
+        f"regrown weights: `{arm}` minus `{late.control}` {_interval(late.best)}, "
+        f"{_interval(late.best, 100 / late.mean)} %; p = {_short(late.best.p_value)}, not adjusted."
+    )
 
 
 def _probed(records: Records) -> list[str]:
@@ -359,7 +480,7 @@ def _probed(records: Records) -> list[str]:
     found = {
         (run.setting.lr, run.setting.l2): run.validation[run.best_epoch]
         for run in records.tuning
-        if (run.seed, run.arm) == (protocol.FIRST_TUNING_SEED, protocol.SINGLE)
+        if (run.seed, run.arm) == (protocol.FIRST_TUNING_SEED, SINGLE)
     }
     if len({lr for lr, _ in found}) == 1:
         return []
@@ -388,12 +509,11 @@ def other_regimes(path: pathlib.Path) -> str:
     ]
     for name, (variant, answer) in found.items():
         entry = kept["tasks"][name]
-        word = f"**{verdicts[name]}**" if verdicts[name] == "better" else verdicts[name]
         lines.append(
             f"| `{name}`, {entry['metric']} | {entry['seeds']} | "
             f"`{answer.control}` | {_spread(entry['arms'][answer.control]['test'])} | {variant} | "
             f"{_spread(entry['arms'][variant]['test'])} | {_interval(answer.best)} | "
-            f"{_short(adjusted[name])} | {word} |"
+            f"{_short(adjusted[name])} | {_bold(verdicts[name])} |"
         )
     tasks = [f"- `{name}`: {kept['tasks'][name]['words']}." for name in found]
     return "\n".join([*lines, "", *tasks]) + "\n"
@@ -451,7 +571,8 @@ def _draw_intervals(axes: "Axes", answers: Mapping[str, Answer]) -> None:
     axes.axvspan(-1, 1, color="tab:gray", alpha=0.15, linewidth=0)
     axes.axvline(0, color="black", linewidth=0.8)
     for row, (name, answer) in enumerate(answers.items()):
-        scale, colour = 100 / answer.mean, _COLOURS.get(verdicts[name], "tab:gray")
+        scale = 100 / answer.mean
+        colour = _COLOURS.get(_first_word(verdicts[name]), "tab:gray")
         ends = [answer.best.low * scale, answer.best.high * scale]
         axes.plot(ends, [row, row], color=colour)
         axes.plot(answer.best.mean * scale, row, "o", color=colour)

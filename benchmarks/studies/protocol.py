@@ -47,7 +47,7 @@ WORDS = {
     ITERATED: "DSD twice in the same epochs, at a sparsity of 50 %, then 25 %",
 }
 _ITERATED_RATES = (1.0, 0.3, 0.3, 0.1)
-_ITERATED_SPARSITIES = (0.5, 0.25)
+ITERATED_SPARSITIES = (0.5, 0.25)
 
 
 def steps(epochs: int, first: float = 1.0) -> tuple[float, ...]:
@@ -123,6 +123,15 @@ class Lengths:
         """The epochs after the sparse ones of `dsd in one run`."""
         return self.epochs - self.dense_in_run - self.sparse_in_run
 
+    def dense_before(self, arm: str) -> int:
+        """The epochs before an arm of `DSD_ARMS` is sparse."""
+        return self.dense if arm == DSD else self.dense_in_run
+
+    def before_regrowth(self, arm: str) -> int:
+        """The epochs before pruned weights regrow in an arm of `DSD_ARMS`."""
+        sparse = self.sparse if arm == DSD else self.sparse_in_run
+        return self.dense_before(arm) + sparse
+
     @property
     def rest_of_run(self) -> tuple[float, ...]:
         """The learning rates of one conventional run, after its epochs of `dense_in_run`."""
@@ -176,7 +185,7 @@ def _iterated(of: Lengths) -> Arm:
     phases: list[Phase] = []
     for index, (length, factor) in enumerate(zip(lengths, _ITERATED_RATES, strict=True)):
         rates += steps(length, factor * first)
-        sparsity = _ITERATED_SPARSITIES[index // 2]
+        sparsity = ITERATED_SPARSITIES[index // 2]
         phases.append(DensePhase(length) if index % 2 else SparsePhase(length, sparsity=sparsity))
     return Arm(of.dense, rates, tuple(phases))
 
@@ -318,12 +327,16 @@ def answer(runs: Sequence[Run], control: str, arm: str) -> Answer:
 
 
 def verdicts(answers: Mapping[str, Answer]) -> dict[str, str]:
-    """Returns, for each task, better, worse, equivalent or not shown; p by Holm over all tasks."""
+    """Returns, for each task, better, worse, equal or not shown; p by Holm over all tasks.
+
+    What is better or worse, with an interval within `EQUIVALENT` of the control, is said to be so.
+    """
     adjusted = holm({name: each.best.p_value for name, each in answers.items()})
     return {name: _verdict(each, adjusted[name]) for name, each in answers.items()}
 
 
 def _verdict(found: Answer, p_value: float) -> str:
+    equal = "within 1 %" if found.is_equivalent else ""
     if p_value < 0.05:
-        return "better" if found.best.mean < 0 else "worse"
-    return "equal within 1 %" if found.is_equivalent else "no difference shown"
+        return ("better" if found.best.mean < 0 else "worse") + (equal and f", {equal}")
+    return f"equal {equal}" if equal else "no difference shown"

@@ -28,9 +28,9 @@ def write(page, folder, name, ours, seeds=10, planned=10, missing=(), tuned=3):
         records.add(
             [
                 protocol.Run(
-                    seed, arm, protocol.Setting(1e-4, 0.1), (value + 2, value),
-                    (value + 2, value + noise * (1 + (arm == "dsd"))), (3.0, 2.5), (0.2, 0.1),
-                    1234, 60.0,
+                    seed, arm, protocol.Setting(1e-4, 0.1), (*[value + 2] * 3, value),
+                    (*[value + 2] * 3, value + noise * (1 + (arm == "dsd"))),
+                    (3.0, 3.0, 3.0, 2.5), (0.2, 0.1), 1234, 60.0,
                 )
                 for arm, value in arms.items() if (seed, arm) not in missing
             ],

@@ -35,11 +35,11 @@ def write(studies, tmp_path):
     def run(seed, arm, loss, noise):
         if seed >= protocol.FIRST_TUNING_SEED and math.isnan(loss):
             loss = LOSSES[arm]
-        values = (loss + 1, loss + noise)
+        values = (*[loss + 1] * 4, loss + noise)
         setting = protocol.Setting(1e-4, 0.1, None if arm in plain else 0.4)
         test = () if seed >= protocol.FIRST_TUNING_SEED else values
         return protocol.Run(
-            seed, arm, setting, values, test, (loss + 1, loss / 2), (0.2, 0.1), 60, 3600.0
+            seed, arm, setting, values, test, (*values[:4], loss / 2), (0.2, 0.1), 60, 3600.0
         )
 
     def write(name, seeds, dsd=0.9, arms=tuple(LOSSES)):
@@ -80,11 +80,15 @@ def test_ten_seeds_answer_both_questions_in_table_words_and_figures(studies, wri
             if line.startswith("| [")}  # fmt: skip
     cells = [cell.strip() for cell in rows["good"].split("|")[2:-1]]
     assert cells[:3] == ["10 of 30, so far", "`dsd`", "`one run`"] and cells[7] == "`pruned`"
-    assert cells[5] == cells[-1] == "**better**" and rows["bad"].count("worse") == 2
+    assert cells[5] == cells[-2] == "**better**" and rows["bad"].count("worse") == 2
+    assert cells[-1] == "10 of 10"
     assert cells[3].startswith("\N{MINUS SIGN}10 (") and cells[8].startswith("\N{MINUS SIGN}14 (")
     words = page.in_words(found)
-    assert words.startswith("2 tasks have 10 seeds or more; against the best unpruned arm, DSD is "
-                            "better in 1, worse in 1 and equal within 1 % in 0")  # fmt: skip
+    assert words.startswith(
+        "2 tasks have 10 seeds or more; against the best unpruned arm, DSD is better in 1, worse "
+        "in 1 and equal within 1 % in 0 (there, mean differences of \N{MINUS SIGN}10 to +20 % of "
+        "the control); "
+    )
     inline = "5. **Words**: <!-- protocol -->old<!-- end --> and on.\n"
     assert page.filled_in_words(inline, folder) == inline.replace("old", words)
     text = page.filled(PAGE, folder)
@@ -103,9 +107,62 @@ def test_each_task_rules_out_gains_beyond_its_interval(studies, write):
         assert float(rows[name][4]) == float(f"{expected:.2g}")
         # Its last training loss is half of its last validation loss.
         assert rows[name][1:4] == ["1,000", "0.5", "2"]
-    # 0.9 and 1.2 of "dsd" minus 1.1 of "same rates".
-    assert rows["good"][5].startswith("\N{MINUS SIGN}18 (") and rows["bad"][5].startswith("+9.1 (")
     assert rows["bad"][4] == "0"
+
+
+def test_dsd_after_convergence_is_measured_against_each_control(studies, write):
+    page = studies["page"]
+    write("good", 10)
+    found = page.read_all(write("bad", 12, dsd=1.2))
+    assert "No task" in page.controls({})
+    rows = {line.split("]")[0][3:]: line.strip("| ").split(" | ")
+            for line in page.controls(found).splitlines() if line.startswith("| [")}  # fmt: skip
+    # 0.9 and 1.2 of "dsd" minus 1.2 of three controls, 1.1 of "same rates" and 1.0 of "one run".
+    for name, cells in {
+        "good": ["-25"] * 3 + ["-18", "-10"],
+        "bad": [""] * 3 + ["+9.1", "+20"],
+    }.items():
+        mark = {"good": "**", "bad": "_"}[name]
+        for cell, expected in zip(rows[name][1:], cells, strict=True):
+            assert not expected or cell.replace("\N{MINUS SIGN}", "-").startswith(
+                f"{mark}{expected} ("
+            )
+            assert cell.endswith(mark) == bool(expected)
+    words = page.controls_in_words(found)
+    assert words.startswith("of 2 tasks it is against `first dense` better in 1, worse in 0; ")
+    assert words.endswith("against `one run` better in 1, worse in 1")
+
+
+def test_a_task_says_in_how_many_seeds_the_chosen_epoch_of_dsd_has_regrown_weights(studies, write):
+    page = studies["page"]
+    folder = write("good", 10)
+    text = page.filled(PAGE, folder)
+    assert "has regrown weights in" not in text  # in all, as the first table says
+    records = page.load(folder / "good.json.gz")
+    test = (9.0, 9.0, 9.0, 9.0, 2.0)
+    for index, run in enumerate(records.runs):
+        if run.arm == "dsd" and run.seed < 4:  # the last of five epochs is after regrowth
+            best = 0 if run.seed == 0 else 3
+            validation = tuple(1.0 if epoch == best else test[epoch] for epoch in range(5))
+            records.runs[index] = dataclasses.replace(run, validation=validation, test=test)
+    records.write()
+    found = page.read_all(folder)["good"]
+    assert found.num_regrown == 6
+    assert found.regrown.best.mean == pytest.approx((4 * 2.0 + 6 * 0.9) / 10 - 1.0, abs=0.01)
+    text = page.filled(PAGE, folder)
+    assert "has regrown weights in 6 of 10 seeds, and is before pruning in 1." in text
+
+
+def test_masks_alone_at_other_settings_are_marked(studies, write):
+    page, protocol = studies["page"], studies["protocol"]
+    found = page.read_all(write("good", 10))
+    assert "†" not in page.controls(found)
+    records, other = found["good"].records, protocol.Setting(1e-3, 0.1)
+    for index, run in enumerate(records.runs):
+        if run.arm == "same rates":
+            records.runs[index] = dataclasses.replace(run, setting=other)
+    assert page.controls(found).count(" † | ") == 1
+    assert "; tuning chose other settings for each." in page.of_task(found["good"])
 
 
 def test_figures_have_a_row_a_task_and_a_point_a_task_in_each_panel(

@@ -141,16 +141,19 @@ class PaperComparison(Comparison):
             return (
                 f"No difference to test: {ours} minus {control} is {found.mean:+.4g} in every seed."
             )
+        is_equal = -margin < found.low and found.high < margin
         if p_value < 1 - CONFIDENCE:
             words = f"{ours} is {'better' if better else 'worse'} than {control}"
-        elif -margin < found.low and found.high < margin:
+            words += ", by less than 1%" if is_equal else ""
+        elif is_equal:
             words = f"{ours} and {control} are equal within 1%"
         else:
             words = f"No difference shown between {ours} and {control}"
         share = f" ({100 * found.smallest / abs(mean):.2g}%)" if mean else ""
         return (
             f"{words}: {ours} minus it {_interval(found, 4)}{_p_text(p_value)}. Smallest effect "
-            f"that {found.number} seeds show four times in five: {found.smallest:.2g}{share}."
+            f"that {found.number} seeds show four times in five, before adjustment: "
+            f"{found.smallest:.2g}{share}."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -208,7 +211,7 @@ class PaperComparison(Comparison):
         return _interval(found, 2), "" if math.isnan(found.p_value) else f"{found.p_value:.2g}"
 
     def _chosen_lines(self, name: str) -> list[str]:
-        """Returns a line on the chosen values of a setting, and one if an end of the list is."""
+        """Returns a line on the chosen values of a setting, and one for each arm at an end."""
         values: Mapping[str, float] = getattr(self, f"{name}s")
         arms: dict[float, list[str]] = {}
         for arm, value in values.items():
@@ -219,12 +222,12 @@ class PaperComparison(Comparison):
         words, tried = name.replace("_", " "), self.tried[name]
         lines = [f"{words}, chosen for each arm: {'. '.join(chosen)}"]
         ends = {min(tried): "smaller", max(tried): "larger"}
-        value = values[self.control]
-        if len(tried) > 1 and value in ends:
-            lines.append(
-                f"{self.control} is best at the {ends[value]} end of the {words}s: try "
-                f"{ends[value]} ones, or what DSD seems to gain may be due to that"
-            )
+        for arm, seems in ((self.control, "gain"), (self._ours, "lose")):
+            if len(tried) > 1 and (end := ends.get(values[arm])):
+                lines.append(
+                    f"{arm} is best at the {end} end of the {words}s: try {end} ones, or what DSD "
+                    f"seems to {seems} may be due to that"
+                )
         return lines
 
     def _draw_gains(self, axes: "Axes") -> None:
