@@ -327,9 +327,8 @@ def controls_in_words(tasks: Mapping[str, Found]) -> str:
     for control in _CONTROLS:
         verdicts = protocol.verdicts(_against(tasks, control)).values()
         given = list(map(_first_word, verdicts))
-        parts.append(
-            f"against `{control}` better in {given.count('better')}, worse in {given.count('worse')}"
-        )
+        better, worse = given.count("better"), given.count("worse")
+        parts.append(f"against `{control}` better in {better}, worse in {worse}")
     return f"of {len(tasks)} tasks it is {'; '.join(parts)}"
 
 
