@@ -131,6 +131,7 @@ def test_the_readme_takes_two_minutes():
 
 @pytest.mark.parametrize(("task", "number"), [
     ("mnist-shifts", "-3.2"), ("fashion-shifts", "-0.6"), ("letters", "-0.2"), ("captions", "+2.5"),
+    ("pronunciation", "+0.9"),
 ])  # fmt: skip
 def test_should_i_use_it_gives_what_masks_alone_make(task, number):
     mean = float(re.search(r"[-+][\d.]+", rows_of("controls")[task][4])[0])
@@ -146,6 +147,9 @@ def test_should_i_use_it_gives_the_answers_of_tasks():
         assert 0.2 <= round(-found[task][0], 1) <= 0.4 and "0.2 to 0.4 %" in text
     for task in ("fashion-vgg", "cifar10"):
         assert round(found[task][0]) == 1 and f"`{task}`" in text and "worse by 1 %" in text
+    assert round(found["pronunciation"][0], 1) == 1.6 and "by 1.6 %" in text
+    for task in ("letters-lstm", "nottingham", "chorales"):
+        assert answers()[task][6] == "equal within 1 %" and f"`{task}`" in text
     cells = answers()["spoken-digits"]
     assert cells[7] == "17" and "nothing below 17 %" in text
     del found["spoken-digits"]
