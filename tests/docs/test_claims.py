@@ -105,6 +105,18 @@ def test_the_readme_counts_the_answers():
     assert [*map(int, counts), 0] == [better, len(rows), excluded, *beaten]
 
 
+def test_first_phases_have_nearly_converged():
+    pytest.importorskip("scipy", reason="needs SciPy")
+    with benchmarks.imported(benchmarks.STUDIES, "page", "protocol") as found:
+        page, protocol = found["page"], found["protocol"]
+        every = (each.records.reported for each in page.read_all(page.RESULTS).values())
+        gained = [protocol.answer(runs, protocol.FIRST, protocol.LOW) for runs in every]
+    gains = [-100 * each.best.mean / each.mean for each in gained]
+    most, below = f"{max(gains):.1f}", sum(gain < 1 for gain in gains)
+    words = f"gains {most} % at most, and below 1 % in {below} of {len(gains)} tasks."
+    assert words in " ".join(read("results.md").split())
+
+
 def test_seeds_added_after_a_look_are_reported_apart():
     pytest.importorskip("scipy", reason="needs SciPy")
     with benchmarks.imported(benchmarks.STUDIES, "page", "protocol") as found:
