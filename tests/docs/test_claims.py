@@ -113,7 +113,7 @@ def test_first_phases_have_nearly_converged():
         gained = [protocol.answer(runs, protocol.FIRST, protocol.LOW) for runs in every]
     gains = [-100 * each.best.mean / each.mean for each in gained]
     most, below = f"{max(gains):.1f}", sum(gain < 1 for gain in gains)
-    words = f"gains {most} % at most, and below 1 % in {below} of {len(gains)} tasks."
+    words = f"gains {most} % at most, and below 1 % in {below} of {len(gains)} tasks"
     assert words in " ".join(read("results.md").split())
 
 
