@@ -90,14 +90,13 @@ class Found:
         """On how many seeds it rests."""
         return self.unpruned.best.number
 
-    @property
-    def masks(self) -> Answer:
-        """The masks alone, after convergence: DSD against the same learning rates without masks."""
-        return protocol.answer(self.records.reported, SAME, DSD)
+    def against(self, control: str) -> Answer:
+        """Returns DSD after convergence against a control; `SAME` leaves the masks alone."""
+        return protocol.answer(self.records.reported, control, DSD)
 
     @property
     def has_equal_settings(self) -> bool:
-        """True if tuning chose the same learning rate and L2 for both arms of `masks`."""
+        """True if tuning chose the same learning rate and L2 for `SAME` and `DSD`."""
         arms = (SAME, DSD)
         chosen = (protocol.chosen_setting(self.records.tuning, arm) for arm in arms)
         return len({(setting.lr, setting.l2) for setting in chosen}) == 1
@@ -266,7 +265,7 @@ def controls(tasks: Mapping[str, Found]) -> str:
         return "No task has enough seeds for an answer yet.\n"
     columns = {name: [f"[{name}](#{name})"] for name in tasks}
     for control in _CONTROLS:
-        every = _against(tasks, control)
+        every = {name: found.against(control) for name, found in tasks.items()}
         for name, verdict in protocol.verdicts(every).items():
             cell = _interval(every[name].best, 100 / every[name].mean)
             mark = _MARKS.get(_first_word(verdict), "")
@@ -278,13 +277,6 @@ def controls(tasks: Mapping[str, Found]) -> str:
         *(f"| {' | '.join(cells)} |" for cells in columns.values()),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _against(tasks: Mapping[str, Found], control: str) -> dict[str, Answer]:
-    """Returns DSD after convergence against a control, in each task."""
-    return {
-        name: protocol.answer(found.records.reported, control, DSD) for name, found in tasks.items()
-    }
 
 
 def _regime(found: Found) -> tuple[float, float, float]:
@@ -325,8 +317,8 @@ def controls_in_words(tasks: Mapping[str, Found]) -> str:
         return "nothing so far"
     parts = []
     for control in _CONTROLS:
-        verdicts = protocol.verdicts(_against(tasks, control)).values()
-        given = list(map(_first_word, verdicts))
+        every = {name: found.against(control) for name, found in tasks.items()}
+        given = list(map(_first_word, protocol.verdicts(every).values()))
         better, worse = given.count("better"), given.count("worse")
         parts.append(f"against `{control}` better in {better}, worse in {worse}")
     return f"of {len(tasks)} tasks it is {'; '.join(parts)}"
@@ -336,8 +328,7 @@ def _verdict(tasks: Mapping[str, Found], name: str, question: str) -> str:
     every = {task: getattr(found, question) for task, found in tasks.items()}
     adjusted = holm({task: each.best.p_value for task, each in every.items()})[name]
     found = every[name]
-    word = protocol.verdicts(every)[name]
-    word = _bold(word)
+    word = _bold(protocol.verdicts(every)[name])
     if not math.isfinite(found.best.mean):
         word = "none: a seed failed"
     return f"{_interval(found.best, 100 / found.mean)} | {_short(adjusted)} | {word}"
@@ -375,7 +366,7 @@ def of_task(found: Found) -> str:
     ]
     arms = (FIRST, *protocol.reported_arms(records.tuning))
     lines += [_row(runs, arm, ours) for arm in arms]
-    masks = found.masks
+    masks = found.against(SAME)
     lines += ["", *_answers_of(found)]
     lines.append(
         f"- The masks alone, after convergence: `{DSD}` minus `{masks.control}` "

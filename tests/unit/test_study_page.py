@@ -20,6 +20,12 @@ LOSSES = {
 PAGE = "".join(f"<!-- {name} -->\nold\n<!-- end -->\n" for name in ("answers", "good", "bad"))
 
 
+def cells_by_task(table):
+    """The cells of each row of a table of tasks, by the name of the task."""
+    return {line.split("]")[0][3:]: line.strip("| ").split(" | ") for line in table.splitlines()
+            if line.startswith("| [")}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def studies():
     with benchmarks.imported(benchmarks.STUDIES, *NAMES) as found:
@@ -100,8 +106,7 @@ def test_each_task_rules_out_gains_beyond_its_interval(studies, write):
     write("good", 10)
     found = page.read_all(write("bad", 12, dsd=1.2))
     assert "No task" in page.ruled_out({})
-    rows = {line.split("]")[0][3:]: line.strip("| ").split(" | ")
-            for line in page.ruled_out(found).splitlines() if line.startswith("| [")}  # fmt: skip
+    rows = cells_by_task(page.ruled_out(found))
     for name, each in found.items():
         expected = max(0.0, -100 * each.unpruned.best.low / each.unpruned.mean)
         assert float(rows[name][4]) == float(f"{expected:.2g}")
@@ -115,8 +120,7 @@ def test_dsd_after_convergence_is_measured_against_each_control(studies, write):
     write("good", 10)
     found = page.read_all(write("bad", 12, dsd=1.2))
     assert "No task" in page.controls({})
-    rows = {line.split("]")[0][3:]: line.strip("| ").split(" | ")
-            for line in page.controls(found).splitlines() if line.startswith("| [")}  # fmt: skip
+    rows = cells_by_task(page.controls(found))
     # 0.9 and 1.2 of "dsd" minus 1.2 of three controls, 1.1 of "same rates" and 1.0 of "one run".
     for name, cells in {
         "good": ["-25"] * 3 + ["-18", "-10"],
