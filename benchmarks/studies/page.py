@@ -1,9 +1,9 @@
 """Writes the tables in docs/results.md and draws its figures from the results in this folder.
 
 The prose is edited manually. A table has the name of a task of the protocol, or is `answers`,
-`controls`, `ruled-out` or `other-regimes`; docs/should-i-use-it.md has the sums of `protocol`, the
-answers, and of `controls`, in words. A task has an answer, and a place in the figures, once it is
-tuned, from ten complete seeds on.
+`controls`, `paper-rates`, `ruled-out` or `other-regimes`; docs/should-i-use-it.md has the sums of
+`protocol`, the answers, and of `controls`, in words. A task has an answer, and a place in the
+figures, once it is tuned, from ten complete seeds on.
 
     python benchmarks/studies/page.py
 """
@@ -134,7 +134,7 @@ def main(argv: list[str]) -> None:
     SHORT_PAGE.write_text(words, encoding="utf-8")
     FIGURES.mkdir(parents=True, exist_ok=True)
     draw_other_regimes(RESULTS / f"{OTHER}.json.gz", FIGURES / f"{OTHER}.png")
-    found = read_all(RESULTS)
+    found = counted(read_all(RESULTS))
     if found:
         draw_answers(found, FIGURES / "answers.png")
         draw_predictors(found, FIGURES / "predictors.png")
@@ -151,6 +151,7 @@ def filled(page: str, results: pathlib.Path) -> str:
         ValueError: A task has no table on the page.
     """
     found = read_all(results)
+    tasks = counted(found)
     if missing := set(found) - set(filling.names_in(page)):
         raise ValueError(
             f"Expected a table for each task. Received: none for {sorted(missing)}. Write a line "
@@ -159,11 +160,13 @@ def filled(page: str, results: pathlib.Path) -> str:
 
     def table(name: str) -> str:
         if name == "answers":
-            return answers(found)
+            return answers(tasks)
         if name == "ruled-out":
-            return ruled_out(found)
+            return ruled_out(tasks)
         if name == "controls":
-            return controls(found)
+            return controls(tasks)
+        if name == "paper-rates":
+            return controls({task: each for task, each in found.items() if task not in tasks})
         if name == OTHER:
             return other_regimes(results / f"{OTHER}.json.gz")
         if name in found:
@@ -176,7 +179,7 @@ def filled(page: str, results: pathlib.Path) -> str:
 
 def filled_in_words(page: str, results: pathlib.Path) -> str:
     """Returns the short page with its sentences of numbers rewritten."""
-    found = read_all(results)
+    found = counted(read_all(results))
     words = {"protocol": in_words(found), "controls": controls_in_words(found)}
     return filling.filled(page, words.__getitem__)
 
@@ -187,11 +190,10 @@ def read_all(folder: pathlib.Path) -> dict[str, Found]:
     A seed counts once all arms are trained.
     """
     found = {}
-    for path in sorted(folder.glob("*.json.gz")):
-        name = path.name.removesuffix(".json.gz")
+    for name in sorted(path.name.removesuffix(".json.gz") for path in folder.glob("*.json.gz")):
         if name == OTHER:
             continue
-        records = load(path)
+        records = load(folder / f"{name}.json.gz")
         if not all(records.tuned):
             continue
         tuning, reported = records.tuning, _of_complete_seeds(records)
@@ -202,6 +204,14 @@ def read_all(folder: pathlib.Path) -> dict[str, Found]:
             pairs = (protocol.answer(reported, control, ours) for control in controls)
             found[name] = Found(records, *pairs)
     return found
+
+
+def counted(tasks: Mapping[str, Found]) -> dict[str, Found]:
+    """Returns the tasks that have an answer: a task at other learning rates is no other one."""
+    return {
+        name: found for name, found in tasks.items()
+        if not name.endswith(protocol.AT_PAPER_RATES)
+    }  # fmt: skip
 
 
 def _of_complete_seeds(records: Records) -> list[Run]:
@@ -351,10 +361,13 @@ def of_task(found: Found) -> str:
     updates = {run.num_updates for run in runs if run.arm != FIRST}
     hours = sum(run.seconds for run in records.runs) / 3600
     ours = found.unpruned.arm
+    sparse, redense = found.lengths.sparse_lr, found.lengths.redense_lr
+    at_rates = f", from {sparse:g} and {redense:g} of the first learning rate"
     lines = [
         f"{identity['words']}. Data: {identity['data']}. "
         f"Epochs: {lengths['dense']} dense, {lengths['sparse']} sparse, "
-        f"{lengths['redense']} dense again; "
+        f"{lengths['redense']} dense again"
+        f"{'' if (sparse, redense) == (Lengths.sparse_lr, Lengths.redense_lr) else at_rates}; "
         f"{', '.join(f'{number:,}' for number in sorted(updates))} updates in every arm. "
         f"**{found.num_seeds} seeds{so_far}**; {hours:.1f} hours of one core, with tuning. "
         f"Mean ± standard deviation; smaller is better.",

@@ -18,6 +18,10 @@ EQUIVALENT = 0.01
 # With fewer seeds a task gives no answer.
 LEAST_SEEDS = 10
 
+# The name of a task ends so if another task differs in the learning rates after convergence alone.
+# Its plain runs are those of that task, so that it has a table apart, and no answer more.
+AT_PAPER_RATES = "-paper-rates"
+
 FIRST = "first dense"
 SAME, AVERAGED, SINGLE, LOW, HIGH = (
     "same rates", "same rates, averaged", "one run", "low rate", "first rate",

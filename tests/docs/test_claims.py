@@ -109,7 +109,8 @@ def test_first_phases_have_nearly_converged():
     pytest.importorskip("scipy", reason="needs SciPy")
     with benchmarks.imported(benchmarks.STUDIES, "page", "protocol") as found:
         page, protocol = found["page"], found["protocol"]
-        every = (each.records.reported for each in page.read_all(page.RESULTS).values())
+        tasks = page.counted(page.read_all(page.RESULTS))
+        every = (each.records.reported for each in tasks.values())
         gained = [protocol.answer(runs, protocol.FIRST, protocol.LOW) for runs in every]
     gains = [-100 * each.best.mean / each.mean for each in gained]
     most, below = f"{max(gains):.1f}", sum(gain < 1 for gain in gains)

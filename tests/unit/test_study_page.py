@@ -48,10 +48,11 @@ def write(studies, tmp_path):
             seed, arm, setting, values, test, (*values[:4], loss / 2), (0.2, 0.1), 60, 3600.0
         )
 
-    def write(name, seeds, dsd=0.9, arms=tuple(LOSSES)):
+    def write(name, seeds, dsd=0.9, arms=tuple(LOSSES), **rates):
         identity = {
             "weights": 1000, "task": name, "words": "A task", "data": "a file", "tuning seeds": 3,
-            "seeds": 30, "lengths": {"dense": 3, "sparse": 1, "redense": 1}, "bases": [[*base]],
+            "seeds": 30, "bases": [[*base]],
+            "lengths": {"dense": 3, "sparse": 1, "redense": 1, **rates},
         }  # fmt: skip
         kept = studies["records"].Records(tmp_path / f"{name}.json.gz", identity)
         losses = {**{arm: LOSSES[arm] for arm in arms}, "dsd": dsd}
@@ -135,6 +136,22 @@ def test_dsd_after_convergence_is_measured_against_each_control(studies, write):
     words = page.controls_in_words(found)
     assert words.startswith("of 2 tasks it is against `first dense` better in 1, worse in 0; ")
     assert words.endswith("against `one run` better in 1, worse in 1")
+
+
+def test_a_task_at_other_learning_rates_has_a_table_apart_and_is_not_counted(studies, write):
+    page = studies["page"]
+    write("good", 10)
+    folder = write("good-paper-rates", 10, sparse_lr=0.1, redense_lr=0.01)
+    found = page.read_all(folder)
+    assert [*found] == ["good", "good-paper-rates"] and [*page.counted(found)] == ["good"]
+    names = ("answers", "controls", "ruled-out", "paper-rates", *found)
+    text = page.filled("".join(f"<!-- {name} -->\n<!-- end -->\n" for name in names), folder)
+    tables = [cells_by_task(part) for part in text.split("<!-- end -->")]
+    assert [[*table] for table in tables[:4]] == [["good"]] * 3 + [["good-paper-rates"]]
+    assert text.count("dense again, from 0.1 and 0.01 of the first learning rate;") == 1
+    assert page.filled_in_words("<!-- protocol -->old<!-- end -->", folder).startswith(
+        "<!-- protocol -->1 task has"
+    )
 
 
 def test_a_task_says_in_how_many_seeds_the_chosen_epoch_of_dsd_has_regrown_weights(studies, write):
