@@ -144,9 +144,9 @@ def cifar_images(path: pathlib.Path, seed: int) -> Split:
     return augmented(path, seed, (20_000, 5_000), SMALL_BATCH, shift=4, mirror=True)
 
 
-def all_cifar_images(path: pathlib.Path, seed: int) -> Split:
+def all_cifar_images(path: pathlib.Path, seed: int, batch_size: int = SMALL_BATCH) -> Split:
     """Returns 45,000 of the training images, changed alike; the others for validation."""
-    return augmented(path, seed, (45_000, 5_000), LARGE_BATCH, shift=4, mirror=True)
+    return augmented(path, seed, (45_000, 5_000), batch_size, shift=4, mirror=True)
 
 
 def augmented(

@@ -74,7 +74,7 @@ def grid(rates: Iterable[float], l2s: Iterable[float]) -> list[Base]:
 
 
 SMALL_VGG = (
-    "20,000 of the {} training images for each seed, 5,000 others for validation, 10,000 for "
+    "{} of the {} training images for each seed, 5,000 others for validation, 10,000 for "
     "testing; each image {}, at random at every step of training; a small VGG of three "
     "convolutions and two dense layers, of 8, 16, 32 channels and 64 units, with strides in place "
     "of pooling; 40 % of all kernels but the first and the last; SGD with momentum 0.9, "
@@ -233,16 +233,23 @@ TASKS = [
     ),
     Task(
         "fashion-vgg",
-        "Fashion-MNIST, " + SMALL_VGG.format("60,000", "shifted by up to 2 pixels either way"),
+        "Fashion-MNIST, "
+        + SMALL_VGG.format("20,000", "60,000", "shifted by up to 2 pixels either way"),
         "fashion_mnist.npz, of the arrays that keras.datasets.fashion_mnist.load_data returns",
         images.fashion_vgg, images.fashion_images, 64, Lengths(24, 8, 8),
         bases=grid((0.02,), (*L2, 1e-3)), probed=grid((0.01, 0.05), (1e-4,)), **CONVOLUTIONS,
     ),
     Task(
-        "cifar10", "CIFAR-10 as JPEGs, " + SMALL_VGG.format("50,000", CROPS), CIFAR,
+        "cifar10", "CIFAR-10 as JPEGs, " + SMALL_VGG.format("20,000", "50,000", CROPS), CIFAR,
         images.cifar_vgg, images.cifar_images, 64, Lengths(20, 6, 6),
         bases=grid((0.02,), (3e-4, 1e-3, 3e-3)), probed=grid((0.01, 0.05), (1e-3,)),
         **CONVOLUTIONS,
+    ),
+    Task(
+        "cifar10-all", "CIFAR-10 as JPEGs, " + SMALL_VGG.format("45,000", "50,000", CROPS), CIFAR,
+        images.cifar_vgg, images.all_cifar_images, 64, Lengths(9, 3, 3),
+        bases=grid((0.02,), (1e-4, 3e-4, 1e-3)),
+        probed=[*grid((0.01, 0.05), (1e-3,)), (0.02, 3e-3)], **CONVOLUTIONS,
     ),
     Task(
         "cifar10-large",
@@ -250,7 +257,8 @@ TASKS = [
         f"for validation, 10,000 for testing; each image {CROPS}, at random at every step of "
         "training; ResNet-20, 40 % of all kernels but the first and the last; SGD with "
         "momentum 0.9, batches of 128; for a GPU",
-        CIFAR, images.cifar_resnet, images.all_cifar_images, 128, Lengths(90, 30, 30),
+        CIFAR, images.cifar_resnet,
+        functools.partial(images.all_cifar_images, batch_size=128), 128, Lengths(90, 30, 30),
         bases=grid((0.1,), L2), **CONVOLUTIONS,
     ),
     Task(
