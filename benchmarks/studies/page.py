@@ -46,6 +46,7 @@ from keras_dsd.utils.figures import new_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import XAxis, YAxis
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results.md"
 SHORT_PAGE = PAGE.with_name("should-i-use-it.md")
@@ -59,7 +60,7 @@ _FIGURES = (
     "the control](figures/studies/answers.png)",
     "",
     "Left of 0, DSD is better. Green: better; red: worse; blue: equal within 1 % (the band); grey: "
-    "no difference shown.",
+    "no difference shown. Beyond 1 % the axis of differences is logarithmic.",
     "",
     "![The difference of question (a) for each task, against the training loss that the control "
     "has left, its validation loss over its training loss, and the number of weights]"
@@ -579,11 +580,20 @@ def _draw_intervals(axes: "Axes", answers: Mapping[str, Answer]) -> None:
         ends = [answer.best.low * scale, answer.best.high * scale]
         axes.plot(ends, [row, row], color=colour)
         axes.plot(answer.best.mean * scale, row, "o", color=colour)
+    _show_percent(axes.xaxis)
     axes.grid(axis="x", alpha=0.3)
+
+
+def _show_percent(axis: "XAxis | YAxis") -> None:
+    """Shows an axis of percent linearly up to 1 %, where most differences are, then in decades."""
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("symlog", linthresh=1)
+    axis.set_ticks([-10, -1, -0.5, 0, 0.5, 1, 10], ["-10", "-1", "-0.5", "0", "0.5", "1", "10"])
 
 
 def draw_predictors(tasks: Mapping[str, Found], path: pathlib.Path) -> None:
     """Draws the difference of question (a) against what may predict it, a dot for each task."""
+    from matplotlib.ticker import LogLocator
+
     figure, panels = new_panels(1, 3, 12, 3.5, sharey=True)
     for number, (name, found) in enumerate(tasks.items()):
         marker = "osD^"[number // 10 % 4]  # there are ten colours
@@ -598,8 +608,12 @@ def draw_predictors(tasks: Mapping[str, Found], path: pathlib.Path) -> None:
     for axes, word in zip(panels[0], words, strict=True):
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter("{x:,g}")
+        axes.xaxis.set_minor_formatter("")
         axes.set_xlabel(word, fontsize="small")
         axes.grid(alpha=0.3)
+    _show_percent(panels[0, 0].yaxis)
     panels[0, 0].set_ylabel("DSD minus the best\nunpruned arm, %", fontsize="small")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside right", fontsize="small")
     figure.savefig(path, dpi=110, metadata={"Software": None})
