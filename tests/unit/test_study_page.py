@@ -48,7 +48,7 @@ def write(studies, tmp_path):
             seed, arm, setting, values, test, (*values[:4], loss / 2), (0.2, 0.1), 60, 3600.0
         )
 
-    def write(name, seeds, dsd=0.9, arms=tuple(LOSSES), **rates):
+    def write(name, seeds, dsd=0.9, arms=tuple(LOSSES), tuned=3, **rates):
         identity = {
             "weights": 1000, "task": name, "words": "A task", "data": "a file", "tuning seeds": 3,
             "seeds": 30, "bases": [[*base]],
@@ -56,7 +56,7 @@ def write(studies, tmp_path):
         }  # fmt: skip
         kept = studies["records"].Records(tmp_path / f"{name}.json.gz", identity)
         losses = {**{arm: LOSSES[arm] for arm in arms}, "dsd": dsd}
-        for seed in [*range(1000, 1003), *range(seeds)]:
+        for seed in [*range(1000, 1000 + tuned), *range(seeds)]:
             noise = 0.01 * (-1) ** seed  # with a mean of zero
             kept.add([run(seed, arm, loss, noise * (arm == "dsd")) for arm, loss in losses.items()],
                      base)  # fmt: skip
@@ -74,6 +74,20 @@ def test_below_ten_complete_seeds_nothing_is_answered_or_drawn(studies, write):
     assert "No task has enough seeds" in text and "figures/" not in text
     assert text.count("No answer yet") == 2 and "dsd` minus" not in text
     assert page.in_words({}) == "no task has the 10 seeds yet that an answer takes"
+
+
+def test_a_task_that_is_still_tuned_or_has_not_run_says_so(studies, write):
+    page = studies["page"]
+    folder = write("good", 10, tuned=1)
+    assert page.read_all(folder) == {}
+    text = page.filled(PAGE, folder)
+    assert "No answer yet: 1 of 3 pieces of the tuning are done, and 10 of 30 seeds" in text
+    assert "| `dsd` | 0.9100 (1 seed) |" in text and text.count("Not run yet.") == 1
+
+
+def test_a_task_without_a_table_is_refused(studies, write):
+    with pytest.raises(ValueError, match=r"none for \['other'\]"):
+        studies["page"].filled(PAGE, write("other", 10))
 
 
 def test_ten_seeds_answer_both_questions_in_table_words_and_figures(studies, write, tmp_path):
@@ -100,6 +114,8 @@ def test_ten_seeds_answer_both_questions_in_table_words_and_figures(studies, wri
     assert page.filled_in_words(inline, folder) == inline.replace("old", words)
     text = page.filled(PAGE, folder)
     assert text.count("![") == 2 and "**10 seeds of 30: it is not complete**" in text
+    assert "A task. Data: a file." in text and "; 60 updates in every arm." in text
+    assert "old" not in text and page.filled(text, folder) == text
 
 
 def test_each_task_rules_out_gains_beyond_its_interval(studies, write):
@@ -186,6 +202,11 @@ def test_masks_alone_at_other_settings_are_marked(studies, write):
     assert "; tuning chose other settings for each." in page.of_task(found["good"])
 
 
+def colours(axes):
+    """The colours of the rows of tasks, from the top."""
+    return [line.get_color() for line in axes.lines if line.get_marker() == "o"]
+
+
 def test_figures_have_a_row_a_task_and_a_point_a_task_in_each_panel(
     studies, write, tmp_path, monkeypatch
 ):
@@ -193,21 +214,27 @@ def test_figures_have_a_row_a_task_and_a_point_a_task_in_each_panel(
     page, drawn, new = studies["page"], [], studies["page"].new_panels
     monkeypatch.setattr(page, "new_panels", lambda *a, **o: drawn.append(new(*a, **o)) or drawn[-1])
     write("good", 10)
+    write("same", 10, dsd=1.0)
     found = page.read_all(write("bad", 10, dsd=1.2))
+    assert page.answers(found).count("equal within 1 %") == 2  # in its row, and below the figure
     page.draw_answers(found, tmp_path / "answers.png")
     page.draw_predictors(found, tmp_path / "predictors.png")
     assert all((tmp_path / f"{name}.png").stat().st_size for name in ("answers", "predictors"))
-    (_, questions), (_, predictors) = drawn
+    page.draw_other_regimes(page.RESULTS / "other-regimes.json.gz", tmp_path / "other.png")
+    (_, questions), (_, predictors), (_, earlier) = drawn
     for axes, control in zip(questions[0], ("one run", "pruned"), strict=True):
         means = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
-        assert len(means) == 2
-        expected = [100 * (dsd / LOSSES[control] - 1) for dsd in (1.2, 0.9)]  # by name: bad, good
+        assert len(means) == 3
+        expected = [100 * (dsd / LOSSES[control] - 1) for dsd in (1.2, 0.9, 1.0)]
         assert means == pytest.approx(expected, abs=1e-3)
     labels = [text.get_text() for text in questions[0, 0].get_yticklabels()]
-    assert labels == ["bad (10 seeds)", "good (10 seeds)"]
+    assert labels == ["bad (10 seeds)", "good (10 seeds)", "same (10 seeds)"]
+    assert colours(questions[0, 0]) == ["tab:red", "tab:green", "tab:blue"]
+    every = colours(earlier[0, 0])
+    assert len(every) == 20 and every.count("tab:green") == 3 and every.count("tab:red") == 2
     for axes, place in zip(predictors[0], (0.5, 2.0, 1000), strict=True):
         places = [lines.lines[0].get_xdata()[0] for lines in axes.containers]
-        assert places == pytest.approx([place] * 2, rel=1e-3)
+        assert places == pytest.approx([place] * 3, rel=1e-3)
 
 
 def test_a_seed_that_fails_is_reported(studies, write):
