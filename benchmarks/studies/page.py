@@ -2,8 +2,8 @@
 
 The prose is edited manually. A table has the name of a task of the protocol, or is `answers`,
 `controls`, `paper-rates`, `ruled-out` or `other-regimes`; docs/should-i-use-it.md has the sums of
-`protocol`, the answers, and of `controls`, in words. A task has an answer, and a place in the
-figures, once it is tuned, from ten complete seeds on.
+`protocol`, the answers, `errors`, `controls` and `one-run`, in words. A task has an answer, and a
+place in the figures, once it is tuned, from ten complete seeds on.
 
     python benchmarks/studies/page.py
 """
@@ -26,6 +26,7 @@ import protocol
 from protocol import (
     DSD,
     DSD_ARMS,
+    DSD_SINGLE,
     FIRST,
     HIGH,
     ITERATED,
@@ -60,14 +61,20 @@ _FIGURES = (
     "the control](figures/studies/answers.png)",
     "",
     "Left of 0, DSD is better. Green: better; red: worse; blue: equal within 1 % (the band); grey: "
-    "no difference shown. Beyond 1 % the axis of differences is logarithmic.",
+    "no difference shown, or not tested. Beyond 1 % the axis of differences is logarithmic.",
     "",
     "![The difference of question (a) for each task, against the training loss that the control "
     "has left, its validation loss over its training loss, and the number of weights]"
     "(figures/studies/predictors.png)",
 )
-# The controls of `dsd`, from the weakest to the strongest.
+# The network before pruning, and `dsd` against what else its epochs could have been used for.
 _CONTROLS = (FIRST, LOW, HIGH, SAME, SINGLE)
+_IN_WORDS = {
+    FIRST: "the network before pruning", LOW: "training on at its last learning rate",
+    SAME: "the same learning rates without pruning", SINGLE: "one conventional run",
+}  # fmt: skip
+# Pairs of an arm and a control: DSD after the first phase, DSD within one run, and one run itself.
+_PAIRS = (*((DSD, control) for control in _CONTROLS), (DSD_SINGLE, SINGLE), (SINGLE, FIRST))
 _MARKS = {"better": "**", "worse": "_"}
 _COLOURS = {"better": "tab:green", "worse": "tab:red", "equal": "tab:blue"}
 
@@ -91,16 +98,25 @@ class Found:
         """On how many seeds it rests."""
         return self.unpruned.best.number
 
-    def against(self, control: str) -> Answer:
-        """Returns DSD after convergence against a control; `SAME` leaves the masks alone."""
-        return protocol.answer(self.records.reported, control, DSD)
+    def against(self, control: str, arm: str = DSD) -> Answer:
+        """Returns an arm, DSD after the first phase, against a control; `SAME` has its rates."""
+        return protocol.answer(self.records.reported, control, arm)
+
+    def has_equal_settings(self, control: str, arm: str = DSD) -> bool:
+        """Returns whether tuning chose the same learning rate and L2 for both.
+
+        The first dense phase is that of `DSD`.
+        """
+        arms = {DSD if name == FIRST else name for name in (control, arm)}
+        chosen = (protocol.chosen_setting(self.records.tuning, name) for name in arms)
+        return len({(setting.lr, setting.l2) for setting in chosen}) == 1
 
     @property
-    def has_equal_settings(self) -> bool:
-        """True if tuning chose the same learning rate and L2 for `SAME` and `DSD`."""
-        arms = (SAME, DSD)
-        chosen = (protocol.chosen_setting(self.records.tuning, arm) for arm in arms)
-        return len({(setting.lr, setting.l2) for setting in chosen}) == 1
+    def error(self) -> Answer:
+        """Question (a) of the error rate at the chosen epochs; NaN without classes."""
+        runs = [dataclasses.replace(run, test=run.error, validation=(0.0,))
+                for run in self.records.reported]  # fmt: skip
+        return protocol.answer(runs, self.unpruned.control, self.unpruned.arm)
 
     @property
     def lengths(self) -> Lengths:
@@ -181,7 +197,11 @@ def filled(page: str, results: pathlib.Path) -> str:
 def filled_in_words(page: str, results: pathlib.Path) -> str:
     """Returns the short page with its sentences of numbers rewritten."""
     found = counted(read_all(results))
-    words = {"protocol": in_words(found), "controls": controls_in_words(found)}
+    words = {
+        "protocol": in_words(found), "errors": errors_in_words(found),
+        "controls": controls_in_words(found, DSD, [*_IN_WORDS]),
+        "one-run": controls_in_words(found, DSD_SINGLE, (SINGLE,)),
+    }  # fmt: skip
     return filling.filled(page, words.__getitem__)
 
 
@@ -271,20 +291,20 @@ def ruled_out(tasks: Mapping[str, Found]) -> str:
 
 
 def controls(tasks: Mapping[str, Found]) -> str:
-    """Returns the difference of DSD after convergence from each unpruned control, in percent."""
+    """Returns the difference of each of `_PAIRS`, in percent of the control."""
     if not tasks:
         return "No task has enough seeds for an answer yet.\n"
     columns = {name: [f"[{name}](#{name})"] for name in tasks}
-    for control in _CONTROLS:
-        every = {name: found.against(control) for name, found in tasks.items()}
+    for arm, control in _PAIRS:
+        every = {name: found.against(control, arm) for name, found in tasks.items()}
         for name, verdict in protocol.verdicts(every).items():
             cell = _interval(every[name].best, 100 / every[name].mean)
             mark = _MARKS.get(_first_word(verdict), "")
-            other = control == SAME and not tasks[name].has_equal_settings
-            columns[name].append(f"{mark}{cell}{mark}{' †' if other else ''}")
+            other = "" if tasks[name].has_equal_settings(control, arm) else " †"
+            columns[name].append(f"{mark}{cell}{mark}{other}")
     lines = [
-        "| Task | " + " | ".join(f"`{control}`" for control in _CONTROLS) + " |",
-        "|---" * (1 + len(_CONTROLS)) + "|",
+        "| Task | " + " | ".join(f"`{arm}` minus `{control}`" for arm, control in _PAIRS) + " |",
+        "|---" * (1 + len(_PAIRS)) + "|",
         *(f"| {' | '.join(cells)} |" for cells in columns.values()),
     ]
     return "\n".join(lines) + "\n"
@@ -306,43 +326,68 @@ def in_words(tasks: Mapping[str, Found]) -> str:
     if not tasks:
         return f"no task has the {protocol.LEAST_SEEDS} seeds yet that an answer takes"
     parts = []
-    for question, control in (("unpruned", "the best unpruned arm"), ("pruned", "pruned for good")):
+    for question, control in (("unpruned", "the best training without pruning"), ("pruned", "pruning for good")):
         every = {name: getattr(found, question) for name, found in tasks.items()}
-        given = list(map(_first_word, protocol.verdicts(every).values()))
-        means = sorted(100 * answer.best.mean / answer.mean
-                       for answer, word in zip(every.values(), given, strict=True)
-                       if word != "no")  # fmt: skip
-        ends = f"{_signed(means[0])} to {_signed(means[-1])}" if means else ""
+        given = {name: _first_word(each) for name, each in _verdicts(tasks, question).items()}
+        counts = []
+        for word in ("better", "worse"):
+            sizes = [abs(100 * every[name].best.mean / every[name].mean)
+                     for name, each in given.items() if each == word]  # fmt: skip
+            ends = (
+                " to ".join(dict.fromkeys(map(_short, (min(sizes), max(sizes))))) if sizes else ""
+            )
+            counts.append(f"{word} in {len(sizes)}" + (ends and f" (by {ends} %)"))
+        equal = sum(each == "equal" for each in given.values())
+        nothing = sum(each in ("no", "not") for each in given.values())
         parts.append(
-            f"against {control}, DSD is better in {given.count('better')}, worse in "
-            f"{given.count('worse')} and equal within 1 % in {given.count('equal')}"
-            + (ends and f" (there, mean differences of {ends} % of the control)")
+            f"against {control}, DSD is {', '.join(counts)}, equal within 1 % in {equal}, and "
+            f"nothing is shown in {nothing}"
         )
     number = "1 task has" if len(tasks) == 1 else f"{len(tasks)} tasks have"
     return f"{number} {protocol.LEAST_SEEDS} seeds or more; " + "; ".join(parts)
 
 
-def controls_in_words(tasks: Mapping[str, Found]) -> str:
-    """Returns in how many tasks DSD after convergence is better or worse than each control."""
-    if not tasks:
-        return "nothing so far"
+def errors_in_words(tasks: Mapping[str, Found]) -> str:
+    """Returns in how many tasks the error rate of DSD is better or worse, question (a)."""
+    every = {name: found.error for name, found in tasks.items()
+             if not math.isnan(found.error.mean)}  # fmt: skip
+    given = list(map(_first_word, protocol.verdicts(every).values()))
+    return (
+        f"of the {len(every)} tasks with an error rate, it is better in {given.count('better')} "
+        f"and worse in {given.count('worse')}"
+    )
+
+
+def controls_in_words(tasks: Mapping[str, Found], arm: str, controls: Sequence[str]) -> str:
+    """Returns in how many tasks an arm is better or worse than each of some controls."""
     parts = []
-    for control in _CONTROLS:
-        every = {name: found.against(control) for name, found in tasks.items()}
+    for control in controls:
+        every = {name: found.against(control, arm) for name, found in tasks.items()}
         given = list(map(_first_word, protocol.verdicts(every).values()))
         better, worse = given.count("better"), given.count("worse")
-        parts.append(f"against `{control}` better in {better}, worse in {worse}")
-    return f"of {len(tasks)} tasks it is {'; '.join(parts)}"
+        parts.append(f"than {_IN_WORDS[control]} in {better} (worse in {worse})")
+    return f"of {len(tasks)} tasks it is better {', '.join(parts)}"
 
 
 def _verdict(tasks: Mapping[str, Found], name: str, question: str) -> str:
     every = {task: getattr(found, question) for task, found in tasks.items()}
     adjusted = holm({task: each.best.p_value for task, each in every.items()})[name]
     found = every[name]
-    word = _bold(protocol.verdicts(every)[name])
+    word = _bold(_verdicts(tasks, question)[name])
     if not math.isfinite(found.best.mean):
         word = "none: a seed failed"
     return f"{_interval(found.best, 100 / found.mean)} | {_short(adjusted)} | {word}"
+
+
+def _verdicts(tasks: Mapping[str, Found], question: str) -> dict[str, str]:
+    """Returns the verdict of each task; of (b), none where the arms are mostly the same network."""
+    given = protocol.verdicts({name: getattr(found, question) for name, found in tasks.items()})
+    if question == "unpruned":
+        return given
+    return {
+        name: verdict if 2 * tasks[name].num_regrown >= tasks[name].num_seeds else "not tested"
+        for name, verdict in given.items()
+    }
 
 
 def _first_word(verdict: str) -> str:
@@ -383,10 +428,10 @@ def of_task(found: Found) -> str:
     masks = found.against(SAME)
     lines += ["", *_answers_of(found)]
     lines.append(
-        f"- The masks alone, after convergence: `{DSD}` minus `{masks.control}` "
+        f"- The masks alone, after the first phase: `{DSD}` minus `{masks.control}` "
         f"{_interval(masks.best)}, {_interval(masks.best, 100 / masks.mean)} %; "
         f"p = {_short(masks.best.p_value)}, not adjusted"
-        f"{'' if found.has_equal_settings else '; tuning chose other settings for each'}."
+        f"{'' if found.has_equal_settings(SAME) else '; tuning chose other settings for each'}."
     )
     if found.num_regrown < found.num_seeds:
         lines.append(_regrown(found))
@@ -546,7 +591,7 @@ def draw_answers(tasks: Mapping[str, Found], path: pathlib.Path) -> None:
               "pruned": "(b) DSD minus pruned for good"}  # fmt: skip
     for axes, (question, title) in zip(panels[0], titles.items(), strict=True):
         every = {name: getattr(found, question) for name, found in tasks.items()}
-        _draw_intervals(axes, every)
+        _draw_intervals(axes, every, _verdicts(tasks, question))
         axes.set_title(title, fontsize="medium")
         axes.set_xlabel("test loss, % of the control; left of 0, DSD is better", fontsize="small")
     labels = [f"{name} ({found.num_seeds} seeds)" for name, found in tasks.items()]
@@ -559,7 +604,8 @@ def draw_other_regimes(results: pathlib.Path, path: pathlib.Path) -> None:
     """Draws the interval of each task measured before the protocol, in percent of its control."""
     kept = json.loads(gzip.decompress(results.read_bytes()))["tasks"]
     figure, panels = new_panels(1, 1, 8, 1.2 + 0.25 * len(kept))
-    _draw_intervals(panels[0, 0], {name: _earlier(entry)[1] for name, entry in kept.items()})
+    every = {name: _earlier(entry)[1] for name, entry in kept.items()}
+    _draw_intervals(panels[0, 0], every, protocol.verdicts(every))
     panels[0, 0].set_xlabel(
         "DSD minus the best control, % of the control; left of 0, DSD is better", fontsize="small"
     )
@@ -569,9 +615,10 @@ def draw_other_regimes(results: pathlib.Path, path: pathlib.Path) -> None:
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
-def _draw_intervals(axes: "Axes", answers: Mapping[str, Answer]) -> None:
+def _draw_intervals(
+    axes: "Axes", answers: Mapping[str, Answer], verdicts: Mapping[str, str]
+) -> None:
     """Draws a row for each task: mean and interval, in the colour of the verdict."""
-    verdicts = protocol.verdicts(answers)
     axes.axvspan(-1, 1, color="tab:gray", alpha=0.15, linewidth=0)
     axes.axvline(0, color="black", linewidth=0.8)
     for row, (name, answer) in enumerate(answers.items()):
