@@ -326,7 +326,8 @@ def in_words(tasks: Mapping[str, Found]) -> str:
     if not tasks:
         return f"no task has the {protocol.LEAST_SEEDS} seeds yet that an answer takes"
     parts = []
-    for question, control in (("unpruned", "the best training without pruning"), ("pruned", "pruning for good")):
+    questions = {"unpruned": "the best training without pruning", "pruned": "pruning for good"}
+    for question, control in questions.items():
         every = {name: getattr(found, question) for name, found in tasks.items()}
         given = {name: _first_word(each) for name, each in _verdicts(tasks, question).items()}
         counts = []
