@@ -5,7 +5,7 @@ import pytest
 
 import keras_dsd as dsd
 from tests.helpers.paths import PATH, keras, left_behind, rate
-from tests.helpers.unit_gradient import DATA, fit, net
+from tests.helpers.unit_gradient import DATA, WAYS, fit, net
 
 optimizers = keras.optimizers
 BASE = np.float32(0.01)
@@ -33,11 +33,6 @@ def test_a_number(kind):
     expected = [0.01, 0.01, 0.01, 0.001, 0.001]
     assert moves.of_epochs() == pytest.approx(expected, rel=1e-3)
     assert logs["dsd_learning_rate"] == pytest.approx(expected, rel=1e-6)
-
-
-WAYS = {"jit": {"jit_compile": True}, "eager": {"run_eagerly": True}}
-if keras.backend.backend() != "torch":
-    WAYS["several steps at once"] = {"steps_per_execution": 2}
 
 
 @pytest.mark.slow

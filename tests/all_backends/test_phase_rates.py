@@ -6,7 +6,7 @@ import pytest
 import keras_dsd as dsd
 from tests.helpers import restarted
 from tests.helpers.paths import PATH, keras, rate
-from tests.helpers.unit_gradient import fit, net
+from tests.helpers.unit_gradient import WAYS, fit, net
 
 optimizers = keras.optimizers
 schedules = optimizers.schedules
@@ -54,11 +54,6 @@ def test_every_step_has_the_learning_rate_of_its_phase():
     model, logs, moves = trained()
     check(logs, moves)
     assert rate(model) == np.float32(BASE)
-
-
-WAYS = {"jit": {"jit_compile": True}, "eager": {"run_eagerly": True}}
-if keras.backend.backend() != "torch":
-    WAYS["several steps at once"] = {"steps_per_execution": 2}
 
 
 @pytest.mark.slow

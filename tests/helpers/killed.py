@@ -6,6 +6,7 @@ A scenario is a JSON object: see `train`. Each runs in a child process, which wr
 to FOLDER/<name>.npz unless it is killed. Prints the name and exit status of each scenario.
 """
 
+import functools
 import importlib
 import json
 import os
@@ -13,12 +14,11 @@ import pathlib
 import signal
 import sys
 import time
-import traceback
 
 import numpy as np
 
 import keras_dsd as dsd
-from tests.helpers import digits, paths
+from tests.helpers import digits, paths, programs
 
 keras = paths.keras
 EPOCHS = 6
@@ -140,18 +140,7 @@ def main(folder, scenarios):
     """Forks a child for each scenario, one after another; kills it after `kill_after` seconds."""
     for scenario in map(json.loads, scenarios):
         seconds = scenario.pop("kill_after", None)
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                train(folder=pathlib.Path(folder), **scenario)
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
+        child = programs.fork(functools.partial(train, folder=pathlib.Path(folder), **scenario))
         if seconds is not None:
             time.sleep(seconds)
             os.kill(child, signal.SIGKILL)

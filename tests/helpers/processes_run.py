@@ -15,7 +15,6 @@ import pathlib
 import signal
 import sys
 import time
-import traceback
 
 import jax
 import keras
@@ -240,7 +239,8 @@ def run(name, folder, layouts, number=1, save=None, kill=None):
     address = programs.address()
     given = {"name": name, "folder": folder, "save": save, "kill": kill, "address": address}
     children = [
-        fork(functools.partial(child, layouts, number, index, **given)) for index in range(number)
+        programs.fork(functools.partial(child, layouts, number, index, **given))
+        for index in range(number)
     ]
     left, end = dict.fromkeys(children), time.monotonic() + SECONDS
     codes = {}
@@ -255,23 +255,6 @@ def run(name, folder, layouts, number=1, save=None, kill=None):
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
     print(name, *(codes.get(process, "ended") for process in children), flush=True)
-
-
-def fork(call):
-    """Calls in a process that is forked from this one, and returns its id."""
-    process = os.fork()
-    if process:
-        return process
-    code = 1
-    try:
-        call()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def main(folder, scenarios):

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TIMEOUT = 240
@@ -109,3 +110,20 @@ def _free_ports(number):
             stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)
         ]
         return [server.getsockname()[1] for server in servers]
+
+
+def fork(call):
+    """Calls in a process that is forked from this one, and returns its id."""
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        call()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

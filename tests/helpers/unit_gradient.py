@@ -6,6 +6,10 @@ from tests.helpers.paths import keras, rate
 
 # Four batches of 8.
 DATA = np.ones((32, 4), np.float32), np.zeros((32, 1), np.float32)
+# Options of compile, by how the training step runs.
+WAYS = {"jit": {"jit_compile": True}, "eager": {"run_eagerly": True}}
+if keras.backend.backend() != "torch":
+    WAYS["several steps at once"] = {"steps_per_execution": 2}
 
 
 def total(_, outputs):
