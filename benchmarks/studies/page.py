@@ -155,6 +155,7 @@ def main(argv: list[str]) -> None:
     if found:
         draw_answers(found, FIGURES / "answers.png")
         draw_predictors(found, FIGURES / "predictors.png")
+        draw_longer_training(found, FIGURES / "longer-training.png")
 
 
 def filled(page: str, results: pathlib.Path) -> str:
@@ -644,13 +645,9 @@ def draw_predictors(tasks: Mapping[str, Found], path: pathlib.Path) -> None:
 
     figure, panels = new_panels(1, 3, 12, 3.5, sharey=True)
     for number, (name, found) in enumerate(tasks.items()):
-        marker = "osD^"[number // 10 % 4]  # there are ten colours
-        answer = found.unpruned
-        scale = 100 / answer.mean
+        percent, ends = _percent(found.unpruned)
         for axes, place in zip(panels[0], _regime(found), strict=True):
-            ends = [[(answer.best.mean - answer.best.low) * scale],
-                    [(answer.best.high - answer.best.mean) * scale]]  # fmt: skip
-            axes.errorbar(place, answer.best.mean * scale, yerr=ends, fmt=marker, label=name)
+            axes.errorbar(place, percent, yerr=ends, fmt=_marker(number), label=name)
     words = ("training loss of the control, last epoch", "its validation loss / training loss",
              "weights")  # fmt: skip
     for axes, word in zip(panels[0], words, strict=True):
@@ -665,6 +662,37 @@ def draw_predictors(tasks: Mapping[str, Found], path: pathlib.Path) -> None:
     panels[0, 0].set_ylabel("DSD minus the best\nunpruned arm, %", fontsize="small")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside right", fontsize="small")
     figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def draw_longer_training(tasks: Mapping[str, Found], path: pathlib.Path) -> None:
+    """Draws what `dsd` gains over its first phase against what one longer plain run gains."""
+    figure, panels = new_panels(1, 1, 8, 4.5)
+    axes = panels[0, 0]
+    for number, (name, found) in enumerate(tasks.items()):
+        places, ends = zip(*(_percent(found.against(FIRST, arm)) for arm in (SINGLE, DSD)),
+                           strict=True)  # fmt: skip
+        axes.errorbar(*places, xerr=ends[0], yerr=ends[1], fmt=_marker(number), label=name)
+    for axis in (axes.xaxis, axes.yaxis):
+        _show_percent(axis)
+    axes.axline((0, 0), (1, 1), color="black", linewidth=0.8)
+    axes.grid(alpha=0.3)
+    words = "minus the network before pruning, % of its test loss"
+    axes.set_xlabel(f"one conventional run {words}", fontsize="small")
+    axes.set_ylabel(f"DSD {words}", fontsize="small")
+    figure.legend(loc="outside right", fontsize="small")
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _marker(number: int) -> str:
+    """Returns the marker of a task; there are ten colours."""
+    return "osD^"[number // 10 % 4]
+
+
+def _percent(found: Answer) -> tuple[float, list[list[float]]]:
+    """Returns a mean difference in percent of the control, and how far its interval reaches."""
+    best, scale = found.best, 100 / found.mean
+    reach = [[(best.mean - best.low) * scale], [(best.high - best.mean) * scale]]
+    return best.mean * scale, reach
 
 
 def _spread(values: Sequence[float]) -> str:

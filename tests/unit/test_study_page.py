@@ -230,7 +230,8 @@ def test_figures_have_a_row_a_task_and_a_point_a_task_in_each_panel(
     page.draw_predictors(found, tmp_path / "predictors.png")
     assert all((tmp_path / f"{name}.png").stat().st_size for name in ("answers", "predictors"))
     page.draw_other_regimes(page.RESULTS / "other-regimes.json.gz", tmp_path / "other.png")
-    (_, questions), (_, predictors), (_, earlier) = drawn
+    page.draw_longer_training(found, tmp_path / "longer.png")
+    (_, questions), (_, predictors), (_, earlier), (_, longer) = drawn
     for axes, control in zip(questions[0], ("one run", "pruned"), strict=True):
         means = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
         assert len(means) == 3
@@ -244,6 +245,11 @@ def test_figures_have_a_row_a_task_and_a_point_a_task_in_each_panel(
     for axes, place in zip(predictors[0], (0.5, 2.0, 1000), strict=True):
         places = [lines.lines[0].get_xdata()[0] for lines in axes.containers]
         assert places == pytest.approx([place] * 3, rel=1e-3)
+    points = [lines.lines[0].get_xydata()[0] for lines in longer[0, 0].containers]
+    first = LOSSES["first dense"]
+    for (place, height), dsd in zip(points, (1.2, 0.9, 1.0), strict=True):
+        assert place == pytest.approx(100 * (LOSSES["one run"] / first - 1), abs=1e-3)
+        assert height == pytest.approx(100 * (dsd / first - 1), abs=1e-3)
 
 
 def test_a_seed_that_fails_is_reported(studies, write):
