@@ -8,6 +8,7 @@ place in the figures, once it is tuned, from ten complete seeds on.
     python benchmarks/studies/page.py
 """
 
+import collections
 import dataclasses
 import gzip
 import json
@@ -67,14 +68,16 @@ _FIGURES = (
     "has left, its validation loss over its training loss, and the number of weights]"
     "(figures/studies/predictors.png)",
 )
-# The network before pruning, and `dsd` against what else its epochs could have been used for.
-_CONTROLS = (FIRST, LOW, HIGH, SAME, SINGLE)
+# The controls of `dsd` that the short page names.
 _IN_WORDS = {
     FIRST: "the network before pruning", LOW: "training on at its last learning rate",
     SAME: "the same learning rates without pruning", SINGLE: "one conventional run",
 }  # fmt: skip
 # Pairs of an arm and a control: DSD after the first phase, DSD within one run, and one run itself.
-_PAIRS = (*((DSD, control) for control in _CONTROLS), (DSD_SINGLE, SINGLE), (SINGLE, FIRST))
+_PAIRS = (
+    *((DSD, control) for control in (FIRST, LOW, HIGH, SAME, SINGLE)),
+    (DSD_SINGLE, SINGLE), (SINGLE, FIRST),
+)  # fmt: skip
 _MARKS = {"better": "**", "worse": "_"}
 _COLOURS = {"better": "tab:green", "worse": "tab:red", "equal": "tab:blue"}
 
@@ -329,21 +332,14 @@ def in_words(tasks: Mapping[str, Found]) -> str:
     parts = []
     questions = {"unpruned": "the best training without pruning", "pruned": "pruning for good"}
     for question, control in questions.items():
-        every = {name: getattr(found, question) for name, found in tasks.items()}
-        given = {name: _first_word(each) for name, each in _verdicts(tasks, question).items()}
-        counts = []
-        for word in ("better", "worse"):
-            sizes = [abs(100 * every[name].best.mean / every[name].mean)
-                     for name, each in given.items() if each == word]  # fmt: skip
-            ends = (
-                " to ".join(dict.fromkeys(map(_short, (min(sizes), max(sizes))))) if sizes else ""
-            )
-            counts.append(f"{word} in {len(sizes)}" + (ends and f" (by {ends} %)"))
-        equal = sum(each == "equal" for each in given.values())
-        nothing = sum(each in ("no", "not") for each in given.values())
+        sizes = collections.defaultdict(list)
+        for name, verdict in _verdicts(tasks, question).items():
+            found = getattr(tasks[name], question)
+            sizes[_first_word(verdict)].append(abs(100 * found.best.mean / found.mean))
+        better, worse = (f"{word} in {_sized(sizes[word])}" for word in ("better", "worse"))
         parts.append(
-            f"against {control}, DSD is {', '.join(counts)}, equal within 1 % in {equal}, and "
-            f"nothing is shown in {nothing}"
+            f"against {control}, DSD is {better}, {worse}, equal within 1 % in "
+            f"{len(sizes['equal'])}, and nothing is shown in {len(sizes['no'] + sizes['not'])}"
         )
     number = "1 task has" if len(tasks) == 1 else f"{len(tasks)} tasks have"
     return f"{number} {protocol.LEAST_SEEDS} seeds or more; " + "; ".join(parts)
@@ -353,10 +349,10 @@ def errors_in_words(tasks: Mapping[str, Found]) -> str:
     """Returns in how many tasks the error rate of DSD is better or worse, question (a)."""
     every = {name: found.error for name, found in tasks.items()
              if not math.isnan(found.error.mean)}  # fmt: skip
-    given = list(map(_first_word, protocol.verdicts(every).values()))
+    count = _counted_words(protocol.verdicts(every))
     return (
-        f"of the {len(every)} tasks with an error rate, it is better in {given.count('better')} "
-        f"and worse in {given.count('worse')}"
+        f"of the {len(every)} tasks with an error rate, it is better in {count['better']} and "
+        f"worse in {count['worse']}"
     )
 
 
@@ -365,10 +361,22 @@ def controls_in_words(tasks: Mapping[str, Found], arm: str, controls: Sequence[s
     parts = []
     for control in controls:
         every = {name: found.against(control, arm) for name, found in tasks.items()}
-        given = list(map(_first_word, protocol.verdicts(every).values()))
-        better, worse = given.count("better"), given.count("worse")
-        parts.append(f"than {_IN_WORDS[control]} in {better} (worse in {worse})")
+        count = _counted_words(protocol.verdicts(every))
+        parts.append(f"than {_IN_WORDS[control]} in {count['better']} (worse in {count['worse']})")
     return f"of {len(tasks)} tasks it is better {', '.join(parts)}"
+
+
+def _counted_words(verdicts: Mapping[str, str]) -> collections.Counter[str]:
+    """Returns how many verdicts begin with which word."""
+    return collections.Counter(map(_first_word, verdicts.values()))
+
+
+def _sized(sizes: Sequence[float]) -> str:
+    """Returns how many sizes there are, and from the smallest to the largest, in percent."""
+    if not sizes:
+        return "0"
+    ends = dict.fromkeys(map(_short, (min(sizes), max(sizes))))
+    return f"{len(sizes)} (by {' to '.join(ends)} %)"
 
 
 def _verdict(tasks: Mapping[str, Found], name: str, question: str) -> str:
@@ -409,13 +417,14 @@ def of_task(found: Found) -> str:
     updates = {run.num_updates for run in runs if run.arm != FIRST}
     hours = sum(run.seconds for run in records.runs) / 3600
     ours = found.unpruned.arm
-    sparse, redense = found.lengths.sparse_lr, found.lengths.redense_lr
-    at_rates = f", from {sparse:g} and {redense:g} of the first learning rate"
+    rates = found.lengths.sparse_lr, found.lengths.redense_lr
+    at_rates = "" if rates == (Lengths.sparse_lr, Lengths.redense_lr) else (
+        ", from {:g} and {:g} of the first learning rate".format(*rates)
+    )  # fmt: skip
     lines = [
         f"{identity['words']}. Data: {identity['data']}. "
         f"Epochs: {lengths['dense']} dense, {lengths['sparse']} sparse, "
-        f"{lengths['redense']} dense again"
-        f"{'' if (sparse, redense) == (Lengths.sparse_lr, Lengths.redense_lr) else at_rates}; "
+        f"{lengths['redense']} dense again{at_rates}; "
         f"{', '.join(f'{number:,}' for number in sorted(updates))} updates in every arm. "
         f"**{found.num_seeds} seeds{so_far}**; {hours:.1f} hours of one core, with tuning. "
         f"Mean ± standard deviation; smaller is better.",

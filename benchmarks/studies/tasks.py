@@ -278,12 +278,12 @@ TASKS = [
 ]  # fmt: skip
 
 
-def at_paper_rates(name: str) -> Task:
+def at_paper_rates(task: Task) -> Task:
     """Returns a task with the rates of the paper's convolutional networks in its later phases."""
-    task = next(each for each in TASKS if each.name == name)
     lengths = dataclasses.replace(task.lengths, sparse_lr=0.1, redense_lr=0.01)
     # What was probed is one conventional run, which is the same.
-    return dataclasses.replace(task, name=name + AT_PAPER_RATES, lengths=lengths, probed=())
+    name = task.name + AT_PAPER_RATES
+    return dataclasses.replace(task, name=name, lengths=lengths, probed=())
 
 
-TASKS += map(at_paper_rates, ("fashion-vgg", "cifar10"))
+TASKS += [at_paper_rates(task) for task in TASKS if task.name in ("fashion-vgg", "cifar10")]

@@ -38,6 +38,15 @@ def test_functions_and_tests_that_a_page_names_exist(page):
         assert f"def {name}(" in (DOCS / path).read_text(encoding="utf-8"), (name, path)
 
 
+@pytest.fixture(scope="module")
+def studies():
+    """The module of the protocol, and the tasks that have an answer."""
+    pytest.importorskip("scipy", reason="needs SciPy")
+    with benchmarks.imported(benchmarks.STUDIES, "page", "protocol") as found:
+        page = found["page"]
+        yield found["protocol"], page.counted(page.read_all(page.RESULTS))
+
+
 README = (pages.ROOT / "README.md").read_text(encoding="utf-8")
 COUNTS = {
     "should-i-use-it.md": r"measured (\d+) settings.*better in (\d+), worse in (\d+), .* (\d+) no",
@@ -111,50 +120,37 @@ def test_the_readme_counts_the_answers():
     assert words in " ".join(README.split())
 
 
-def test_dsd_in_one_run_is_better_than_dsd_on_most_tasks():
-    pytest.importorskip("scipy", reason="needs SciPy")
-    with benchmarks.imported(benchmarks.STUDIES, "page", "protocol") as found:
-        page, protocol = found["page"], found["protocol"]
-        tasks = page.counted(page.read_all(page.RESULTS))
-        found = [each.against(protocol.DSD, protocol.DSD_SINGLE) for each in tasks.values()]
+def test_dsd_in_one_run_is_better_than_dsd_on_most_tasks(studies):
+    protocol, tasks = studies
+    found = [each.against(protocol.DSD, protocol.DSD_SINGLE) for each in tasks.values()]
     assert sum(each.best.mean < 0 for each in found) > len(found) / 2
     for page in ("should-i-use-it.md", "../README.md"):
         assert "on most tasks" in " ".join(read(page).split())
 
 
-def test_first_phases_have_nearly_converged():
-    pytest.importorskip("scipy", reason="needs SciPy")
-    with benchmarks.imported(benchmarks.STUDIES, "page", "protocol") as found:
-        page, protocol = found["page"], found["protocol"]
-        tasks = page.counted(page.read_all(page.RESULTS))
-        gains = {
-            control: {
-                name: -100 * found.best.mean / found.mean
-                for name, each in tasks.items()
-                for found in [protocol.answer(each.records.reported, protocol.FIRST, control)]
-            }
-            for control in (protocol.LOW, protocol.HIGH)
-        }
-    low, high = ([*each.values()] for each in gains.values())
-    short = sorted(name for name, gain in gains[protocol.HIGH].items() if gain > 1)
+def test_training_on_after_the_first_phases_gains_what_the_page_says(studies):
+    protocol, tasks = studies
+
+    def gains(control):
+        every = {name: each.against(protocol.FIRST, control) for name, each in tasks.items()}
+        return {name: -100 * found.best.mean / found.mean for name, found in every.items()}
+
+    low, high = gains(protocol.LOW), gains(protocol.HIGH)
+    short = {name: gain for name, gain in sorted(high.items()) if gain > 1}
     text = " ".join(read("results.md").split())
-    most, below = f"{max(low):.1f}", sum(gain < 1 for gain in low)
+    most, below = f"{max(low.values()):.1f}", sum(gain < 1 for gain in low.values())
     assert f"gains {most} % at most, and below 1 % in {below} of {len(low)} tasks" in text
-    least = min(gain for gain in high if gain > 1)
     first, *others, last = (f"`{name}`" for name in short)
-    words = f"{', '.join([first, *others])} and {last} gain {least:.2g} to {max(high):.2g} %"
+    words = f"{', '.join([first, *others])} and {last} gain "
+    words += f"{min(short.values()):.2g} to {max(short.values()):.2g} %"
     assert f"{words} at the first rate" in text
 
 
-def test_seeds_added_after_a_look_are_reported_apart():
-    pytest.importorskip("scipy", reason="needs SciPy")
-    with benchmarks.imported(benchmarks.STUDIES, "page", "protocol") as found:
-        page, protocol = found["page"], found["protocol"]
-        reported = page.read_all(page.RESULTS)["letters"].records.reported
-        parts = [
-            [run for run in reported if (run.seed < 10) == is_first] for is_first in (True, False)
-        ]
-        first, new = (protocol.answer(part, "one run", "dsd in one run") for part in parts)
+def test_seeds_added_after_a_look_are_reported_apart(studies):
+    protocol, tasks = studies
+    reported = tasks["letters"].records.reported
+    parts = [[run for run in reported if (run.seed < 10) == is_first] for is_first in (True, False)]
+    first, new = (protocol.answer(part, "one run", "dsd in one run") for part in parts)
     assert (first.best.number, new.best.number) == (10, 20)
     text = " ".join(read("results.md").split())
     assert f"with a gain of {-100 * first.best.mean / first.mean:.2g} % (p = 0.012 before" in text
@@ -214,9 +210,11 @@ def test_dsd_gains_where_plain_training_gains_from_more_epochs():
     assert f"in {numbers[len(equal)]} tasks its best epoch is that of `first dense`" in text
 
 
-def test_verdicts_hold_with_intervals_for_new_splits_of_the_data():
+def test_verdicts_hold_with_intervals_for_new_splits_of_the_data(studies):
     """Intervals of tasks that split their data again are wider, after Nadeau and Bengio (2003)."""
-    stats = pytest.importorskip("scipy.stats", reason="needs SciPy")
+    from scipy import stats
+
+    protocol, tasks = studies
     of_sentences, of_pieces = (1 / 8) / (3 / 4), (1 / 5) / (3 / 5)  # test data over training data
     ratios = {**dict.fromkeys(("polarity", "subjectivity"), of_sentences),
               **dict.fromkeys(("chorales", "nottingham", "musedata"), of_pieces)}  # fmt: skip
@@ -232,9 +230,6 @@ def test_verdicts_hold_with_intervals_for_new_splits_of_the_data():
         )  # fmt: skip
         return dataclasses.replace(answer, best=best)
 
-    with benchmarks.imported(benchmarks.STUDIES, "page", "protocol") as found:
-        page, protocol = found["page"], found["protocol"]
-        tasks = page.counted(page.read_all(page.RESULTS))
     for question in ("unpruned", "pruned"):
         every = {name: getattr(each, question) for name, each in tasks.items()}
         wider = {name: widened(name, each) for name, each in every.items()}
